@@ -30,7 +30,7 @@ class UtilityFloor:
 
     @classmethod
     def relative(cls, figures: Figures, reference: Measurement, ratio: float) -> UtilityFloor:
-        """The floor at `ratio` times the reference utility: 0.98 keeps 98 % of F1, 1.25 allows 1.25 times the perplexity.
+        """The floor at `ratio` times the reference: 0.98 keeps 98 % of F1, 1.25 allows 1.25 times the perplexity.
 
         Raises:
             InputError: a ratio on the wrong side of 1, which would forbid the model as it is.
