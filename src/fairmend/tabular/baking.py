@@ -29,7 +29,7 @@ def bake(network: Network, mask: Mask, drop: Drop = "output") -> Network:
         for weight, units in zip(weights, dropped, strict=False):
             weight[units] = 0.0
     else:
-        silence(weights, biases, dropped, _constants(network, drop))
+        silence(weights, biases, dropped, network.by_layer(emitted(network, drop)))
     biases[-1] += network.shift(mask)
     return _rebuilt(network, weights, biases)
 
@@ -45,7 +45,7 @@ def slim(network: Network, mask: Mask, drop: Drop = "output") -> Network:
     dropped = network.dropped(mask)
     weights = [layer.weight.astype(np.float64) for layer in network.layers]
     biases = [layer.bias.astype(np.float64) for layer in network.layers]
-    silence(weights, biases, dropped, _constants(network, drop))
+    silence(weights, biases, dropped, network.by_layer(emitted(network, drop)))
     biases[-1] += network.shift(mask)
     for index, units in enumerate(dropped):
         kept = ~units
@@ -72,10 +72,6 @@ def silence(
     for weight, bias, units, values in zip(weights[1:], biases[1:], dropped, constants, strict=True):
         bias += weight[:, units] @ values[units]  # noqa: PLW2901 - in place is the point
         weight[:, units] = 0.0
-
-
-def _constants(network: Network, drop: Drop) -> list[FloatArray]:
-    return [part.astype(np.float64) for part in network.by_layer(emitted(network, drop))]
 
 
 def _rebuilt(network: Network, weights: Sequence[FloatArray], biases: Sequence[FloatArray]) -> Network:

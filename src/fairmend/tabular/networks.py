@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ Drop = DropName | FloatArray
 """A meaning of "drop" by name, or the constant that each unit emits once dropped, shape (n_units,)."""
 
 DROPS: tuple[DropName, ...] = ("output", "weights", "clamp")
+_Value = TypeVar("_Value", bound=np.generic)
 _BLOCK = 1 << 21  # float64 values per activation array of one block of rows: 16 MiB
 
 
@@ -178,7 +179,7 @@ class Network:
             shiftable[:] = mask.dials
         return shift
 
-    def by_layer(self, values: npt.NDArray[np.generic]) -> list[npt.NDArray[np.generic]]:
+    def by_layer(self, values: npt.NDArray[_Value]) -> list[npt.NDArray[_Value]]:
         """An array with one entry per unit, cut into one array per hidden layer."""
         return np.split(values, np.cumsum(self.hidden_widths)[:-1]) if self.n_units else []
 
@@ -190,7 +191,7 @@ class Network:
         """
         if mask.n_units != self.n_units:
             raise InputError(f"the mask is of {mask.n_units} units, the network has {self.n_units} hidden neurons")
-        return [part.astype(np.bool_) for part in self.by_layer(mask.dropped())]
+        return self.by_layer(mask.dropped())
 
     def logits(self, X: npt.ArrayLike, mask: Mask | None = None, drop: Drop = "output") -> FloatArray:
         """The logits of the masked network, shape (n_rows, n_outputs): the float64 reference of all fast paths.
@@ -208,7 +209,7 @@ class Network:
         dropped = constants = None
         if mask is not None and mask.bits:
             dropped = self.dropped(mask)
-            constants = [part.astype(np.float64) for part in self.by_layer(emitted(self, drop))]
+            constants = self.by_layer(emitted(self, drop))
         out = np.empty((len(rows), self.n_outputs))
         for block in self._blocks(len(rows)):
             values = np.asarray(rows[block], dtype=np.float64)

@@ -1,0 +1,66 @@
+"""Read a fitted scikit-learn MLPClassifier as a network, and bake a repair into a copy of it."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fairmend.errors import ModelError
+from fairmend.masks import Mask
+from fairmend.tabular.activations import IDENTITY, Activation
+from fairmend.tabular.baking import silence
+from fairmend.tabular.networks import Drop, Layer, Network, emitted
+
+if TYPE_CHECKING:
+    from sklearn.neural_network import MLPClassifier
+
+_ACTIVATIONS = {"relu": "relu", "tanh": "tanh", "logistic": "sigmoid", "identity": "identity"}
+
+
+def read_sklearn(classifier: MLPClassifier) -> Network:
+    """The network of a fitted MLPClassifier; class k of the network is `classifier.classes_[k]`.
+
+    Raises:
+        ModelError: another estimator, one that is not fitted, a multi-label one, or one fitted on a single class.
+    """
+    from sklearn.neural_network import MLPClassifier
+
+    if not isinstance(classifier, MLPClassifier):
+        raise ModelError(f"expected a fitted sklearn MLPClassifier, got {type(classifier).__name__}")
+    if not hasattr(classifier, "coefs_"):
+        raise ModelError("the MLPClassifier is not fitted: call fit first")
+    if classifier.out_activation_ == "logistic" and classifier.n_outputs_ > 1:
+        raise ModelError(
+            f"the MLPClassifier is multi-label ({classifier.n_outputs_} labels): supported are binary and multi-class; "
+            "repair one classifier per label"
+        )
+    if len(classifier.classes_) < 2:
+        raise ModelError(f"the MLPClassifier was fitted on a single class, {classifier.classes_[0]!r}: nothing to do")
+    hidden = Activation(_ACTIVATIONS[classifier.activation])
+    last = len(classifier.coefs_) - 1
+    layers = [
+        Layer(coef.T, intercept, IDENTITY if index == last else hidden)
+        for index, (coef, intercept) in enumerate(zip(classifier.coefs_, classifier.intercepts_, strict=True))
+    ]
+    return Network(tuple(layers))
+
+
+def bake_sklearn(classifier: MLPClassifier, mask: Mask, drop: Drop = "output") -> MLPClassifier:
+    """A copy of the classifier in which the dropped neurons are silent and the dials are in the last intercepts.
+
+    Raises:
+        ModelError: as `read_sklearn`.
+        InputError: a mask of another space, or drop="clamp" without constants (see `emitted`).
+    """
+    network = read_sklearn(classifier)
+    weights = [np.array(coef.T, dtype=np.float64) for coef in classifier.coefs_]
+    biases = [np.array(intercept, dtype=np.float64) for intercept in classifier.intercepts_]
+    silence(weights, biases, network.dropped(mask), network.by_layer(emitted(network, drop)))
+    biases[-1] += network.shift(mask)
+    repaired = copy.deepcopy(classifier)
+    dtype = classifier.coefs_[0].dtype
+    repaired.coefs_ = [np.ascontiguousarray(weight.T, dtype=dtype) for weight in weights]
+    repaired.intercepts_ = [bias.astype(dtype) for bias in biases]
+    return repaired

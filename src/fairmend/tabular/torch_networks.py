@@ -1,0 +1,121 @@
+"""Read a torch module as a network, and bake a repair into a copy of the module.
+
+The module's real data flow is traced with torch.fx on a copy in double precision, and the network read from it is
+compared with that copy on random rows: a module that computes something else is refused, never misread.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fairmend.errors import ModelError
+from fairmend.masks import Mask
+from fairmend.tabular.activations import FloatArray
+from fairmend.tabular.baking import silence
+from fairmend.tabular.chains import Chain, Link
+from fairmend.tabular.networks import Drop, Network, emitted
+from fairmend.tabular.torch_tracing import trace
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def read_torch(module: nn.Module) -> Network:
+    """The network that a torch module computes in eval mode. The module is not touched.
+
+    Batch normalisation is folded; a unit is the output of an activation, before a batch normalisation after it.
+
+    Raises:
+        ModelError: a module or operation that is not supported, named; a module used twice; or outputs that differ
+            from what its layers say.
+    """
+    return _read(module)[1]
+
+
+def bake_torch(module: nn.Module, mask: Mask, drop: Drop = "output") -> nn.Module:
+    """A copy of the module in which the dropped neurons are silent and the dials are in the last bias.
+
+    Every weight that the repair does not concern keeps its bits, and the copy its architecture, dtype, device and
+    mode; a Linear without bias gets one only where the repair needs it.
+
+    Raises:
+        ModelError: as `read_torch`, or a last layer whose outputs a batch normalisation multiplies by 0.
+        InputError: a mask of another space, or drop="clamp" without constants (see `emitted`).
+    """
+    chain, network = _read(module)
+    links = chain.links
+    weights, biases = [link.weight.copy() for link in links], [link.bias.copy() for link in links]
+    constants = network.by_layer(emitted(network, drop))
+    # what the next Linear receives from a silent neuron has passed the batch normalisation between the two
+    received = [values * link.scale_in + link.shift_in for values, link in zip(constants, links[1:], strict=True)]
+    silence(weights, biases, network.dropped(mask), received)
+    shift, scale = network.shift(mask), links[-1].scale_out
+    if (scale[shift != 0] == 0).any():
+        raise ModelError(f"the batch normalisation after {links[-1].name} multiplies an output by 0: fold it first")
+    biases[-1] += np.divide(shift, scale, out=np.zeros_like(shift), where=shift != 0)
+    repaired = copy.deepcopy(module)
+    for link, weight, bias in zip(links, weights, biases, strict=True):
+        _write(repaired, link, weight, bias)
+    _prove(repaired, chain, network, mask, drop)
+    return repaired
+
+
+def _write(module: nn.Module, link: Link, weight: FloatArray, bias: FloatArray) -> None:
+    """Put a weight and a bias that changed into the Linear that the link names."""
+    import torch
+    from torch import nn
+
+    linear = module.get_submodule(link.name)
+    assert isinstance(linear, nn.Linear)
+    with torch.no_grad():
+        if not np.array_equal(weight, link.weight):
+            linear.weight.copy_(torch.tensor(weight))
+        if np.array_equal(bias, link.bias):
+            return
+        if linear.bias is None:
+            linear.bias = nn.Parameter(linear.weight.new_zeros(len(bias)), linear.weight.requires_grad)
+        linear.bias.copy_(torch.tensor(bias))
+
+
+def _read(module: nn.Module) -> tuple[Chain, Network]:
+    from torch import nn
+
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"expected a torch.nn.Module, got {type(module).__name__}")
+    chain = trace(_double(module))
+    network = chain.network()
+    _prove(module, chain, network)
+    return chain, network
+
+
+def _double(module: nn.Module) -> nn.Module:
+    """A copy to run and read: in double precision, so that rounding does not hide a real difference."""
+    import torch
+
+    try:
+        return copy.deepcopy(module).eval().to(device="cpu", dtype=torch.float64)
+    except Exception as error:  # whatever a foreign module's copying raises
+        raise ModelError(
+            f"{type(module).__name__} cannot be copied to the CPU in double precision ({error}): "
+            "quantised, off-loaded or uninitialised weights are not supported"
+        ) from error
+
+
+def _prove(module: nn.Module, chain: Chain, network: Network, mask: Mask | None = None, drop: Drop = "output") -> None:
+    import torch
+
+    double = _double(module)
+    precisions = [torch.finfo(parameter.dtype).eps for parameter in module.parameters()]
+
+    def run(rows: FloatArray) -> FloatArray:
+        with torch.no_grad():
+            return np.asarray(double(torch.tensor(rows)).numpy())
+
+    try:
+        # repaired biases of a half-precision module are rounded to half precision
+        chain.prove(network, run, max(1e-4, 16 * max(precisions)), mask, drop)
+    except RuntimeError as error:
+        raise ModelError(f"{type(module).__name__} fails on rows of {network.n_features} features: {error}") from error
