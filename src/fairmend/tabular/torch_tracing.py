@@ -141,13 +141,11 @@ def _graph(module: nn.Module) -> fx.Graph:
     from torch import fx
 
     try:
-        graph = fx.Tracer().trace(module)
+        return fx.Tracer().trace(module)
     except Exception as error:  # tracing runs the module's own forward, which may raise anything
         raise ModelError(
             f"the data flow of {type(module).__name__} cannot be traced ({str(error).strip()[:200]}): {SUPPORTED}"
         ) from error
-    graph.eliminate_dead_code()
-    return graph
 
 
 def _reads_shape(node: fx.Node) -> bool:

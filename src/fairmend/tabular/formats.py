@@ -1,0 +1,134 @@
+"""Network files: read a safetensors or ONNX file as a network, write a network as either.
+
+A file is hostile until it is parsed: pickles are refused without being opened by a loader, whatever their name says.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from fairmend.errors import ModelError, RunError
+from fairmend.tabular.networks import Network
+
+_PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib"})
+_REMEDY = (
+    "loading it could run code of whoever made it. Convert it where you trust it: "
+    "safetensors.torch.save_file(model.state_dict(), 'model.safetensors'), or torch.onnx.export"
+)
+
+
+def read_network(path: str | os.PathLike[str], activation: str | None = None) -> Network:
+    """The network in a .safetensors file of a plain MLP, or in an .onnx file of one.
+
+    A .safetensors file holds tensor pairs NAME.weight (n_out, n_in) and NAME.bias (optional), in the natural order of
+    their names ("layer2" before "layer10"). The activation of the hidden layers is, first found: the file's metadata
+    key "activation", the argument, relu (then `Network.notes` says so). It is one name for all hidden layers or one
+    per layer, separated by commas: "relu", "leaky_relu(0.2)", "tanh,relu".
+
+    An .onnx file says itself which activations it has; the argument is then not allowed.
+
+    Raises:
+        ModelError: a missing, damaged or unsupported file, a pickle, tensors that form no plain MLP, weights that are
+            not finite, or an activation that contradicts the file.
+    """
+    file = Path(path)
+    payload = _read(file)
+    suffix = file.suffix.lower()
+    try:
+        if suffix == ".safetensors":
+            from fairmend.tabular.safetensors_networks import parse_safetensors
+
+            return parse_safetensors(payload, activation)
+        if activation is not None:
+            raise ModelError(f"an .onnx file names its own activations: leave the activation {activation!r} out")
+        from fairmend.tabular.onnx_networks import parse_onnx
+
+        return parse_onnx(payload)
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from error
+
+
+def write_safetensors(
+    network: Network, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write layer1.weight, layer1.bias, layer2.weight, ... with the activations in the metadata; same bytes each time.
+
+    Args:
+        metadata: further text entries; "activation" is set here.
+
+    Raises:
+        RunError: the file cannot be written; nothing half-written is left.
+    """
+    from fairmend.tabular.safetensors_networks import serialize_safetensors
+
+    write_atomically(path, serialize_safetensors(network, metadata or {}))
+
+
+def write_onnx(network: Network, path: str | os.PathLike[str], probability: bool = False) -> None:
+    """Write an ONNX graph from "X", float (n, n_features), to "logits", float (n, n_outputs); same bytes each time.
+
+    Args:
+        probability: end in a sigmoid (one output) or softmax; the output is then called "probability".
+
+    Raises:
+        RunError: the file cannot be written; nothing half-written is left.
+    """
+    from fairmend.tabular.onnx_networks import serialize_onnx
+
+    write_atomically(path, serialize_onnx(network, probability))
+
+
+def write_atomically(path: str | os.PathLike[str], payload: bytes) -> None:
+    """Write a file so that a reader finds the old one or the new one, never a part: a temporary file, then a rename.
+
+    Raises:
+        RunError: the folder is missing or read-only, the disk is full, or the path is a folder.
+    """
+    file = Path(path)
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
+    try:
+        try:
+            with open(temporary, "xb") as stream:
+                stream.write(payload)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, file)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"{file} cannot be written ({error.strerror or error}): choose a folder that exists, is writable and has "
+            f"{len(payload):,} bytes free"
+        ) from error
+
+
+def _read(file: Path) -> bytes:
+    """The bytes of a file that may be a network."""
+    if file.is_dir():
+        raise ModelError(f"{file} is a folder: name the .safetensors or .onnx file in it")
+    if not file.exists():
+        raise ModelError(f"{file} does not exist: name a .safetensors or .onnx file")
+    suffix = file.suffix.lower()
+    if suffix in _PICKLE_SUFFIXES:
+        raise ModelError(f"{file} is by its suffix a pickle, which is not loaded: {_REMEDY}")
+    try:
+        with open(file, "rb") as stream:
+            first = stream.read(16)
+            if _is_pickle(first):
+                raise ModelError(f"{file} is by its first bytes a pickle or zip file, which is not loaded: {_REMEDY}")
+            if suffix not in (".safetensors", ".onnx"):
+                raise ModelError(f"{file} has the suffix {suffix!r}: supported are .safetensors and .onnx")
+            return first + stream.read()
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read ({error.strerror or error}): check its permissions") from error
+
+
+def _is_pickle(first: bytes) -> bool:
+    """Whether a file starts like a zip (torch.save today) or a pickle of protocol 2 and later."""
+    # a safetensors header of, say, 640 bytes also starts with 0x80 0x02; then zeros and a brace follow
+    is_header = len(first) > 8 and first[8:9] == b"{" and first[4:8] == bytes(4)
+    starts_pickle = len(first) > 1 and first[0] == 0x80 and 2 <= first[1] <= 5
+    return first.startswith(b"PK\x03\x04") or (starts_pickle and not is_header)
