@@ -1,0 +1,143 @@
+"""Remembered states: the cost of a flip for a mask that differs from a remembered one by a flip.
+
+The flips are found from the masks themselves, so an evaluator built on this keeps the plain interface measure(masks).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fairmend.masks import Mask
+from fairmend.tabular.counting import count_positives
+from fairmend.tabular.kernels import ACTIVATION_CODES, BLOCK, Bool, Float32, Float64, Int64, NetworkArrays, State
+from fairmend.tabular.kernels import flip as flip_unit
+from fairmend.tabular.kernels import refresh as refresh_state
+from fairmend.tabular.networks import Network
+
+_REFRESH_AFTER = 512  # kept flips, after which a state is computed anew
+_ROUNDING = 2e-5  # rounding of a float32 logit after that many flips, as a share of the logits' scale; see the tests
+_FULL_FLIPS = 6  # flips that cost about as much as computing a state anew
+
+
+class RememberedState:
+    """One remembered mask of a single-output network, with the rows it is evaluated on.
+
+    Args:
+        network: a network with one logit and at least one hidden layer.
+        X: (n_rows, n_features), sorted by cell.
+        emitted: (n_units,) what a dropped unit emits.
+        bounds: (n_cells + 1,) the rows of cell c are bounds[c] to bounds[c + 1] - 1.
+    """
+
+    def __init__(self, network: Network, X: npt.ArrayLike, emitted: Float64, bounds: Int64) -> None:
+        rows = np.asarray(X, dtype=np.float64)
+        padded = -(-len(rows) // BLOCK) * BLOCK
+        self._bounds = bounds
+        self._exact = _flatten(network, emitted, np.dtype(np.float64))
+        self._fast = _flatten(network, emitted, np.dtype(np.float32))
+        first = network.layers[0]
+        # The inputs of every mask: shared between states, because nothing that is dropped comes before them.
+        self._first = np.zeros((padded, first.n_out))
+        self._first[: len(rows)] = rows @ first.weight.T.astype(np.float64) + first.bias
+        self._places = [(layer, unit) for layer, width in enumerate(network.hidden_widths) for unit in range(width)]
+        self._widest = max(network.hidden_widths)
+        self._open()
+
+    def another(self) -> RememberedState:
+        """A second state over the same rows, sharing everything that no mask changes."""
+        twin = object.__new__(RememberedState)
+        twin.__dict__.update(self.__dict__)
+        twin._open()
+        return twin
+
+    def _open(self) -> None:
+        padded, n_units = len(self._first), len(self._places)
+        self._state = State(
+            pre=np.zeros((n_units, padded), dtype=np.float32),
+            alive=np.ones(n_units, dtype=np.bool_),
+            logits=np.zeros(padded, dtype=np.float32),
+            deltas=np.zeros((self._widest, BLOCK), dtype=np.float32),
+            results=np.zeros((self._widest, BLOCK), dtype=np.float32),
+            row_index=np.zeros(BLOCK, dtype=np.int64),
+            change=np.zeros(padded, dtype=np.float32),
+        )
+        self._state.pre[: self._first.shape[1]] = self._first.T
+        self._proposed: Float32 = np.zeros(padded, dtype=np.float32)
+        self._positives: Int64 = np.zeros(len(self._bounds) - 1, dtype=np.int64)
+        self.bits = 0
+        self.proposed_bits = 0
+        self._refresh()
+
+    def _refresh(self) -> None:
+        refresh_state(self._fast, self._state)
+        self._kept = 0
+        self._tolerance = _ROUNDING * (1.0 + float(np.abs(self._state.logits).max()))
+
+    def distance(self, bits: int) -> int:
+        """How many flips away a mask is, from here or from the mask measured last."""
+        return min((self.bits ^ bits).bit_count(), (self.proposed_bits ^ bits).bit_count())
+
+    def count(self, mask: Mask, shift: float) -> Int64:
+        """Rows of every cell with logit + shift > 0 under the mask, (n_cells,); overwritten by the next call."""
+        difference = self.bits ^ mask.bits
+        if difference & (difference - 1):
+            # More than one flip away: an accepted proposal lies between, or the search jumped.
+            self._approach(mask)
+            difference = self.bits ^ mask.bits
+        state = self._state
+        self.proposed_bits = mask.bits
+        if not difference:
+            count_positives(
+                self._exact, self._first, state.alive, state.logits, shift, self._tolerance, self._bounds,
+                self._positives,
+            )  # fmt: skip
+            return self._positives
+        unit = difference.bit_length() - 1
+        flip_unit(self._fast, state, *self._places[unit], self._proposed, False)
+        alive: Bool = state.alive
+        alive[unit] = not alive[unit]
+        count_positives(
+            self._exact, self._first, alive, self._proposed, shift, self._tolerance, self._bounds, self._positives
+        )
+        alive[unit] = not alive[unit]
+        return self._positives
+
+    def _approach(self, mask: Mask) -> None:
+        """Move to within one flip of the mask, by way of the last proposal where that is nearer."""
+        between = self.proposed_bits ^ self.bits
+        if between and (self.proposed_bits ^ mask.bits).bit_count() < (self.bits ^ mask.bits).bit_count():
+            self._keep(between.bit_length() - 1)
+        difference = self.bits ^ mask.bits
+        if difference.bit_count() > _FULL_FLIPS:
+            self.bits = mask.bits
+            self._state.alive[:] = ~mask.dropped()
+            self._refresh()
+            return
+        while difference & (difference - 1):
+            self._keep(difference.bit_length() - 1)
+            difference = self.bits ^ mask.bits
+
+    def _keep(self, unit: int) -> None:
+        flip_unit(self._fast, self._state, *self._places[unit], self._state.logits, True)
+        self.bits ^= 1 << unit
+        self._kept += 1
+        if self._kept >= _REFRESH_AFTER:
+            self._refresh()
+
+
+def _flatten(network: Network, emitted: Float64, dtype: np.dtype[np.floating]) -> NetworkArrays:
+    hidden, last = network.layers[:-1], network.layers[-1]
+    between = [layer.weight.ravel() for layer in hidden[1:]]
+    sizes = [0, *(part.size for part in between)]
+    return NetworkArrays(
+        offsets=np.cumsum([0, *network.hidden_widths]).astype(np.int64),
+        codes=np.array([ACTIVATION_CODES[layer.activation.name] for layer in hidden], dtype=np.int64),
+        parameters=np.array([layer.activation.parameter for layer in hidden]),
+        weights=np.concatenate([np.zeros(0, dtype=np.float32), *between]).astype(dtype),
+        starts=np.array([0, *np.cumsum(sizes)[: len(hidden) - 1]], dtype=np.int64),
+        biases=np.concatenate([layer.bias for layer in hidden]).astype(dtype),
+        output=last.weight[0].astype(dtype),
+        output_bias=float(last.bias[0]),
+        emitted=emitted.astype(dtype),
+    )
