@@ -97,7 +97,7 @@ class _Walk:
         elif kind in ("Add", "Sub", "Mul", "Div"):
             self.chain.scaling(label, *self._arithmetic(label, node, current))
         elif kind == "BatchNormalization":
-            if settings.get("training_mode"):
+            if settings.get("training_mode") or len(node.output) > 1:
                 raise ModelError(f"{label} is in training mode: export the model in eval mode")
             scale, shift, mean, variance = (np.asarray(self._constant(label, name)) for name in node.input[1:5])
             factor = scale / np.sqrt(variance.astype(np.float64) + settings.get("epsilon", 1e-5))
