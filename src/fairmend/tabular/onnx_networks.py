@@ -126,7 +126,7 @@ def _load(payload: bytes) -> onnx.ModelProto:
         raise
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"not a complete ONNX model ({reason}): save or download it again") from error
+        raise ModelError(f"not a valid ONNX model ({reason}): save or download it again") from error
     if model.functions:
         raise ModelError(f"the ONNX model defines functions of its own, {model.functions[0].name!r}: {SUPPORTED}")
     return model
@@ -137,7 +137,7 @@ def _reference(model: onnx.ModelProto) -> Any:
     from onnx.reference import ReferenceEvaluator
     from onnx.reference.op_run import OpRun
 
-    class BatchNormalization(OpRun):  # type: ignore[misc]
+    class BatchNormalization(OpRun):
         # the reference one normalises by the batch before opset 14, as if training
         def _run(self, x: Any, scale: Any, bias: Any, mean: Any, var: Any, epsilon: float = 1e-5, **_: Any) -> Any:
             return ((scale * (x - mean) / np.sqrt(var + epsilon) + bias).astype(x.dtype),)
