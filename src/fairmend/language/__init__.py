@@ -1,0 +1,1 @@
+"""The language wing: attention heads of a causal language model, measured, ranked and switched off."""
