@@ -188,7 +188,12 @@ class Space:
 
     def n_masks(self) -> int:
         """How many dropped sets the limits admit (dials not counted)."""
-        return sum(math.comb(len(self.droppable), size) for size in range(self.min_drop, self.largest + 1))
+        droppable, total = len(self.droppable), 0
+        count = math.comb(droppable, self.min_drop)
+        for size in range(self.min_drop, self.largest + 1):
+            total += count
+            count = count * (droppable - size) // (size + 1)
+        return total
 
     def sample(self, rng: np.random.Generator, size: int | None = None) -> Mask:
         """A uniform subset of `size` droppable units; by default the size is uniform within the limits. Dials at 0."""
