@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -94,7 +95,7 @@ class Network:
     def __post_init__(self) -> None:
         if not self.layers:
             raise ModelError("a network needs at least one layer")
-        for index, (before, after) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
+        for index, (before, after) in enumerate(pairwise(self.layers)):
             if before.n_out != after.n_in:
                 raise ModelError(
                     f"layers do not chain: {self._label(index)} gives {before.n_out} values, "

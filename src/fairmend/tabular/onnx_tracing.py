@@ -175,10 +175,15 @@ class _Walk:
         raise ModelError(f"{label} ends a part of the graph with branches that is no known activation: {SUPPORTED}")
 
 
+def _decimal(single: float) -> float:
+    """The shortest decimal of a float32 attribute: 0.2 rather than 0.20000000298."""
+    return float(str(np.float32(single)))
+
+
 _ACTIVATIONS: dict[str, Callable[[dict[str, Any]], Activation]] = {
     "Relu": lambda _: Activation("relu"),
-    "LeakyRelu": lambda settings: Activation("leaky_relu", settings.get("alpha", 0.01)),
-    "Elu": lambda settings: Activation("elu", settings.get("alpha", 1.0)),
+    "LeakyRelu": lambda settings: Activation("leaky_relu", _decimal(settings.get("alpha", 0.01))),
+    "Elu": lambda settings: Activation("elu", _decimal(settings.get("alpha", 1.0))),
     "Gelu": lambda settings: Activation("gelu_tanh" if settings.get("approximate") == b"tanh" else "gelu"),
     "Tanh": lambda _: Activation("tanh"),
     "Sigmoid": lambda _: Activation("sigmoid"),

@@ -46,13 +46,13 @@ class _Walk:
                     raise ModelError(f"the module takes a second input {node.target!r}: {SUPPORTED}")
                 current = node
                 continue
-            sources = [source for source in node.all_input_nodes if source not in aside]
-            if node.op == "get_attr" or current is None or sources not in ([current], []):
-                raise ModelError(f"{_describe(node, self._modules)} is not one link of a chain: {SUPPORTED}")
             if node.op == "output":
                 if node.args != (current,):
                     raise ModelError(f"the module returns {node.args[0]!r}: return one tensor of logits; {SUPPORTED}")
                 return
+            sources = [source for source in node.all_input_nodes if source not in aside]
+            if node.op == "get_attr" or current is None or sources not in ([current], []):
+                raise ModelError(f"{_describe(node, self._modules)} is not one link of a chain: {SUPPORTED}")
             if not sources or _reads_shape(node):
                 aside.add(node)
             else:
@@ -89,10 +89,11 @@ class _Walk:
     def _parameters(self, name: str, module: nn.Module) -> None:
         """Refuse parameters met before: a change of one layer would change the other."""
         for parameter in module.parameters():
-            if id(parameter) in self._used:
+            owner = self._used.get(id(parameter))
+            if owner is not None:
+                fault = "is used twice" if owner == name else f"shares its weights with {owner}"
                 raise ModelError(
-                    f"{name} shares its weights with {self._used[id(parameter)]} (or is used twice): "
-                    "tied layers cannot be repaired one by one; untie them with copies"
+                    f"{name} {fault}: tied layers cannot be repaired one by one; give each use a copy of its own"
                 )
         self._used.update((id(parameter), name) for parameter in module.parameters())
 
