@@ -1,0 +1,64 @@
+"""Figures in words: is there anything to repair, and did a repair change anything?"""
+
+from __future__ import annotations
+
+import math
+
+from fairmend.tabular.findings import Comparison, Estimate, FairnessFigures
+from fairmend.tabular.metrics import OBJECTIVES, UTILITIES
+
+
+def verdict(figures: FairnessFigures) -> str:
+    """Say whether there is anything to repair, with the figures that say so."""
+    title, value = OBJECTIVES[figures.objective].title, figures.value
+    if math.isnan(value.value):
+        return f"{title} is not defined on these rows: every rate it compares is 0, or a group has nobody to rate."
+    rows = (
+        f"{figures.n_compared:,} rows" if figures.n_compared == figures.n else f"{figures.n_compared:,} compared rows"
+    )
+    floor = figures.floor if value.better == "lower" else 1 - figures.floor
+    opening = (
+        f"{title} {value.value:.3f} {value.interval}; a network without any group difference would show "
+        f"{floor:.3f} on these {rows}"
+    )
+    if figures.is_significant:
+        return f"{opening}; {_p_value(figures.p_value)}: there is something to repair."
+    closing = f"not distinguishable from chance ({_p_value(figures.p_value)}): nothing to repair at this sample size"
+    if figures.rows_needed is None:
+        return f"{opening}; {closing}."
+    needed = f"about {_rounded(figures.rows_needed):,} rows would be needed to see a difference of this size"
+    return f"{opening}; {closing}; {needed}."
+
+
+def verdict_on_change(comparison: Comparison) -> str:
+    """Say what a repair changed, and which of the changes can be told from chance."""
+    before, after = comparison.before, comparison.after
+    parts = [_change(OBJECTIVES[before.objective].title, before.value, after.value, comparison.change)]
+    for name, change in comparison.utility_changes.items():
+        title = UTILITIES[name].title if name in UTILITIES else "Log-loss"
+        parts.append(_change(title, before.utilities[name], after.utilities[name], change))
+    return " ".join(parts)
+
+
+def _change(title: str, before: Estimate, after: Estimate, change: Estimate) -> str:
+    if math.isnan(change.value):
+        return f"{title} is not defined for both networks."
+    figures = f"{title} {before.value:.3f} -> {after.value:.3f}, a change of {change.value:+.3f} {change.interval}"
+    if math.isnan(change.interval.half_width):
+        return f"{figures}: too few defined draws for an interval."
+    if change.interval.contains(0.0):
+        return f"{figures}: not distinguishable from no change."
+    improved = (change.value < 0) == (change.better == "lower")
+    return f"{figures}: {'better' if improved else 'worse'}."
+
+
+def _p_value(p_value: float) -> str:
+    if p_value < 0.001:
+        return "p < 0.001"
+    return f"p = {p_value:.3f}" if p_value < 0.1 else f"p = {p_value:.2f}"
+
+
+def _rounded(rows: int) -> int:
+    """Two significant digits: more would claim a precision that an extrapolation does not have."""
+    digits = len(str(rows)) - 2
+    return math.ceil(rows / 10**digits) * 10**digits if digits > 0 else rows
