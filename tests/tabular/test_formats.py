@@ -1,0 +1,264 @@
+"""Network files: round trips, refusals, and bytes that are damaged or hostile."""
+
+import io
+import os
+import pickle
+import shutil
+from contextlib import suppress
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from fairmend.errors import ModelError, RunError
+from fairmend.tabular import formats
+from fairmend.tabular.activations import Activation
+from fairmend.tabular.formats import read_network, write_atomically, write_onnx, write_safetensors
+from fairmend.tabular.networks import Layer, Network
+from fairmend.tabular.safetensors_networks import parse_safetensors, serialize_safetensors
+
+
+def make_network(widths=(5, 6, 4, 1), activations=("relu", "relu")) -> Network:
+    rng = np.random.default_rng(0)
+    names = [*activations, "identity"]
+    return Network(
+        tuple(
+            Layer(rng.standard_normal((n_out, n_in)), rng.standard_normal(n_out), Activation.parse(name))
+            for (n_in, n_out), name in zip(pairwise(widths), names, strict=True)
+        )
+    )
+
+
+def tensors(**changes):
+    """The tensors of a sound network, with some changed, or removed where None."""
+    rng = np.random.default_rng(0)
+    found = {
+        "layer1.weight": rng.standard_normal((6, 5)).astype(np.float32),
+        "layer1.bias": np.zeros(6, np.float32),
+        "layer2.weight": rng.standard_normal((1, 6)).astype(np.float32),
+        "layer2.bias": np.zeros(1, np.float32),
+    }
+    found |= {name.replace("__", "."): value for name, value in changes.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+@pytest.mark.parametrize("activations", [("relu", "relu"), ("leaky_relu(0.2)", "gelu_tanh"), ("elu(0.3)", "silu")])
+def test_safetensors_come_back_as_they_were(tmp_path, activations):
+    network = make_network(activations=activations)
+    write_safetensors(network, tmp_path / "a.safetensors", {"dataset": "adult", "seed": "42"})
+    found = read_network(tmp_path / "a.safetensors")
+    assert found.digest() == network.digest()
+    assert found.notes == ()
+    with safe_open(tmp_path / "a.safetensors", "np") as file:  # the library, as an oracle of the format
+        assert list(file.keys()) == sorted(f"layer{i}.{part}" for i in (1, 2, 3) for part in ("bias", "weight"))
+        assert file.metadata()["dataset"] == "adult"
+        np.testing.assert_array_equal(file.get_tensor("layer2.weight"), network.layers[1].weight)
+
+
+def test_safetensors_are_the_same_bytes_each_time():
+    network = make_network()
+    one = serialize_safetensors(network, {"a": "1", "b": "2"})
+    assert one == serialize_safetensors(network, {"b": "2", "a": "1"})
+
+
+def test_published_networks_are_read_and_assumed_relu(shared_data):
+    network = read_network(shared_data / "neufair" / "models" / "adult-42.safetensors")
+    assert network.hidden_widths == (64, 128, 64)
+    assert (network.n_features, network.n_outputs) == (34, 1)
+    assert network.notes == ("the file names no activation and none was given: relu is assumed",)
+    assert {str(layer.activation) for layer in network.layers[:-1]} == {"relu"}
+    given_tanh = read_network(shared_data / "neufair" / "models" / "adult-42.safetensors", activation="tanh")
+    assert {str(layer.activation) for layer in given_tanh.layers[:-1]} == {"tanh"}
+
+
+def test_layers_are_taken_in_the_natural_order_of_their_names(tmp_path):
+    rng = np.random.default_rng(0)
+    widths = list(range(3, 16))
+    state = {
+        f"net.{3 * index}.weight": rng.standard_normal((n_out, n_in)).astype(np.float16)
+        for index, (n_in, n_out) in enumerate(pairwise(widths))
+    }
+    save_file(state, tmp_path / "a.safetensors")
+    network = read_network(tmp_path / "a.safetensors")
+    assert network.hidden_widths == tuple(widths[1:-1])
+    assert not any(layer.bias.any() for layer in network.layers)
+    assert network.space().sites[1].name == "net.3"
+
+
+def test_a_torch_state_dict_is_read(tmp_path):
+    from safetensors.torch import save_file as save_torch
+
+    module = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3))
+    save_torch(module.state_dict(), tmp_path / "a.safetensors")
+    X = np.random.default_rng(0).standard_normal((9, 5)).astype(np.float32)
+    with torch.no_grad():
+        expected = module(torch.tensor(X)).numpy()
+    np.testing.assert_allclose(read_network(tmp_path / "a.safetensors", "tanh").logits(X), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "metadata", "activation", "message"),
+    [
+        ({"layer1__weight": np.ones((6, 5, 2), np.float32)}, {}, None, "layer1.weight has shape (6, 5, 2)"),
+        ({"layer1__bias": np.zeros(5, np.float32)}, {}, None, "6 neurons but a bias of shape (5,)"),
+        ({"layer2__weight": np.ones((1, 7), np.float32)}, {}, None, "layers do not chain: layer1 gives 6 values"),
+        ({"layer2__weight": np.ones((1, 7), np.float32)}, {}, None, "in the order of their names: layer1, layer2"),
+        ({"norm__running_mean": np.ones(6, np.float32)}, {}, None, "found norm.running_mean; read a network with"),
+        ({"layer1__weight": None}, {}, None, "found layer1.bias"),
+        ({"layer1__weight": np.full((6, 5), np.nan, np.float32)}, {}, None, "'layer1': 30 values of the weight"),
+        ({"layer2__bias": np.full(1, np.inf, np.float32)}, {}, None, "'layer2': 1 values of the bias"),
+        ({"layer2__bias": np.full(1, 1e300)}, {}, None, "too large for float32"),
+        ({"layer1__weight": np.ones((6, 5), np.int8)}, {}, None, "layer1.weight has the type I8: supported are F64"),
+        ({}, {"activation": "swish"}, None, "unknown activation 'swish'"),
+        ({}, {}, "swish", "unknown activation 'swish'"),
+        ({}, {"activation": "tanh"}, "relu", "says that its activation is 'tanh', but 'relu' was given"),
+        ({}, {"activation": "tanh,relu"}, None, "2 activations 'tanh,relu' for 1 hidden layers"),
+        (
+            dict.fromkeys(["layer1__weight", "layer1__bias", "layer2__weight", "layer2__bias"]),
+            {"a": "b"},
+            None,
+            "no tensor",
+        ),
+    ],
+)
+def test_tensors_that_are_no_plain_mlp_are_refused(tmp_path, changes, metadata, activation, message):
+    path = tmp_path / "a.safetensors"
+    save_file(tensors(**changes), path, metadata)
+    with pytest.raises(ModelError) as caught:
+        read_network(path, activation)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_bfloat16_is_refused_with_a_remedy(tmp_path):
+    from safetensors.torch import save_file as save_torch
+
+    save_torch(torch.nn.Linear(3, 2).to(torch.bfloat16).state_dict() | {}, tmp_path / "a.safetensors")
+    with pytest.raises(ModelError):
+        read_network(tmp_path / "a.safetensors")
+    save_torch({"a.weight": torch.ones(1, 3, dtype=torch.bfloat16)}, tmp_path / "a.safetensors")
+    with pytest.raises(ModelError, match="has the type BF16: supported are F64, F32, F16; save the model as float32"):
+        read_network(tmp_path / "a.safetensors")
+
+
+class Bomb:
+    """A pickle that would make a folder when loaded."""
+
+    def __init__(self, target):
+        self.target = str(target)
+
+    def __reduce__(self):
+        return os.mkdir, (self.target,)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".pkl", ".joblib", ".ckpt", ".safetensors", ".onnx", ".npz"])
+@pytest.mark.parametrize("kind", ["pickle 2", "pickle 5", "torch", "torch before 1.6"])
+def test_pickles_are_refused_and_not_loaded(tmp_path, suffix, kind):
+    bomb, stream = Bomb(tmp_path / "exploded"), io.BytesIO()
+    if kind.startswith("pickle"):
+        pickle.dump(bomb, stream, protocol=int(kind[-1]))
+    else:
+        torch.save(bomb, stream, _use_new_zipfile_serialization=kind == "torch")
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(stream.getvalue())
+    with pytest.raises(ModelError, match=r"not loaded.*safetensors\.torch\.save_file\(model\.state_dict\(\)"):
+        read_network(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_pickle_suffix_is_refused_whatever_is_inside(tmp_path):
+    write_safetensors(make_network(), tmp_path / "a.safetensors")
+    shutil.copy(tmp_path / "a.safetensors", tmp_path / "a.pt")
+    with pytest.raises(ModelError, match="by its suffix a pickle"):
+        read_network(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0480])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path, length):
+    network = make_network()
+    short = serialize_safetensors(network, {"pad": ""})
+    payload = serialize_safetensors(network, {"pad": "x" * (length - int.from_bytes(short[:8], "little"))})
+    assert payload[:2] in (b"\x80\x02", b"\x80\x04")
+    (tmp_path / "a.safetensors").write_bytes(payload)
+    assert read_network(tmp_path / "a.safetensors").digest() == network.digest()
+
+
+def test_paths_that_are_no_network_files_are_refused(tmp_path):
+    (tmp_path / "a.h5").write_bytes(b"\x89HDF")
+    for path, message in [
+        (tmp_path, "is a folder: name the .safetensors or .onnx file in it"),
+        (tmp_path / "no.onnx", "does not exist"),
+        (tmp_path / "a.h5", "has the suffix '.h5': supported are .safetensors and .onnx"),
+    ]:
+        with pytest.raises(ModelError) as caught:
+            read_network(path)
+        assert message in str(caught.value)
+
+
+def test_an_unreadable_file_is_refused(tmp_path, monkeypatch):
+    write_safetensors(make_network(), tmp_path / "a.safetensors")
+
+    def refuse(*_args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(formats, "open", refuse, raising=False)
+    with pytest.raises(ModelError, match=r"cannot be read \(Permission denied\): check its permissions"):
+        read_network(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("keep", [0, 4, 8, 60, -1])
+@pytest.mark.parametrize("suffix", [".safetensors", ".onnx"])
+def test_truncated_files_are_refused(tmp_path, suffix, keep):
+    path = tmp_path / f"a{suffix}"
+    (write_onnx if suffix == ".onnx" else write_safetensors)(make_network(), path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ModelError, match="save or download it again"):
+        read_network(path)
+
+
+PAYLOAD = serialize_safetensors(make_network(), {})
+
+
+@given(st.integers(0, 400), st.integers(0, 255))
+def test_a_changed_byte_gives_a_network_or_a_model_error(position, byte):
+    payload = bytearray(PAYLOAD)
+    payload[position] = byte
+    with suppress(ModelError):
+        assert isinstance(parse_safetensors(bytes(payload)), Network)
+
+
+def test_writing_replaces_the_file_whole(tmp_path):
+    write_atomically(tmp_path / "a", b"old")
+    write_atomically(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("write", [write_safetensors, write_onnx])
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file_and_nothing_half_written(tmp_path, monkeypatch, write, failing):
+    path = tmp_path / "a.file"
+    path.write_bytes(b"old")
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(formats.os, failing, full)
+    with pytest.raises(RunError, match=r"cannot be written \(No space left on device\): choose a folder"):
+        write(make_network(), path)
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.file"]
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(RunError, match="nowhere"):
+        write_safetensors(make_network(), tmp_path / "nowhere" / "a.safetensors")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RunError, match="folder cannot be written"):
+        write_safetensors(make_network(), tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
