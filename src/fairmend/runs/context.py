@@ -1,0 +1,124 @@
+"""The measurements of one evaluator within a run's file."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from fairmend.errors import RunError
+from fairmend.evaluation import Figures, Measurement
+from fairmend.masks import Mask, Space
+from fairmend.runs.collection import Collection, Key
+
+if TYPE_CHECKING:
+    from fairmend.runs.store import Store
+
+Row: TypeAlias = tuple[int, int, bytes, bytes, float, float, float, float, int, float, bytes]
+"""A measurement as `INSERT` takes it; SQLite keeps NaN as NULL."""
+
+INSERT = "INSERT OR REPLACE INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class Context(Collection):
+    """A collection whose measurements are rows of a run's file, under a name such as "search" or "held-out".
+
+    Made by `Store.context`. Whatever is put is committed within half a second of measuring, or at the next `put` or
+    `flush` after that.
+    """
+
+    def __init__(
+        self, store: Store, number: int, name: str, space: Space, figures: Figures, fingerprint: Mapping[str, Any]
+    ) -> None:
+        super().__init__(space, figures)
+        self.store = store
+        self.number = number
+        self.name = name
+        self.fingerprint = fingerprint
+        self._width = (space.n_units + 7) // 8
+        self._dials = struct.Struct(f"<{len(space.dials)}d")
+        self._parts = struct.Struct(f"<{len(figures.parts)}d")
+
+    def put(self, masks: Sequence[Mask], measurements: Sequence[Measurement]) -> None:
+        """Keep one measurement per mask.
+
+        Raises:
+            RunError: the commit failed. The measurements are kept in memory, and the next commit tries again.
+        """
+        known, store = self._known, self.store
+        for mask, made in zip(masks, measurements, strict=True):
+            key = (mask.bits, mask.dials)
+            if key not in known:
+                # In this order Ctrl-C between any two lines leaves the mask committed, or unknown and its id reused.
+                store.pending.append(self._row(store.next_id, mask, made))
+                known[key] = made
+                store.next_id += 1
+        if monotonic() >= store.commit_due:
+            store.flush()
+
+    def _row(self, number: int, mask: Mask, made: Measurement) -> Row:
+        try:
+            return (
+                number,
+                self.number,
+                mask.bits.to_bytes(self._width, "little"),
+                self._dials.pack(*mask.dials),
+                float(made.bias),  # numpy's numbers become plain ones
+                float(made.utility),
+                float(made.bias_se),
+                float(made.utility_se),
+                int(made.n),
+                float(made.seconds),
+                self._parts.pack(*made.parts),
+            )
+        except (OverflowError, struct.error) as error:
+            raise RunError(
+                f"{self.name!r} keeps {self.space.n_units} units, {len(self.space.dials)} dials and the parts "
+                f"{self.figures.parts}; {mask!r} with {made!r} does not fit. An evaluator must measure masks of its "
+                "own space and return the parts that its figures name"
+            ) from error
+
+    def flush(self) -> None:
+        """Commit everything put so far."""
+        self.store.flush()
+
+    def _load(self) -> dict[Key, Measurement]:
+        sizes = (self._width, self._dials.size, self._parts.size)
+        known: dict[Key, Measurement] = {}
+        for mask, dials, bias, utility, bias_se, utility_se, n, seconds, parts in self.store.rows(self.number):
+            if (len(mask), len(dials), len(parts)) != sizes:
+                raise RunError(
+                    f"{self.store.path} is damaged: a row of {self.name!r} does not fit its units, dials and parts. "
+                    "Restore it from a copy, or start again with another --out"
+                )
+            known[int.from_bytes(mask, "little"), self._dials.unpack(dials)] = Measurement(
+                math.nan if bias is None else bias,
+                math.nan if utility is None else utility,
+                self._parts.unpack(parts),
+                n,
+                math.nan if bias_se is None else bias_se,
+                math.nan if utility_se is None else utility_se,
+                math.nan if seconds is None else seconds,
+            )
+        return known
+
+
+def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Each setting that differs, as "name: was X, is Y", nested names joined by dots."""
+    before, now = dict(_flat(stored)), dict(_flat(given))
+    return [
+        f"{name}: was {before.get(name, 'absent')}, is {now.get(name, 'absent')}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _flat(payload: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in payload.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", json.dumps(value, sort_keys=True)

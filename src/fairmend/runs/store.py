@@ -1,0 +1,276 @@
+"""The file of a run, `run.sqlite`: what was measured, under which settings, and what happened.
+
+Nothing measured is measured twice and nothing is lost: a run is resumed by replaying its searcher against the store.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fairmend.errors import InputError, RunError
+from fairmend.evaluation import Evaluator, Figures, digest
+from fairmend.masks import Space
+from fairmend.runs import database
+from fairmend.runs.context import INSERT, Context, Row, differences
+from fairmend.runs.locks import WriterLock
+
+_COMMIT_EVERY = 0.5
+"""Seconds between commits: what a kill or a power cut can cost at most, in time spent on measuring."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened during a run. `time` is in seconds since 1970."""
+
+    id: int
+    time: float
+    kind: str
+    payload: Mapping[str, Any]
+
+
+class Store:
+    """An open run. Use `Store.create` or `Store.open`, as a context manager or with `close`.
+
+    Attributes:
+        path: the file.
+        header: what the run is: its kind, settings, space, version, as given to `create`.
+        pending: measurements that wait for the next commit.
+        next_id: the id of the next measurement.
+        commit_due: when (`time.monotonic`) the next `put` commits.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: WriterLock | None) -> None:
+        self.path = path
+        self.pending: list[Row] = []
+        self.commit_due = time.monotonic() + _COMMIT_EVERY
+        self._connection = connection
+        self._lock = lock
+        self._contexts: dict[str, Context] = {}
+        self.header: Mapping[str, Any] = json.loads(connection.execute("SELECT json FROM header").fetchone()[0])
+        (last,) = connection.execute("SELECT max(id) FROM measurements").fetchone()
+        self.next_id = 1 if last is None else last + 1
+
+    @classmethod
+    def create(cls, path: Path, header: Mapping[str, Any]) -> Self:
+        """Start a run in a new file, making its directory if need be.
+
+        Args:
+            path: the file; one left by a run that was killed before it began is taken over.
+            header: JSON-ready: what the run is, its settings, its version.
+
+        Raises:
+            RunError: the file exists, another process writes it, or it cannot be written (nothing is left behind).
+            InputError: a header that JSON cannot hold.
+        """
+        text = _json("header", header)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make {path.parent}: {error.strerror}. Choose another --out") from error
+        lock = WriterLock(path)
+        try:
+            return cls._create(path, text, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def _create(cls, path: Path, header: str, lock: WriterLock) -> Self:
+        existed = path.exists()
+        with database.explained(path):
+            connection = database.connect(path, "rwc")
+            try:
+                if not database.is_blank(connection):
+                    raise RunError(
+                        f"{path} already exists. Resume that run, remove it, or choose another --out for a new one"
+                    )
+                database.prepare_to_write(connection)
+                database.initialise(connection, header)
+                return cls(path, connection, lock)
+            except BaseException:
+                connection.close()
+                if not existed:
+                    _remove(path)
+                raise
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False) -> Self:
+        """Open a run to go on with it, or to read it while another process may be writing it.
+
+        Raises:
+            RunError: no such file, not a run, damaged, of another schema version, or written by another process.
+        """
+        if not path.is_file():
+            raise RunError(f"{path} does not exist: there is no run to open. Check the directory, or start a new run")
+        lock = None if read_only else WriterLock(path)
+        try:
+            with database.explained(path):
+                connection = database.connect(path, "ro" if read_only else "rw")
+                try:
+                    database.require_run(connection, path)
+                    if not read_only:
+                        database.prepare_to_write(connection)
+                    return cls(path, connection, lock)
+                except BaseException:
+                    connection.close()
+                    raise
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+
+    def context(self, name: str, evaluator: Evaluator | None = None) -> Context:
+        """The measurements made under `name`, by an evaluator like the given one.
+
+        Args:
+            name: such as "search", "validation" or "held-out".
+            evaluator: who measures. None reads what an earlier evaluator measured.
+
+        Raises:
+            RunError: the evaluator's space, figures or fingerprint differ from those that the context was started
+                with (each difference is named), or there is no such context and it cannot be made.
+        """
+        context = self._contexts.get(name)  # an empty one is falsy
+        if context is None:
+            context = self._stored(name)
+        if context is None:
+            context = self._started(name, evaluator)
+        elif evaluator is not None:
+            changed = differences(_units(context.space), _units(evaluator.space))
+            changed += differences(context.figures.to_json(), evaluator.figures.to_json())
+            changed += differences(context.fingerprint, json.loads(_json("fingerprint", evaluator.fingerprint())))
+            if changed:
+                raise RunError(
+                    f"{self.path} measured {name!r} under other settings than you give now: {'; '.join(changed)}. "
+                    "Choose another --out for a new run, or give the settings of this run to resume it"
+                )
+        self._contexts[name] = context
+        return context
+
+    def contexts(self) -> tuple[str, ...]:
+        """The names of all contexts, in the order in which they were started."""
+        with database.explained(self.path):
+            return tuple(name for (name,) in self._connection.execute("SELECT name FROM contexts ORDER BY id"))
+
+    def _stored(self, name: str) -> Context | None:
+        query = "SELECT id, space, figures, fingerprint FROM contexts WHERE name = ?"
+        with database.explained(self.path):
+            row = self._connection.execute(query, (name,)).fetchone()
+        if row is None:
+            return None
+        space, figures = Space.from_json(json.loads(row[1])), Figures.from_json(json.loads(row[2]))
+        return Context(self, row[0], name, space, figures, json.loads(row[3]))
+
+    def _started(self, name: str, evaluator: Evaluator | None) -> Context:
+        if evaluator is None:
+            raise RunError(f"{self.path} has no measurements named {name!r}; it has {list(self.contexts())}")
+        space, figures, fingerprint = evaluator.space, evaluator.figures, evaluator.fingerprint()
+        texts = [_json("space", space.to_json()), _json("figures", figures.to_json())]
+        texts += [_json("fingerprint", fingerprint), digest(fingerprint)]
+        insert = "INSERT INTO contexts (name, space, figures, fingerprint, digest) VALUES (?, ?, ?, ?, ?)"
+        number = self._commit(insert, (name, *texts))
+        return Context(self, number, name, space, figures, json.loads(texts[2]))
+
+    def record(self, kind: str, payload: Mapping[str, Any]) -> int:
+        """Commit an event together with everything put so far, and return its id."""
+        insert = "INSERT INTO events (time, kind, payload) VALUES (?, ?, ?)"
+        return self._commit(insert, (time.time(), kind, _json("event", payload)))
+
+    def amend(self, event: int, payload: Mapping[str, Any]) -> None:
+        """Replace the payload of an event, in one commit with everything put so far."""
+        self._commit("UPDATE events SET payload = ? WHERE id = ?", (_json("event", payload), event))
+
+    def events(self, kind: str | None = None) -> list[Event]:
+        """What happened, in order: everything, or the events of one kind."""
+        query = "SELECT id, time, kind, payload FROM events WHERE ?1 IS NULL OR kind = ?1 ORDER BY id"
+        with database.explained(self.path):
+            found = self._connection.execute(query, (kind,)).fetchall()
+        return [Event(number, when, name, json.loads(payload)) for number, when, name, payload in found]
+
+    def rows(self, context: int) -> Iterator[tuple[Any, ...]]:
+        """The rows of a context in the order in which they were measured."""
+        query = (
+            "SELECT mask, dials, bias, utility, bias_se, utility_se, n, seconds, parts "
+            "FROM measurements WHERE context = ? ORDER BY id"
+        )
+        with database.explained(self.path):
+            yield from self._connection.execute(query, (context,))
+
+    def flush(self) -> None:
+        """Commit everything put so far.
+
+        Raises:
+            RunError: the disk is full or cannot be written. Nothing is half-written, and nothing is forgotten: the
+                next commit tries again.
+        """
+        if self.pending:
+            self._commit()
+        self.commit_due = time.monotonic() + _COMMIT_EVERY
+
+    def _commit(self, statement: str = "", values: tuple[object, ...] = ()) -> int:
+        batch = self.pending[:]
+        number = 0
+        with database.explained(self.path):
+            if self._connection.in_transaction:  # Ctrl-C struck an earlier commit before it was rolled back
+                self._connection.execute("ROLLBACK")
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany(INSERT, batch)
+                if statement:
+                    number = self._connection.execute(statement, values).lastrowid or 0
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+        # Ctrl-C before this line commits the batch again, under the same ids.
+        del self.pending[: len(batch)]
+        self.commit_due = time.monotonic() + _COMMIT_EVERY
+        return number
+
+    def close(self) -> None:
+        """Commit everything, close the file and let others write it. A closed store cannot be used again."""
+        try:
+            if self._lock is not None:
+                self.flush()
+                database.settle(self._connection)
+        finally:
+            self._connection.close()
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _json(what: str, payload: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(payload)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the {what} must hold only what JSON can: {error}. Got {payload!r}") from error
+
+
+def _units(space: Space) -> dict[str, Any]:
+    """What has to stay the same for masks to mean the same; size limits and frozen units may change."""
+    described = space.to_json()
+    return {"sites": described["sites"], "dials": described["dials"]}
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        with suppress(OSError):
+            path.with_name(path.name + suffix).unlink()
