@@ -176,10 +176,12 @@ class Space:
         """Whether size, frozen units and dials are within the limits."""
         return (
             mask.n_units == self.n_units
-            and self.min_drop <= mask.size <= self.largest
+            and self.min_drop <= mask.bits.bit_count() <= self.largest
             and not mask.bits & self._frozen_bits
             and len(mask.dials) == len(self.dials)
-            and all(dial.low <= value <= dial.high for dial, value in zip(self.dials, mask.dials, strict=True))
+            and (
+                not self.dials or all(d.low <= value <= d.high for d, value in zip(self.dials, mask.dials, strict=True))
+            )
         )
 
     @cached_property
