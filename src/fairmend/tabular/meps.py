@@ -66,6 +66,7 @@ _VISITS = ("OBTOTV16", "OPTOTV16", "ERTOT16", "IPNGTD16", "HHTOTD16")
 _EDUCATION = ("EDUCYR", "HIDEG")  # select rows, but are not features
 _ALWAYS_KNOWN = ("REGION", "AGE", "MARRY", "ASTHDX")  # "inapplicable" removes the row too
 _MANY_VISITS = 10
+_SAS_ZERO = 1e-70
 
 
 def read_meps(path: Path) -> pd.DataFrame:
@@ -121,6 +122,9 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         if suffix in (".ssp", ".xpt"):
             sas: pd.DataFrame = pd.read_sas(path, format="xport")
+            numeric = sas.select_dtypes("number")
+            # pandas reads a transport file's zero as 5.4e-79, the smallest number of that format.
+            sas[numeric.columns] = numeric.mask(numeric.abs() < _SAS_ZERO, 0.0)
             return sas
         if suffix == ".dta":
             stata: pd.DataFrame = pd.read_stata(path, convert_categoricals=False)
