@@ -257,3 +257,29 @@ def test_a_summary_cannot_be_changed() -> None:
     summary = Runner(ToyEvaluator()).run(ToySearcher())
     with pytest.raises(AttributeError):
         summary.asked = 5  # type: ignore[misc]
+
+
+def test_a_searcher_whose_settings_cannot_be_recorded_is_refused(path: Path) -> None:
+    class Odd(ListSearcher):
+        def settings(self) -> dict[str, object]:
+            return {"name": "odd", "rng": object()}
+
+    evaluator = ToyEvaluator()
+    with pytest.raises(InputError, match="settings of a searcher"):
+        run(path, Odd([SPACE.mask([1])]), evaluator)
+    assert evaluator.measured == []
+
+
+def test_a_second_ctrl_c_while_stopping_leaves_a_whole_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator, searcher = ToyEvaluator(seconds=0.01, ctrl_c_after=0.1), ToySearcher(states=300)
+    with monkeypatch.context() as patched:
+        patched.setattr("fairmend.runs.sessions.Session.end", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(path, searcher, evaluator)
+    resumed = ToySearcher(states=300)
+    assert run(path, resumed).stopped == "finished"
+    assert resumed.best == uninterrupted(states=300).best
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt

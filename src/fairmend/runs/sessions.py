@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
+from fairmend.errors import InputError
 from fairmend.runs.collection import Collection
 from fairmend.runs.context import Context
 
@@ -30,6 +31,9 @@ class Session:
     Attributes:
         replayed: the most states that an earlier session told: up to there this session replays the store.
         used: seconds that all earlier sessions spent on new ground.
+
+    Raises:
+        InputError: settings that JSON cannot hold, so that the search could not be recognised when it is resumed.
     """
 
     def __init__(self, collection: Collection, settings: Mapping[str, Any], budget: Mapping[str, Any]) -> None:
@@ -81,4 +85,9 @@ class Session:
 
 
 def _identity(payload: Mapping[str, Any]) -> str:
-    return json.dumps([payload["context"], payload["searcher"]], sort_keys=True)
+    try:
+        return json.dumps([payload["context"], payload["searcher"]], sort_keys=True)
+    except TypeError as error:
+        raise InputError(
+            f"the settings of a searcher must hold only what JSON can: {error}. Got {payload['searcher']!r}"
+        ) from error
