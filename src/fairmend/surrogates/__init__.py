@@ -1,0 +1,1 @@
+"""Surrogates: models that predict the measurements of masks, behind the evaluators' protocol."""

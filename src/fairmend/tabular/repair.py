@@ -1,0 +1,315 @@
+"""Repair a trained tabular network: search, choose, judge on data the search never saw, bake."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, softmax
+from threadpoolctl import threadpool_limits
+
+from fairmend.costs import UtilityFloor
+from fairmend.errors import DataError
+from fairmend.evaluation import Figures, Measurement
+from fairmend.masks import Mask, Space
+from fairmend.runs.budgets import Budget
+from fairmend.runs.collection import Collection
+from fairmend.runs.progress import Progress
+from fairmend.runs.runner import Runner, RunSummary
+from fairmend.runs.store import Store
+from fairmend.search import Front, Searcher, make_searcher
+from fairmend.tabular.baking import bake
+from fairmend.tabular.choice import choose, finalists
+from fairmend.tabular.datasets import Dataset
+from fairmend.tabular.evaluator import LOG_LOSS, TabularEvaluator
+from fairmend.tabular.findings import Comparison
+from fairmend.tabular.networks import DropName, Network, decide, emitted
+from fairmend.tabular.settings import DEFAULT_STATES, RepairSettings
+from fairmend.tabular.uncertainty import compare_predictions
+
+_CALIBRATION_SECONDS = 0.3
+_PLANNED_SHARE = 0.9  # of a time limit: the rest is for what the calibration did not see
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a repair found, with everything needed to judge it.
+
+    Attributes:
+        mask: the dropped neurons and the shift of the threshold; untouched if nothing fairer was found.
+        space: the masks that were searched.
+        network: the repaired network, in the original shape.
+        drop: what dropping means; "clamp" only if the single intervention of DICE that clamps won.
+        figures, before, after: the search's own figures of the untouched and of the chosen mask, on the search rows.
+        floor: the utility floor on the search rows.
+        splits: before against after on every split that has rows, with intervals; "test" was never searched on.
+        front: the non-dominated (mask, measurement) pairs of everything measured, by ascending bias.
+        measured: number of distinct masks measured.
+        run: how the search went.
+        settings: how it was set, the planned number of states filled in.
+    """
+
+    mask: Mask
+    space: Space
+    network: Network
+    drop: DropName
+    figures: Figures
+    before: Measurement
+    after: Measurement
+    floor: UtilityFloor
+    splits: dict[str, Comparison]
+    front: tuple[tuple[Mask, Measurement], ...]
+    measured: int
+    run: RunSummary
+    settings: RepairSettings
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the chosen mask keeps the utility floor on the search rows."""
+        return self.floor.admits(self.after)
+
+    @property
+    def improved(self) -> bool:
+        """Whether anything was changed at all."""
+        return not self.mask.is_untouched
+
+
+def repair_network(
+    network: Network,
+    dataset: Dataset,
+    settings: RepairSettings | None = None,
+    *,
+    store: Store | None = None,
+    progress: Progress | None = None,
+    judge: bool = True,
+    threads: int = 1,
+) -> Repair:
+    """Find the dropped neurons (and threshold) that make a network fairer at nearly the same utility.
+
+    NeuFair (Dasu et al., ISSTA 2024) with `RepairSettings(search_on="validation", threshold="fixed", finalists=1)`.
+    The network itself is left as it is.
+
+    Args:
+        network: a trained network.
+        dataset: rows with groups and splits. Only the search sees the groups; the repaired network needs none.
+        settings: how to repair.
+        store: where measurements are kept; a store with an interrupted run is gone on with.
+        progress: where to show how far the search is.
+        judge: whether to compare before and after on every split, with intervals.
+        threads: threads of the linear algebra.
+
+    Raises:
+        DataError: a data set that does not fit the network.
+        InputError: settings that cannot work.
+        RunError: a store that belongs to another run, or cannot be written.
+    """
+    settings = settings or RepairSettings()
+    require_fit(network, dataset)
+    with threadpool_limits(threads):
+        return _repair(network, dataset, settings, store, progress, judge)
+
+
+def require_fit(network: Network, dataset: Dataset) -> None:
+    """Make sure that a network can predict a data set's classes from its features.
+
+    Raises:
+        DataError: another number of features or classes.
+    """
+    if dataset.n_features != network.n_features:
+        raise DataError(
+            f"the network takes {network.n_features} features, {dataset.name} has {dataset.n_features}: encode the "
+            "data as the network was trained, or use the preset that it was trained with"
+        )
+    if len(dataset.classes) != network.n_classes:
+        raise DataError(
+            f"the network tells {network.n_classes} classes apart, the labels of {dataset.name} have "
+            f"{len(dataset.classes)}: {', '.join(map(str, dataset.classes))}"
+        )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """One search under one meaning of "drop"."""
+
+    drop: DropName
+    evaluator: TabularEvaluator
+    run: RunSummary
+    reference: Measurement
+    floor: UtilityFloor
+    shortlist: list[tuple[Mask, Measurement]]
+    front: Front[tuple[Mask, Measurement]]
+    measured: int
+
+
+def _repair(
+    network: Network,
+    dataset: Dataset,
+    settings: RepairSettings,
+    store: Store | None,
+    progress: Progress | None,
+    judge: bool,
+) -> Repair:
+    settings = _planned(network, dataset, settings, store)
+    outcome = _search(network, dataset, settings, settings.drop, store, progress)
+    if settings.search == "dice" and settings.drop == "output" and outcome.run.stopped != "interrupted":
+        # DICE intervenes in two ways: a neuron is switched off, or held at its maximum.
+        clamped = _search(network, dataset, settings, "clamp", store, progress)
+        if clamped.shortlist[0][1].bias < outcome.shortlist[0][1].bias:
+            outcome = clamped
+    mask, measurement = outcome.shortlist[0]
+    if outcome.run.stopped != "interrupted" and len(outcome.shortlist) > 1:
+        wide = network.space(dials=network.threshold_dials())
+        mask, measurement = choose(
+            outcome.shortlist, evaluator_for(network, dataset, settings, wide, outcome.drop), len(mask.dials)
+        )
+    constants = emitted(network, outcome.drop, dataset.subset(*settings.splits)[0])
+    return Repair(
+        mask=mask,
+        space=outcome.evaluator.space,
+        network=bake(network, mask, outcome.drop if outcome.drop == "weights" else constants),
+        drop=outcome.drop,
+        figures=outcome.evaluator.figures,
+        before=outcome.reference,
+        after=measurement,
+        floor=outcome.floor,
+        splits=_judge(network, dataset, settings, mask, constants) if judge else {},
+        front=tuple(outcome.front),
+        measured=outcome.measured,
+        run=outcome.run,
+        settings=settings,
+    )
+
+
+def evaluator_for(
+    network: Network, dataset: Dataset, settings: RepairSettings, space: Space, drop: DropName
+) -> TabularEvaluator:
+    """The evaluator of the rows that the search sees."""
+    return TabularEvaluator(
+        network,
+        *dataset.subset(*settings.splits),
+        dataset.group_names,
+        space=space,
+        objective=settings.objective,
+        utility=settings.utility,
+        drop=drop,
+        rows=settings.search_on,
+    )
+
+
+def _planned(network: Network, dataset: Dataset, settings: RepairSettings, store: Store | None) -> RepairSettings:
+    """The settings with a number of states: a schedule cools on states, never on the clock.
+
+    A time limit alone is turned into states once, from the measured speed; a resumed run takes the plan on record.
+    """
+    if settings.states is not None:
+        return settings
+    if settings.seconds is None:
+        return replace(settings, states=DEFAULT_STATES)
+    earlier = store.events("plan") if store is not None else []
+    if earlier:
+        return replace(settings, states=int(earlier[-1].payload["states"]))
+    space = settings.space(network)
+    evaluator = evaluator_for(network, dataset, settings, space, settings.drop)
+    reference = evaluator.measure([space.untouched()])[0]
+    walk = make_searcher(
+        "random-walk",
+        space,
+        make_cost=lambda measurement: settings.cost(evaluator.figures, measurement),
+        figures=evaluator.figures,
+        seed=settings.seed,
+        states=1_000_000,
+    )
+    measured, started = 0, time.perf_counter()
+    while (spent := time.perf_counter() - started) < _CALIBRATION_SECONDS or measured < 3:
+        masks = walk.ask()
+        if not masks:  # a space without moves
+            return replace(settings, states=10)
+        walk.tell(masks, [reference] if masks[0].is_untouched else evaluator.measure(masks))
+        measured += len(masks)
+    states = max(10, int(_PLANNED_SHARE * settings.seconds * measured / spent))
+    if store is not None:
+        store.record("plan", {"states": states, "seconds": settings.seconds, "states_per_second": measured / spent})
+    return replace(settings, states=states)
+
+
+def _search(
+    network: Network,
+    dataset: Dataset,
+    settings: RepairSettings,
+    drop: DropName,
+    store: Store | None,
+    progress: Progress | None,
+) -> _Outcome:
+    space = settings.space(network)
+    if settings.search in ("dice", "exhaustive"):
+        space = replace(space, dials=())  # both go through dropped sets one by one: nothing turns a dial
+    evaluator = evaluator_for(network, dataset, settings, space, drop)
+    collection = Collection(space, evaluator.figures) if store is None else store.context(f"search {drop}", evaluator)
+    runner = Runner(evaluator, collection, progress=progress)
+    (reference,) = runner.measure([space.untouched()])
+    floor = settings.floor(evaluator.figures, reference)
+    cost = settings.cost(evaluator.figures, reference)
+    searcher = _searcher(space, evaluator.figures, settings)
+    run = runner.run(searcher, Budget(evaluations=settings.states, seconds=settings.seconds))
+    measured = list(collection)
+    front: Front[tuple[Mask, Measurement]] = Front()
+    for mask, measurement in measured:
+        if floor.admits(measurement):
+            front.offer((mask, measurement), measurement.bias, evaluator.figures.loss(measurement))
+    shortlist = finalists(measured, cost, floor, reference, settings.finalists)
+    return _Outcome(drop, evaluator, run, reference, floor, shortlist, front, len(measured))
+
+
+def _searcher(space: Space, figures: Figures, settings: RepairSettings) -> Searcher:
+    walks = settings.search in ("annealing", "random-walk")
+    options = {"restarts": settings.restarts, "chains": settings.chains} if walks else {}
+    return make_searcher(
+        settings.search,
+        space,
+        make_cost=lambda reference: settings.cost(figures, reference),
+        make_floor=lambda reference: settings.floor(figures, reference),
+        figures=figures,
+        seed=settings.seed,
+        states=settings.states or DEFAULT_STATES,
+        **options,
+        **settings.options,
+    )
+
+
+def _judge(
+    network: Network,
+    dataset: Dataset,
+    settings: RepairSettings,
+    mask: Mask,
+    constants: npt.NDArray[np.float64],
+) -> dict[str, Comparison]:
+    utilities = dict.fromkeys([settings.utility, "f1", "accuracy"])
+    rng = np.random.default_rng([settings.seed, 1])
+    judged = {}
+    for split, rows in dataset.splits.items():
+        if not len(rows):
+            continue
+        X, y, groups = dataset.subset(split)
+        logits = network.logits(X), network.logits(X, mask, constants)
+        probabilities = [_probabilities(each) if LOG_LOSS in utilities else None for each in logits]
+        judged[split] = compare_predictions(
+            y,
+            decide(logits[0]),
+            decide(logits[1]),
+            groups,
+            dataset.group_names,
+            objective=settings.objective,
+            utilities=list(utilities),
+            rng=rng,
+            n_classes=network.n_classes,
+            probabilities_before=probabilities[0],
+            probabilities_after=probabilities[1],
+        )
+    return judged
+
+
+def _probabilities(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    out: npt.NDArray[np.float64] = expit(logits[:, 0]) if logits.shape[1] == 1 else softmax(logits, axis=1)
+    return out
