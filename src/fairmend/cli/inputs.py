@@ -1,0 +1,230 @@
+"""From options to a network and a data set, and back again when a run is resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fairmend import __version__
+from fairmend.cli.display import Screen
+from fairmend.cli.options import SearchOptions, SourceOptions
+from fairmend.errors import FairmendError, InputError, RunError
+
+if TYPE_CHECKING:
+    from fairmend.tabular.datasets import Dataset
+    from fairmend.tabular.networks import Network
+    from fairmend.tabular.presets import Preset
+    from fairmend.tabular.settings import RepairSettings
+
+_OWN_TABLE = ("label", "sensitive", "positive", "split_column", "features", "drop_sensitive", "encode")
+_PATHS = ("model", "data")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A network and the data that it is to be judged and repaired on.
+
+    Attributes:
+        title: a short name: the preset's, or the data file's without its endings.
+        request: the options that lead here, JSON-ready, with absolute paths; `source_of` reads it back.
+        notes: what a person should be told about how network and data were read.
+    """
+
+    title: str
+    network: Network
+    dataset: Dataset
+    request: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def open_inputs(source: SourceOptions, screen: Screen) -> Inputs:
+    """Read (or fetch, or train) what the options name, make sure that it fits together, and say what is notable.
+
+    Raises:
+        InputError: options that contradict each other or name nothing, a network or table that cannot be used, or
+            that do not fit each other.
+        ArtifactError: data that cannot be fetched.
+    """
+    _require_consistent(source)
+    from fairmend.tabular.repair import require_fit
+
+    if source.preset is not None:
+        title, dataset = source.preset, _preset_data(source, screen)
+    else:
+        title, dataset = _title(source.data), _own_data(source)
+    notes: tuple[str, ...] = ()
+    if source.model is not None:
+        from fairmend.tabular.formats import read_network
+
+        network = read_network(source.model, source.activation)
+    else:
+        network, notes = _preset_network(source, dataset, screen)
+    require_fit(network, dataset)
+    inputs = Inputs(title, network, dataset, request_of(source), (*notes, *network.notes, *dataset.notes))
+    for note in inputs.notes:
+        screen.note(f"Note: {note}")
+    return inputs
+
+
+def make_settings(search: SearchOptions, seed: int, preset: str | None = None) -> RepairSettings:
+    """Turn the options into settings, a preset's published size limits filled in.
+
+    Raises:
+        InputError: an option out of its range; a preset that does not exist.
+    """
+    from fairmend.tabular.settings import RepairSettings
+
+    limits: dict[str, Any] = {"min_drop": search.min_drop, "max_drop": search.max_drop}
+    if preset is not None:
+        from fairmend.tabular.presets import find_preset
+
+        published = find_preset(preset)
+        limits = {name: getattr(published, name) if limit is None else limit for name, limit in limits.items()}
+    if search.drop == "clamp":
+        raise InputError("--drop must be output or weights, got 'clamp': --search dice tries clamping by itself")
+    given = asdict(search) | limits | {"min_drop": limits["min_drop"] or 0}
+    return RepairSettings(**given, seed=seed)
+
+
+def request_of(source: SourceOptions) -> dict[str, Any]:
+    """The options as JSON, with absolute paths, so that a run can be resumed from any folder."""
+    plain = asdict(source)
+    return plain | {name: str(plain[name].expanduser().absolute()) for name in _PATHS if plain[name] is not None}
+
+
+def source_of(request: Mapping[str, Any]) -> SourceOptions:
+    """The options that `request_of` described.
+
+    Raises:
+        RunError: something else.
+    """
+    known = {field.name for field in fields(SourceOptions)}
+    if not known >= set(request):
+        raise RunError(
+            f"the run was asked for with the options {sorted(set(request) - known)}, which this version of fairmend "
+            f"({__version__}) does not have: resume it with the version that started it"
+        )
+    paths = {name: Path(request[name]) for name in _PATHS if request.get(name) is not None}
+    return SourceOptions(**{**request, **paths})
+
+
+def _require_consistent(source: SourceOptions) -> None:
+    plain = SourceOptions()
+    if source.preset is not None:
+        extra = [name for name in _OWN_TABLE if getattr(source, name) != getattr(plain, name)]
+        if extra:
+            raise InputError(
+                f"--preset {source.preset} brings its own columns, encoding and groups: leave out {_flags(extra)}, or "
+                "leave out --preset to describe your own table"
+            )
+        if source.model is None and source.activation is not None:
+            raise InputError(
+                f"--activation {source.activation} needs --model: the network trained for --preset {source.preset} "
+                "is a relu network"
+            )
+        return
+    missing = [name for name in ("model", "data", "label", "sensitive") if getattr(source, name) is None]
+    if missing:
+        raise InputError(
+            f"there is nothing to work on without {_flags(missing)}: give --preset NAME, or all of --model FILE "
+            "--data FILE --label COLUMN --sensitive COLUMN"
+        )
+
+
+def _flags(names: list[str]) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in names)
+
+
+def _preset_data(source: SourceOptions, screen: Screen) -> Dataset:
+    from fairmend.tabular.presets import load_preset
+
+    assert source.preset is not None
+    try:
+        return load_preset(source.preset, source.data, source.split_seed, screen.steps.download)
+    finally:
+        screen.steps.close()
+
+
+def _own_data(source: SourceOptions) -> Dataset:
+    from fairmend.tabular.datasets import load_table, make_dataset
+
+    assert source.data is not None
+    assert source.label is not None
+    assert source.sensitive is not None
+    if source.encode not in ("none", "standard"):
+        raise InputError(f"--encode must be none or standard, got {source.encode!r}")
+    return make_dataset(
+        load_table(source.data),
+        source.label,
+        _columns(source.sensitive),
+        positive=source.positive,
+        encode="standard" if source.encode == "standard" else "none",
+        features=None if source.features is None else _columns(source.features),
+        drop_sensitive=source.drop_sensitive,
+        split_seed=source.split_seed,
+        split_column=source.split_column,
+        name=_title(source.data),
+        source=source.data.name,
+    )
+
+
+def _columns(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _title(path: Path | None) -> str:
+    return "" if path is None else path.name.split(".")[0] or path.name
+
+
+def _preset_network(source: SourceOptions, dataset: Dataset, screen: Screen) -> tuple[Network, tuple[str, ...]]:
+    """The network of a preset's published widths, trained here or taken from the cache."""
+    from fairmend.artifacts import cache_directory
+    from fairmend.tabular.formats import read_network, write_safetensors
+    from fairmend.tabular.presets import find_preset
+
+    assert source.preset is not None
+    preset = find_preset(source.preset)
+    file = cache_directory() / "networks" / f"{preset.name}-{_key(preset, dataset, source.split_seed)}.safetensors"
+    widths = "-".join(map(str, preset.hidden))
+    what = f"a network of {widths} neurons trained on the train split (seed {source.split_seed})"
+    if file.is_file():
+        try:
+            network = read_network(file)
+        except FairmendError:
+            screen.note(f"Note: {file} is damaged and is trained anew.")
+        else:
+            return network, (f"no --model was given: {what}, from {file}",)
+    network = _train(preset, dataset, source.split_seed, screen)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_safetensors(network, file, {"preset": preset.name, "fairmend": __version__})
+    except (OSError, RunError) as error:
+        return network, (f"no --model was given: {what}; it could not be kept in the cache ({error})",)
+    return network, (f"no --model was given: {what}, kept at {file}",)
+
+
+def _key(preset: Preset, dataset: Dataset, seed: int) -> str:
+    """What a trained network depends on, in 16 digits."""
+    identity = [dataset.fingerprint(), preset.hidden, seed, __version__]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _train(preset: Preset, dataset: Dataset, seed: int, screen: Screen) -> Network:
+    from fairmend.tabular.torch_networks import read_torch
+    from fairmend.tabular.training import train_network
+
+    try:
+        module = train_network(
+            *dataset.subset("train")[:2],
+            hidden=preset.hidden,
+            seed=seed,
+            validation=dataset.subset("validation")[:2],
+            progress=screen.steps.training,
+        )
+    finally:
+        screen.steps.close()
+    return read_torch(module)
