@@ -1,1 +1,79 @@
 """Tabular networks: find and drop hidden neurons so that groups are treated more equally."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fairmend.tabular.audit import Audit
+    from fairmend.tabular.baking import bake, slim
+    from fairmend.tabular.datasets import Dataset, load_table, make_dataset
+    from fairmend.tabular.findings import Comparison, FairnessFigures
+    from fairmend.tabular.formats import read_network, write_onnx, write_safetensors
+    from fairmend.tabular.networks import Layer, Network
+    from fairmend.tabular.presets import PRESETS, load_preset
+    from fairmend.tabular.repair import Repair, repair_network
+    from fairmend.tabular.saving import load_result, open_run, save_repair
+    from fairmend.tabular.settings import RepairSettings
+    from fairmend.tabular.sklearn_networks import bake_sklearn, read_sklearn
+    from fairmend.tabular.torch_networks import bake_torch, read_torch
+    from fairmend.tabular.training import train_network
+
+_MODULES = {
+    "audit": ("Audit",),
+    "baking": ("bake", "slim"),
+    "datasets": ("Dataset", "load_table", "make_dataset"),
+    "findings": ("Comparison", "FairnessFigures"),
+    "formats": ("read_network", "write_onnx", "write_safetensors"),
+    "networks": ("Layer", "Network"),
+    "presets": ("PRESETS", "load_preset"),
+    "repair": ("Repair", "repair_network"),
+    "saving": ("load_result", "open_run", "save_repair"),
+    "settings": ("RepairSettings",),
+    "sklearn_networks": ("bake_sklearn", "read_sklearn"),
+    "torch_networks": ("bake_torch", "read_torch"),
+    "training": ("train_network",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+# Functions that share their module's name (audit.audit, verdict.verdict) are not here: the module would hide them.
+__all__ = [
+    "PRESETS",
+    "Audit",
+    "Comparison",
+    "Dataset",
+    "FairnessFigures",
+    "Layer",
+    "Network",
+    "Repair",
+    "RepairSettings",
+    "bake",
+    "bake_sklearn",
+    "bake_torch",
+    "load_preset",
+    "load_result",
+    "load_table",
+    "make_dataset",
+    "open_run",
+    "read_network",
+    "read_sklearn",
+    "read_torch",
+    "repair_network",
+    "save_repair",
+    "slim",
+    "train_network",
+    "write_onnx",
+    "write_safetensors",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use, so that the package itself is imported in no time."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit, softmax
 
 from fairmend.errors import DataError, InputError, ModelError
 from fairmend.evaluation import array_digest
@@ -246,6 +247,12 @@ def decide(logits: FloatArray) -> npt.NDArray[np.int64]:
     if logits.shape[1] == 1:
         return (logits[:, 0] > 0).astype(np.int64)
     return np.asarray(logits.argmax(axis=1), dtype=np.int64)
+
+
+def probabilities(logits: FloatArray) -> FloatArray:
+    """Of class 1, shape (n_rows,), for one logit; of every class, shape (n_rows, n_outputs), for several."""
+    out: FloatArray = expit(logits[:, 0]) if logits.shape[1] == 1 else softmax(logits, axis=1)
+    return out
 
 
 def emitted(network: Network, drop: Drop, X: npt.ArrayLike | None = None) -> FloatArray:

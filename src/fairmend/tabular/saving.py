@@ -1,0 +1,202 @@
+"""The directory of a run: opened before the search, filled with the repaired network and its figures after it.
+
+`run.sqlite` and `original.safetensors` are there from the start, so that a killed run can be gone on with. Every
+other file is written whole or not at all, and `result.json` last: a directory that has it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import fairmend
+from fairmend.errors import RunError
+from fairmend.report.card import render_card
+from fairmend.runs import database
+from fairmend.runs.context import differences
+from fairmend.runs.store import Store
+from fairmend.tabular.baking import slim as slimmed
+from fairmend.tabular.cards import make_card
+from fairmend.tabular.datasets import Dataset
+from fairmend.tabular.formats import write_atomically, write_onnx, write_safetensors
+from fairmend.tabular.networks import Network, emitted
+from fairmend.tabular.repair import Repair
+from fairmend.tabular.results import SCHEMA, SCHEMA_VERSION, describe_front, describe_mask, describe_result
+from fairmend.tabular.settings import RepairSettings
+
+KIND = "tabular repair"
+RUN, ORIGINAL, RESULT = "run.sqlite", "original.safetensors", "result.json"
+_IDENTITY = ("kind", "settings", "network", "dataset")
+_SUFFIXES = ("", "-wal", "-shm", "-journal", "-lock")
+
+
+def open_run(
+    out: Path, *, network: Network, dataset: Dataset, settings: RepairSettings, request: Mapping[str, Any]
+) -> Store:
+    """Start a run in a directory, or open the same run there to go on with it.
+
+    Args:
+        out: the directory; made if it does not exist.
+        network, dataset, settings: what is repaired, on what and how; a run with others is another run.
+        request: JSON-ready: how network and data were named by the person who asked, so that it can be resumed.
+
+    Raises:
+        RunError: the directory holds another run (what differs is named) or other files, is not a directory, or cannot
+            be written; nothing is left behind then.
+    """
+    header = {
+        "kind": KIND,
+        "fairmend": fairmend.__version__,
+        "settings": settings.to_json(),
+        "network": network.digest(),
+        "dataset": dataset.fingerprint(),
+        "request": dict(request),
+    }
+    path = out / RUN
+    if _holds_run(out):
+        store = Store.open(path)
+        try:
+            _require_same(store, json.loads(json.dumps(header)), out)
+            if not (out / ORIGINAL).is_file():
+                write_safetensors(network, out / ORIGINAL)
+        except BaseException:
+            store.close()
+            raise
+        return store
+    existed = out.exists()
+    created: Store | None = None
+    try:
+        created = Store.create(path, header)
+        write_safetensors(network, out / ORIGINAL)
+    except BaseException:
+        if created is not None:
+            created.close()
+            for name in (ORIGINAL, *(RUN + suffix for suffix in _SUFFIXES)):
+                (out / name).unlink(missing_ok=True)
+        if not existed:
+            with suppress(OSError):
+                out.rmdir()
+        raise
+    return created
+
+
+def save_repair(
+    repair: Repair,
+    original: Network,
+    dataset: Dataset,
+    out: Path,
+    *,
+    request: Mapping[str, Any],
+    slim: bool = False,
+    command: str = "",
+) -> dict[str, Path]:
+    """Write the repaired network, its mask, all figures and a model card into a directory.
+
+    Args:
+        repair: what to save, judged on its splits.
+        original: the network as it was.
+        dataset: what it was repaired on.
+        out: the directory, made if it does not exist.
+        request: see `open_run`.
+        slim: also write the network without the dropped neurons.
+        command: the command line, for the record.
+
+    Returns:
+        The files by name; docs/result-schema.md describes them.
+
+    Raises:
+        RunError: a file cannot be written. Every file is the old one or the new one, never a part.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {out}: {error.strerror or error}. Choose another --out") from error
+    constants = emitted(original, repair.drop, dataset.subset(*repair.settings.splits)[0])
+    small = slimmed(original, repair.mask, constants) if slim else None
+    metadata = {"fairmend": fairmend.__version__, "original": original.digest()}
+    networks = {"network": repair.network} | ({} if small is None else {"slim": small})
+    files = {}
+    for name, network in networks.items():
+        files[name] = out / f"{name}.safetensors"
+        files[f"{name}_onnx"] = out / f"{name}.onnx"
+        write_safetensors(network, files[name], metadata)
+        write_onnx(network, files[f"{name}_onnx"])
+    result = describe_result(repair, original, dataset, request=request, slim=small, command=command)
+    contents = {
+        "mask": ("mask.json", _strict_json(describe_mask(repair, original, constants))),
+        "front": ("front.json", _strict_json(describe_front(repair))),
+        "card": ("README.md", render_card(make_card(repair, original, dataset, slim=small, command=command))),
+        "result": (RESULT, _strict_json(result)),
+    }
+    for name, (file, content) in contents.items():
+        files[name] = out / file
+        write_atomically(files[name], content.encode())
+    return files | {name: out / file for name, file in (("run", RUN), ("original", ORIGINAL)) if (out / file).is_file()}
+
+
+def load_result(out: Path) -> dict[str, Any]:
+    """Read the figures of a saved repair, as docs/result-schema.md describes them.
+
+    Raises:
+        RunError: no finished repair is there, or its file is damaged or of another schema version.
+    """
+    path = out / RESULT
+    if not path.is_file():
+        if (out / RUN).is_file():
+            raise RunError(f"{out} holds a run that has not finished: go on with `fairmend resume {out}`")
+        raise RunError(f"{out} holds no saved repair (no {RESULT}): name the directory given as --out")
+    try:
+        result = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}): repair again, or restore it from a copy") from error
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        raise RunError(f"{path} is not the result of a {SCHEMA}: name the directory of one")
+    if result["schema_version"] != SCHEMA_VERSION:
+        raise RunError(
+            f"{path} has schema version {result['schema_version']!r}, this fairmend reads {SCHEMA_VERSION}: use the "
+            f"version that wrote it, fairmend {result.get('versions', {}).get('fairmend', 'unknown')}"
+        )
+    return result
+
+
+def _holds_run(out: Path) -> bool:
+    """Whether there is a run to go on with; a new or empty directory holds none.
+
+    Raises:
+        RunError: the directory is a file, or holds something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file, not a directory: choose another --out")
+    path = out / RUN
+    if path.is_file():
+        with database.explained(path), closing(database.connect(path, "ro")) as connection:
+            return not database.is_blank(connection)  # blank if it was killed before it began
+    ours = {ORIGINAL, *(RUN + suffix for suffix in _SUFFIXES)}
+    try:
+        found = sorted(entry.name for entry in out.iterdir()) if out.exists() else []
+    except OSError as error:
+        raise RunError(f"{out} cannot be read ({error.strerror or error}): choose another --out") from error
+    others = [name for name in found if name not in ours]
+    if others:
+        raise RunError(
+            f"{out} is not empty and holds no run of fairmend (it has {', '.join(others[:3])}): choose a new or empty "
+            "directory as --out"
+        )
+    return False
+
+
+def _require_same(store: Store, given: Mapping[str, Any], out: Path) -> None:
+    stored = store.header
+    changed = differences({name: stored.get(name) for name in _IDENTITY}, {name: given.get(name) for name in _IDENTITY})
+    if changed:
+        raise RunError(
+            f"{out} belongs to another run: {'; '.join(changed)}. Choose another --out, or give that run's settings "
+            "to go on with it"
+        )
+
+
+def _strict_json(payload: Any) -> str:
+    return json.dumps(payload, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
