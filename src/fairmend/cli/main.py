@@ -1,0 +1,105 @@
+"""The command `fairmend`. Nothing heavy is imported before a command runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fairmend import __version__
+from fairmend.cli import tabular
+from fairmend.cli.options import CommonOptions, command
+
+app = typer.Typer(
+    name="fairmend",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+app.add_typer(tabular.app, name="tabular")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fairmend {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Repair networks that treat groups of people unequally, by switching off a few of their parts.
+
+    No retraining, no change to the data, and no sensitive attribute at prediction time.
+
+    Start with a published benchmark: `fairmend tabular audit --preset adult-sex` says whether there is
+    anything to repair, `fairmend tabular repair --preset adult-sex --out repaired` repairs it.
+
+    Every command ends with exit code 0 if it did its work, 2 if its input cannot work (the message says what to
+    change), and 130 after Ctrl-C.
+    """
+
+
+@app.command(name="fetch")
+@command
+def fetch_command(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="adult, compas, german, bank or default; a preset's name fetches its table."
+        ),
+    ],
+    *,
+    common: CommonOptions,
+) -> None:
+    """Get a public data set into the cache, and print where it is.
+
+    The download is checked against a pinned SHA-256; what is already there is not fetched again. The cache is the
+    folder in the environment variable FAIRMEND_CACHE, or the user's cache folder. Presets fetch their data by
+    themselves; this command is for doing it ahead, for example before going offline.
+
+    Example: `fairmend fetch adult`
+    """
+    tabular.fetch(name, common)
+
+
+@app.command()
+@command
+def resume(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a repair that was stopped.")],
+    *,
+    common: CommonOptions,
+) -> None:
+    """Go on with a repair that Ctrl-C, a crash or a power cut stopped; show it if it is finished.
+
+    Everything measured so far is in DIR, so nothing is measured twice, and the answer is the one that an
+    uninterrupted run gives. Network, data and settings are those of the run: the files it names must still be there.
+    --seed is ignored, because the run has its own.
+
+    Example: `fairmend resume repaired`
+    """
+    tabular.resume(directory, common)
+
+
+@app.command()
+@command
+def show(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a repair.")],
+    *,
+    common: CommonOptions,
+) -> None:
+    """Show a saved repair again: the before/after table, or with --json the saved result.json.
+
+    Example: `fairmend show repaired --json`
+    """
+    tabular.show(directory, common)
+
+
+def main() -> None:
+    """Run the command line. Errors of the user end with exit code 2, Ctrl-C with 130, defects with a traceback."""
+    app()
