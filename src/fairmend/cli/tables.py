@@ -55,21 +55,22 @@ def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
     """What a saved repair says: before and after on every split, unseen rows first, and the verdict in words."""
     from fairmend.tabular.findings import Comparison
 
-    ordered = sorted(result["splits"].items(), key=lambda item: (item[0] != "test", item[1]["seen_by_search"]))
+    # The test split first; the search's own figures right below it, so that nobody takes the one for the other.
     parts: list[RenderableType] = []
-    for split, judged in ordered:
+    for split, judged in sorted(
+        result["splits"].items(), key=lambda item: (item[0] != "test", item[1]["seen_by_search"])
+    ):
         seen = SEARCHED if judged["seen_by_search"] else UNSEEN if split == "test" else "not seen by the search"
-        parts.append(
-            _comparison(f"{split} split, {judged['rows']:,} rows: {seen}", Comparison.from_json(judged["comparison"]))
-        )
+        title = f"{split} split, {judged['rows']:,} rows: {seen}"
+        parts.append(_comparison(title, Comparison.from_json(judged["comparison"])))
     search, outcome = result["search"], result["outcome"]
     figures = search["figures"]
-    rows = " and ".join(search["rows"])
-    parts.append(
-        f"What the search itself measured on {rows} (not evidence, it overstates the gain): "
+    parts.insert(
+        1,
+        f"On the search's own rows ({' and '.join(search['rows'])}; overstates the gain): "
         f"{_raw_title(figures['bias'])} {_change(search['before'], search['after'], 'bias')}, "
         f"{_utility_title(figures['utility']['name'])} {_change(search['before'], search['after'], 'utility')}, "
-        f"{search['measured']:,} states."
+        f"{search['measured']:,} states measured.\n",
     )
     if outcome["improved"]:
         dials = "".join(f"; {name} moved by {value:+.3f}" for name, value in outcome["dials"].items() if value)
