@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fairmend.tabular.audit import Audit
     from fairmend.tabular.baking import bake, slim
     from fairmend.tabular.datasets import Dataset, load_table, make_dataset
+    from fairmend.tabular.estimator import NeuronRepair
     from fairmend.tabular.findings import Comparison, FairnessFigures
     from fairmend.tabular.formats import read_network, write_onnx, write_safetensors
     from fairmend.tabular.networks import Layer, Network
@@ -24,6 +25,7 @@ _MODULES = {
     "audit": ("Audit",),
     "baking": ("bake", "slim"),
     "datasets": ("Dataset", "load_table", "make_dataset"),
+    "estimator": ("NeuronRepair",),
     "findings": ("Comparison", "FairnessFigures"),
     "formats": ("read_network", "write_onnx", "write_safetensors"),
     "networks": ("Layer", "Network"),
@@ -46,6 +48,7 @@ __all__ = [
     "FairnessFigures",
     "Layer",
     "Network",
+    "NeuronRepair",
     "Repair",
     "RepairSettings",
     "bake",

@@ -55,9 +55,10 @@ def _summary(repair: Repair, original: Network) -> tuple[str, ...]:
     else:
         moved = " and its decision threshold moved" if any(repair.mask.dials) else ""
         outcome = (
-            f"A trained network of {original.n_units} hidden neurons with {repair.mask.size} of them switched off{moved}, "
-            f"so that groups are treated more equally ({OBJECTIVES[repair.settings.objective].title}) at nearly the "
-            "same utility. It was not retrained, and it needs no group membership to predict."
+            f"A trained network of {original.n_units} hidden neurons with {repair.mask.size} of them switched "
+            f"off{moved}, so that groups are treated more equally "
+            f"({OBJECTIVES[repair.settings.objective].title.lower()}) at nearly the same utility. "
+            "It was not retrained, and it needs no group membership to predict."
         )
     held_out = repair.splits.get(HELD_OUT)
     if held_out is None:

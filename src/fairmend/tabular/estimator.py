@@ -1,0 +1,292 @@
+"""The scikit-learn face of a repair: fit finds what to drop, predict needs no sensitive attribute."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self, overload
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.neural_network import MLPClassifier
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from fairmend.errors import DataError, InputError
+from fairmend.masks import Mask
+from fairmend.search import SearchName
+from fairmend.tabular.activations import FloatArray
+from fairmend.tabular.datasets import Dataset
+from fairmend.tabular.features import group_codes
+from fairmend.tabular.findings import Comparison
+from fairmend.tabular.models import SUPPORTED, bake_model, is_model, is_sklearn, read_model, unwrapped
+from fairmend.tabular.networks import DropName, Network, decide, emitted, probabilities
+from fairmend.tabular.repair import Repair, repair_network
+from fairmend.tabular.sensitive import sensitive_frame
+from fairmend.tabular.settings import RepairSettings, Threshold
+from fairmend.tabular.uncertainty import LOG_LOSS, compare_predictions
+
+if TYPE_CHECKING:
+    from fairmend.tabular.models import Model
+
+_ROWS = "search"
+_HIDDEN = (32, 16)
+
+
+class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Drop hidden neurons of a trained network so that groups are treated more equally (NeuFair, ISSTA 2024).
+
+    `fit(network, X, y, sensitive_features=groups)` repairs a network. `fit(X, y, sensitive_features=groups)` repairs
+    the one given as `estimator`, which is how pipelines and searches over settings call it. Predicting needs no groups.
+
+    Without sensitive features there is nothing to make equal: `network_` is then the network as it was, with a warning.
+
+    Args:
+        estimator: the network that `fit(X, y)` repairs: a torch module, an MLPClassifier, a fairmend `Network`, or the
+            path of a .safetensors or .onnx file. None, or an MLPClassifier that is not fitted, is trained on the rows
+            first. scikit-learn's `clone`, and so `GridSearchCV`, makes unfitted copies of classifiers: wrap a fitted
+            one in `sklearn.frozen.FrozenEstimator` to repair it as it is.
+        search, states, seconds, min_drop, max_drop, objective, utility, keep, penalty, drop, threshold, restarts,
+            chains, finalists, options: see `RepairSettings`. The search sees exactly the rows given to `fit`.
+        sensitive_column: name or index of the column of X that tells the groups when `fit` is given no
+            `sensitive_features`.
+        random_state: of everything random.
+
+    Attributes:
+        network_: the repaired network, of the same kind as the one given (a `Network` for a path).
+        dropped_: indices of the dropped neurons, counted over all hidden layers.
+        mask_: the same as a `Mask`, with the dials.
+        threshold_shift_: what was added to the logits, shape (n_outputs,).
+        result_: everything else as a `Repair`; None if nothing was searched. Its figures, under `splits["search"]` too,
+            are of the rows that the search saw and overstate the gain: use `evaluate` on others.
+        classes_, n_features_in_, feature_names_in_: as everywhere in scikit-learn.
+    """
+
+    def __init__(
+        self,
+        estimator: Model | None = None,
+        *,
+        search: SearchName = "annealing",
+        states: int | None = None,
+        seconds: float | None = None,
+        min_drop: int = 0,
+        max_drop: int | None = None,
+        objective: str = "equalized_odds_difference",
+        utility: str = "f1",
+        keep: float = 0.98,
+        penalty: float = 3.0,
+        drop: DropName = "output",
+        threshold: Threshold = "joint",
+        restarts: int = 1,
+        chains: int = 1,
+        finalists: int = 100,
+        options: Mapping[str, Any] | None = None,
+        sensitive_column: str | int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.search = search
+        self.states = states
+        self.seconds = seconds
+        self.min_drop = min_drop
+        self.max_drop = max_drop
+        self.objective = objective
+        self.utility = utility
+        self.keep = keep
+        self.penalty = penalty
+        self.drop = drop
+        self.threshold = threshold
+        self.restarts = restarts
+        self.chains = chains
+        self.finalists = finalists
+        self.options = options
+        self.sensitive_column = sensitive_column
+        self.random_state = random_state
+
+    @overload
+    def fit(self, X: Model, y: Any, /, *labels: Any, sensitive_features: Any = None) -> Self: ...
+    @overload
+    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None) -> Self: ...
+    def fit(self, X: Any, y: Any = None, *labels: Any, sensitive_features: Any = None) -> Self:
+        """Find the neurons to drop: `fit(network, X, y, ...)`, or `fit(X, y, ...)` with `estimator`.
+
+        Args:
+            X: (n_rows, n_features), encoded as the network was trained; or first the network, then X and y.
+            y: (n_rows,) class labels. A network that knows no labels takes 0 to n_classes - 1, or any others in
+                ascending order.
+            sensitive_features: (n_rows,) or (n_rows, n_columns) of anything that tells groups apart; several columns
+                are crossed.
+
+        Raises:
+            InputError: settings that cannot work, a network of no known kind, or data that do not fit it.
+        """
+        model, X, y = _sorted_out(X, y, labels)
+        sensitive = sensitive_frame(X, sensitive_features, self.sensitive_column)
+        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
+        check_classification_targets(y)
+        if len(np.unique(y)) < 2:
+            raise DataError(f"y has one class, {y[0]!r}: at least two are needed")
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        settings = self._settings(seed)
+        if model is None:
+            model = self._model(X, y, seed)
+        network = read_model(model)
+        classes = _classes(model, network, y)
+        mask, drop, repaired = Mask(0, network.n_units), np.zeros(network.n_units), network
+        if sensitive is None:
+            warnings.warn(
+                "no sensitive features were given, so there are no groups to treat more equally: the network is kept "
+                "as it is. Pass sensitive_features to fit, or set sensitive_column",
+                UserWarning,
+                stacklevel=2,
+            )
+            self.result_: Repair | None = None
+        else:
+            dataset = _dataset(X, _codes(y, classes), classes, sensitive)
+            result = repair_network(network, dataset, settings)
+            mask, drop, repaired = result.mask, emitted(network, result.drop, dataset.X), result.network
+            self.result_ = replace(result, splits={_ROWS: result.splits["validation"]})
+        self.network_ = bake_model(model, network, mask, drop)
+        self.mask_ = mask
+        self.dropped_ = np.array(mask.units(), dtype=np.int64)
+        self.threshold_shift_ = network.shift(mask)
+        self.classes_ = classes
+        self._original, self._repaired, self._seed = network, repaired, seed
+        return self
+
+    def decision_function(self, X: Any) -> FloatArray:
+        """Compute logits: of the second class, shape (n_rows,), for two classes; of every class for more."""
+        logits = self._logits(X)
+        if len(self.classes_) > 2:
+            return logits
+        decision: FloatArray = logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+        return decision
+
+    def predict_proba(self, X: Any) -> FloatArray:
+        """Compute class probabilities, shape (n_rows, n_classes), in the order of `classes_`."""
+        found = probabilities(self._logits(X))
+        return np.stack([1.0 - found, found], axis=1) if found.ndim == 1 else found
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """Predict class labels, shape (n_rows,). No sensitive attribute is needed."""
+        decided = decide(self._logits(X))
+        labels: npt.NDArray[Any] = self.classes_[decided]
+        return labels
+
+    def evaluate(self, X: Any, y: Any, *, sensitive_features: Any = None) -> Comparison:
+        """Compare the network before and after the repair on rows that the search has not seen, with intervals.
+
+        Raises:
+            DataError: rows that do not fit, or a group without the people that a rate needs.
+        """
+        check_is_fitted(self)
+        sensitive = sensitive_frame(X, sensitive_features, self.sensitive_column)
+        if sensitive is None:
+            raise DataError("evaluate compares groups: pass sensitive_features, or set sensitive_column")
+        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=False)
+        rows = _dataset(X, _codes(y, self.classes_), self.classes_, sensitive)
+        before, after = self._original.logits(rows.X), self._repaired.logits(rows.X)
+        return compare_predictions(
+            rows.y,
+            decide(before),
+            decide(after),
+            rows.groups,
+            rows.group_names,
+            objective=self.objective,
+            utilities=list(dict.fromkeys([self.utility, "f1", "accuracy"])),
+            rng=np.random.default_rng([self._seed, 2]),
+            n_classes=len(self.classes_),
+            probabilities_before=probabilities(before) if self.utility == LOG_LOSS else None,
+            probabilities_after=probabilities(after) if self.utility == LOG_LOSS else None,
+        )
+
+    def _logits(self, X: Any) -> FloatArray:
+        check_is_fitted(self)
+        return self._repaired.logits(validate_data(self, X, dtype=(np.float64, np.float32), reset=False))
+
+    def _settings(self, seed: int) -> RepairSettings:
+        return RepairSettings(
+            search=self.search,
+            states=self.states,
+            seconds=self.seconds,
+            min_drop=self.min_drop,
+            max_drop=self.max_drop,
+            objective=self.objective,
+            utility=self.utility,
+            keep=self.keep,
+            penalty=self.penalty,
+            drop=self.drop,
+            search_on="validation",
+            threshold=self.threshold,
+            restarts=self.restarts,
+            chains=self.chains,
+            finalists=self.finalists,
+            seed=seed,
+            options=dict(self.options or {}),
+        )
+
+    def _model(self, X: npt.NDArray[Any], y: npt.NDArray[Any], seed: int) -> Any:
+        """The network that `fit(X, y)` repairs, trained first if need be."""
+        model = unwrapped(self.estimator)
+        if model is None:
+            return MLPClassifier(_HIDDEN, max_iter=500, random_state=seed).fit(X, y)
+        if is_sklearn(model) and not hasattr(model, "coefs_"):
+            return clone(model).fit(X, y)
+        return model
+
+
+def _sorted_out(first: Any, second: Any, labels: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+    """(network or None, X, y) of either way to call `fit`."""
+    if is_model(first):
+        if len(labels) != 1:
+            raise InputError(f"fit(network, X, y) takes three arguments, got {2 + len(labels)}")
+        return unwrapped(first), second, labels[0]
+    if labels:
+        raise InputError(f"the first of three arguments of fit must be {SUPPORTED}, got {type(first).__name__}")
+    return None, first, second
+
+
+def _classes(model: Any, network: Network, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The label of every class of the network, ascending."""
+    if is_sklearn(model):
+        classes: npt.NDArray[Any] = model.classes_
+    else:
+        natural = np.arange(network.n_classes)
+        found = np.unique(y)
+        classes = natural if found.dtype.kind in "biuf" and np.isin(found, natural).all() else found
+        if len(classes) != network.n_classes:
+            raise DataError(
+                f"the network tells {network.n_classes} classes apart, y has the {len(found)} labels "
+                f"{', '.join(map(str, found[:10]))}: give it as many, or 0 to {network.n_classes - 1}"
+            )
+    return classes
+
+
+def _codes(y: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    others = np.setdiff1d(y, classes)
+    if len(others):
+        raise DataError(
+            f"y has the label {others[0]!r}, which the network cannot predict: it knows "
+            f"{', '.join(map(str, classes[:10]))}"
+        )
+    return np.searchsorted(classes, y).astype(np.int64)
+
+
+def _dataset(
+    X: npt.NDArray[Any], codes: npt.NDArray[np.int64], classes: npt.NDArray[Any], sensitive: pd.DataFrame
+) -> Dataset:
+    groups, group_names = group_codes(sensitive, list(sensitive.columns))
+    return Dataset(
+        name="rows given to fit",
+        X=X.astype(np.float32),
+        y=codes,
+        classes=tuple(map(str, classes)),
+        groups=groups,
+        group_names=group_names,
+        feature_names=tuple(f"x{index}" for index in range(X.shape[1])),
+        splits={"validation": np.arange(len(X))},
+    )

@@ -1,0 +1,85 @@
+"""Networks of every kind that a person may hold: torch modules, scikit-learn classifiers, files and our own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+
+from fairmend.errors import ModelError
+from fairmend.masks import Mask
+from fairmend.tabular.baking import bake
+from fairmend.tabular.formats import read_network
+from fairmend.tabular.networks import Drop, Network
+from fairmend.tabular.sklearn_networks import bake_sklearn, read_sklearn
+
+if TYPE_CHECKING:
+    from sklearn.neural_network import MLPClassifier
+    from torch import nn
+
+    Model: TypeAlias = Network | nn.Module | MLPClassifier | str | os.PathLike[str]
+
+SUPPORTED = (
+    "a torch.nn.Module, a fitted scikit-learn MLPClassifier, a fairmend Network, or a .safetensors or .onnx file"
+)
+
+
+def is_model(value: Any) -> bool:
+    """Whether a value is a network of some kind, rather than data."""
+    return isinstance(value, (Network, str, os.PathLike)) or is_torch(value) or is_sklearn(unwrapped(value))
+
+
+def is_torch(value: Any) -> TypeGuard[nn.Module]:
+    """Whether a value is a torch module; torch is not imported for this, as it must be loaded if there is one."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)
+
+
+def is_sklearn(value: Any) -> bool:
+    """Whether a value is scikit-learn's multi-layer perceptron, fitted or not."""
+    from sklearn.neural_network import MLPClassifier
+
+    return isinstance(value, MLPClassifier)
+
+
+def unwrapped(value: Any) -> Any:
+    """The classifier inside scikit-learn's FrozenEstimator; anything else as it is."""
+    from sklearn.frozen import FrozenEstimator
+
+    return value.estimator if isinstance(value, FrozenEstimator) else value
+
+
+def read_model(model: Model) -> Network:
+    """The network of a model of any kind.
+
+    Raises:
+        ModelError: something else, or a model that cannot be read; the message names the part.
+    """
+    if isinstance(model, Network):
+        return model
+    if isinstance(model, (str, os.PathLike)):
+        return read_network(model)
+    if is_torch(model):
+        from fairmend.tabular.torch_networks import read_torch
+
+        return read_torch(model)
+    if is_sklearn(unwrapped(model)):
+        return read_sklearn(unwrapped(model))
+    raise ModelError(f"expected {SUPPORTED}, got {type(model).__name__}")
+
+
+def bake_model(model: Model, network: Network, mask: Mask, drop: Drop) -> Any:
+    """A repaired copy of the same kind as the model: a module, a classifier, or a `Network` for our own and files.
+
+    Args:
+        model: what was given; it is left as it is.
+        network: what `read_model` read from it.
+        mask, drop: see `fairmend.tabular.baking.bake`.
+    """
+    if is_torch(model):
+        from fairmend.tabular.torch_networks import bake_torch
+
+        return bake_torch(model, mask, drop)
+    if is_sklearn(unwrapped(model)):
+        return bake_sklearn(unwrapped(model), mask, drop)
+    return bake(network, mask, drop)
