@@ -29,7 +29,8 @@ class _Gate:
         if wide.dim() == 2:
             wide = wide.repeat_interleave(expand, dim=0)[:, None]
         self.is_open = not wide.requires_grad and bool((wide == 1).all())
-        if wide.requires_grad or self.values.requires_grad or wide.shape != self.values.shape:
+        frozen = self.values.is_inference() and not torch.is_inference_mode_enabled()  # cannot be overwritten
+        if wide.requires_grad or self.values.requires_grad or frozen or wide.shape != self.values.shape:
             self.values = wide
         else:
             self.values.copy_(wide)

@@ -159,7 +159,7 @@ def plain(model: nn.Module) -> nn.Module:
 def _check_kind(model: nn.Module) -> None:
     kind = type(model).__name__
     if not isinstance(model, PreTrainedModel):
-        raise ModelError(f"{kind} is not a model of transformers: load it with AutoModelForCausalLM")
+        raise ModelError(f"{kind} is not a model of transformers: load it with AutoModelForCausalLM, adapters merged")
     if getattr(model.config, "is_encoder_decoder", False):
         raise ModelError(
             f"{kind} is an encoder-decoder model: only causal (decoder-only) language models are supported"
@@ -220,7 +220,7 @@ def run_probe(model: nn.Module, ids: Tensor, **options: Any) -> Any:
     arguments = {name: value for name, value in optional.items() if takes_all or name in parameters}
     try:
         outputs = model(input_ids=ids, **arguments, **options)
-    except ModelError:
+    except (ModelError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         first_line = (str(error).strip().splitlines() or [""])[0]
