@@ -78,16 +78,23 @@ def make_settings(search: SearchOptions, seed: int, preset: str | None = None) -
     """
     from fairmend.tabular.settings import RepairSettings
 
+    if search.drop == "clamp":
+        raise InputError("--drop must be output or weights, got 'clamp': --search dice tries clamping by itself")
+    if search.search not in ("annealing", "random-walk") and (search.restarts, search.chains) != (1, 1):
+        raise InputError(
+            f"--restarts {search.restarts} and --chains {search.chains} are for --search annealing and random-walk: "
+            f"leave them out for {search.search}"
+        )
     limits: dict[str, Any] = {"min_drop": search.min_drop, "max_drop": search.max_drop}
     if preset is not None:
         from fairmend.tabular.presets import find_preset
 
         published = find_preset(preset)
-        limits = {name: getattr(published, name) if limit is None else limit for name, limit in limits.items()}
-    if search.drop == "clamp":
-        raise InputError("--drop must be output or weights, got 'clamp': --search dice tries clamping by itself")
-    given = asdict(search) | limits | {"min_drop": limits["min_drop"] or 0}
-    return RepairSettings(**given, seed=seed)
+        limits = {name: getattr(published, name) if given is None else given for name, given in limits.items()}
+    if search.min_drop is None and search.search == "dice":
+        limits["min_drop"] = 0  # it drops one neuron, below every published limit
+    limits["min_drop"] = limits["min_drop"] or 0
+    return RepairSettings(**(asdict(search) | limits), seed=seed)
 
 
 def request_of(source: SourceOptions) -> dict[str, Any]:

@@ -20,6 +20,23 @@ _SEARCH = "Search"
 _LIMITS = "What a repair may do"
 _COMMON = "Everywhere"
 
+
+def whole(text: str) -> int:
+    """Read a whole number; typer's own message does not say what it got."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number") from None
+
+
+def real(text: str) -> float:
+    """Read a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number such as 0.98") from None
+
+
 PRESET_NAMES = "adult-sex, adult-race, compas-sex, compas-race, bank-age, default-sex, meps16-race, german-sex"
 OBJECTIVE_NAMES = (
     "equalized_odds_difference, equal_opportunity_difference, demographic_parity_difference, equalized_odds_ratio, "
@@ -78,6 +95,7 @@ class SourceOptions:
         typer.Option(
             "--split-seed",
             metavar="N",
+            parser=whole,
             rich_help_panel=_SOURCE,
             help="Seed of the random split into 60 % train, 20 % validation and 20 % test; also of the training of a "
             "preset's own network.",
@@ -165,6 +183,7 @@ class SearchOptions:
         typer.Option(
             "--states",
             metavar="N",
+            parser=whole,
             rich_help_panel=_SEARCH,
             help="Masks to measure. Default: 10000, or as many as fit into --seconds.",
         ),
@@ -174,6 +193,7 @@ class SearchOptions:
         typer.Option(
             "--seconds",
             metavar="S",
+            parser=real,
             rich_help_panel=_SEARCH,
             help="Time limit of the search in seconds. Without --states it is turned into a number of states once, "
             "from the measured speed. Default: no limit.",
@@ -184,6 +204,7 @@ class SearchOptions:
         typer.Option(
             "--restarts",
             metavar="N",
+            parser=whole,
             rich_help_panel=_SEARCH,
             help="Times that annealing or the random walk starts over within its states.",
         ),
@@ -193,6 +214,7 @@ class SearchOptions:
         typer.Option(
             "--chains",
             metavar="N",
+            parser=whole,
             rich_help_panel=_SEARCH,
             help="Chains that annealing or the random walk runs side by side, sharing its states.",
         ),
@@ -230,6 +252,7 @@ class SearchOptions:
         typer.Option(
             "--keep",
             metavar="SHARE",
+            parser=real,
             rich_help_panel=_LIMITS,
             help="Least share of the original utility on the search rows, above 0 up to 1: 0.98 gives up at most 2 %.",
         ),
@@ -239,6 +262,7 @@ class SearchOptions:
         typer.Option(
             "--penalty",
             metavar="P",
+            parser=real,
             rich_help_panel=_LIMITS,
             help="What falling below that floor costs while searching, in multiples of the original unfairness.",
         ),
@@ -248,9 +272,10 @@ class SearchOptions:
         typer.Option(
             "--min-drop",
             metavar="N",
+            parser=whole,
             rich_help_panel=_LIMITS,
             help="Fewest neurons to drop (dropping none at all always stays a candidate). Default: the preset's "
-            "published limit, else 0.",
+            "published limit, else 0; 0 for dice, which drops one.",
         ),
     ] = None
     max_drop: Annotated[
@@ -258,6 +283,7 @@ class SearchOptions:
         typer.Option(
             "--max-drop",
             metavar="N",
+            parser=whole,
             rich_help_panel=_LIMITS,
             help="Most neurons to drop. Default: the preset's published limit, else three eighths of all.",
         ),
@@ -293,6 +319,7 @@ class CommonOptions:
         typer.Option(
             "--seed",
             metavar="N",
+            parser=whole,
             rich_help_panel=_COMMON,
             help="Seed of the search and of the resampling behind intervals and p-values. Same seed, same result.",
         ),
@@ -302,6 +329,7 @@ class CommonOptions:
         typer.Option(
             "--threads",
             metavar="N",
+            parser=whole,
             rich_help_panel=_COMMON,
             help="Threads of the linear algebra. One is fastest for small networks and on busy machines.",
         ),

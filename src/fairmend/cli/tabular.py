@@ -14,7 +14,7 @@ import typer
 from fairmend import __version__
 from fairmend.cli.display import Interrupted, Screen, opened
 from fairmend.cli.inputs import Inputs, make_settings, open_inputs, source_of
-from fairmend.cli.options import CommonOptions, SearchOptions, SourceOptions, command
+from fairmend.cli.options import CommonOptions, SearchOptions, SourceOptions, command, whole
 from fairmend.errors import RunError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def audit(
     ] = "equalized_odds_difference",
     draws: Annotated[
         int,
-        typer.Option("--draws", metavar="N", help="Bootstrap and permutation draws, at least 100."),
+        typer.Option("--draws", metavar="N", parser=whole, help="Bootstrap and permutation draws, at least 100."),
     ] = 2000,
     common: CommonOptions,
 ) -> None:
