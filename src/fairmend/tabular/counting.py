@@ -51,7 +51,7 @@ def exact_logit(net: NetworkArrays, first: Float64, alive: Bool, row: int) -> fl
             start = net.starts[m + 1]
             for k in range(following.shape[0]):
                 for h in range(current.shape[0]):
-                    following[k] += net.weights[start + k * current.shape[0] + h] * current[h]
+                    following[k] += net.weights[start + h * following.shape[0] + k] * current[h]
             current = following
     total = net.output_bias
     for k in range(current.shape[0]):
@@ -92,11 +92,12 @@ def _ratio(rates: Float64) -> float:
 
 
 @_exact
-def unfairness(positives: Int64, totals: Int64, n_groups: int, objective: int) -> float:
+def unfairness(positives: Float64, totals: Int64, n_groups: int, objective: int) -> float:
     """What a repair minimises, as `metrics.Objective.unfairness` defines it, for one binary prediction.
 
     Args:
-        positives, totals: predicted positives and people per cell, (n_cells,).
+        positives: predicted positives per cell, (n_cells,); estimates where cells were sampled.
+        totals: people per cell, (n_cells,).
         n_groups: number of compared groups.
         objective: one of `OBJECTIVE_CODES`.
     """
@@ -127,9 +128,9 @@ def unfairness(positives: Int64, totals: Int64, n_groups: int, objective: int) -
 
 
 @_exact
-def usefulness(positives: Int64, totals: Int64, utility: int) -> float:
+def usefulness(positives: Float64, totals: Int64, utility: int) -> float:
     """The utility of a binary prediction over all cells, by utility code."""
-    tp, fp, n_negative, n_positive = 0, 0, 0, 0
+    tp, fp, n_negative, n_positive = 0.0, 0.0, 0, 0
     for cell in range(0, positives.shape[0], 2):
         fp += positives[cell]
         tp += positives[cell + 1]

@@ -32,16 +32,15 @@ class RememberedState:
 
     def __init__(self, network: Network, X: npt.ArrayLike, emitted: Float64, bounds: Int64) -> None:
         rows = np.asarray(X, dtype=np.float64)
-        padded = -(-len(rows) // BLOCK) * BLOCK
         self._bounds = bounds
         self._exact = _flatten(network, emitted, np.dtype(np.float64))
         self._fast = _flatten(network, emitted, np.dtype(np.float32))
-        first = network.layers[0]
+        layer = network.layers[0]
         # The inputs of every mask: shared between states, because nothing that is dropped comes before them.
-        self._first = np.zeros((padded, first.n_out))
-        self._first[: len(rows)] = rows @ first.weight.T.astype(np.float64) + first.bias
-        self._places = [(layer, unit) for layer, width in enumerate(network.hidden_widths) for unit in range(width)]
-        self._widest = max(network.hidden_widths)
+        self._first: Float64 = rows @ layer.weight.T.astype(np.float64) + layer.bias
+        self._first_by_unit: Float32 = np.ascontiguousarray(self._first.T, dtype=np.float32)
+        self._widths = network.hidden_widths
+        self._places = [(layer, unit) for layer, width in enumerate(self._widths) for unit in range(width)]
         self._open()
 
     def another(self) -> RememberedState:
@@ -52,18 +51,21 @@ class RememberedState:
         return twin
 
     def _open(self) -> None:
-        padded, n_units = len(self._first), len(self._places)
+        n_rows, n_units, widest = len(self._first), len(self._places), max(self._widths)
+        sizes = [0, *(n_rows * width for width in self._widths[1:])]
         self._state = State(
-            pre=np.zeros((n_units, padded), dtype=np.float32),
+            first=self._first_by_unit,
+            pre=np.zeros(sum(sizes), dtype=np.float32),
+            starts=np.array([0, *np.cumsum(sizes)[: len(self._widths) - 1]], dtype=np.int64),
             alive=np.ones(n_units, dtype=np.bool_),
-            logits=np.zeros(padded, dtype=np.float32),
-            deltas=np.zeros((self._widest, BLOCK), dtype=np.float32),
-            results=np.zeros((self._widest, BLOCK), dtype=np.float32),
-            row_index=np.zeros(BLOCK, dtype=np.int64),
-            change=np.zeros(padded, dtype=np.float32),
+            speaks=np.ones(n_units, dtype=np.float32),
+            logits=np.zeros(n_rows, dtype=np.float32),
+            deltas=np.zeros(BLOCK * widest, dtype=np.float32),
+            results=np.zeros(BLOCK * widest, dtype=np.float32),
+            rows=np.zeros(BLOCK, dtype=np.int64),
+            change=np.zeros(n_rows, dtype=np.float32),
         )
-        self._state.pre[: self._first.shape[1]] = self._first.T
-        self._proposed: Float32 = np.zeros(padded, dtype=np.float32)
+        self._proposed: Float32 = np.zeros(n_rows, dtype=np.float32)
         self._positives: Int64 = np.zeros(len(self._bounds) - 1, dtype=np.int64)
         self.bits = 0
         self.proposed_bits = 0
@@ -112,6 +114,7 @@ class RememberedState:
         if difference.bit_count() > _FULL_FLIPS:
             self.bits = mask.bits
             self._state.alive[:] = ~mask.dropped()
+            self._state.speaks[:] = self._state.alive
             self._refresh()
             return
         while difference & (difference - 1):
@@ -128,7 +131,7 @@ class RememberedState:
 
 def _flatten(network: Network, emitted: Float64, dtype: np.dtype[np.floating]) -> NetworkArrays:
     hidden, last = network.layers[:-1], network.layers[-1]
-    between = [layer.weight.ravel() for layer in hidden[1:]]
+    between = [layer.weight.T.ravel() for layer in hidden[1:]]
     sizes = [0, *(part.size for part in between)]
     return NetworkArrays(
         offsets=np.cumsum([0, *network.hidden_widths]).astype(np.int64),

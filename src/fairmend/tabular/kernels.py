@@ -1,9 +1,9 @@
 """Compiled kernels that measure one dropped set after another, each by what it changes against a remembered one.
 
 A state remembers the pre-activations of every hidden layer under one mask. Flipping one unit changes the next layer by
-a rank-1 update, and only the layers behind it have to be run again. Arrays are unit-major, (n_units, n_rows), so that
-the inner loops run over contiguous rows and vectorise; rows are sorted by (group, label) cell, so that counting
-predictions per cell is a contiguous sum.
+a rank-1 update, and only the layers behind it have to be run again, and only for the rows on which the unit speaks:
+with ReLU often less than half of them. Behind the first layer arrays are row-major, (n_rows, n_units), so that silent
+rows can be skipped and the loops over the units of a row vectorise.
 
 The float32 logits carry rounding that depends on the path to a mask; `counting` decides the doubtful ones again.
 """
@@ -22,8 +22,8 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
-BLOCK = 256  # rows at a time: the working set of a block stays in the first-level cache
-WIDE = 2048  # weights of a layer from which a matrix product beats the fused loop
+BLOCK = 256  # rows at a time: the working set of a block stays in the second-level cache
+WIDE = 2048  # weights of a layer from which a matrix product beats the plain loops
 
 IDENTITY, RELU, LEAKY_RELU, GELU, GELU_TANH, SILU, TANH, SIGMOID, ELU = range(9)
 ACTIVATION_CODES = {
@@ -48,7 +48,7 @@ class NetworkArrays(NamedTuple):
     Attributes:
         offsets: (n_layers + 1,) first unit of every hidden layer.
         codes, parameters: (n_layers,) activation of every hidden layer.
-        weights: all weights between hidden layers, layer by layer, each (n_out, n_in) row-major.
+        weights: all weights between hidden layers, layer by layer, each transposed: (n_in, n_out) row-major.
         starts: (n_layers,) where the weights into hidden layer l begin; unused for the first.
         biases: (n_units,) biases of the hidden units.
         output: (n_last,) output weights, and `output_bias`.
@@ -67,21 +67,27 @@ class NetworkArrays(NamedTuple):
 
 
 class State(NamedTuple):
-    """What is remembered under one mask: rows are padded to a multiple of `BLOCK`.
+    """What is remembered under one mask.
 
     Attributes:
-        pre: (n_units, n_rows) float32 pre-activations.
+        first: (n_first, n_rows) float32 pre-activations of the first hidden layer: no mask changes them.
+        pre: those of the other hidden layers, one (n_rows, n_units_of_layer) block after the other.
+        starts: (n_layers,) where the block of hidden layer l begins in `pre`; unused for the first.
         alive: (n_units,) False where dropped.
+        speaks: (n_units,) float32: 1 where alive, 0 where dropped.
         logits: (n_rows,) float32 logits, without any dial.
-        deltas, results: (widest, BLOCK) float32 scratch; row_index: (BLOCK,) int64 scratch; change: (n_rows,) scratch.
+        deltas, results: (BLOCK * widest,) float32 scratch; rows: (BLOCK,) int64 scratch; change: (n_rows,) scratch.
     """
 
+    first: Float32
     pre: Float32
+    starts: Int64
     alive: Bool
+    speaks: Float32
     logits: Float32
     deltas: Float32
     results: Float32
-    row_index: Int64
+    rows: Int64
     change: Float32
 
 
@@ -116,64 +122,87 @@ def _activate(source: Float32, code: int, parameter: float, target: Float32) -> 
 
 
 @_jit
-def _forward_layer(net: NetworkArrays, state: State, layer: int, first: int) -> None:
-    """Pre-activations of `layer` for one block of rows, from those of the layer before it."""
-    below, here, above = net.offsets[layer - 1], net.offsets[layer], net.offsets[layer + 1]
-    n_in, n_out = here - below, above - here
-    inputs = state.deltas[:n_in]
-    for k in range(n_in):
-        if state.alive[below + k]:
-            row = state.pre[below + k, first : first + BLOCK]
-            _activate(row, net.codes[layer - 1], net.parameters[layer - 1], inputs[k])
-        else:
-            inputs[k, :] = net.emitted[below + k]
-    weights = net.weights[net.starts[layer] : net.starts[layer] + n_in * n_out].reshape(n_out, n_in)
-    outputs = state.results[:n_out]
-    np.dot(weights, inputs, outputs)
-    for k in range(n_out):
-        target = state.pre[here + k, first : first + BLOCK]
-        bias = net.biases[here + k]
-        for i in range(BLOCK):
-            target[i] = outputs[k, i] + bias
+def _weights(net: NetworkArrays, layer: int) -> Float32 | Float64:
+    """The weights into hidden layer `layer`, (n_in, n_out)."""
+    n_in = net.offsets[layer] - net.offsets[layer - 1]
+    n_out = net.offsets[layer + 1] - net.offsets[layer]
+    return net.weights[net.starts[layer] : net.starts[layer] + n_in * n_out].reshape(n_in, n_out)
 
 
 @_jit
-def _output(net: NetworkArrays, state: State, first: int) -> None:
-    """Logits of one block of rows from the pre-activations of the last hidden layer."""
-    last = net.offsets.shape[0] - 2
-    below = net.offsets[last]
-    logits = state.logits[first : first + BLOCK]
-    logits[:] = np.float32(net.output_bias)
-    row = state.results[0]
-    for k in range(net.offsets[last + 1] - below):
-        weight = net.output[k]
-        if state.alive[below + k]:
-            _activate(state.pre[below + k, first : first + BLOCK], net.codes[last], net.parameters[last], row)
-            for i in range(BLOCK):
-                logits[i] += weight * row[i]
-        else:
-            constant = weight * net.emitted[below + k]
-            for i in range(BLOCK):
-                logits[i] += constant
+def _block(net: NetworkArrays, state: State, layer: int) -> Float32:
+    """The pre-activations of hidden layer `layer` > 0, (n_rows, n_units_of_layer)."""
+    n_rows, width = state.logits.shape[0], net.offsets[layer + 1] - net.offsets[layer]
+    return state.pre[state.starts[layer] : state.starts[layer] + n_rows * width].reshape(n_rows, width)
+
+
+@_jit
+def _silent_logit(net: NetworkArrays, state: State) -> np.float32:
+    """The output bias and what the dropped units of the last hidden layer contribute to every logit."""
+    below = net.offsets[net.offsets.shape[0] - 2]
+    total = np.float32(net.output_bias)
+    for k in range(net.output.shape[0]):
+        if not state.alive[below + k]:
+            total += net.output[k] * net.emitted[below + k]
+    return total
 
 
 @_jit
 def refresh(net: NetworkArrays, state: State) -> None:
     """Recompute everything behind the first hidden layer for the present `alive`."""
-    for first in range(0, state.logits.shape[0], BLOCK):
-        for layer in range(1, net.offsets.shape[0] - 1):
-            _forward_layer(net, state, layer, first)
-        _output(net, state, first)
+    n_rows, n_layers = state.logits.shape[0], net.offsets.shape[0] - 1
+    silent = _silent_logit(net, state)
+    for start in range(0, n_rows, BLOCK):
+        m = min(BLOCK, n_rows - start)
+        for layer in range(n_layers):
+            below, width = net.offsets[layer], net.offsets[layer + 1] - net.offsets[layer]
+            outputs = state.deltas[: m * width].reshape(m, width)
+            if layer == 0:
+                for k in range(width):
+                    for i in range(m):
+                        outputs[i, k] = state.first[k, start + i]
+            else:
+                pre = _block(net, state, layer)
+                n_in = below - net.offsets[layer - 1]
+                inputs = state.results[: m * n_in].reshape(m, n_in)
+                target = pre[start : start + m]
+                np.dot(inputs, _weights(net, layer), target)
+                for i in range(m):
+                    for k in range(width):
+                        target[i, k] += net.biases[below + k]
+                outputs[:] = target
+            for i in range(m):
+                _activate(outputs[i], net.codes[layer], net.parameters[layer], outputs[i])
+                for k in range(width):
+                    if not state.alive[below + k]:
+                        outputs[i, k] = net.emitted[below + k]
+            state.results[: m * width] = state.deltas[: m * width]
+        last = n_layers - 1
+        below, width = net.offsets[last], net.output.shape[0]
+        outputs = state.results[: m * width].reshape(m, width)
+        for i in range(m):
+            total = silent
+            for k in range(width):
+                total += state.speaks[below + k] * net.output[k] * outputs[i, k]
+            state.logits[start + i] = total
 
 
 @_jit
-def _unit_change(net: NetworkArrays, state: State, layer: int, unit: int) -> None:
-    """By how much the output of `unit` changes when it is flipped: (n_rows,) into `state.change`."""
-    _activate(state.pre[unit], net.codes[layer], net.parameters[layer], state.change)
+def _unit_change(net: NetworkArrays, state: State, layer: int, position: int) -> None:
+    """By how much the output of a unit changes when it is flipped: (n_rows,) into `state.change`."""
+    change = state.change
+    if layer == 0:
+        _activate(state.first[position], net.codes[layer], net.parameters[layer], change)
+    else:
+        pre = _block(net, state, layer)
+        for i in range(change.shape[0]):
+            change[i] = pre[i, position]
+        _activate(change, net.codes[layer], net.parameters[layer], change)
+    unit = net.offsets[layer] + position
     sign = np.float32(-1.0) if state.alive[unit] else np.float32(1.0)
     emitted = net.emitted[unit]
-    for i in range(state.change.shape[0]):
-        state.change[i] = sign * (state.change[i] - emitted)
+    for i in range(change.shape[0]):
+        change[i] = sign * (change[i] - emitted)
 
 
 @_jit
@@ -185,111 +214,101 @@ def _flip_last(net: NetworkArrays, state: State, position: int, logits: Float32)
 
 @_jit
 def _flip_before_last(net: NetworkArrays, state: State, position: int, logits: Float32, keep: bool) -> None:
-    """Flip a unit of the last hidden layer but one: rank-1 update, activation and output sum in one pass."""
+    """Flip a unit of the last hidden layer but one: update, activation and output sum of a row in one pass."""
     last = net.offsets.shape[0] - 2
-    below, here, above = net.offsets[last - 1], net.offsets[last], net.offsets[last + 1]
-    n_in = here - below
+    below, width = net.offsets[last], net.output.shape[0]
     code, parameter = net.codes[last], net.parameters[last]
-    silent = np.float32(net.output_bias)
-    for k in range(above - here):
-        if not state.alive[here + k]:
-            silent += net.output[k] * net.emitted[here + k]
-    updated = state.results[0]
-    for first in range(0, logits.shape[0], BLOCK):
-        change = state.change[first : first + BLOCK]
-        total = state.deltas[0]
-        total[:] = silent
-        for k in range(above - here):
-            alive = state.alive[here + k]
-            if not (alive or keep):
-                continue
-            weight = net.weights[net.starts[last] + k * n_in + position]
-            pre = state.pre[here + k, first : first + BLOCK]
-            out = net.output[k]
-            if code == RELU and not keep:
-                for i in range(BLOCK):
-                    total[i] += out * max(pre[i] + weight * change[i], _ZERO)
-                continue
-            for i in range(BLOCK):
-                updated[i] = pre[i] + weight * change[i]
-            if keep:
-                pre[:] = updated
-            if alive:
-                _activate(updated, code, parameter, updated)
-                for i in range(BLOCK):
-                    total[i] += out * updated[i]
-        logits[first : first + BLOCK] = total
+    weights = _weights(net, last)[position]
+    pre = _block(net, state, last)
+    silent = _silent_logit(net, state)
+    output = state.results[:width]
+    for k in range(width):
+        output[k] = net.output[k] * state.speaks[below + k]
+    for i in range(logits.shape[0]):
+        change = state.change[i]
+        if change == _ZERO:
+            logits[i] = state.logits[i]
+            continue
+        total = silent
+        if code == RELU:
+            for k in range(width):
+                total += output[k] * max(pre[i, k] + weights[k] * change, _ZERO)
+        else:
+            for k in range(width):
+                total += output[k] * np.float32(smooth(pre[i, k] + weights[k] * change, code, parameter))
+        if keep:
+            for k in range(width):
+                pre[i, k] += weights[k] * change
+        logits[i] = total
 
 
 @_jit
 def _flip_panel(
-    net: NetworkArrays, state: State, layer: int, position: int, rows: Int64, logits: Float32, keep: bool
+    net: NetworkArrays, state: State, layer: int, position: int, m: int, logits: Float32, keep: bool
 ) -> None:
-    """Flip a unit of any earlier layer for one panel of `rows` (BLOCK of them; a panel's tail repeats its last row)."""
+    """Flip a unit of an earlier layer for a panel: the first `m` of `state.rows`."""
     n_layers = net.offsets.shape[0] - 1
-    change = np.empty(BLOCK, np.float32)
-    for t in range(BLOCK):
-        change[t] = state.change[rows[t]]
-    deltas, results = state.deltas, state.results
-    updated = np.empty(BLOCK, np.float32)
-    present = np.empty(BLOCK, np.float32)
-    for m in range(layer + 1, n_layers):
-        below, here, above = net.offsets[m - 1], net.offsets[m], net.offsets[m + 1]
-        n_in, n_out = here - below, above - here
-        code, parameter = net.codes[m], net.parameters[m]
-        start = net.starts[m]
-        if m > layer + 1:
-            if n_in * n_out >= WIDE:
-                np.dot(net.weights[start : start + n_in * n_out].reshape(n_out, n_in), deltas[:n_in], results[:n_out])
-            else:
-                for k in range(n_out):
-                    results[k, :] = _ZERO
-                    for h in range(n_in):
-                        weight = net.weights[start + k * n_in + h]
-                        for t in range(BLOCK):
-                            results[k, t] += weight * deltas[h, t]
-        is_last = m == n_layers - 1
-        total = np.full(BLOCK, np.float32(net.output_bias)) if is_last else updated
-        for k in range(n_out):
-            alive = state.alive[here + k]
-            if is_last and not alive:
-                silent = net.output[k] * net.emitted[here + k]
-                for t in range(BLOCK):
-                    total[t] += silent
-            if not alive:
-                if not is_last:
-                    deltas[k, :] = _ZERO
-                if not keep:
-                    continue
-            pre = state.pre[here + k]
-            for t in range(BLOCK):
-                present[t] = pre[rows[t]]
-            if m == layer + 1:
-                weight = net.weights[start + k * n_in + position]
-                for t in range(BLOCK):
-                    updated[t] = present[t] + weight * change[t]
-            else:
-                for t in range(BLOCK):
-                    updated[t] = present[t] + results[k, t]
-            if keep:
-                for t in range(BLOCK):
-                    pre[rows[t]] = updated[t]
-            if not alive:
-                continue
-            if is_last:
-                _activate(updated, code, parameter, updated)
-                out = net.output[k]
-                for t in range(BLOCK):
-                    total[t] += out * updated[t]
-            else:
-                target = deltas[k]
-                _activate(updated, code, parameter, target)
-                _activate(present, code, parameter, present)
-                for t in range(BLOCK):
-                    target[t] -= present[t]
-        if is_last:
-            for t in range(BLOCK):
-                logits[rows[t]] = total[t]
+    silent = _silent_logit(net, state)
+    rows = state.rows
+    for level in range(layer + 1, n_layers):
+        below, width = net.offsets[level], net.offsets[level + 1] - net.offsets[level]
+        n_in = below - net.offsets[level - 1]
+        code, parameter = net.codes[level], net.parameters[level]
+        weights, pre = _weights(net, level), _block(net, state, level)
+        shift = state.results[: m * width].reshape(m, width)
+        if level == layer + 1:
+            for t in range(m):
+                change = state.change[rows[t]]
+                for k in range(width):
+                    shift[t, k] = change * weights[position, k]
+        elif n_in * width >= WIDE:
+            np.dot(state.deltas[: m * n_in].reshape(m, n_in), weights, shift)
+        else:
+            _multiply(state.deltas[: m * n_in].reshape(m, n_in), weights, shift)
+        speaks = state.speaks[below : below + width]
+        if level == n_layers - 1:
+            for t in range(m):
+                r = rows[t]
+                total = silent
+                if code == RELU:
+                    for k in range(width):
+                        total += speaks[k] * net.output[k] * max(pre[r, k] + shift[t, k], _ZERO)
+                else:
+                    for k in range(width):
+                        value = smooth(pre[r, k] + shift[t, k], code, parameter)
+                        total += speaks[k] * net.output[k] * np.float32(value)
+                logits[r] = total
+        else:
+            deltas = state.deltas[: m * width].reshape(m, width)
+            for t in range(m):
+                r = rows[t]
+                if code == RELU:
+                    for k in range(width):
+                        z = pre[r, k]
+                        deltas[t, k] = speaks[k] * (max(z + shift[t, k], _ZERO) - max(z, _ZERO))
+                else:
+                    for k in range(width):
+                        z = pre[r, k]
+                        after, before = smooth(z + shift[t, k], code, parameter), smooth(z, code, parameter)
+                        deltas[t, k] = speaks[k] * np.float32(after - before)
+        if keep:
+            for t in range(m):
+                r = rows[t]
+                for k in range(width):
+                    pre[r, k] += shift[t, k]
+
+
+@_jit
+def _multiply(inputs: Float32, weights: Float32 | Float64, outputs: Float32) -> None:
+    """Matrix product of small matrices: below BLAS's overhead, and silent inputs are skipped."""
+    for t in range(inputs.shape[0]):
+        for k in range(weights.shape[1]):
+            outputs[t, k] = _ZERO
+        for h in range(weights.shape[0]):
+            delta = inputs[t, h]
+            if delta != _ZERO:
+                for k in range(weights.shape[1]):
+                    outputs[t, k] += delta * weights[h, k]
 
 
 @_jit
@@ -298,11 +317,12 @@ def flip(net: NetworkArrays, state: State, layer: int, position: int, logits: Fl
 
     With `keep` the state moves to the flipped mask (`logits` must then be `state.logits`); without, it stays.
     """
-    unit = net.offsets[layer] + position
     last = net.offsets.shape[0] - 2
-    _unit_change(net, state, layer, unit)
+    _unit_change(net, state, layer, position)
     if keep:
+        unit = net.offsets[layer] + position
         state.alive[unit] = not state.alive[unit]
+        state.speaks[unit] = np.float32(1.0) - state.speaks[unit]
     if layer == last:
         _flip_last(net, state, position, logits)
     elif layer == last - 1:
@@ -310,16 +330,13 @@ def flip(net: NetworkArrays, state: State, layer: int, position: int, logits: Fl
     else:
         if not keep:
             logits[:] = state.logits
-        # Only rows on which the unit speaks can change: for ReLU, often less than half of them.
-        rows = state.row_index
         found = 0
         for i in range(logits.shape[0]):
             if state.change[i] != _ZERO:
-                rows[found] = i
+                state.rows[found] = i
                 found += 1
                 if found == BLOCK:
-                    _flip_panel(net, state, layer, position, rows, logits, keep)
+                    _flip_panel(net, state, layer, position, found, logits, keep)
                     found = 0
         if found:
-            rows[found:] = rows[found - 1]
-            _flip_panel(net, state, layer, position, rows, logits, keep)
+            _flip_panel(net, state, layer, position, found, logits, keep)

@@ -21,7 +21,7 @@ from fairmend.runs.runner import Runner, RunSummary
 from fairmend.runs.store import Store
 from fairmend.search import Front, Searcher, make_searcher
 from fairmend.tabular.baking import bake
-from fairmend.tabular.choice import choose, finalists
+from fairmend.tabular.choice import Choice, choose
 from fairmend.tabular.datasets import Dataset
 from fairmend.tabular.evaluator import LOG_LOSS, TabularEvaluator
 from fairmend.tabular.findings import Comparison
@@ -42,10 +42,11 @@ class Repair:
         space: the masks that were searched.
         network: the repaired network, in the original shape.
         drop: what dropping means; "clamp" only if the single intervention of DICE that clamps won.
-        figures, before, after: the search's own figures of the untouched and of the chosen mask, on the search rows.
-        floor: the utility floor on the search rows.
+        figures, before, after: the untouched and the chosen mask, on all rows that the search may see: too rosy for the
+            chosen one, because it was chosen on them.
+        floor: the utility floor on these rows.
         splits: before against after on every split that has rows, with intervals; "test" was never searched on.
-        front: the non-dominated (mask, measurement) pairs of everything measured, by ascending bias.
+        front: the non-dominated (mask, measurement) pairs of everything that the search measured, by ascending bias.
         measured: number of distinct masks measured.
         run: how the search went.
         settings: how it was set, the planned number of states filled in.
@@ -131,14 +132,13 @@ def require_fit(network: Network, dataset: Dataset) -> None:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """One search under one meaning of "drop"."""
+    """One search under one meaning of "drop", and what it led to on all rows that it may see."""
 
     drop: DropName
-    evaluator: TabularEvaluator
+    space: Space
+    figures: Figures
     run: RunSummary
-    reference: Measurement
-    floor: UtilityFloor
-    shortlist: list[tuple[Mask, Measurement]]
+    choice: Choice
     front: Front[tuple[Mask, Measurement]]
     measured: int
 
@@ -152,40 +152,41 @@ def _repair(
     judge: bool,
 ) -> Repair:
     settings = _planned(network, dataset, settings, store)
-    outcome = _search(network, dataset, settings, settings.drop, store, progress)
-    if settings.search == "dice" and settings.drop == "output" and outcome.run.stopped != "interrupted":
+    best = _search(network, dataset, settings, settings.drop, store, progress)
+    if settings.search == "dice" and settings.drop == "output" and best.run.stopped != "interrupted":
         # DICE intervenes in two ways: a neuron is switched off, or held at its maximum.
         clamped = _search(network, dataset, settings, "clamp", store, progress)
-        if clamped.shortlist[0][1].bias < outcome.shortlist[0][1].bias:
-            outcome = clamped
-    mask, measurement = outcome.shortlist[0]
-    if outcome.run.stopped != "interrupted" and len(outcome.shortlist) > 1:
-        wide = network.space(dials=network.threshold_dials())
-        mask, measurement = choose(
-            outcome.shortlist, evaluator_for(network, dataset, settings, wide, outcome.drop), len(mask.dials)
-        )
-    constants = emitted(network, outcome.drop, dataset.subset(*settings.splits)[0])
+        if clamped.choice.chosen.bias < best.choice.chosen.bias:
+            best = clamped
+    choice = best.choice
+    constants = emitted(network, best.drop, dataset.subset(*settings.splits)[0])
     return Repair(
-        mask=mask,
-        space=outcome.evaluator.space,
-        network=bake(network, mask, outcome.drop if outcome.drop == "weights" else constants),
-        drop=outcome.drop,
-        figures=outcome.evaluator.figures,
-        before=outcome.reference,
-        after=measurement,
-        floor=outcome.floor,
-        splits=_judge(network, dataset, settings, mask, constants) if judge else {},
-        front=tuple(outcome.front),
-        measured=outcome.measured,
-        run=outcome.run,
+        mask=choice.mask,
+        space=best.space,
+        network=bake(network, choice.mask, best.drop if best.drop == "weights" else constants),
+        drop=best.drop,
+        figures=best.figures,
+        before=choice.reference,
+        after=choice.chosen,
+        floor=choice.floor,
+        splits=_judge(network, dataset, settings, choice.mask, constants) if judge else {},
+        front=tuple(best.front),
+        measured=best.measured,
+        run=best.run,
         settings=settings,
     )
 
 
 def evaluator_for(
-    network: Network, dataset: Dataset, settings: RepairSettings, space: Space, drop: DropName
+    network: Network,
+    dataset: Dataset,
+    settings: RepairSettings,
+    space: Space,
+    *,
+    drop: DropName | None = None,
+    rows_per_cell: int | None = None,
 ) -> TabularEvaluator:
-    """The evaluator of the rows that the search sees."""
+    """The evaluator of the rows that the search may see: all of them, or a sample."""
     return TabularEvaluator(
         network,
         *dataset.subset(*settings.splits),
@@ -193,8 +194,10 @@ def evaluator_for(
         space=space,
         objective=settings.objective,
         utility=settings.utility,
-        drop=drop,
+        drop=drop or settings.drop,
         rows=settings.search_on,
+        rows_per_cell=rows_per_cell,
+        sample_seed=settings.seed,
     )
 
 
@@ -211,7 +214,7 @@ def _planned(network: Network, dataset: Dataset, settings: RepairSettings, store
     if earlier:
         return replace(settings, states=int(earlier[-1].payload["states"]))
     space = settings.space(network)
-    evaluator = evaluator_for(network, dataset, settings, space, settings.drop)
+    evaluator = evaluator_for(network, dataset, settings, space, rows_per_cell=settings.rows_per_cell)
     reference = evaluator.measure([space.untouched()])[0]
     walk = make_searcher(
         "random-walk",
@@ -245,21 +248,23 @@ def _search(
     space = settings.space(network)
     if settings.search in ("dice", "exhaustive"):
         space = replace(space, dials=())  # both go through dropped sets one by one: nothing turns a dial
-    evaluator = evaluator_for(network, dataset, settings, space, drop)
+    evaluator = evaluator_for(network, dataset, settings, space, drop=drop, rows_per_cell=settings.rows_per_cell)
     collection = Collection(space, evaluator.figures) if store is None else store.context(f"search {drop}", evaluator)
     runner = Runner(evaluator, collection, progress=progress)
     (reference,) = runner.measure([space.untouched()])
-    floor = settings.floor(evaluator.figures, reference)
-    cost = settings.cost(evaluator.figures, reference)
     searcher = _searcher(space, evaluator.figures, settings)
     run = runner.run(searcher, Budget(evaluations=settings.states, seconds=settings.seconds))
     measured = list(collection)
+    floor = settings.floor(evaluator.figures, reference)
     front: Front[tuple[Mask, Measurement]] = Front()
     for mask, measurement in measured:
         if floor.admits(measurement):
             front.offer((mask, measurement), measurement.bias, evaluator.figures.loss(measurement))
-    shortlist = finalists(measured, cost, floor, reference, settings.finalists)
-    return _Outcome(drop, evaluator, run, reference, floor, shortlist, front, len(measured))
+    everything = evaluator_for(network, dataset, settings, network.space(dials=network.threshold_dials()), drop=drop)
+    # Stopped by hand: no time for a long choice, and a resumed run will make it.
+    haste = replace(settings, finalists=1) if run.stopped == "interrupted" else settings
+    choice = choose(measured, evaluator.figures, everything, haste)
+    return _Outcome(drop, space, everything.figures, run, choice, front, len(measured))
 
 
 def _searcher(space: Space, figures: Figures, settings: RepairSettings) -> Searcher:

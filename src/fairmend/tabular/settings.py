@@ -41,6 +41,8 @@ class RepairSettings:
         threshold: "joint" also shifts the decision threshold (baked into the output bias), "fixed" is as published.
         restarts, chains: of annealing and the random walk.
         finalists: near-best masks among which the choice is made, see `fairmend.tabular.choice`; 1 takes the best.
+        rows_per_cell: rows of each (group, label) cell that the search measures on, see `TabularEvaluator`; the
+            choice among the finalists and all reported figures use every row. None searches on every row.
         seed: of everything random.
         options: further options of the searcher.
     """
@@ -60,6 +62,7 @@ class RepairSettings:
     restarts: int = 1
     chains: int = 1
     finalists: int = 100
+    rows_per_cell: int | None = 2500
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,7 +74,7 @@ class RepairSettings:
         find_objective(self.objective)
         if self.utility != "log_loss":
             find_utility(self.utility)
-        for name in ("states", "finalists", "restarts", "chains"):
+        for name in ("states", "finalists", "rows_per_cell", "restarts", "chains"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value!r}")
