@@ -1,0 +1,58 @@
+# Two commands on a fresh machine with Python 3.11 to 3.13, pip and make:  make demo  and  make test
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Installed before anything else, at one exact version, so that pip settles for a build that is already at hand (such
+# as a CPU build from a local folder of wheels) instead of choosing the newest torch, which on Linux brings gigabytes of
+# CUDA libraries that nothing here uses. Give your own, for example: make demo TORCH="torch --index-url URL", with the
+# URL of PyTorch's CPU builds.
+TORCH ?= torch==2.13.0
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# One thread per process: threads that wait for each other on a busy machine cost more than they bring.
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.installed ## Train a network on Adult, audit and repair it, save the result in ./fairmend-demo
+	@rm -rf fairmend-demo
+	$(BIN)/fairmend fetch adult
+	$(BIN)/fairmend tabular audit --preset adult-sex
+	$(BIN)/fairmend tabular repair --preset adult-sex --out fairmend-demo
+
+test: $(VENV)/.tested ## Lint, types, import rules, all tests with coverage
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+clean: ## Remove the virtual environment, caches and the demo's result
+	rm -rf $(VENV) fairmend-demo build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+
+# Done once, and again when pyproject.toml changes.
+$(VENV)/.torch:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	  "fairmend needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing $(TORCH): about 200 MB without CUDA"
+	$(PIP) $(TORCH)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+	@echo "Installing fairmend and what it needs"
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.tested: $(VENV)/.torch pyproject.toml
+	@echo "Installing fairmend with everything that its tests need"
+	$(PIP) --editable '.[test,language,lexical]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,176 @@
+"""The house rules that a reader would otherwise have to check by hand: imports, documents, citation, safe loading."""
+
+import ast
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer
+import yaml
+from importlinter.cli import lint_imports
+from typer.testing import CliRunner
+
+import fairmend
+from fairmend.cli.main import app
+from fairmend.errors import ArtifactError
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\((?!\w+:)([^)#]+)(?:#[^)]*)?\)")
+_DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "profanity_check": "alt-profanity-check",
+    "google": "onnx",  # protobuf, which onnx brings and whose errors it raises
+    "huggingface_hub": "transformers",  # likewise
+}
+
+
+def blocks(document: Path) -> list[tuple[str, str]]:
+    """The fenced blocks of a document as (language, text)."""
+    return [(match[1], match[2]) for match in _BLOCK.finditer(document.read_text())]
+
+
+def commands(document: Path) -> Iterator[list[str]]:
+    """The arguments of every `$ fairmend ...` line in a document's console blocks."""
+    for language, block in blocks(document):
+        if language == "console":
+            for line in block.replace("\\\n", " ").splitlines():
+                if line.startswith("$ fairmend "):
+                    yield shlex.split(line, comments=True)[2:]
+
+
+def run_document(document: Path) -> None:
+    """Run the Python and console blocks of a document in the current directory, in order."""
+    names: dict[str, object] = {}
+    for language, block in blocks(document):
+        if language == "python":
+            exec(compile(block, f"{document.name}: {block.strip().splitlines()[0]}", "exec"), names)
+        elif language == "console":
+            for line in block.splitlines():
+                if line.startswith("$ fairmend "):
+                    result = CliRunner().invoke(app, shlex.split(line)[2:])
+                    assert result.exit_code == 0, result.output
+
+
+def called(node: ast.Call) -> str:
+    return ast.unparse(node.func)
+
+
+def test_imports_point_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+    assert lint_imports(config_filename="pyproject.toml", no_cache=True) == 0
+
+
+def test_every_third_party_import_is_a_declared_dependency() -> None:
+    extras = [entry for entries in PROJECT["optional-dependencies"].values() for entry in entries]
+    declared = {re.split(r"[\[<>=~! ;]", entry)[0].lower() for entry in [*PROJECT["dependencies"], *extras]}
+    imported = set()
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                imported.add(node.module.partition(".")[0])
+    foreign = imported - set(sys.stdlib_module_names) - {"fairmend"}
+
+    assert {_DISTRIBUTIONS.get(name, name) for name in foreign} <= declared
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(ROOT / "src")))
+def test_no_source_runs_what_a_file_says(source: Path) -> None:
+    tree = ast.parse(source.read_text())
+    modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    flags = {(word.arg, ast.unparse(word.value)) for call in calls for word in call.keywords}
+
+    assert not modules & {"pickle", "joblib", "dill", "marshal", "shelve"}
+    assert not {called(call) for call in calls} & {"eval", "exec", "os.system", "yaml.load"}
+    assert not flags & {("shell", "True"), ("allow_pickle", "True"), ("weights_only", "False")}
+
+
+def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    run_document(ROOT / "docs" / "tutorial-tabular.md")
+
+    assert (tmp_path / "repaired" / "result.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    examples = [block for language, block in blocks(ROOT / "README.md") if language == "python"]
+
+    assert examples
+    for example in examples:
+        try:
+            exec(compile(example, "README.md", "exec"), {})
+        except ArtifactError as offline:
+            pytest.skip(str(offline))
+
+
+def test_the_demo_runs_the_commands_that_the_readme_shows() -> None:
+    recipe = re.search(r"^demo:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe is not None
+    demo = [line.split("/fairmend ")[1].split() for line in recipe[1].splitlines() if "/fairmend " in line]
+
+    shown = list(commands(ROOT / "README.md"))
+
+    assert demo
+    assert [arguments for arguments in demo if arguments not in shown] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_documented_commands_have_the_options_that_they_are_shown_with(document: Path) -> None:
+    for arguments in commands(document):
+        command: click.Command = typer.main.get_command(app)
+        rest = arguments
+        while isinstance(command, click.Group):
+            name, *rest = rest
+            assert name in command.commands, f"{document.name}: no command {name!r} in {shlex.join(arguments)}"
+            command = command.commands[name]
+        command.make_context("fairmend", rest)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    broken = [link for link in _LINK.findall(document.read_text()) if not (document.parent / link).exists()]
+
+    assert broken == []
+
+
+def test_the_citation_file_is_valid_and_names_the_papers() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors", "version", "license"} <= citation.keys()
+    assert citation["version"] == fairmend.__version__
+    for reference in citation["references"]:
+        assert {"type", "title", "authors", "year"} <= reference.keys()
+        assert all({"family-names", "given-names"} <= author.keys() for author in reference["authors"])
+    titles = " ".join(reference["title"] for reference in citation["references"])
+    assert all(word in titles for word in ("NeuFair", "Fairness-Aware Structured Pruning", "Attention Pruning"))
+
+
+def test_the_changelog_knows_the_version() -> None:
+    assert f"## [{fairmend.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert fairmend.__version__ == PROJECT["version"]
+
+
+def test_every_dependency_says_why_it_is_there() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    core = text.partition("dependencies = [")[2].partition("]")[0].strip().splitlines()
+
+    assert core
+    assert [line for line in core if "#" not in line] == []
