@@ -9,7 +9,7 @@ from fairmend.tabular.findings import Comparison, Estimate
 from fairmend.tabular.metrics import OBJECTIVES, UTILITIES
 from fairmend.tabular.networks import Network
 from fairmend.tabular.repair import Repair
-from fairmend.tabular.results import HELD_OUT, MEANINGS, role_of
+from fairmend.tabular.results import HELD_OUT, MEANINGS, describe_dials, role_of
 from fairmend.tabular.verdict import verdict, verdict_on_change
 
 _TORCH = {
@@ -79,8 +79,8 @@ def _done(repair: Repair, original: Network) -> tuple[str, ...]:
     ]
     for site, positions in repair.space.by_site(repair.mask).items():
         said.append(f"Dropped in {site}: {', '.join(map(str, positions)) if positions else 'none'}.")
-    for dial, value in zip(repair.space.dials, repair.mask.dials, strict=True):
-        said.append(f"Added to the {dial.name}: {value:+.4f}.")
+    for dial, value in describe_dials(repair, original).items():
+        said.append(f"Added to the {dial}: {value:+.4f}.")
     if repair.run.stopped == "interrupted":
         said.append("The search was interrupted: this is the best found until then.")
     return tuple(said)

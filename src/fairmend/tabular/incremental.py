@@ -82,6 +82,13 @@ class RememberedState:
 
     def count(self, mask: Mask, shift: float) -> Int64:
         """Rows of every cell with logit + shift > 0 under the mask, (n_cells,); overwritten by the next call."""
+        try:
+            return self._count(mask, shift)
+        except BaseException:
+            self._open()  # Ctrl-C may have struck between the two halves of a change
+            raise
+
+    def _count(self, mask: Mask, shift: float) -> Int64:
         difference = self.bits ^ mask.bits
         if difference & (difference - 1):
             # More than one flip away: an accepted proposal lies between, or the search jumped.

@@ -63,7 +63,7 @@ def describe_result(
             "dropped": repair.mask.size,
             "units": original.n_units,
             "dropped_by_site": repair.space.by_site(repair.mask),
-            "dials": _dials(repair),
+            "dials": describe_dials(repair, original),
             "verdict": _verdict(repair),
         },
         "splits": {
@@ -138,7 +138,7 @@ def describe_mask(repair: Repair, original: Network, constants: FloatArray) -> d
         "space": repair.space.to_json(),
         "dropped": list(units),
         "dropped_by_site": repair.space.by_site(repair.mask),
-        "dials": _dials(repair),
+        "dials": describe_dials(repair, original),
         "drop": repair.drop,
         "meaning": MEANINGS[repair.drop],
         "emitted": [float(constants[unit]) for unit in units],
@@ -167,7 +167,7 @@ def describe_measurement(measurement: Measurement, figures: Figures) -> dict[str
         "bias": measurement.bias,
         "utility": measurement.utility,
         "n": measurement.n,
-        "counts": {name: int(count) for name, count in zip(figures.parts, measurement.parts, strict=True)},
+        "counts": dict(zip(figures.parts, measurement.parts, strict=True)),
     }
 
 
@@ -181,6 +181,13 @@ def describe_network(network: Network) -> dict[str, Any]:
         "outputs": network.n_outputs,
         "parameters": sum(layer.weight.size + layer.bias.size for layer in network.layers),
     }
+
+
+def describe_dials(repair: Repair, original: Network) -> dict[str, float]:
+    """What was added to the logits, by name; empty if the search kept the threshold fixed."""
+    if not repair.space.dials:
+        return {}
+    return {dial.name: value for dial, value in zip(original.threshold_dials(), repair.mask.dials, strict=True)}
 
 
 def versions() -> dict[str, str]:
@@ -198,10 +205,6 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _dials(repair: Repair) -> dict[str, float]:
-    return dict(zip((dial.name for dial in repair.space.dials), repair.mask.dials, strict=True))
 
 
 def _verdict(repair: Repair) -> str:
