@@ -67,9 +67,9 @@ def choose(measured: Measured, figures: Figures, evaluator: TabularEvaluator, se
     if not admitted:
         return Choice(untouched, reference, reference, floor)
     candidates = [admitted[position] for position in sorted(admitted)]
-    mask, measurement = (
-        min(candidates, key=lambda pair: _nudged(*pair, evaluator)) if len(candidates) > 1 else candidates[0]
-    )
+    mask, measurement = candidates[0]
+    if len(candidates) > 1:
+        mask, measurement = min(candidates, key=lambda pair: _nudged(pair[0], pair[1], evaluator))
     return Choice(mask, measurement, reference, floor)
 
 
