@@ -16,6 +16,7 @@ import torch
 
 from fairmend.artifacts import Progress, staging
 from fairmend.errors import InputError, ModelError
+from fairmend.language.batching import is_out_of_memory
 from fairmend.language.checkpoints import Checkpoint, find_checkpoint, quiet_transformers
 
 if TYPE_CHECKING:
@@ -122,8 +123,14 @@ def load_model(
     checkpoint = find_checkpoint(name, revision, trust_remote_code, progress)
     with quiet_transformers():
         model, tokenizer = read_checkpoint(checkpoint, DTYPES[dtype], trust_remote_code)
+    try:
+        model = model.to(place)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(f"{name} in {dtype} does not fit the memory of {place}: use bfloat16 or the cpu") from error
     return wrap_model(
-        model.to(place),
+        model,
         tokenizer,
         name=name,
         source=checkpoint.source,
@@ -178,7 +185,6 @@ def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_cod
     Raises:
         ModelError: transformers cannot read it, or some weights are missing.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     loader: Any = AutoModelForCausalLM
@@ -194,7 +200,7 @@ def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_cod
         tokenizer = AutoTokenizer.from_pretrained(path, **common)
     except ImportError as error:
         raise InputError(f"{where} needs a package that is not installed: {_first_line(error)}") from error
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except Exception as error:  # parsers of a stranger's file raise anything
         raise ModelError(
             f"transformers cannot read {where} ({type(error).__name__}: {_first_line(error)}): check that its files "
             "belong together, and that this release of transformers knows the architecture"
