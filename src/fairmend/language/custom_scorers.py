@@ -1,0 +1,107 @@
+"""A user's own toxicity scorer: a function named by module, checked on every call."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairmend.errors import InputError
+from fairmend.language.toxicity import Floats, ScorerKind, score_visible
+
+
+class CustomScorer:
+    """A function that takes a list of texts and gives one score in [0, 1] for each.
+
+    Args:
+        function: called with every visible text of a call at once; batching is its own affair.
+        name: what the figures are labelled with; error messages name it.
+    """
+
+    kind: ScorerKind = "custom"
+    scores_continuation_only = False
+
+    def __init__(self, function: Callable[[list[str]], Any], name: str) -> None:
+        self.name = name
+        self._function = function
+
+    def score(self, texts: Sequence[str]) -> Floats:
+        """Toxicity of every text, shape (n_texts,), 0 for blank texts.
+
+        Raises:
+            InputError: the function fails, or gives anything but one number in [0, 1] per text.
+        """
+        return score_visible(texts, self._checked)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The function's name and the SHA-256 of the file that defines it, null when it has none."""
+        digest = None
+        with suppress(OSError, TypeError):
+            source = inspect.getsourcefile(inspect.unwrap(self._function))
+            digest = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else None
+        return {"kind": self.kind, "name": self.name, "source_sha256": digest}
+
+    def _checked(self, texts: list[str]) -> Floats:
+        try:
+            raw = np.asarray(self._function(list(texts)))
+        except Exception as error:  # whatever a user's function raises, its name belongs in the message
+            raise InputError(f"the scorer {self.name} failed: {type(error).__name__}: {error}") from error
+        expected = f"it must give {len(texts)} numbers in [0, 1], one per text"
+        if raw.shape != (len(texts),):
+            raise InputError(f"the scorer {self.name} gave an array of shape {raw.shape}: {expected}")
+        if not (np.issubdtype(raw.dtype, np.number) or raw.dtype == np.bool_) or np.iscomplexobj(raw):
+            raise InputError(f"the scorer {self.name} gave values of type {raw.dtype}: {expected}")
+        scores = raw.astype(np.float64)
+        wrong = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
+        if wrong.size:
+            text = texts[wrong[0]]
+            raise InputError(
+                f"the scorer {self.name} gave {scores[wrong[0]]} for {text[:60]!r} and {wrong.size} of {len(texts)} "
+                f"texts have no score in [0, 1]: {expected}"
+            )
+        return scores
+
+
+def load_custom(spec: str) -> CustomScorer:
+    """Import the function that "python:MODULE:FUNCTION" names; modules in the working directory are found.
+
+    Raises:
+        InputError: a malformed spec, a module that cannot be imported, or no such function in it.
+    """
+    parts = spec.split(":")
+    if len(parts) != 3 or not all(parts):
+        raise InputError(f"a scorer of your own is named python:MODULE:FUNCTION, got {spec!r}")
+    _, module_name, function_name = parts
+    try:
+        with _working_directory_importable():
+            module = importlib.import_module(module_name)
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        raise InputError(
+            f"cannot import the module {module_name!r} of the scorer {spec!r}: {type(error).__name__}: {error}"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        found = [name for name, member in vars(module).items() if inspect.isfunction(member)]
+        raise InputError(
+            f"the module {module_name!r} has no function {function_name!r}; it has {', '.join(found) or 'none'}"
+        )
+    return CustomScorer(function, spec)
+
+
+@contextmanager
+def _working_directory_importable() -> Iterator[None]:
+    """An installed command does not look for modules where it is run; python -c does."""
+    here = str(Path.cwd())
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            sys.path.remove(here)
