@@ -221,6 +221,7 @@ def _key(preset: Preset, dataset: Dataset, seed: int) -> str:
 
 
 def _train(preset: Preset, dataset: Dataset, seed: int, screen: Screen) -> Network:
+    from fairmend.tabular.safetensors_networks import parse_safetensors, serialize_safetensors
     from fairmend.tabular.torch_networks import read_torch
     from fairmend.tabular.training import train_network
 
@@ -234,4 +235,5 @@ def _train(preset: Preset, dataset: Dataset, seed: int, screen: Screen) -> Netwo
         )
     finally:
         screen.steps.close()
-    return read_torch(module)
+    # By way of the file format, so that it is the same network, layer names included, as the one read from the cache.
+    return parse_safetensors(serialize_safetensors(read_torch(module), {}))
