@@ -234,4 +234,4 @@ def _how_to_fetch(source: str, error: Exception) -> str:
 
 def first_line(error: Exception) -> str:
     """The first line of an error's message: those of transformers and torch go on for pages."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next((line.strip(" .") for line in str(error).splitlines() if line.strip()), type(error).__name__)
