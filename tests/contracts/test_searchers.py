@@ -13,7 +13,19 @@ from fairmend.costs import Cost, PenalisedBias, UtilityFloor
 from fairmend.errors import InputError
 from fairmend.evaluation import Evaluator, Figure, Figures, Measurement, digest
 from fairmend.masks import Dial, Mask, Site, Space
-from fairmend.search import SEARCH_NAMES, Annealing, Exhaustive, Incumbent, Searcher, hypervolume, make_searcher
+from fairmend.search import (
+    METHODS,
+    SEARCH_NAMES,
+    Annealing,
+    Candidates,
+    Exhaustive,
+    Incumbent,
+    PruningRule,
+    Ranking,
+    Searcher,
+    hypervolume,
+    make_searcher,
+)
 
 FIGURES = Figures(Figure("bias", "lower", "landscape"), Figure("score", "higher", "landscape"))
 STATES = 90
@@ -277,3 +289,62 @@ def test_genetic_search_finds_the_front(seed: int) -> None:
     )
     found = [(m.bias, -m.utility) for _, told in run(genetic, landscape.measure) for m in told]
     assert hypervolume(found, corner) >= 0.99 * hypervolume(points, corner)
+
+
+# --- rankings and finalists: they take a rule or masks instead of a cost, and are built without the catalogue
+
+GIVEN = {name: np.linspace(1, 0, 10) for name in ("magnitude", "gradient")}
+RANKED = {method: PruningRule(method, alpha=0.3, gamma=0.2, seed=3) for method in METHODS}
+RANKED_SPACES = {name: SPACES[name] for name in ("plain", "dials", "frozen")}
+every_ranking = pytest.mark.parametrize("ranking", [*METHODS, "candidates"])
+every_ranked_space = pytest.mark.parametrize("space", RANKED_SPACES)
+
+
+def build_ranking(ranking: str, space: Space) -> Searcher:
+    if ranking == "candidates":
+        return Candidates(space, [space.mask([4, 5]), space.mask([7])])
+    return Ranking(space, FIGURES, RANKED[ranking], scores=GIVEN)
+
+
+@every_ranking
+@every_ranked_space
+def test_rankings_ask_the_untouched_mask_first_and_keep_the_limits(ranking: str, space: str) -> None:
+    limits = RANKED_SPACES[space]
+    searcher = build_ranking(ranking, limits)
+    assert isinstance(searcher, Searcher)
+    masks = masks_of(run(searcher, Landscape(limits).measure))
+    assert masks[0] == limits.untouched()
+    assert all(limits.admits(mask) for mask in masks)
+    assert len(set(masks)) == len(masks)
+    assert list(searcher.ask()) == []
+
+
+@every_ranking
+@every_ranked_space
+def test_rankings_resume_by_replay_and_rebuild_from_their_settings(ranking: str, space: str) -> None:
+    limits = RANKED_SPACES[space]
+    measure = Landscape(limits).measure
+    whole = run(build_ranking(ranking, limits), measure)
+    for n_told in range(len(whole) + 1):
+        resumed = build_ranking(ranking, limits)
+        for masks, measurements in whole[:n_told]:
+            resumed.ask()
+            resumed.tell(list(masks), measurements)
+        assert whole[:n_told] + run(resumed, measure) == whole
+    settings = json.loads(json.dumps(build_ranking(ranking, limits).settings(), allow_nan=False))
+    assert settings["name"] == ranking
+    if ranking != "candidates":
+        again = Ranking(limits, FIGURES, PruningRule(**settings["rule"]), scores=settings["scores"])
+        assert run(again, measure) == whole
+
+
+@every_ranking
+def test_rankings_survive_broken_masks_and_refuse_a_broken_model(ranking: str) -> None:
+    def measure(masks: Sequence[Mask]) -> list[Measurement]:
+        return [Measurement(0.2, 0.8) if mask.is_untouched else Measurement(math.nan, math.nan) for mask in masks]
+
+    space = SPACES["plain"]
+    run(build_ranking(ranking, space), measure)
+    searcher = build_ranking(ranking, space)
+    with pytest.raises(InputError, match="untouched model measures bias nan"):
+        searcher.tell(searcher.ask(), [Measurement(math.nan, 0.8)])

@@ -5,19 +5,25 @@ from fairmend.search.base import Incumbent, MakeCost, Searcher
 from fairmend.search.catalogue import SEARCH_NAMES, SearchName, make_searcher
 from fairmend.search.front import Front, hypervolume
 from fairmend.search.genetic import Genetic, MakeFloor
-from fairmend.search.ranking import SingleInterventions
+from fairmend.search.pruning_rules import METHODS, Method, PruningRule
+from fairmend.search.ranking import Candidates, Ranking, SingleInterventions
 from fairmend.search.sampling import Exhaustive, UniformSampling
 
 __all__ = [
+    "METHODS",
     "SEARCH_NAMES",
     "Annealing",
+    "Candidates",
     "Exhaustive",
     "Front",
     "Genetic",
     "Incumbent",
     "MakeCost",
     "MakeFloor",
+    "Method",
+    "PruningRule",
     "RandomWalk",
+    "Ranking",
     "SearchName",
     "Searcher",
     "SingleInterventions",
