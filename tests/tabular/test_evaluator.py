@@ -254,6 +254,28 @@ def test_the_batched_path_gives_the_same_in_slices(
     assert all(one.same_as(other) for one, other in zip(whole, sliced, strict=True))
 
 
+@pytest.mark.parametrize(("n_classes", "utility"), [(2, "accuracy"), (2, "log_loss"), (3, "accuracy"), (3, "log_loss")])
+def test_a_sample_of_every_cell_estimates_the_figures_of_all_rows(
+    n_classes: int, utility: str, rng: np.random.Generator
+) -> None:
+    """Cells of very different sizes: without weights, a sample would show other base rates than the rows have."""
+    network = make_network(rng, (4, 6, 1 if n_classes == 2 else 3), ("relu",))
+    X, y, groups = make_table(rng, 1500, 4, 2, n_classes)
+    rare = (y != 1) | (np.arange(len(y)) % 7 < 2)
+    table = X[rare], y[rare], groups[rare]
+    masks = [make_mask(rng, network)]
+    whole = build(network, table, utility=utility).measure(masks)[0]
+    samples = [
+        build(network, table, utility=utility, rows_per_cell=30, sample_seed=seed).measure(masks)[0]
+        for seed in range(60)
+    ]
+    assert {sample.n for sample in samples} == {3 * n_classes * 30}
+    assert np.mean([sample.utility for sample in samples]) == pytest.approx(whole.utility, rel=0.03)
+    np.testing.assert_allclose(np.mean([sample.parts for sample in samples], axis=0), whole.parts, rtol=0.12, atol=2)
+    exact = build(network, table, utility=utility, rows_per_cell=len(y)).measure(masks)[0]
+    assert exact.same_as(whole)
+
+
 def test_what_cannot_be_measured_is_refused(network: Network, table: Table, rng: np.random.Generator) -> None:
     X, y, groups = table
     with pytest.raises(InputError, match="hidden neurons"):

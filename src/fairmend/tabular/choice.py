@@ -39,7 +39,7 @@ class Choice:
 def choose(measured: Measured, figures: Figures, evaluator: TabularEvaluator, settings: RepairSettings) -> Choice:
     """The finalist with the smallest mean unfairness over thresholds around its own; untouched if none is admitted.
 
-    Admitted is what keeps the utility floor and is no more unfair than the untouched network on all rows. A search on
+    Admitted is what keeps the utility floor and is less unfair than the untouched network on all rows. A search on
     a sample of rows may see a utility above the floor that lies below it on all of them, so finalists are picked above
     higher and higher floors until enough are admitted.
 
@@ -60,7 +60,7 @@ def choose(measured: Measured, figures: Figures, evaluator: TabularEvaluator, se
                 continue
             mask = mask.turn(mask.dials or untouched.dials)
             (measurement,) = evaluator.measure([mask])
-            if floor.admits(measurement) and measurement.bias <= reference.bias:
+            if floor.admits(measurement) and measurement.bias < reference.bias:
                 admitted[position] = mask, measurement
         if 2 * len(admitted) >= settings.finalists:
             break

@@ -51,7 +51,8 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             first. scikit-learn's `clone`, and so `GridSearchCV`, makes unfitted copies of classifiers: wrap a fitted
             one in `sklearn.frozen.FrozenEstimator` to repair it as it is.
         search, states, seconds, min_drop, max_drop, objective, utility, keep, penalty, drop, threshold, restarts,
-            chains, finalists, options: see `RepairSettings`. The search sees exactly the rows given to `fit`.
+            chains, finalists, rows_per_cell, options: see `RepairSettings`. The search sees no rows but those given to
+            `fit`.
         sensitive_column: name or index of the column of X that tells the groups when `fit` is given no
             `sensitive_features`.
         random_state: of everything random.
@@ -84,6 +85,7 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         restarts: int = 1,
         chains: int = 1,
         finalists: int = 100,
+        rows_per_cell: int | None = 2500,
         options: Mapping[str, Any] | None = None,
         sensitive_column: str | int | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -103,6 +105,7 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self.restarts = restarts
         self.chains = chains
         self.finalists = finalists
+        self.rows_per_cell = rows_per_cell
         self.options = options
         self.sensitive_column = sensitive_column
         self.random_state = random_state
@@ -225,6 +228,7 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             restarts=self.restarts,
             chains=self.chains,
             finalists=self.finalists,
+            rows_per_cell=self.rows_per_cell,
             seed=seed,
             options=dict(self.options or {}),
         )

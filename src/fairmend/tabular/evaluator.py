@@ -12,19 +12,17 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, softmax
 
 from fairmend.errors import InputError
 from fairmend.evaluation import Direction, Figure, Figures, Measurement, array_digest
 from fairmend.masks import Mask, Space
 from fairmend.tabular.metrics import check_groups, confusion_counts, find_objective, find_utility, log_losses
-from fairmend.tabular.networks import Drop, Network, decide, emitted
+from fairmend.tabular.networks import Drop, Network, decide, emitted, probabilities
 
 Path = Literal["auto", "incremental", "batched"]
 LOG_LOSS = "log_loss"
 _VERSION = 1  # raise when the same masks would measure differently
 _STATE_BYTES = 1 << 28  # memory for remembered states
-_LOGIT_VALUES = 1 << 22
 
 
 class TabularEvaluator:
@@ -42,7 +40,7 @@ class TabularEvaluator:
         rows: a name for the rows, as people know them: "validation".
         rows_per_cell: measure on at most so many rows of each (group, label) cell, a fixed sample that `sample_seed`
             draws; figures then estimate those of all rows. A rate is as uncertain as its smallest cell makes it, so
-            measuring the large cells in full costs time and settles nothing. Incremental path only.
+            measuring the large cells in full costs time and settles nothing.
         path: "incremental" (one logit only), "batched", or the faster of them.
         device: where the batched path runs.
 
@@ -145,7 +143,7 @@ class TabularEvaluator:
         return {
             "evaluator": f"tabular {_VERSION}",
             "network": self._network.digest(),
-            "rows": array_digest(self._X, self._y, self._groups),
+            "rows": array_digest(self._X, self._y, self._groups, self._totals),
             "rows_named": self._rows,
             "groups": list(self._group_names),
             "objective": self._objective.name,
@@ -192,10 +190,11 @@ class TabularEvaluator:
         n_groups, n_classes = len(self._group_names), self._network.n_classes
         for _, logits in self._forward.logits(masks):
             predicted = np.stack([decide(block) for block in logits])
-            counts = confusion_counts(self._y, predicted, self._groups, n_groups, n_classes)
+            counted = confusion_counts(self._y, predicted, self._groups, n_groups, n_classes)
+            counts: Any = counted * self._scale.reshape(n_groups + 1, n_classes, 1)
             bias = self._objective.unfairness(counts)
             utility = self._log_loss(logits) if self._utility is None else self._utility.value(counts)
-            parts = counts[..., 1:].reshape(len(logits), -1).astype(float)
+            parts = counts[..., 1:].reshape(len(logits), -1)
             seconds = (time.perf_counter() - started) / len(logits)
             started = time.perf_counter()
             measurements += [
@@ -205,10 +204,8 @@ class TabularEvaluator:
         return measurements
 
     def _log_loss(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        several = logits.shape[-1] > 1
-        return np.array(
-            [log_losses(self._y, softmax(block, axis=1) if several else expit(block[:, 0])).mean() for block in logits]
-        )
+        weights = np.repeat(self._scale, np.diff(self._bounds))
+        return np.array([np.average(log_losses(self._y, probabilities(block)), weights=weights) for block in logits])
 
 
 def _sampled(order: npt.NDArray[np.intp], totals: npt.NDArray[np.int64], limit: int, seed: int) -> npt.NDArray[np.intp]:

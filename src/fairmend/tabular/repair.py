@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, softmax
 from threadpoolctl import threadpool_limits
 
 from fairmend.costs import UtilityFloor
@@ -25,7 +24,7 @@ from fairmend.tabular.choice import Choice, choose
 from fairmend.tabular.datasets import Dataset
 from fairmend.tabular.evaluator import LOG_LOSS, TabularEvaluator
 from fairmend.tabular.findings import Comparison
-from fairmend.tabular.networks import DropName, Network, decide, emitted
+from fairmend.tabular.networks import DropName, Network, decide, emitted, probabilities
 from fairmend.tabular.settings import DEFAULT_STATES, RepairSettings
 from fairmend.tabular.uncertainty import compare_predictions
 
@@ -159,17 +158,18 @@ def _repair(
         if clamped.choice.chosen.bias < best.choice.chosen.bias:
             best = clamped
     choice = best.choice
+    mask = choice.mask if best.space.dials else choice.mask.turn(())  # the choice looks at thresholds in any case
     constants = emitted(network, best.drop, dataset.subset(*settings.splits)[0])
     return Repair(
-        mask=choice.mask,
+        mask=mask,
         space=best.space,
-        network=bake(network, choice.mask, best.drop if best.drop == "weights" else constants),
+        network=bake(network, mask, best.drop if best.drop == "weights" else constants),
         drop=best.drop,
         figures=best.figures,
         before=choice.reference,
         after=choice.chosen,
         floor=choice.floor,
-        splits=_judge(network, dataset, settings, choice.mask, constants) if judge else {},
+        splits=_judge(network, dataset, settings, mask, constants) if judge else {},
         front=tuple(best.front),
         measured=best.measured,
         run=best.run,
@@ -298,7 +298,7 @@ def _judge(
             continue
         X, y, groups = dataset.subset(split)
         logits = network.logits(X), network.logits(X, mask, constants)
-        probabilities = [_probabilities(each) if LOG_LOSS in utilities else None for each in logits]
+        chances = [probabilities(each) if LOG_LOSS in utilities else None for each in logits]
         judged[split] = compare_predictions(
             y,
             decide(logits[0]),
@@ -309,12 +309,7 @@ def _judge(
             utilities=list(utilities),
             rng=rng,
             n_classes=network.n_classes,
-            probabilities_before=probabilities[0],
-            probabilities_after=probabilities[1],
+            probabilities_before=chances[0],
+            probabilities_after=chances[1],
         )
     return judged
-
-
-def _probabilities(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    out: npt.NDArray[np.float64] = expit(logits[:, 0]) if logits.shape[1] == 1 else softmax(logits, axis=1)
-    return out
