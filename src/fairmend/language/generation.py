@@ -11,7 +11,6 @@ tokens. In bfloat16 and float16 tokens do depend on the batch.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from fairmend.errors import InputError, ModelError
 from fairmend.language.batching import BatchSize, Rows
 from fairmend.language.coupling import prompt_streams
 from fairmend.language.decoding import DecodingRule
+from fairmend.language.forward import last_logits
 from fairmend.language.gates import HeadGates
 from fairmend.language.models import LanguageModel
 
@@ -236,13 +236,19 @@ class _Batch:
         return tokens, likelihoods
 
     def _next_logits(self) -> Tensor:
-        arguments = {"attention_mask": self.seen, "position_ids": self.positions, "use_cache": True}
-        arguments |= {"logits_to_keep": 1, "past_key_values": self.cache}
-        outputs = self.lm.model(input_ids=self.inputs, **accepted(self.lm.model, arguments))
+        logits, outputs = last_logits(
+            self.lm.model,
+            self.inputs,
+            1,
+            attention_mask=self.seen,
+            position_ids=self.positions,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
         self.cache = getattr(outputs, "past_key_values", None)
         if self.cache is None:
             raise ModelError(f"{type(self.lm.model).__name__} keeps no cache of past tokens: it cannot generate here")
-        return outputs.logits[:, -1]  # type: ignore[no-any-return]
+        return logits[:, -1]
 
     def _append(self, chosen: Tensor) -> None:
         self.inputs = chosen.to(self.lm.device)[:, None]
@@ -260,12 +266,6 @@ class _Batch:
     def _set_gates(self) -> None:
         if self.hooks is not None and self.gates is not None:
             self.hooks.set(self.gates)
-
-
-def accepted(model: torch.nn.Module, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments that a model's forward knows: not every architecture takes positions."""
-    parameters = inspect.signature(model.forward).parameters
-    return {name: value for name, value in arguments.items() if name in parameters}
 
 
 def _width(prompt: Sequence[int]) -> int:

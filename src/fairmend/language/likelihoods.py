@@ -12,8 +12,9 @@ from torch import Tensor
 from fairmend.errors import InputError
 from fairmend.language.batching import BatchSize, Rows
 from fairmend.language.decoding import DecodingRule
+from fairmend.language.forward import last_logits
 from fairmend.language.gates import HeadGates
-from fairmend.language.generation import accepted, prompt_gates
+from fairmend.language.generation import prompt_gates
 from fairmend.language.models import LanguageModel
 
 WHOLE = DecodingRule(top_k=None)
@@ -108,8 +109,7 @@ def _score(
     width = max(len(sequence) for sequence in sequences)
     inputs = torch.tensor([[*row, *[row[-1]] * (width - len(row))] for row in sequences], device=lm.device)
     first = min(len(prompt) for prompt in prompts) - 1  # the earliest position that predicts a scored token
-    outputs = lm.model(input_ids=inputs, **accepted(lm.model, {"use_cache": False, "logits_to_keep": width - first}))
-    logits = outputs.logits[:, first - width :]
+    logits, _ = last_logits(lm.model, inputs, width - first, use_cache=False)
 
     starts = torch.tensor([len(prompt) for prompt in prompts], device=lm.device)[:, None]
     lengths = torch.tensor([len(row) for row in continuations], device=lm.device)[:, None]

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fairmend.errors import InputError, ModelError
 from fairmend.language.batching import BatchSize, Rows
-from fairmend.language.generation import accepted
+from fairmend.language.forward import last_logits
 from fairmend.language.models import LanguageModel
 
 Kind = Literal["standard", "fasp"]
@@ -249,8 +249,7 @@ def _mean_loss(kind: Kind, losses: Sequence[Losses]) -> tuple[float, float]:
 def _score(lm: LanguageModel, rows: Tensor, n_scored: int) -> Losses:
     """Log-likelihoods `(n_rows, n_scored)` of the last tokens of each row."""
     with torch.inference_mode():
-        outputs = lm.model(input_ids=rows, **accepted(lm.model, {"use_cache": False, "logits_to_keep": n_scored + 1}))
-        logits = outputs.logits[:, -n_scored - 1 : -1]
+        logits = last_logits(lm.model, rows, n_scored + 1, use_cache=False)[0][:, :-1]
         parts = [
             _log_softmax(logits[:, span], rows[:, -n_scored:][:, span]) for span in _spans(n_scored, _POSITIONS_AT_ONCE)
         ]
