@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fairmend import __version__
-from fairmend.cli import tabular
+from fairmend.cli import studies, tabular
 from fairmend.cli.options import CommonOptions, command
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["--help", "-h"]},
 )
+studies.register(tabular.app)
 app.add_typer(tabular.app, name="tabular")
 
 

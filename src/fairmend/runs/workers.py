@@ -105,7 +105,7 @@ class Processes:
         self._n = n
         self._workers: list[tuple[SpawnProcess, Connection]] = []
         try:
-            with _child_environment():
+            with child_environment():
                 for _ in range(n):
                     self._workers.append(_start(factory))
             digests = [self._receive(index) for index in range(n)]
@@ -280,7 +280,7 @@ def _reason(exitcode: int | None) -> str:
 
 
 @contextmanager
-def _child_environment() -> Iterator[None]:
+def child_environment() -> Iterator[None]:
     """Start processes with one thread each, and with Ctrl-C held back until they can ignore it."""
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     held = set[signal.Signals | int]()

@@ -1,0 +1,111 @@
+"""Tables as data: one set of rows for the screen, for CSV and for Markdown; and JSON without NaN."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairmend.errors import InputError
+from fairmend.statistics import Mean
+
+Cell = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: the key in CSV files, the heading for people, and how a value is written for people."""
+
+    key: str
+    heading: str
+    write: Callable[[Any], str] = field(default=str, repr=False)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of raw values with the columns that write them.
+
+    Args:
+        title: of the table.
+        columns: for people; CSV files hold every key of the rows.
+        rows: one mapping per row, all with the same keys; NaN and None are undefined.
+        notes: what a reader must know, one sentence each.
+
+    Raises:
+        InputError: a row that lacks a column.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Mapping[str, Cell], ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            lacking = [column.key for column in self.columns if column.key not in row]
+            if lacking:
+                raise InputError(f"a row of the table {self.title!r} lacks {lacking}: it has {list(row)}")
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """The headings for people."""
+        return tuple(column.heading for column in self.columns)
+
+    def texts(self) -> list[tuple[str, ...]]:
+        """The rows for people; undefined values are written as a dash."""
+        return [
+            tuple("-" if is_undefined(row[column.key]) else column.write(row[column.key]) for column in self.columns)
+            for row in self.rows
+        ]
+
+    def csv(self) -> bytes:
+        """The raw values as CSV, keys in the first line, undefined values empty."""
+        text = io.StringIO()
+        if self.rows:
+            writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
+            writer.writeheader()
+            for row in self.rows:
+                writer.writerow({key: "" if is_undefined(value) else value for key, value in row.items()})
+        return text.getvalue().encode()
+
+    def markdown(self) -> str:
+        """A Markdown table with the notes below it."""
+        lines = [_line(self.headings), _line(["---"] * len(self.columns)), *map(_line, self.texts())]
+        return "\n".join([f"**{self.title}**", "", *lines, "", *(f"* {note}" for note in self.notes)]).rstrip() + "\n"
+
+
+def is_undefined(value: object) -> bool:
+    """Whether there is no value: None or NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def spread(name: str, mean: Mean) -> dict[str, Cell]:
+    """A mean as three raw values: NAME, NAME_half_width of its t-interval, NAME_n."""
+    return {name: mean.mean, f"{name}_half_width": mean.half_width, f"{name}_n": mean.n}
+
+
+def fixed(digits: int) -> Callable[[Any], str]:
+    """Writes numbers with that many decimals."""
+    return lambda value: f"{value:,.{digits}f}"
+
+
+def json_bytes(payload: Mapping[str, Any]) -> bytes:
+    """A JSON document; undefined numbers become null."""
+    return (json.dumps(defined(payload), indent=2, allow_nan=False) + "\n").encode()
+
+
+def defined(value: Any) -> Any:
+    """The same value with every number that JSON does not know (NaN, infinity) replaced by None."""
+    if isinstance(value, Mapping):
+        return {str(key): defined(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [defined(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
