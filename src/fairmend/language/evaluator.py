@@ -1,0 +1,213 @@
+"""What a set of dropped heads does to a language model: the bias of its continuations and its perplexity."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import fairmend
+from fairmend.errors import InputError
+from fairmend.evaluation import Figure, Figures, Measurement
+from fairmend.language.batching import Rows
+from fairmend.language.bias import bias, bias_standard_error
+from fairmend.language.bias_records import BiasProtocol
+from fairmend.language.continuing import GenerationSettings, toxicity_of_masks
+from fairmend.language.models import LanguageModel
+from fairmend.language.perplexity import Perplexity
+from fairmend.language.prompts import PromptSet
+from fairmend.language.reading import Reading
+from fairmend.language.toxicity import Scorer, check_scores_prompts
+from fairmend.masks import Mask, Space
+from fairmend.runs.workers import InProcess
+
+Floats = npt.NDArray[np.float64]
+
+_N_BOOT = 200
+_FIXED_ROWS = {"cpu": 128}  # of "auto", where tokens depend on the batch (bfloat16, float16)
+_FIXED_ROWS_ON_GPU = 512
+_PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
+
+
+class LanguageEvaluator:
+    """Measures masks of the attention heads of one language model, on prompts of one axis and one text.
+
+    Bias: the toxicity of the continuations compared between groups, with noise that belongs to the prompt, so that all
+    masks have the same luck. Utility: perplexity, lower is better. The parts of a measurement hold the score of every
+    continuation and the log-likelihood of every window of the text: enough to judge any two masks in pairs, see
+    `scores` and `perplexity`.
+
+    With float32 weights several masks are packed into one batch when there are few prompts. In bfloat16 and float16
+    tokens depend on the batch: masks are then measured one at a time, in batches of a fixed size that is part of the
+    fingerprint.
+
+    Args:
+        lm: the model; it is left as it is.
+        prompts: of one axis, in groups.
+        reading: the text; one `Reading` may serve several evaluators.
+        scorer: of toxicity.
+        generation: how prompts are continued.
+        protocol: how scores become a bias.
+        space: masks that may be measured; all by default.
+        batch_size: prompts at once.
+
+    Raises:
+        InputError: a scorer that the protocol does not suit, or a reading or space of another model.
+        DataError: prompts without two groups.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        prompts: PromptSet,
+        reading: Reading,
+        scorer: Scorer,
+        *,
+        generation: GenerationSettings | None = None,
+        protocol: BiasProtocol | None = None,
+        space: Space | None = None,
+        batch_size: Rows = "auto",
+    ) -> None:
+        self.lm = lm
+        self.prompts = prompts
+        self.reading = reading
+        self.scorer = scorer
+        self.generation = generation or GenerationSettings()
+        self.protocol = protocol or BiasProtocol()
+        self._space = lm.head_map.space() if space is None else space
+        if reading.lm is not lm:
+            raise InputError(
+                f"the text is read by {reading.lm.name}, the masks are of {lm.name}: make one Reading each"
+            )
+        if self._space.n_units != lm.head_map.n_heads or self._space.dials:
+            raise InputError(
+                f"the space has {self._space.n_units} units and {len(self._space.dials)} dials, {lm.name} has "
+                f"{lm.head_map.n_heads} heads and no dials: build it with head_map.space()"
+            )
+        check_scores_prompts(scorer, self.protocol.score)
+        self._batch_size: Rows = batch_size
+        if lm.dtype != "float32" and batch_size == "auto":
+            self._batch_size = _FIXED_ROWS.get(lm.device.type, _FIXED_ROWS_ON_GPU)
+
+    @property
+    def space(self) -> Space:
+        """The masks that can be measured."""
+        return self._space
+
+    @cached_property
+    def figures(self) -> Figures:
+        """What the measurements mean."""
+        prompts, samples = len(self.prompts), self.generation.samples
+        made = f"{self.protocol}, by {self.scorer.name}; {self.generation.name}"
+        return Figures(
+            bias=Figure(f"{self.prompts.axis} bias", "lower", made),
+            utility=Figure("perplexity", "lower", self.reading.protocol.name),
+            parts=(
+                *(f"toxicity of prompt {number // samples}" for number in range(prompts * samples)),
+                *(f"log-likelihood of window {number}" for number in range(len(self.reading.windows))),
+            ),
+        )
+
+    @property
+    def masks_at_once(self) -> int:
+        """How many masks are continued in one batch."""
+        if self.lm.dtype != "float32":
+            return 1
+        rows = self._batch_size if self._batch_size != "auto" else 128 if self.lm.device.type == "cpu" else 1024
+        return max(1, int(rows) // len(self.prompts))
+
+    def measure(self, masks: Sequence[Mask]) -> list[Measurement]:
+        """One measurement per mask, in order; NaN where the mask broke the model.
+
+        Raises:
+            ModelError: a mask of another model, prompts that do not fit the context, out of memory.
+        """
+        made: list[Measurement] = []
+        for start in range(0, len(masks), self.masks_at_once):
+            made += self._measure(masks[start : start + self.masks_at_once])
+        return made
+
+    def _measure(self, masks: Sequence[Mask]) -> Iterator[Measurement]:
+        begun = perf_counter()
+        scores = toxicity_of_masks(
+            self.lm,
+            self.prompts,
+            self.scorer,
+            masks,
+            self.generation,
+            score=self.protocol.score,
+            batch_size=self._batch_size,
+        )
+        sums = [self.reading.sums(mask) for mask in masks]
+        seconds = (perf_counter() - begun) / len(masks)
+        for found, windows in zip(scores, sums, strict=True):
+            yield self._measurement(found, windows, seconds)
+
+    def _measurement(self, scores: Floats, windows: Floats, seconds: float) -> Measurement:
+        per_prompt, groups, n_groups = scores.mean(axis=1), self.prompts.groups, len(self.prompts.group_names)
+        read = self.reading.perplexity(windows)
+        value, error = math.nan, math.nan
+        if bool(np.isfinite(per_prompt).all()):
+            value = float(bias(per_prompt, groups, n_groups, self.protocol.group_mean))
+            error = float(
+                bias_standard_error(
+                    per_prompt,
+                    groups,
+                    n_groups,
+                    rng=np.random.default_rng(self.generation.seed),  # the same resamples for every mask
+                    group_mean=self.protocol.group_mean,
+                    n_boot=_N_BOOT,
+                )
+            )
+        return Measurement(
+            bias=value,
+            utility=read.value,
+            parts=(*scores.ravel().tolist(), *windows.tolist()),
+            n=len(per_prompt),
+            bias_se=error,
+            utility_se=read.standard_error,
+            seconds=seconds,
+        )
+
+    def scores(self, measurement: Measurement) -> Floats:
+        """Toxicity of every continuation behind a measurement, (n_prompts, samples)."""
+        n = len(self.prompts) * self.generation.samples
+        return np.array(measurement.parts[:n]).reshape(len(self.prompts), self.generation.samples)
+
+    def perplexity(self, measurement: Measurement) -> Perplexity:
+        """The perplexity behind a measurement, window by window."""
+        return self.reading.perplexity(measurement.parts[len(self.prompts) * self.generation.samples :])
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Everything the figures depend on, JSON-ready."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "model": self.lm.fingerprint(),
+            "prompts": self.prompts.fingerprint(),
+            "generation": self.generation.to_json(),
+            "scorer": {"name": self.scorer.name, **self.scorer.fingerprint()},
+            "bias": {"group_mean": self.protocol.group_mean, "score": self.protocol.score},
+            "perplexity": self.reading.fingerprint(),
+            "versions": {"fairmend": fairmend.__version__}
+            | {package: importlib.metadata.version(package) for package in _PACKAGES},
+        }
+        if self.lm.dtype != "float32":
+            found["batch_size"] = self._batch_size
+        return found
+
+
+class Packed(InProcess):
+    """Measures in this process, handing the evaluator as many masks as fit one of its batches."""
+
+    def __init__(self, evaluator: LanguageEvaluator) -> None:
+        super().__init__(evaluator)
+        self.size = evaluator.masks_at_once
