@@ -25,6 +25,9 @@ COMMANDS = (
     ("show",),
     ("tabular", "audit"),
     ("tabular", "repair"),
+    ("tabular", "compare"),
+    ("tabular", "reproduce"),
+    ("tabular", "sweep"),
 )
 
 

@@ -31,8 +31,9 @@ SAVED = {
 }
 
 
-def split_of(document, split, side="before"):
-    return document["splits"][split]["comparison"][side]
+def rows(text):
+    """Lines of tables: a table that does not fit breaks its lines."""
+    return [line for line in text.splitlines() if "─" not in line and line.strip()]
 
 
 class TestAudit:
@@ -83,11 +84,18 @@ class TestAudit:
     def test_says_in_a_table_and_in_words_what_it_found(self, run, desk):
         outcome = run("tabular", "audit", *arguments(OWN))
         assert outcome.code == 0
-        for word in ("EOD", "95% interval", "noise floor", "excess", "TPR", "FPR", "sex=F", "sex=M", "Accuracy"):
+        for word in ("EOD [95%]", "floor", "excess", "p-value", "TPR", "FPR", "sex=F", "sex=M", "Accuracy"):
             assert word in outcome.out
         assert "a network without any group difference would show" in outcome.out
         assert "Note:" in outcome.err
         assert run("tabular", "audit", *arguments(OWN), "--quiet").err == ""
+
+    def test_and_a_repair_fit_into_an_ordinary_terminal(self, run, desk, monkeypatch):
+        found = [run("tabular", "audit", *arguments(OWN)), run("tabular", "repair", *arguments(REPAIR))]
+        monkeypatch.setenv("COLUMNS", "80")
+        narrow = [run("tabular", "audit", *arguments(OWN)), run("show", "out")]
+        for wide, fitted in zip(found, narrow, strict=True):
+            assert len(rows(fitted.out)) == len(rows(wide.out.split("Written:")[0]))
 
     @pytest.mark.parametrize("ending", [".csv.gz", ".tsv", ".parquet", ".npz"])
     def test_reads_every_kind_of_table(self, run, desk, ending):
@@ -145,7 +153,7 @@ class TestRepair:
         out = outcome.out
         assert out.index("test split, 80 rows: never seen by the search") < out.index("On the search's own rows")
         assert out.index("On the search's own rows") < out.index("seen by the search, overstates the gain")
-        for word in ("before", "after", "change", "95% interval", "noise floor", "Dropped", "out/network.onnx"):
+        for word in ("before [95%]", "after [95%]", "change [95%]", "floor", "p-value", "Dropped", "out/network.onnx"):
             assert word in out
 
     def test_prints_one_json_document_and_nothing_else(self, run, desk):

@@ -12,17 +12,31 @@ from rich.table import Table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fairmend.statistics import Interval
     from fairmend.tabular.audit import Audit
-    from fairmend.tabular.findings import Comparison, Estimate, FairnessFigures
+    from fairmend.tabular.findings import Estimate, FairnessFigures
 
 UNSEEN = "never seen by the search"
 SEARCHED = "seen by the search, overstates the gain"
+KEY = (
+    "In brackets the interval. floor: what a network without any group difference would show by chance; p-value: of "
+    "a permutation test of no group difference.\n"
+)
 
 
-def plain_table(title: str, *columns: str, numbers_from: int = 1) -> Table:
-    """An empty table; the columns from `numbers_from` on are aligned to the right."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+def plain_table(title: str, *columns: str, numbers_from: int = 1, tight: bool = False) -> Table:
+    """An empty table; the columns from `numbers_from` on are aligned to the right.
+
+    Tables should fit into the 80 columns of an ordinary terminal; a tight one has one space between columns.
+    """
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 0) if tight else (0, 1, 0, 0),
+    )
     for place, column in enumerate(columns):
         table.add_column(column, justify="right" if place >= numbers_from else "left")
     return table
@@ -34,44 +48,44 @@ def audit_parts(audit: Audit) -> list[RenderableType]:
     utilities = [_utility_title(name) for name in first.utilities]
     splits = plain_table(
         f"{audit.dataset}: {objective_title(first.objective)} by split",
-        *("split", "rows", short_title(first.objective), level_title(first), "noise floor", "excess", "p", *utilities),
+        *(
+            "split",
+            "rows",
+            f"{short_title(first.objective)} {level_note(first)}",
+            "floor",
+            "excess",
+            "p-value",
+            *utilities,
+        ),
+        tight=True,
     )
     for split, figures in audit.splits.items():
         splits.add_row(
             split,
             f"{figures.n:,}",
-            number(figures.value.value),
-            interval(figures.value.interval),
+            estimate(figures.value),
             number(figures.floor),
             number(figures.excess),
             p_value(figures.p_value),
-            *(number(estimate.value) for estimate in figures.utilities.values()),
+            *(number(utility.value) for utility in figures.utilities.values()),
         )
-    parts: list[RenderableType] = [splits, _groups(audit.splits)]
-    return [*parts, *(f"{split}: {words}" for split, words in audit.verdicts.items())]
+    verdicts = [f"{split}: {words}" for split, words in audit.verdicts.items()]
+    return [splits, KEY, _groups(audit.splits), "", *verdicts]
 
 
 def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
     """What a saved repair says: before and after on every split, unseen rows first, and the verdict in words."""
-    from fairmend.tabular.findings import Comparison
-
-    # The test split first; the search's own figures right below it, so that nobody takes the one for the other.
-    parts: list[RenderableType] = []
-    for split, judged in sorted(
-        result["splits"].items(), key=lambda item: (item[0] != "test", item[1]["seen_by_search"])
-    ):
-        seen = SEARCHED if judged["seen_by_search"] else UNSEEN if split == "test" else "not seen by the search"
-        title = f"{split} split, {judged['rows']:,} rows: {seen}"
-        parts.append(_comparison(title, Comparison.from_json(judged["comparison"])))
     search, outcome = result["search"], result["outcome"]
-    figures = search["figures"]
-    parts.insert(
-        1,
-        f"On the search's own rows ({' and '.join(search['rows'])}; overstates the gain): "
-        f"{_raw_title(figures['bias'])} {_change(search['before'], search['after'], 'bias')}, "
-        f"{_utility_title(figures['utility']['name'])} {_change(search['before'], search['after'], 'utility')}, "
-        f"{search['measured']:,} states measured.\n",
-    )
+    first, *others = [
+        _comparison(f"{split} split, {judged['rows']:,} rows: {_seen(split, judged)}", judged["comparison"])
+        for split, judged in sorted(result["splits"].items(), key=lambda item: item[0] != "test")
+    ]
+    # The search's own figures right below the test split's, so that nobody takes the one for the other.
+    parts: list[RenderableType] = [first, KEY, _search_line(search)]
+    for table in others:
+        parts += [table, ""]
+    if "test" in result["splits"]:
+        parts.append(f"Before: {result['splits']['test']['verdict_before']}")
     if outcome["improved"]:
         dials = "".join(f"; {name} moved by {value:+.3f}" for name, value in outcome["dials"].items() if value)
         parts.append(f"Dropped {outcome['dropped']} of {outcome['units']} neurons{dials}.")
@@ -94,9 +108,9 @@ def short_title(name: str) -> str:
     return "EOD" if name == "equalized_odds_difference" else objective_title(name)
 
 
-def level_title(figures: FairnessFigures) -> str:
-    """Head of a column of intervals."""
-    return f"{figures.value.interval.level:.0%} interval"
+def level_note(figures: FairnessFigures) -> str:
+    """The level of the intervals, for the head of a column that has them in brackets."""
+    return f"[{figures.value.interval.level:.0%}]"
 
 
 def number(value: float, sign: str = "") -> str:
@@ -104,14 +118,17 @@ def number(value: float, sign: str = "") -> str:
     return "n/a" if math.isnan(value) else format(value, f"{sign}.4f")
 
 
-def interval(limits: Interval, sign: str = "") -> str:
-    """The limits of an interval."""
-    return f"{number(limits.low, sign)} to {number(limits.high, sign)}"
+def estimate(figure: Estimate, sign: str = "") -> str:
+    """A figure with its interval."""
+    limits = figure.interval
+    if math.isnan(limits.low) or math.isnan(limits.high):
+        return number(figure.value, sign)
+    return f"{number(figure.value, sign)} [{limits.low:.3f}, {limits.high:.3f}]"
 
 
 def p_value(value: float) -> str:
     """A p-value, small ones as a bound."""
-    return "n/a" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "n/a" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _groups(splits: Mapping[str, FairnessFigures]) -> Table:
@@ -138,10 +155,28 @@ def _groups(splits: Mapping[str, FairnessFigures]) -> Table:
     return table
 
 
-def _comparison(title: str, comparison: Comparison) -> Table:
+def _seen(split: str, judged: Mapping[str, Any]) -> str:
+    if judged["seen_by_search"]:
+        return SEARCHED
+    return UNSEEN if split == "test" else "not seen by the search"
+
+
+def _search_line(search: Mapping[str, Any]) -> str:
+    bias, utility = search["figures"]["bias"]["name"], search["figures"]["utility"]["name"]
+    return (
+        f"On the search's own rows ({' and '.join(search['rows'])}; overstates the gain): "
+        f"{'EOD' if bias == 'equalized_odds_difference' else bias.replace('_', ' ')} {_change(search, 'bias')}, "
+        f"{_utility_title(utility)} {_change(search, 'utility')}, {search['measured']:,} states measured.\n"
+    )
+
+
+def _comparison(title: str, described: Mapping[str, Any]) -> Table:
+    from fairmend.tabular.findings import Comparison
+
+    comparison = Comparison.from_json(described)
     before, after = comparison.before, comparison.after
-    level = level_title(before)
-    table = plain_table(title, "", "before", level, "after", level, "change", level)
+    level = level_note(before)
+    table = plain_table(title, "", f"before {level}", f"after {level}", f"change {level}")
     lines: Sequence[tuple[str, Estimate, Estimate, Estimate]] = [
         (short_title(before.objective), before.value, after.value, comparison.change),
         *(
@@ -150,14 +185,9 @@ def _comparison(title: str, comparison: Comparison) -> Table:
         ),
     ]
     for name, old, new, change in lines:
-        table.add_row(
-            name,
-            *(cell for estimate in (old, new) for cell in (number(estimate.value), interval(estimate.interval))),
-            number(change.value, "+"),
-            interval(change.interval, "+"),
-        )
-    table.add_row("noise floor", number(before.floor), "", number(after.floor), "", "", "")
-    table.add_row("p (no difference)", p_value(before.p_value), "", p_value(after.p_value), "", "", "")
+        table.add_row(name, estimate(old), estimate(new), estimate(change, "+"))
+    table.add_row("floor", *(number(figures.floor) for figures in (before, after)), "")
+    table.add_row("p-value", *(p_value(figures.p_value) for figures in (before, after)), "")
     return table
 
 
@@ -167,13 +197,6 @@ def _utility_title(name: str) -> str:
     return UTILITIES[name].title if name in UTILITIES else name.replace("_", "-")
 
 
-def _raw_title(figure: Mapping[str, Any]) -> str:
-    return "EOD" if figure["name"] == "equalized_odds_difference" else str(figure["name"]).replace("_", " ")
-
-
-def _change(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> str:
-    return f"{_or_nan(before[name])} -> {_or_nan(after[name])}"
-
-
-def _or_nan(value: float | None) -> str:
-    return number(math.nan if value is None else value)
+def _change(search: Mapping[str, Any], name: str) -> str:
+    figures = (search[side][name] for side in ("before", "after"))
+    return " -> ".join(number(math.nan if figure is None else figure) for figure in figures)
