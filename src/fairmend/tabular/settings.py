@@ -19,7 +19,7 @@ SearchOn = Literal["validation", "train+validation"]
 Threshold = Literal["joint", "fixed"]
 SEARCH_ON: tuple[SearchOn, ...] = ("train+validation", "validation")
 THRESHOLDS: tuple[Threshold, ...] = ("joint", "fixed")
-DEFAULT_STATES = 10_000
+DEFAULT_STATES = 20_000
 _SHARE_DROPPED = 0.375  # default size limit: about the share that the published runs allowed
 
 
@@ -62,7 +62,7 @@ class RepairSettings:
     restarts: int = 1
     chains: int = 1
     finalists: int = 100
-    rows_per_cell: int | None = 2500
+    rows_per_cell: int | None = 4000
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
