@@ -49,8 +49,8 @@ def make_card(repair: Repair, original: Network, dataset: Dataset, *, slim: Netw
 def _summary(repair: Repair, original: Network) -> tuple[str, ...]:
     if not repair.improved:
         outcome = (
-            f"**The network is unchanged**: none of {repair.measured:,} measured masks was fairer and kept "
-            f"{repair.settings.keep:.0%} of the utility."
+            f"**The network is unchanged**: none of {repair.measured:,} measured masks was fairer and kept the utility "
+            "that was to be kept."
         )
     else:
         moved = " and its decision threshold moved" if any(repair.mask.dials) else ""
@@ -73,8 +73,9 @@ def _done(repair: Repair, original: Network) -> tuple[str, ...]:
         f"Search: {settings.search}, {repair.measured:,} masks measured on the rows of {settings.search_on}, "
         f"between {repair.space.min_drop} and {repair.space.largest} of {original.n_units} neurons dropped, "
         f"seed {settings.seed}.",
-        f"Minimised: {repair.figures.bias.name}; kept: at least {settings.keep:.0%} of {settings.utility} on those "
-        f"rows (masks below it cost {settings.penalty:g} times the original unfairness more).",
+        f"Minimised: {repair.figures.bias.name}. Kept: {settings.utility} at "
+        f"{'least' if repair.floor.better == 'higher' else 'most'} {repair.floor.limit:.4f} on those rows; masks on the "
+        f"other side of that cost {settings.penalty:g} times the original unfairness more.",
         f"Meaning of dropped: {MEANINGS[repair.drop]}. It is written into the weights.",
     ]
     for site, positions in repair.space.by_site(repair.mask).items():

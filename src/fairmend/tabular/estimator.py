@@ -132,7 +132,7 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(y)
         if len(np.unique(y)) < 2:
-            raise DataError(f"y has one class, {y[0]!r}: at least two are needed")
+            raise DataError(f"y has one class, {y.tolist()[0]!r}: at least two are needed")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         settings = self._settings(seed)
         if model is None:
@@ -186,7 +186,7 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         Raises:
             DataError: rows that do not fit, or a group without the people that a rate needs.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         sensitive = sensitive_frame(X, sensitive_features, self.sensitive_column)
         if sensitive is None:
             raise DataError("evaluate compares groups: pass sensitive_features, or set sensitive_column")
@@ -208,7 +208,7 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         )
 
     def _logits(self, X: Any) -> FloatArray:
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         return self._repaired.logits(validate_data(self, X, dtype=(np.float64, np.float32), reset=False))
 
     def _settings(self, seed: int) -> RepairSettings:
@@ -274,7 +274,7 @@ def _codes(y: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[np.int
     others = np.setdiff1d(y, classes)
     if len(others):
         raise DataError(
-            f"y has the label {others[0]!r}, which the network cannot predict: it knows "
+            f"y has the label {others.tolist()[0]!r}, which the network cannot predict: it knows "
             f"{', '.join(map(str, classes[:10]))}"
         )
     return np.searchsorted(classes, y).astype(np.int64)

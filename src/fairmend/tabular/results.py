@@ -151,7 +151,8 @@ def describe_front(repair: Repair) -> dict[str, Any]:
         "schema": FRONT_SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "caveat": SEARCH_CAVEAT,
-        "figures": repair.figures.to_json(),
+        "figures": {"bias": repair.figures.bias.name, "utility": repair.figures.utility.name},
+        "rows_per_cell": repair.settings.rows_per_cell,
         "masks": [
             {"dropped": list(mask.units()), "dials": list(mask.dials), "bias": made.bias, "utility": made.utility}
             for mask, made in repair.front
@@ -223,13 +224,21 @@ def _protocol(repair: Repair) -> dict[str, Any]:
         "objective": f"{settings.objective} ({objective.title}), fairlearn's definition over the compared groups",
         "minimised": repair.figures.bias.name,
         "utility": f"{settings.utility} over all rows, compared or not",
-        "utility_kept": f"at least {settings.keep} of the utility of the untouched network on the search rows",
-        "drop": MEANINGS[repair.drop],
-        "choice": (
-            "the cheapest mask"
-            if settings.finalists == 1
-            else f"of the {settings.finalists} cheapest masks the one that stays fairest around its threshold"
+        "utility_kept": (
+            f"at {'least' if repair.floor.better == 'higher' else 'most'} {repair.floor.limit:.6g} on the search rows"
         ),
+        "drop": MEANINGS[repair.drop],
+        "search_rows": (
+            f"all rows of {settings.search_on}"
+            if settings.rows_per_cell is None
+            else f"at most {settings.rows_per_cell} rows of each group and class of {settings.search_on}, weighted"
+        ),
+        "choice": (
+            "the least unfair mask"
+            if settings.finalists == 1
+            else f"of the {settings.finalists} least unfair masks the one that stays fairest around its threshold"
+        )
+        + f", measured on all rows of {settings.search_on}",
         "intervals": "percentile bootstrap within group and class; a change is paired person by person",
         "p_value": "permutation of group labels; the noise floor is the mean of those permutations",
         "level": None if drawn is None else drawn.value.interval.level,
