@@ -74,8 +74,8 @@ def _done(repair: Repair, original: Network) -> tuple[str, ...]:
         f"between {repair.space.min_drop} and {repair.space.largest} of {original.n_units} neurons dropped, "
         f"seed {settings.seed}.",
         f"Minimised: {repair.figures.bias.name}. Kept: {settings.utility} at "
-        f"{'least' if repair.floor.better == 'higher' else 'most'} {repair.floor.limit:.4f} on those rows; masks on the "
-        f"other side of that cost {settings.penalty:g} times the original unfairness more.",
+        f"{'least' if repair.floor.better == 'higher' else 'most'} {repair.floor.limit:.4f} on those rows; masks on "
+        f"the other side of that cost {settings.penalty:g} times the original unfairness more.",
         f"Meaning of dropped: {MEANINGS[repair.drop]}. It is written into the weights.",
     ]
     for site, positions in repair.space.by_site(repair.mask).items():
