@@ -185,7 +185,7 @@ class SearchOptions:
             metavar="N",
             parser=whole,
             rich_help_panel=_SEARCH,
-            help="Masks to measure. Default: 10000, or as many as fit into --seconds.",
+            help="Masks to measure. Default: 20000, or as many as fit into --seconds.",
         ),
     ] = None
     seconds: Annotated[
@@ -331,7 +331,8 @@ class CommonOptions:
             metavar="N",
             parser=whole,
             rich_help_panel=_COMMON,
-            help="Threads of the linear algebra. One is fastest for small networks and on busy machines.",
+            help="Threads of the linear algebra, at most one per processor. One is fastest for small networks and on "
+            "busy machines.",
         ),
     ] = 1
     json: Annotated[
