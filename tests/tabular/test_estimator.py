@@ -22,7 +22,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fairmend.tabular
 from fairmend.errors import DataError, InputError, ModelError
-from fairmend.tabular import Network, NeuronRepair, train_network, write_safetensors
+from fairmend.tabular import Network, NeuronRepair, RepairSettings, train_network, write_safetensors
 from fairmend.tabular.torch_networks import read_torch
 
 unconverged = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -277,6 +277,13 @@ def test_calls_that_cannot_work_say_what_would(module: Any, people: Any) -> None
     fitted = NeuronRepair(states=20).fit(module, X, y, sensitive_features=groups)
     with pytest.raises(DataError, match="label 7"):
         fitted.evaluate(X, np.where(y, 7, 0), sensitive_features=groups)
+
+
+def test_defaults_are_those_of_the_settings() -> None:
+    ours = NeuronRepair().get_params()
+    settings = RepairSettings()
+    for name in ours.keys() - {"estimator", "sensitive_column", "random_state", "options"}:
+        assert ours[name] == getattr(settings, name), name
 
 
 def test_every_public_name_of_the_package_can_be_imported() -> None:
