@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -12,9 +11,8 @@ from typing import Any
 
 from fairmend import __version__
 from fairmend.tabular.datasets import Dataset
-from fairmend.tabular.formats import read_network
 from fairmend.tabular.networks import Network
-from fairmend.tabular.presets import load_preset
+from fairmend.tabular.reproduce import find_networks
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = ("adult-sex", "adult-race", "compas-sex", "compas-race", "default-sex", "bank-age")
@@ -37,18 +35,11 @@ class PublishedNetwork:
 
 def published(folder: Path, setting: str, count: int | None = None) -> list[PublishedNetwork]:
     """The first `count` published networks of a setting such as "adult-sex", by ascending seed."""
-    listed = json.loads((folder / "neufair" / "models.json").read_text())
-    table = setting.partition("-")[0]
-    rows = sorted((row["seed"], row["file"]) for row in listed if row["dataset"] == table)
-    return [
-        PublishedNetwork(
-            setting,
-            seed,
-            read_network(folder / "neufair" / file, activation="relu"),
-            load_preset(setting, data=folder / "tabular", split_seed=seed),
-        )
-        for seed, file in rows[:count]
-    ]
+    found, missing = find_networks(folder / "neufair", folder, [setting])
+    if missing:
+        raise SystemExit(f"{setting}: {missing[setting]}")
+    chosen = sorted(found, key=lambda network: network.seed)[:count]
+    return [PublishedNetwork(setting, each.seed, *each.load()) for each in chosen]
 
 
 def circumstances() -> dict[str, Any]:

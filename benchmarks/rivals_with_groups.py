@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--states", type=int, help="states of each repair; the default is fairmend's own")
     parser.add_argument("--json", type=Path, help="where to write the figures of every network")
     options = parser.parse_args()
+    facts = circumstances()
     results: dict[str, Any] = {}
     print(f"| setting, test EOD / F1 | {' | '.join(TITLES.values())} |\n|---|{'---|' * len(TITLES)}", flush=True)
     with threadpool_limits(1):
@@ -120,7 +121,6 @@ def main() -> None:
             means = {name: np.mean([row[name] for row in results[setting].values()], axis=0) for name in TITLES}
             cells = [f"{eod:.4f} / {f1:.3f}" for eod, f1 in means.values()]
             print(f"| {setting} ({len(subjects)} networks) | {' | '.join(cells)} |", flush=True)
-    facts = circumstances()
     print(f"\n{in_words(facts)}")
     if options.json:
         options.json.write_text(json.dumps({"circumstances": facts, "results": results}, indent=2) + "\n")
