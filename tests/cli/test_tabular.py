@@ -202,6 +202,12 @@ class TestRepair:
         assert "Nothing fairer was found" in outcome.out
         assert "Dropped" not in outcome.out
 
+    def test_uses_no_more_threads_than_there_are_processors(self, run, desk, monkeypatch):
+        monkeypatch.setattr("os.cpu_count", lambda: 1)
+        outcome = run("tabular", "repair", *arguments(REPAIR | {"--threads": 64}))
+        assert outcome.code == 0
+        assert "--threads 64 is more than the processors here: 1 are used" in outcome.err
+
     def test_the_same_command_again_gives_the_same_answer(self, run, desk):
         first = run("tabular", "repair", *arguments(REPAIR), "--json").document
         again = run("tabular", "repair", *arguments(REPAIR), "--json").document

@@ -40,16 +40,19 @@ class Screen:
     Args:
         as_json: standard output is for one JSON document.
         quiet: no progress and no notes.
+        threads: threads asked for.
 
     Attributes:
         steps: shows long steps; pass it as `progress` to a search.
+        threads: threads to use, at most one per processor: more would wait for each other and be far slower.
     """
 
-    def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
+    def __init__(self, as_json: bool = False, quiet: bool = False, threads: int = 1) -> None:
         from rich.console import Console
 
         self.as_json = as_json
         self.quiet = quiet
+        self.threads = min(threads, os.cpu_count() or 1)
         width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
         self._out = Console(width=width, highlight=False, markup=False)
         self._err = Console(stderr=True, highlight=False, markup=False)
@@ -91,10 +94,12 @@ def opened(common: CommonOptions) -> Iterator[Screen]:
     A `FairmendError` becomes one message and exit code 2, Ctrl-C exit code 130. Anything else is a defect of
     fairmend and keeps its traceback.
     """
-    screen = Screen(common.json, common.quiet)
+    screen = Screen(common.json, common.quiet, common.threads)
     try:
         _require(common)
-        _set_threads(common.threads)
+        if screen.threads < common.threads:
+            screen.note(f"Note: --threads {common.threads} is more than the processors here: {screen.threads} are used")
+        _set_threads(screen.threads)
         yield screen
     except Interrupted:
         raise typer.Exit(INTERRUPTED) from None

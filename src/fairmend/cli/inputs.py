@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fairmend import __version__
 from fairmend.cli.display import Screen
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _OWN_TABLE = ("label", "sensitive", "positive", "split_column", "features", "drop_sensitive", "encode")
 _PATHS = ("model", "data")
+_STOP_ON: Final = "log_loss"  # where most people are positive, predicting everybody positive has the best F1 for long
 
 
 @dataclass(frozen=True)
@@ -216,8 +217,13 @@ def _preset_network(source: SourceOptions, dataset: Dataset, screen: Screen) -> 
 
 def _key(preset: Preset, dataset: Dataset, seed: int) -> str:
     """What a trained network depends on, in 16 digits."""
-    identity = [dataset.fingerprint(), preset.hidden, seed, __version__]
+    identity = [dataset.fingerprint(), preset.hidden, seed, _batch_size(dataset), _STOP_ON, __version__]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _batch_size(dataset: Dataset) -> int:
+    """About 64 steps per epoch on a small table: with few large batches it is still untrained when training ends."""
+    return min(256, max(16, len(dataset.rows("train")) // 64))
 
 
 def _train(preset: Preset, dataset: Dataset, seed: int, screen: Screen) -> Network:
@@ -230,7 +236,9 @@ def _train(preset: Preset, dataset: Dataset, seed: int, screen: Screen) -> Netwo
             *dataset.subset("train")[:2],
             hidden=preset.hidden,
             seed=seed,
+            batch_size=_batch_size(dataset),
             validation=dataset.subset("validation")[:2],
+            stop_on=_STOP_ON,
             progress=screen.steps.training,
         )
     finally:

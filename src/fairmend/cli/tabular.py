@@ -115,7 +115,7 @@ def repair(
         settings = make_settings(search, common.seed, source.preset)
         inputs = open_inputs(source, screen)
         folder = Path(f"fairmend-{inputs.title}") if out is None else out
-        _repair(folder, inputs, settings, {**inputs.request, "slim": slim}, screen, common.threads)
+        _repair(folder, inputs, settings, {**inputs.request, "slim": slim}, screen)
 
 
 def fetch(name: str, common: CommonOptions) -> None:
@@ -146,7 +146,7 @@ def resume(folder: Path, common: CommonOptions) -> None:
         slim = bool(request.pop("slim", False))
         inputs = open_inputs(source_of(request), screen)
         settings = RepairSettings(**header["settings"])
-        _repair(folder, inputs, settings, {**inputs.request, "slim": slim}, screen, common.threads)
+        _repair(folder, inputs, settings, {**inputs.request, "slim": slim}, screen)
 
 
 def show(folder: Path, common: CommonOptions) -> None:
@@ -157,9 +157,7 @@ def show(folder: Path, common: CommonOptions) -> None:
         _present(load_result(folder), screen)
 
 
-def _repair(
-    out: Path, inputs: Inputs, settings: RepairSettings, request: Mapping[str, Any], screen: Screen, threads: int
-) -> None:
+def _repair(out: Path, inputs: Inputs, settings: RepairSettings, request: Mapping[str, Any], screen: Screen) -> None:
     from fairmend.cli.folders import tidy
     from fairmend.tabular.repair import repair_network
     from fairmend.tabular.saving import load_result, open_run, save_repair
@@ -172,7 +170,7 @@ def _repair(
             store = open_run(out, network=network, dataset=dataset, settings=settings, request=request)
             with closing(store):
                 repaired = repair_network(
-                    network, dataset, settings, store=store, progress=screen.steps, threads=threads
+                    network, dataset, settings, store=store, progress=screen.steps, threads=screen.threads
                 )
             files = save_repair(
                 repaired,
