@@ -328,21 +328,22 @@ def test_one_batch_after_the_other_adds_up_to_the_same_gradient(lm: LanguageMode
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch):
-    expected = generate(lm, PROMPTS, IDS, new_tokens=6, seed=8)
+    prompts, ids = PROMPTS * 3, np.arange(36)
+    expected = generate(lm, prompts, ids, new_tokens=6, seed=8)
     forward, sizes = lm.model.forward, []
 
     def small_memory(*args: object, input_ids: torch.Tensor, **options: object) -> object:
         sizes.append(len(input_ids))
-        if len(input_ids) > 4:
+        if len(input_ids) > 8:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return forward(*args, input_ids=input_ids, **options)
 
     small_memory.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
     monkeypatch.setattr(lm.model, "forward", small_memory)
-    assert_same(generate(lm, PROMPTS, IDS, new_tokens=6, seed=8), expected)
-    assert max(sizes) > 4
-    with pytest.raises(ModelError, match="out of memory with 6 rows at once"):
-        generate(lm, PROMPTS, IDS, new_tokens=6, seed=8, batch_size=6)
+    assert_same(generate(lm, prompts, ids, new_tokens=6, seed=8), expected)
+    assert max(sizes) > 8
+    with pytest.raises(ModelError, match="out of memory with 10 rows at once"):
+        generate(lm, prompts, ids, new_tokens=6, seed=8, batch_size=10)
 
 
 def test_batch_sizes_shrink_and_stay_small():

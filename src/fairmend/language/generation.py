@@ -1,12 +1,12 @@
 """Continue prompts: batched, with a cache, and with noise that belongs to the prompt.
 
 A continuation does not depend on the batch it was made in. Its prompt is padded on the left to a multiple of eight
-tokens, so that the shape in which its attention is computed follows from the prompt alone, and a batch never has fewer
-than four rows, below which matrix products are computed by another routine that rounds differently. With float32 on
-the CPU every row of a batch then comes out bit for bit as in any other batch (tested); where a library rounds
-differently for different numbers of rows all the same (GPUs, other processors), log-probabilities differ in the last
-digits, by some 1e-6, and a token changes only when the two best candidates are that close: about once in a million
-tokens. In bfloat16 and float16 tokens do depend on the batch.
+tokens, so that the shape in which its attention is computed follows from the prompt alone; and on the CPU a batch is
+filled up to eight rows per thread, because matrix products with fewer than four rows per thread are computed by another
+routine, which rounds differently. With float32 on the CPU every row of a batch then comes out bit for bit as in any
+other batch (tested). Where a library rounds differently for different numbers of rows all the same (GPUs, other
+processors), log-probabilities differ in the last digits, by some 1e-6, and a token changes only when the two best
+candidates are that close: about once in a million tokens. In bfloat16 and float16 tokens do depend on the batch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fairmend.language.models import LanguageModel
 
 NO_TOKEN = -1  # fills the token ids after a continuation's end
 _WIDTH_STEP = 8
-_FEWEST_ROWS = 4
+_FEWEST_ROWS_PER_THREAD = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ def generate(
     with torch.inference_mode(), HeadGates(lm.model, lm.head_map) if row_gates is not None else nullcontext() as hooks:
 
         def decode(rows: Sequence[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-            filled = [*rows, *[rows[0]] * (_FEWEST_ROWS - len(rows))]
+            filled = [*rows, *[rows[0]] * (_fewest_rows(lm.device) - len(rows))]
             chosen = None if row_gates is None else row_gates[filled if len(row_gates) > 1 else [0] * len(filled)]
             batch = _Batch(lm, [encoded[row] for row in filled], streams[filled], hooks, chosen)
             return batch.decode(rule, new_tokens)
@@ -227,10 +227,10 @@ class _Batch:
             if not bool(running.any()) or step == new_tokens - 1:
                 break
             self._append(chosen)
-            n_running = int(running.sum())
-            if max(n_running, _FEWEST_ROWS) <= 0.75 * len(rows):
+            n_kept = max(int(running.sum()), _fewest_rows(self.lm.device))
+            if n_kept <= 0.75 * len(rows):
                 # Running rows first, then as many finished ones as keep the batch from getting too small.
-                kept = torch.argsort(~running, stable=True)[: max(n_running, _FEWEST_ROWS)]
+                kept = torch.argsort((~running).long(), stable=True)[:n_kept]
                 self._keep(kept)
                 rows, running = rows[kept.numpy()], running[kept]
         return tokens, likelihoods
@@ -266,6 +266,10 @@ class _Batch:
     def _set_gates(self) -> None:
         if self.hooks is not None and self.gates is not None:
             self.hooks.set(self.gates)
+
+
+def _fewest_rows(device: torch.device) -> int:
+    return _FEWEST_ROWS_PER_THREAD * torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def _width(prompt: Sequence[int]) -> int:
