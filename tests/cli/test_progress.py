@@ -77,7 +77,7 @@ def test_a_download_and_a_training_say_how_long_they_will_take(clock):
     lines = written.getvalue().splitlines()
     assert lines[0] == "downloading: 7 of 28, 12 s left"
     assert lines[1].startswith("training the preset's own network: 11 of 40,")
-    assert lines[1].endswith("left, validation log-loss 0.612")
+    assert lines[1].endswith("left, validation figure 0.612")
 
 
 def test_a_download_of_unknown_size_has_no_end_in_sight(clock):

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from fairmend import __version__
 from fairmend.cli.display import Screen
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from fairmend.tabular.networks import Network
     from fairmend.tabular.presets import Preset
     from fairmend.tabular.settings import RepairSettings
+    from fairmend.tabular.training import StopOn
 
 _OWN_TABLE = ("label", "sensitive", "positive", "split_column", "features", "drop_sensitive", "encode")
 _PATHS = ("model", "data")
-_STOP_ON: Final = "log_loss"  # where most people are positive, predicting everybody positive has the best F1 for long
 
 
 @dataclass(frozen=True)
@@ -217,13 +217,18 @@ def _preset_network(source: SourceOptions, dataset: Dataset, screen: Screen) -> 
 
 def _key(preset: Preset, dataset: Dataset, seed: int) -> str:
     """What a trained network depends on, in 16 digits."""
-    identity = [dataset.fingerprint(), preset.hidden, seed, _batch_size(dataset), _STOP_ON, __version__]
+    identity = [dataset.fingerprint(), preset.hidden, seed, _batch_size(dataset), _stop_on(dataset), __version__]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _batch_size(dataset: Dataset) -> int:
     """About 64 steps per epoch on a small table: with few large batches it is still untrained when training ends."""
     return min(256, max(16, len(dataset.rows("train")) // 64))
+
+
+def _stop_on(dataset: Dataset) -> StopOn:
+    """F1, unless most people are positive: then predicting everybody positive has an F1 that training rarely beats."""
+    return "f1" if dataset.subset("train")[1].mean() < 0.5 else "log_loss"
 
 
 def _train(preset: Preset, dataset: Dataset, seed: int, screen: Screen) -> Network:
@@ -238,7 +243,7 @@ def _train(preset: Preset, dataset: Dataset, seed: int, screen: Screen) -> Netwo
             seed=seed,
             batch_size=_batch_size(dataset),
             validation=dataset.subset("validation")[:2],
-            stop_on=_STOP_ON,
+            stop_on=_stop_on(dataset),
             progress=screen.steps.training,
         )
     finally:

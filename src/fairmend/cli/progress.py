@@ -71,7 +71,7 @@ class Steps:
     def training(self, epoch: int, epochs: int, figure: float) -> None:
         """Show a training that has finished `epoch` of `epochs`, with the validation figure reached."""
         self._advance(
-            "training the preset's own network", epoch, epochs, " epochs", 1, f"validation log-loss {figure:.3f}"
+            "training the preset's own network", epoch, epochs, " epochs", 1, f"validation figure {figure:.3f}"
         )
 
     def _advance(self, title: str, done: int, total: int | None, unit: str, size: float, note: str = "") -> None:
