@@ -1,0 +1,179 @@
+r"""Every head's effect on loss and bias to first order: one pass forward and back over the sample.
+
+Gates. Head h of the model is multiplied by a gate a_h: 1 as it is, 0 switched off. Every sequence of a batch has gates
+of its own, so that going backward once from the sum over the batch gives every sequence's own gradient with respect to
+all gates. A quantity F(a) changes by about -dF/da_h when head h is switched off.
+
+Loss. d(loss of window w)/da_h is the gradient for a window's gates.
+
+Toxicity (the score function, or REINFORCE; Williams, Machine Learning 1992). For a prompt x, with continuations y from
+the model's own decoding distribution p_a(y | x) and scored t(y),
+
+    d/da_h E_{y ~ p_a}[t(y)] = sum over y of t(y) dp_a(y | x)/da_h = E_{y ~ p_a}[(t(y) - b(x)) s_h(x, y)],
+    s_h(x, y) = d log p_a(y | x) / da_h,
+
+for any b(x) that does not depend on y, because E[s_h] = d(sum over y of p_a(y | x))/da_h = 0. The scores t are not
+differentiated: any scorer will do. The mean over a group's prompts estimates dT_g/da_h, and `bias_effects` makes the
+effect on the bias of them by the chain rule, with care for signs and the kink.
+
+Baseline. b should be near E[t | x] and must not see y. Two candidates: the mean of the other prompts of the group, and
+of the other samples of the prompt. The former misses what is special about the prompt (variance v_b between prompts),
+the latter is a mean of few (v_w / (n_samples - 1) within prompts). The mixture with weight v_b / (v_b + v_w /
+(n_samples - 1)) on the latter is best of all mixtures; the two variances are estimated in each group by analysis of
+variance. (They see y too, but as two numbers over a whole group: an error of the order 1 / n.)
+
+Top k. Under top-k decoding p_a jumps where a token enters or leaves the top k; the gradient is that of the smooth part.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fairmend.language.ablation import MaskLosses
+from fairmend.language.batching import BatchSize, Rows
+from fairmend.language.decoding import DecodingRule
+from fairmend.language.likelihoods import WHOLE, batched_log_likelihoods
+from fairmend.language.mask_toxicity import FIRST_ORDER, MaskToxicity
+from fairmend.language.models import LanguageModel
+from fairmend.language.perplexity import PerplexityProtocol
+from fairmend.language.samples import ScoredSample
+
+Floats = npt.NDArray[np.float64]
+
+_TOKENS_AT_ONCE_ON_CPU = 2048
+
+
+def first_order_losses(
+    lm: LanguageModel, tokens: Tensor, protocol: PerplexityProtocol, *, batch_size: Rows = "auto"
+) -> MaskLosses:
+    """Estimate the loss on a text without each head from the gradient of the loss with respect to its gate.
+
+    A screen, not a measurement: heads whose removal does great damage are underestimated.
+
+    Args:
+        lm: the model; masks that are already on it stay in force.
+        tokens: token ids of the text, `(n_tokens,)`, from `texts.encode_text`.
+        protocol: windows and mean, from `perplexity_protocol`.
+        batch_size: windows at once.
+
+    Raises:
+        InputError: a text without two tokens.
+        ModelError: out of memory.
+    """
+    ids, windows = tokens.tolist(), protocol.windows(len(tokens))
+    likelihoods, gradients = gate_gradients(
+        lm,
+        [ids[window.start : window.first] for window in windows],
+        [ids[window.first : window.stop] for window in windows],
+        WHOLE,
+        batch_size,
+    )
+    counts = np.array([window.shape[1] for window in windows], dtype=np.float64)
+    # Loss is minus log-likelihood, and switching off is a step of -1: the signs cancel.
+    return MaskLosses(-likelihoods, -likelihoods + gradients.T, counts, protocol, FIRST_ORDER, "an estimate: a screen")
+
+
+def first_order_toxicity(lm: LanguageModel, sample: ScoredSample, *, batch_size: Rows = "auto") -> MaskToxicity:
+    """Estimate the toxicity without each head from continuations of the unmasked model.
+
+    Args:
+        lm: the model the sample was drawn from, with the same masks on it, if any.
+        sample: from `samples.draw_sample`; several samples per prompt are worth more than as many prompts of one
+            group where prompts differ in toxicity.
+        batch_size: sequences at once.
+
+    Raises:
+        ModelError: out of memory.
+    """
+    groups, (n_prompts, n_samples) = sample.prompts.groups, sample.toxicity.shape
+    _, gradients = gate_gradients(lm, sample.prompt_ids, sample.continuations, sample.draws[0].rule, batch_size)
+    scores = gradients.reshape(n_samples, n_prompts, -1)
+    centred = sample.toxicity - baselines(sample.toxicity, groups)
+    slopes = np.einsum("xs,sxh->hx", centred, scores) / n_samples
+    before = sample.toxicity.mean(axis=1)
+    n_heads, n_groups = len(slopes), len(sample.prompts.group_names)
+    sizes = np.bincount(groups, minlength=n_groups) * float(n_samples)
+    return MaskToxicity(
+        before=before,
+        without=before - slopes,
+        prompts=sample.prompts,
+        methods=(FIRST_ORDER,) * n_heads,
+        effective_sizes=np.tile(sizes, (n_heads, 1)),
+        n_samples=n_samples,
+        scorer=sample.scorer,
+    )
+
+
+def gate_gradients(
+    lm: LanguageModel,
+    prompt_ids: list[tuple[int, ...]] | list[list[int]],
+    continuations: list[tuple[int, ...]] | list[list[int]],
+    rule: DecodingRule,
+    batch_size: Rows = "auto",
+) -> tuple[Floats, Floats]:
+    """Log-likelihood of every continuation, and its gradient with respect to all gates.
+
+    Returns:
+        `(n_sequences,)` and `(n_sequences, n_heads)`.
+
+    Raises:
+        ModelError: out of memory.
+    """
+    gates = torch.ones(len(prompt_ids), lm.head_map.n_heads, requires_grad=True)
+    sizes = [len(prompt) + len(row) for prompt, row in zip(prompt_ids, continuations, strict=True)]
+    batches = BatchSize(batch_size, lm.device, _bytes_per_row(lm, max(sizes), max(map(len, continuations))))
+    if batch_size == "auto" and lm.device.type == "cpu":
+        batches.rows = min(batches.rows, max(1, _TOKENS_AT_ONCE_ON_CPU // max(sizes)))
+    found = np.zeros(len(prompt_ids))
+    with torch.enable_grad():
+        for rows, values in batched_log_likelihoods(
+            lm, prompt_ids, continuations, gates=gates, rule=rule, batch_size=batches
+        ):
+            # A token that rounding puts outside of the top k now has no gradient.
+            sums = torch.where(values.isfinite(), values, torch.zeros_like(values)).sum(dim=1)
+            sums.sum().backward()  # type: ignore[no-untyped-call]
+            found[list(rows)] = sums.detach().double().cpu().numpy()
+    gradient = gates.grad
+    assert gradient is not None
+    return found, gradient.double().cpu().numpy()
+
+
+def baselines(toxicity: Floats, groups: npt.NDArray[np.int64]) -> Floats:
+    """What to expect of each continuation without looking at it, `(n_prompts, n_samples)`; see the module.
+
+    Args:
+        toxicity: `(n_prompts, n_samples)`.
+        groups: `(n_prompts,)`.
+    """
+    n_samples = toxicity.shape[1]
+    found = np.empty_like(toxicity)
+    for group in np.unique(groups):
+        own = toxicity[groups == group]
+        n = len(own)
+        means = own.mean(axis=1, keepdims=True)
+        of_others = (means.sum() - means) / (n - 1) if n > 1 else np.full_like(means, toxicity.mean())
+        if n_samples == 1:
+            found[groups == group] = of_others
+            continue
+        of_samples = (own.sum(axis=1, keepdims=True) - own) / (n_samples - 1)
+        within = float(own.var(axis=1, ddof=1).mean())
+        between = max(0.0, float(means.var(ddof=1)) - within / n_samples) if n > 1 else 0.0
+        noise = within / (n_samples - 1)
+        weight = between / (between + noise) if between + noise > 0 else 0.0
+        found[groups == group] = weight * of_samples + (1 - weight) * of_others
+    return found
+
+
+def _bytes_per_row(lm: LanguageModel, n_tokens: int, n_scored: int) -> int:
+    """Memory that going backward needs for one sequence, roughly.
+
+    About 34 hidden-sized and 5 attention-map-sized values per token and layer (Korthikanti et al., "Reducing Activation
+    Recomputation in Large Transformer Models", 2022, section 4), of two bytes there and four here; and logits.
+    """
+    config = lm.model.config.get_text_config(decoder=True)
+    width, layers = int(getattr(config, "hidden_size", 1)), len(lm.head_map.sites)
+    heads = max(site.n_heads for site in lm.head_map.sites)
+    return 2 * layers * n_tokens * (34 * width + 5 * heads * n_tokens) + 16 * lm.vocabulary * (n_scored + 1)
