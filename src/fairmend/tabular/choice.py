@@ -23,6 +23,8 @@ from fairmend.tabular.settings import RepairSettings
 NUDGES = (-0.30, -0.15, 0.15, 0.30)  # in log-odds, beside the mask's own threshold
 _MARGINS = (0.0, 0.15, 0.3, 0.5, 0.75, 1.0)  # higher floors, as shares of the utility that may be lost
 
+_NEAR = 0.25  # of the gain that a finalist may give up against the cheapest
+
 Measured = Sequence[tuple[Mask, Measurement]]
 
 
@@ -41,7 +43,7 @@ def choose(measured: Measured, figures: Figures, evaluator: TabularEvaluator, se
 
     Admitted is what keeps the utility floor and is less unfair than the untouched network on all rows. A search on
     a sample of rows may see a utility above the floor that lies below it on all of them, so finalists are picked above
-    higher and higher floors until enough are admitted.
+    higher and higher floors until enough are admitted. Those that give up much of the gain are then left out.
 
     Args:
         measured: everything the search measured, in order; the untouched mask first.
@@ -66,7 +68,9 @@ def choose(measured: Measured, figures: Figures, evaluator: TabularEvaluator, se
             break
     if not admitted:
         return Choice(untouched, reference, reference, floor)
-    candidates = [admitted[position] for position in sorted(admitted)]
+    least = min(measurement.bias for _, measurement in admitted.values())
+    limit = least + _NEAR * (reference.bias - least)
+    candidates = [admitted[position] for position in sorted(admitted) if admitted[position][1].bias <= limit]
     mask, measurement = candidates[0]
     if len(candidates) > 1:
         mask, measurement = min(candidates, key=lambda pair: _nudged(pair[0], pair[1], evaluator))

@@ -15,8 +15,8 @@ from fairmend.tabular.kernels import flip as flip_unit
 from fairmend.tabular.kernels import refresh as refresh_state
 from fairmend.tabular.networks import Network
 
-_REFRESH_AFTER = 512  # kept flips, after which a state is computed anew
-_ROUNDING = 2e-5  # rounding of a float32 logit after that many flips, as a share of the logits' scale; see the tests
+_REFRESH_AFTER = 128  # kept flips, after which a state is computed anew
+_SAFETY = 4.0  # rounding after that many flips, as a multiple of the bound for one forward pass; see the tests
 _FULL_FLIPS = 6  # flips that cost about as much as computing a state anew
 
 
@@ -40,6 +40,7 @@ class RememberedState:
         self._first: Float64 = rows @ layer.weight.T.astype(np.float64) + layer.bias
         self._first_by_unit: Float32 = np.ascontiguousarray(self._first.T, dtype=np.float32)
         self._widths = network.hidden_widths
+        self._tolerance = _SAFETY * _rounding(network, rows)
         self._places = [(layer, unit) for layer, width in enumerate(self._widths) for unit in range(width)]
         self._open()
 
@@ -74,7 +75,6 @@ class RememberedState:
     def _refresh(self) -> None:
         refresh_state(self._fast, self._state)
         self._kept = 0
-        self._tolerance = _ROUNDING * (1.0 + float(np.abs(self._state.logits).max()))
 
     def distance(self, bits: int) -> int:
         """How many flips away a mask is, from here or from the mask measured last."""
@@ -134,6 +134,24 @@ class RememberedState:
         self._kept += 1
         if self._kept >= _REFRESH_AFTER:
             self._refresh()
+
+
+def _rounding(network: Network, rows: Float64) -> float:
+    """The largest rounding error that one float32 forward pass can make in a logit of these rows.
+
+    Sums of large terms that cancel round worse than their small result suggests, so the bound adds up absolute terms.
+    """
+    unit = float(np.finfo(np.float32).eps)
+    values = rows
+    errors: Float64 = np.zeros_like(rows)
+    for index, layer in enumerate(network.layers):
+        weight = np.abs(layer.weight.T.astype(np.float64))
+        terms = np.abs(values) @ weight + np.abs(layer.bias)
+        # The first layer is computed in float64 and only stored in float32.
+        z = values @ layer.weight.T.astype(np.float64) + layer.bias
+        errors = unit * np.abs(z) if index == 0 else errors @ weight + unit * terms
+        values = layer.activation(z)
+    return float(errors.max(initial=0.0)) + unit
 
 
 def _flatten(network: Network, emitted: Float64, dtype: np.dtype[np.floating]) -> NetworkArrays:

@@ -157,6 +157,8 @@ def _repair(
         clamped = _search(network, dataset, settings, "clamp", store, progress)
         if clamped.choice.chosen.bias < best.choice.chosen.bias:
             best = clamped
+        elif clamped.run.stopped == "interrupted":
+            best = replace(best, run=clamped.run)
     choice = best.choice
     mask = choice.mask if best.space.dials else choice.mask.turn(())  # the choice looks at thresholds in any case
     constants = emitted(network, best.drop, dataset.subset(*settings.splits)[0])
@@ -262,8 +264,12 @@ def _search(
             front.offer((mask, measurement), measurement.bias, evaluator.figures.loss(measurement))
     everything = evaluator_for(network, dataset, settings, network.space(dials=network.threshold_dials()), drop=drop)
     # Stopped by hand: no time for a long choice, and a resumed run will make it.
-    haste = replace(settings, finalists=1) if run.stopped == "interrupted" else settings
-    choice = choose(measured, evaluator.figures, everything, haste)
+    haste = replace(settings, finalists=1)
+    try:
+        choice = choose(measured, evaluator.figures, everything, haste if run.stopped == "interrupted" else settings)
+    except KeyboardInterrupt:
+        run = replace(run, stopped="interrupted")
+        choice = choose(measured, evaluator.figures, everything, haste)
     return _Outcome(drop, space, everything.figures, run, choice, front, len(measured))
 
 
