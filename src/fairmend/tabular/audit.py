@@ -10,9 +10,10 @@ import numpy as np
 
 from fairmend.tabular.datasets import Dataset
 from fairmend.tabular.findings import FairnessFigures
+from fairmend.tabular.metrics import LOG_LOSS
 from fairmend.tabular.networks import Network, decide, probabilities
 from fairmend.tabular.repair import require_fit
-from fairmend.tabular.uncertainty import LOG_LOSS, summarise
+from fairmend.tabular.uncertainty import summarise
 from fairmend.tabular.verdict import verdict
 
 

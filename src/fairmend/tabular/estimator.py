@@ -23,12 +23,13 @@ from fairmend.tabular.activations import FloatArray
 from fairmend.tabular.datasets import Dataset
 from fairmend.tabular.features import group_codes
 from fairmend.tabular.findings import Comparison
+from fairmend.tabular.metrics import LOG_LOSS
 from fairmend.tabular.models import SUPPORTED, bake_model, is_model, is_sklearn, read_model, unwrapped
 from fairmend.tabular.networks import DropName, Network, decide, emitted, probabilities
 from fairmend.tabular.repair import Repair, repair_network
 from fairmend.tabular.sensitive import sensitive_frame
 from fairmend.tabular.settings import RepairSettings, Threshold
-from fairmend.tabular.uncertainty import LOG_LOSS, compare_predictions
+from fairmend.tabular.uncertainty import compare_predictions
 
 if TYPE_CHECKING:
     from fairmend.tabular.models import Model

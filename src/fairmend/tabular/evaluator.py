@@ -16,11 +16,10 @@ import numpy.typing as npt
 from fairmend.errors import InputError
 from fairmend.evaluation import Direction, Figure, Figures, Measurement, array_digest
 from fairmend.masks import Mask, Space
-from fairmend.tabular.metrics import check_groups, confusion_counts, find_objective, find_utility, log_losses
+from fairmend.tabular.metrics import LOG_LOSS, check_groups, confusion_counts, find_objective, find_utility, log_losses
 from fairmend.tabular.networks import Drop, Network, decide, emitted, probabilities
 
 Path = Literal["auto", "incremental", "batched"]
-LOG_LOSS = "log_loss"
 _VERSION = 1  # raise when the same masks would measure differently
 _STATE_BYTES = 1 << 28  # memory for remembered states
 

@@ -31,6 +31,7 @@ from fairmend.tabular.confusion import (
 )
 
 __all__ = [
+    "LOG_LOSS",
     "OBJECTIVES",
     "UTILITIES",
     "Counts",
@@ -204,6 +205,9 @@ OBJECTIVES: dict[str, Objective] = {
         Objective("worst_group_accuracy", "Worst-group accuracy", "higher", "members", _worst_group_accuracy),
     )
 }
+
+LOG_LOSS = "log_loss"
+"""The utility that needs probabilities, see `log_loss`; lower is better."""
 
 UTILITIES: dict[str, Utility] = {
     utility.name: utility

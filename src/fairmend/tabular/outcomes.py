@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fairmend.costs import UtilityFloor
@@ -18,12 +17,12 @@ from fairmend.runs.progress import Progress
 from fairmend.tabular.baking import bake
 from fairmend.tabular.datasets import Dataset
 from fairmend.tabular.findings import Comparison
+from fairmend.tabular.judging import judge_splits
 from fairmend.tabular.metrics import OBJECTIVES, UTILITIES
 from fairmend.tabular.networks import Network
 from fairmend.tabular.repair import Repair, repair_network
-from fairmend.tabular.rivals import probabilities, shift_threshold
+from fairmend.tabular.rivals import shift_threshold
 from fairmend.tabular.settings import RepairSettings
-from fairmend.tabular.uncertainty import compare_predictions
 
 THRESHOLD_ONLY = "threshold only"
 UNTOUCHED = "untouched"
@@ -223,7 +222,7 @@ def measure_threshold_only(
     with threadpool_limits(1):
         begun = time.process_time()
         shift = shift_threshold(network, dataset, settings)
-        splits = judge_networks(network, bake(network, shift.mask), dataset, settings)
+        splits = judge_splits(dataset, settings, network.logits, bake(network, shift.mask).logits)
         spent = time.process_time() - begun
     return Outcome(
         trial=trial,
@@ -239,31 +238,3 @@ def measure_threshold_only(
         search_seconds=0.0,
         cpu_seconds=spent,
     )
-
-
-def judge_networks(
-    before: Network, after: Network, dataset: Dataset, settings: RepairSettings
-) -> dict[str, Comparison]:
-    """Compare two networks on every split that has rows, with intervals."""
-    utilities = dict.fromkeys([settings.utility, "f1", "accuracy"])
-    rng = np.random.default_rng([settings.seed, 1])
-    judged = {}
-    for split, rows in dataset.splits.items():
-        if not len(rows):
-            continue
-        X, y, groups = dataset.subset(split)
-        both = "log_loss" in utilities
-        judged[split] = compare_predictions(
-            y,
-            before.predict(X),
-            after.predict(X),
-            groups,
-            dataset.group_names,
-            objective=settings.objective,
-            utilities=list(utilities),
-            rng=rng,
-            n_classes=before.n_classes,
-            probabilities_before=probabilities(before.logits(X)) if both else None,
-            probabilities_after=probabilities(after.logits(X)) if both else None,
-        )
-    return judged

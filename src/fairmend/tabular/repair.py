@@ -22,11 +22,11 @@ from fairmend.search import Front, Searcher, make_searcher
 from fairmend.tabular.baking import bake
 from fairmend.tabular.choice import Choice, choose
 from fairmend.tabular.datasets import Dataset
-from fairmend.tabular.evaluator import LOG_LOSS, TabularEvaluator
+from fairmend.tabular.evaluator import TabularEvaluator
 from fairmend.tabular.findings import Comparison
-from fairmend.tabular.networks import DropName, Network, decide, emitted, probabilities
+from fairmend.tabular.judging import judge_splits
+from fairmend.tabular.networks import DropName, Network, emitted
 from fairmend.tabular.settings import DEFAULT_STATES, RepairSettings
-from fairmend.tabular.uncertainty import compare_predictions
 
 _CALIBRATION_SECONDS = 0.3
 _PLANNED_SHARE = 0.9  # of a time limit: the rest is for what the calibration did not see
@@ -162,6 +162,10 @@ def _repair(
     choice = best.choice
     mask = choice.mask if best.space.dials else choice.mask.turn(())  # the choice looks at thresholds in any case
     constants = emitted(network, best.drop, dataset.subset(*settings.splits)[0])
+
+    def repaired(X: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        return network.logits(X, mask, constants)
+
     return Repair(
         mask=mask,
         space=best.space,
@@ -171,7 +175,7 @@ def _repair(
         before=choice.reference,
         after=choice.chosen,
         floor=choice.floor,
-        splits=_judge(network, dataset, settings, mask, constants) if judge else {},
+        splits=judge_splits(dataset, settings, network.logits, repaired) if judge else {},
         front=tuple(best.front),
         measured=best.measured,
         run=best.run,
@@ -287,35 +291,3 @@ def _searcher(space: Space, figures: Figures, settings: RepairSettings) -> Searc
         **options,
         **settings.options,
     )
-
-
-def _judge(
-    network: Network,
-    dataset: Dataset,
-    settings: RepairSettings,
-    mask: Mask,
-    constants: npt.NDArray[np.float64],
-) -> dict[str, Comparison]:
-    utilities = dict.fromkeys([settings.utility, "f1", "accuracy"])
-    rng = np.random.default_rng([settings.seed, 1])
-    judged = {}
-    for split, rows in dataset.splits.items():
-        if not len(rows):
-            continue
-        X, y, groups = dataset.subset(split)
-        logits = network.logits(X), network.logits(X, mask, constants)
-        chances = [probabilities(each) if LOG_LOSS in utilities else None for each in logits]
-        judged[split] = compare_predictions(
-            y,
-            decide(logits[0]),
-            decide(logits[1]),
-            groups,
-            dataset.group_names,
-            objective=settings.objective,
-            utilities=list(utilities),
-            rng=rng,
-            n_classes=network.n_classes,
-            probabilities_before=chances[0],
-            probabilities_after=chances[1],
-        )
-    return judged

@@ -77,7 +77,7 @@ def reproduce_published(
         networks: a folder with models.json, a list of {"dataset", "seed", "file"}, and the .safetensors files that it
             names.
         data: a folder that holds the raw tables, itself or in its subfolder tabular; None takes cache and network.
-        settings: how to repair, the same for all networks.
+        settings: how to repair, the same for all networks; without `max_drop`, each setting has its published limits.
         thresholds: "joint", "fixed" (as published), or both.
         only: names of settings; all seven if empty.
         out: directory for the record, so that the reproduction can be gone on with.
@@ -99,7 +99,7 @@ def reproduce_published(
         )
     subjects: dict[str, Subject] = {network.name: network for network in found}
     trials = [
-        Trial(f"{network.name}, {threshold}", network.name, replace(settings, threshold=threshold))
+        Trial(f"{network.name}, {threshold}", network.name, _published_limits(settings, threshold, network.setting))
         for network in found
         for threshold in thresholds
     ]
@@ -116,6 +116,15 @@ def reproduce_published(
         planned=finished.planned,
         interrupted=finished.interrupted,
     )
+
+
+def _published_limits(settings: RepairSettings, threshold: Threshold, setting: str) -> RepairSettings:
+    """The size limits of the published runs, unless others are asked for."""
+    settings = replace(settings, threshold=threshold)
+    if settings.max_drop is not None:
+        return settings
+    preset = find_preset(setting)
+    return replace(settings, min_drop=settings.min_drop or preset.min_drop, max_drop=preset.max_drop)
 
 
 def rival_settings(settings: RepairSettings) -> RepairSettings:

@@ -33,11 +33,9 @@ from fairmend.statistics import (
 )
 from fairmend.tabular.confusion import Counts, Floats, codes, confusion_counts, rates_by_group
 from fairmend.tabular.findings import Comparison, Estimate, FairnessFigures
-from fairmend.tabular.metrics import Objective, check_groups, find_objective, find_utility, log_losses
+from fairmend.tabular.metrics import LOG_LOSS, Objective, check_groups, find_objective, find_utility, log_losses
 from fairmend.tabular.resampling import bootstrap, evaluate, joint_counts, paired_bootstrap, shuffled_groups
 from fairmend.tabular.verdict import verdict, verdict_on_change
-
-LOG_LOSS = "log_loss"
 
 __all__ = [
     "Comparison",
