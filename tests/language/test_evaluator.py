@@ -12,19 +12,18 @@ from toy_scorer import WordScorer, text, two_groups
 
 from fairmend.errors import InputError, ModelError
 from fairmend.evaluation import Evaluator, digest
-from fairmend.language.bias_records import BiasProtocol
-from fairmend.language.continuing import GenerationSettings
 from fairmend.language.evaluator import LanguageEvaluator, Packed
 from fairmend.language.folding import fold
 from fairmend.language.generation import generate
 from fairmend.language.models import LanguageModel, weights_digest, wrap_model
 from fairmend.language.perplexity import perplexity
 from fairmend.language.reading import Reading, ReadingSettings
+from fairmend.language.samples import Sampling
 from fairmend.masks import Mask, Site, Space
 from fairmend.runs import Runner, Store
 
 READING = ReadingSettings(tokens=150, window=32, stride=16)
-GENERATION = GenerationSettings(new_tokens=6, seed=3)
+SAMPLING = Sampling(new_tokens=6, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def lm() -> LanguageModel:
 
 def evaluator_of(lm: LanguageModel, **options: Any) -> LanguageEvaluator:
     prompts = options.pop("prompts", two_groups())
-    options = {"generation": GENERATION} | options
+    options = {"sampling": SAMPLING} | options
     return LanguageEvaluator(lm, prompts, Reading(lm, text(), READING), options.pop("scorer", WordScorer()), **options)
 
 
@@ -52,8 +51,8 @@ def test_is_an_evaluator_whose_fingerprint_is_json(lm: LanguageModel):
 @pytest.mark.parametrize("samples", [1, 2])
 def test_a_mask_measures_what_the_folded_model_shows(lm: LanguageModel, samples: int):
     """Against a folded copy, generated and read by hand, the bias summed in a loop."""
-    generation = GenerationSettings(new_tokens=6, seed=3, samples=samples)
-    evaluator, mask = evaluator_of(lm, generation=generation), masks_of(lm)[3]
+    sampling = Sampling(new_tokens=6, seed=3, n_samples=samples)
+    evaluator, mask = evaluator_of(lm, sampling=sampling), masks_of(lm)[3]
     (measured,) = evaluator.measure([mask])
     folded = wrap_model(fold(lm.model, mask, lm.head_map), lm.tokenizer, name="folded")  # type: ignore[arg-type]
     prompts = evaluator.prompts
@@ -147,21 +146,19 @@ def test_prompts_are_scored_on_request_only(lm: LanguageModel):
     evaluator = evaluator_of(lm, scorer=Recorder())
     evaluator.measure([untouched])
     assert not any(text.startswith(evaluator.prompts.texts[0]) for text in seen)
-    fasp = GenerationSettings(new_tokens=6, max_prompt_tokens=2, seed=1)
-    evaluator_of(lm, scorer=Recorder(), protocol=BiasProtocol.fasp(), generation=fasp).measure([untouched])
-    first_two = " ".join(evaluator.prompts.texts[0].split()[:2])
-    assert any(text.startswith(first_two) for text in seen)
-    assert not any(text.startswith(evaluator.prompts.texts[4].lower()) for text in seen)  # cut behind two tokens
+    with_prompts = Sampling(new_tokens=6, score="prompt+continuation")
+    evaluator_of(lm, scorer=Recorder(), sampling=with_prompts).measure([untouched])
+    assert any(text.startswith(evaluator.prompts.texts[0]) for text in seen)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"generation": GenerationSettings(new_tokens=6, seed=4)},
-        {"generation": GenerationSettings(new_tokens=7, seed=3)},
-        {"generation": GenerationSettings(new_tokens=6, seed=3, top_k=10)},
+        {"sampling": Sampling(new_tokens=6, seed=4)},
+        {"sampling": Sampling(new_tokens=7, seed=3)},
+        {"sampling": Sampling(new_tokens=6, seed=3, top_k=10)},
         {"prompts": two_groups(14)},
-        {"protocol": BiasProtocol("pooled")},
+        {"group_mean": "pooled"},
     ],
 )
 def test_the_fingerprint_tells_every_setting(lm: LanguageModel, changes: dict[str, Any]):
@@ -171,7 +168,7 @@ def test_the_fingerprint_tells_every_setting(lm: LanguageModel, changes: dict[st
 def test_the_fingerprint_tells_weights_text_dtype_and_in_half_precision_the_batch(lm: LanguageModel):
     plain = digest(evaluator_of(lm).fingerprint())
     assert digest(evaluator_of(tiny_lm(seed=1)).fingerprint()) != plain
-    other = LanguageEvaluator(lm, two_groups(), Reading(lm, text(seed=1), READING), WordScorer(), generation=GENERATION)
+    other = LanguageEvaluator(lm, two_groups(), Reading(lm, text(seed=1), READING), WordScorer(), sampling=SAMPLING)
     assert digest(other.fingerprint()) != plain
     assert digest(evaluator_of(lm, batch_size=7).fingerprint()) == plain
     model = tiny_lm().model.to(torch.bfloat16)
@@ -207,18 +204,4 @@ def test_refuses_what_does_not_belong_together(lm: LanguageModel):
         scores_continuation_only = True
 
     with pytest.raises(InputError, match="use score='continuation'"):
-        evaluator_of(lm, scorer=Lexical(), protocol=BiasProtocol.fasp())
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"new_tokens": 0}, "new_tokens must be at least 1"),
-        ({"samples": 2, "sample": False}, "samples=2 must be 1"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"top_k": 0}, "top_k must be a positive number"),
-    ],
-)
-def test_refuses_generation_settings_that_cannot_work(options: dict[str, Any], message: str):
-    with pytest.raises(InputError, match=message):
-        GenerationSettings(**options)
+        evaluator_of(lm, scorer=Lexical(), sampling=Sampling(score="prompt+continuation"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from time import perf_counter
 from typing import Any
@@ -17,12 +18,13 @@ from fairmend.errors import InputError
 from fairmend.evaluation import Figure, Figures, Measurement
 from fairmend.language.batching import Rows
 from fairmend.language.bias import bias, bias_standard_error
-from fairmend.language.bias_records import BiasProtocol
-from fairmend.language.continuing import GenerationSettings, toxicity_of_masks
+from fairmend.language.bias_records import BiasProtocol, GroupMean
+from fairmend.language.continuing import toxicity_of_masks
 from fairmend.language.models import LanguageModel
 from fairmend.language.perplexity import Perplexity
 from fairmend.language.prompts import PromptSet
 from fairmend.language.reading import Reading
+from fairmend.language.samples import Sampling
 from fairmend.language.toxicity import Scorer, check_scores_prompts
 from fairmend.masks import Mask, Space
 from fairmend.runs.workers import InProcess
@@ -52,8 +54,8 @@ class LanguageEvaluator:
         prompts: of one axis, in groups.
         reading: the text; one `Reading` may serve several evaluators.
         scorer: of toxicity.
-        generation: how prompts are continued.
-        protocol: how scores become a bias.
+        sampling: how prompts are continued, and what of it is scored.
+        group_mean: what a group is compared with, see `BiasProtocol`.
         space: masks that may be measured; all by default.
         batch_size: prompts at once.
 
@@ -69,8 +71,8 @@ class LanguageEvaluator:
         reading: Reading,
         scorer: Scorer,
         *,
-        generation: GenerationSettings | None = None,
-        protocol: BiasProtocol | None = None,
+        sampling: Sampling | None = None,
+        group_mean: GroupMean = "unweighted",
         space: Space | None = None,
         batch_size: Rows = "auto",
     ) -> None:
@@ -78,8 +80,8 @@ class LanguageEvaluator:
         self.prompts = prompts
         self.reading = reading
         self.scorer = scorer
-        self.generation = generation or GenerationSettings()
-        self.protocol = protocol or BiasProtocol()
+        self.sampling = sampling or Sampling()
+        self.protocol = BiasProtocol(group_mean, self.sampling.score)
         self._space = lm.head_map.space() if space is None else space
         if reading.lm is not lm:
             raise InputError(
@@ -103,8 +105,8 @@ class LanguageEvaluator:
     @cached_property
     def figures(self) -> Figures:
         """What the measurements mean."""
-        prompts, samples = len(self.prompts), self.generation.samples
-        made = f"{self.protocol}, by {self.scorer.name}; {self.generation.name}"
+        prompts, samples = len(self.prompts), self.sampling.n_samples
+        made = f"{self.protocol}, by {self.scorer.name}; {_described(self.sampling)}"
         return Figures(
             bias=Figure(f"{self.prompts.axis} bias", "lower", made),
             utility=Figure("perplexity", "lower", self.reading.protocol.name),
@@ -140,8 +142,7 @@ class LanguageEvaluator:
             self.prompts,
             self.scorer,
             masks,
-            self.generation,
-            score=self.protocol.score,
+            self.sampling,
             batch_size=self._batch_size,
         )
         sums = [self.reading.sums(mask) for mask in masks]
@@ -160,7 +161,7 @@ class LanguageEvaluator:
                     per_prompt,
                     groups,
                     n_groups,
-                    rng=np.random.default_rng(self.generation.seed),  # the same resamples for every mask
+                    rng=np.random.default_rng(self.sampling.seed),  # the same resamples for every mask
                     group_mean=self.protocol.group_mean,
                     n_boot=_N_BOOT,
                 )
@@ -176,13 +177,17 @@ class LanguageEvaluator:
         )
 
     def scores(self, measurement: Measurement) -> Floats:
-        """Toxicity of every continuation behind a measurement, (n_prompts, samples)."""
-        n = len(self.prompts) * self.generation.samples
-        return np.array(measurement.parts[:n]).reshape(len(self.prompts), self.generation.samples)
+        """Toxicity of every continuation behind a measurement, (n_prompts, n_samples)."""
+        n = len(self.prompts) * self.sampling.n_samples
+        return np.array(measurement.parts[:n]).reshape(len(self.prompts), self.sampling.n_samples)
+
+    def window_sums(self, measurement: Measurement) -> Floats:
+        """Summed log-likelihood of every window of the text behind a measurement, (n_windows,)."""
+        return np.array(measurement.parts[len(self.prompts) * self.sampling.n_samples :])
 
     def perplexity(self, measurement: Measurement) -> Perplexity:
         """The perplexity behind a measurement, window by window."""
-        return self.reading.perplexity(measurement.parts[len(self.prompts) * self.generation.samples :])
+        return self.reading.perplexity(self.window_sums(measurement))
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything the figures depend on, JSON-ready."""
@@ -193,9 +198,9 @@ class LanguageEvaluator:
         found: dict[str, Any] = {
             "model": self.lm.fingerprint(),
             "prompts": self.prompts.fingerprint(),
-            "generation": self.generation.to_json(),
+            "sampling": asdict(self.sampling),
             "scorer": {"name": self.scorer.name, **self.scorer.fingerprint()},
-            "bias": {"group_mean": self.protocol.group_mean, "score": self.protocol.score},
+            "group_mean": self.protocol.group_mean,
             "perplexity": self.reading.fingerprint(),
             "versions": {"fairmend": fairmend.__version__}
             | {package: importlib.metadata.version(package) for package in _PACKAGES},
@@ -211,3 +216,11 @@ class Packed(InProcess):
     def __init__(self, evaluator: LanguageEvaluator) -> None:
         super().__init__(evaluator)
         self.size = evaluator.masks_at_once
+
+
+def _described(sampling: Sampling) -> str:
+    """What stands beside every bias that was measured on such continuations."""
+    cut = f", prompts cut at {sampling.max_prompt_tokens} tokens" if sampling.max_prompt_tokens else ""
+    top = "" if sampling.top_k is None else f" from the {sampling.top_k} most probable tokens"
+    heat = "" if sampling.temperature == 1 else f" at temperature {sampling.temperature:g}"
+    return f"{sampling.n_samples} sample(s) of {sampling.new_tokens} new tokens{top}{heat}{cut}"

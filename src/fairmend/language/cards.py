@@ -1,0 +1,181 @@
+"""The model card of a repaired language model: README.md with the header that model hubs read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fairmend.language.bias import verdict, verdict_on_change
+from fairmend.language.judging import AxisJudgement, PerplexityChange
+from fairmend.language.models import LanguageModel
+from fairmend.language.repair import Repair
+from fairmend.language.results import describe_outcome, figures_in_words
+from fairmend.report.card import interval, number, p_value, signed
+from fairmend.report.tables import Column, Table
+
+_LOADING = """\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("DIRECTORY")
+tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")
+```"""
+_FILES = {
+    "model.safetensors, config.json, tokenizer": "the repaired model; dropped heads are zeros in its weights",
+    "mask.json": "which heads were dropped, and of which model",
+    "result.json": "all figures, settings, seeds, versions and fingerprints",
+    "run.sqlite": "every measurement; lets an interrupted run be gone on with",
+}
+
+
+def render_language_card(repair: Repair, lm: LanguageModel, command: str = "") -> str:
+    """Return the card as Markdown with a YAML header, ending in a newline."""
+    blocks = [_header(lm), f"# {_line(lm.name)}, repaired", *_summary(repair)]
+    blocks += ["## What was done", _bullets(_done(repair))]
+    if repair.held_out is not None:
+        blocks += ["## Held-out figures", _perplexity(repair.held_out.perplexity)]
+        for judged in repair.held_out.axes:
+            blocks += _axis(judged)
+    blocks += ["## Data", _bullets(_data(repair, lm))]
+    blocks += ["## What this does not show", _bullets(_limits(repair)), "## How to load it"]
+    blocks += ["No code of fairmend is needed:", _LOADING]
+    rows = tuple({"file": f"`{name}`", "content": content} for name, content in _FILES.items())
+    blocks += [_table("Files", (Column("file", "file"), Column("content", "content")), rows)]
+    if command:
+        blocks += ["## How it was made", f"```console\n{command.strip()}\n```"]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _header(lm: LanguageModel) -> str:
+    """YAML; a JSON string is a YAML string, whatever is in it."""
+    entries = {"base_model": lm.name, "library_name": "transformers", "pipeline_tag": "text-generation"}
+    if lm.licence:
+        entries = {"license": lm.licence.lower()} | entries
+    lines = [f"{key}: {json.dumps(value)}" for key, value in entries.items()]
+    return "\n".join(["---", *lines, "tags:", "- fairmend", "- bias-mitigation", "- attention-head-pruning", "---"])
+
+
+def _summary(repair: Repair) -> tuple[str, ...]:
+    if not repair.improved:
+        outcome = (
+            "**The model is unchanged**: no set of heads that was measured lowered the bias and kept the perplexity."
+        )
+    else:
+        outcome = (
+            f"{repair.mask.size} of {repair.space.n_units} attention heads are switched off, so that what the model "
+            f"writes about different groups ({_line(repair.search_prompts.axis)}) is more equally toxic. It was not "
+            "retrained."
+        )
+    floor = "" if repair.feasible else "**The perplexity floor is not kept: judge by the figures below.**"
+    return tuple(text for text in (outcome, floor, _line(describe_outcome(repair))) if text)
+
+
+def _done(repair: Repair) -> list[str]:
+    settings, rule = repair.settings, repair.settings.rule
+    said = [
+        f"Method: {rule.method}, alpha {rule.alpha:g}"
+        + (f", gamma {rule.gamma:g}" if rule.method == "fasp" else "")
+        + f", ties {rule.ties}, seed {settings.seed}.",
+        f"Figures: {figures_in_words(repair.figures)}.",
+        f"On the search half: bias {number(repair.before.bias)} -> {number(repair.after.bias)}, perplexity "
+        f"{repair.before.utility:.2f} -> {repair.after.utility:.2f}, {len(repair.finalists)} sets measured. These "
+        "overstate the gain: the set was chosen on them.",
+    ]
+    if settings.max_perplexity is not None:
+        said.append(f"Floor: perplexity at most {settings.max_perplexity:g} times the original on the search half.")
+    for site, heads in repair.space.by_site(repair.mask).items():
+        if heads:
+            said.append(f"Dropped in {site}: {', '.join(map(str, heads))}.")
+    return [*said, *(f"Note: {note}." for note in repair.ranking.notes)]
+
+
+def _perplexity(change: PerplexityChange) -> str:
+    return (
+        f"Perplexity on {change.n_tokens:,} tokens, {change.protocol}: {change.before:.2f} -> {change.after:.2f}, "
+        f"{change.ratio:.3f} times the original {change.interval}."
+    )
+
+
+def _axis(judged: AxisJudgement) -> list[str]:
+    role = "repaired for" if judged.searched else "not repaired for: did it move?"
+    opening = f"### {_line(judged.axis)} ({role})"
+    change = judged.change
+    if change is None:
+        return [opening, "The repaired model gives no probabilities on these prompts: it is broken."]
+    before, after = change.before, change.after
+    figures = (
+        {"figure": "bias", "before": before.value, "after": after.value, "change": change.change}
+        | {"interval": interval(change.interval.low, change.interval.high)},
+        {"figure": "above the noise floor", "before": before.excess, "after": after.excess}
+        | {"change": change.excess_change}
+        | {"interval": interval(change.excess_interval.low, change.excess_interval.high)},
+    )
+    columns = (
+        Column("figure", "figure (lower is better)"),
+        Column("before", "before", number),
+        Column("after", "after", number),
+        Column("change", "change", signed),
+        Column("interval", f"{change.interval.level:.0%} interval of the change"),
+    )
+    groups = tuple(
+        {"group": _line(old.name), "n": old.n, "before": old.mean, "after": new.mean}
+        | {"toxic_before": old.share_toxic, "toxic_after": new.share_toxic}
+        for old, new in zip(before.groups, after.groups, strict=True)
+    )
+    group_columns = (
+        Column("group", "group"),
+        Column("n", "prompts"),
+        Column("before", "mean toxicity before", number),
+        Column("after", "after", number),
+        Column("toxic_before", "share toxic before", number),
+        Column("toxic_after", "after", number),
+    )
+    return [
+        opening,
+        _line(verdict_on_change(change)),
+        f"Before: {_line(verdict(before))} Permutation test of no group difference after the repair: "
+        f"{p_value(after.p_value)}.",
+        _table(f"{before.n:,} prompts, scored by {_line(before.scorer)}", columns, figures),
+        _table("Groups", group_columns, groups),
+    ]
+
+
+def _data(repair: Repair, lm: LanguageModel) -> list[str]:
+    said = [
+        f"Model: {lm.name} ({lm.source}{', revision ' + lm.revision if lm.revision else ''}); licence "
+        f"{lm.licence or 'not stated'}.",
+        f"Prompts to search with: {len(repair.search_prompts):,} of {repair.search_prompts.source}, "
+        f"{repair.search_prompts.licence}.",
+        f"Prompts to judge on: {len(repair.judge_prompts):,} others of the same source.",
+    ]
+    for role, text in zip(("search with", "judge on"), repair.texts, strict=True):
+        said.append(f"Text to {role}: {text.source}, licence {text.licence or 'not stated'}.")
+    return [*said, *repair.search_prompts.notes]
+
+
+def _limits(repair: Repair) -> list[str]:
+    said = [
+        "A toxicity score is not harm: it is what one scorer thinks of a text, and scorers have biases of their own.",
+        "Prompts of one data set, in English, about the groups it names. Other prompts may give other figures.",
+        "Bias in what the model knows or refuses, and in tasks other than continuing text, was not looked at.",
+    ]
+    change = None if repair.held_out is None else repair.held_out.main.change
+    if change is not None and not change.before.is_significant:
+        said.insert(0, "The original model's bias could not be told from chance at this number of prompts.")
+    if change is not None and repair.improved and change.interval.contains(0.0):
+        said.insert(0, "The change on held-out prompts could not be told from no change at this number of prompts.")
+    return said
+
+
+def _table(title: str, columns: tuple[Column, ...], rows: Sequence[Mapping[str, Any]]) -> str:
+    return Table(title, columns, tuple(rows)).markdown().rstrip()
+
+
+def _bullets(items: Iterable[str]) -> str:
+    return "\n".join(f"* {_line(item)}" for item in items)
+
+
+def _line(text: str) -> str:
+    """Text from outside on one line, so that it cannot begin a block of its own."""
+    return " ".join(text.split())

@@ -1,0 +1,96 @@
+"""The choice among measured sets of heads: the least biased within the floor, or the cheapest of those as good.
+
+The least biased of several measured sets is so partly by luck. So the choice is made by the one-standard-error rule
+(Breiman, Friedman, Olshen, Stone, Classification and Regression Trees, 1984, section 3.4.3): of all sets whose bias is
+within one standard error of the least, prompts compared in pairs, the one with the lowest perplexity is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fairmend.costs import UtilityFloor
+from fairmend.errors import InputError
+from fairmend.evaluation import Measurement
+from fairmend.language.bias_resampling import bootstrap_group_means
+from fairmend.language.evaluator import LanguageEvaluator
+from fairmend.masks import Mask, Space
+from fairmend.search import PruningRule
+
+Floats = npt.NDArray[np.float64]
+Measured = tuple[Mask, Measurement]
+
+_N_BOOT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    """A set of heads that was measured on the search half, and the first rule that led to it."""
+
+    mask: Mask
+    rule: PruningRule
+    measurement: Measurement
+
+
+def sets_of(rules: Sequence[PruningRule], scores: Mapping[str, npt.ArrayLike], space: Space) -> dict[Mask, PruningRule]:
+    """The distinct sets that rules make of scores, with the first rule that made each; empty sets are left out.
+
+    Raises:
+        InputError: a single rule that cannot find as many units as it should. Of several, such rules are left out.
+    """
+    sets: dict[Mask, PruningRule] = {}
+    for rule in rules:
+        try:
+            mask = space.mask(rule.choose(scores, space.n_units, space.frozen))
+        except InputError:
+            if len(rules) == 1:
+                raise
+            continue
+        if mask.size:
+            sets.setdefault(mask, rule)
+    return sets
+
+
+def choose(
+    evaluator: LanguageEvaluator, reference: Measurement, finalists: Sequence[Finalist], floor: UtilityFloor
+) -> Finalist | None:
+    """The finalist to take, or None when none is admitted by the floor and less biased than the untouched model.
+
+    Args:
+        evaluator: whose prompts were measured on.
+        reference: the untouched model's measurement.
+        finalists: what was measured.
+        floor: the largest perplexity.
+    """
+    admitted = [
+        finalist
+        for finalist in finalists
+        if floor.admits(finalist.measurement) and finalist.measurement.bias < reference.bias
+    ]
+    if not admitted:
+        return None
+    best = min(admitted, key=lambda finalist: finalist.measurement.bias)
+    scores = np.stack([evaluator.scores(finalist.measurement).mean(axis=1) for finalist in admitted])
+    errors = _paired_errors(evaluator, scores, admitted.index(best))
+    near = [
+        finalist
+        for finalist, error in zip(admitted, errors.tolist(), strict=True)
+        if finalist.measurement.bias - best.measurement.bias <= error
+    ]
+    return min(near, key=lambda finalist: finalist.measurement.utility)
+
+
+def _paired_errors(evaluator: LanguageEvaluator, scores: Floats, best: int) -> Floats:
+    """Standard error of each bias minus that of the best, by one bootstrap within groups, (n_finalists,)."""
+    codes, n_groups = evaluator.prompts.groups, len(evaluator.prompts.group_names)
+    draws = bootstrap_group_means(scores, codes, n_groups, _N_BOOT, np.random.default_rng(evaluator.sampling.seed))
+    shares = np.bincount(codes) / len(codes)
+    if evaluator.protocol.group_mean == "unweighted":
+        shares = np.full(n_groups, 1 / n_groups)
+    biases = np.abs((draws @ shares)[..., None] - draws).sum(axis=-1)
+    errors: Floats = (biases - biases[:, [best]]).std(axis=0, ddof=1)
+    return errors

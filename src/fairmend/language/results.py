@@ -1,0 +1,189 @@
+"""The saved figures of a language repair: what result.json and mask.json hold."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import fairmend
+from fairmend.errors import ModelError
+from fairmend.evaluation import Figures, Measurement
+from fairmend.language.bias import verdict, verdict_on_change
+from fairmend.language.judging import AxisJudgement, Judgement
+from fairmend.language.models import LanguageModel
+from fairmend.language.prompts import PromptSet
+from fairmend.language.repair import Repair
+from fairmend.masks import Mask, Space
+from fairmend.report.tables import defined
+
+SCHEMA, SCHEMA_VERSION = "fairmend language repair", 1
+MASK_SCHEMA = "fairmend language mask"
+SEARCH_CAVEAT = (
+    "figures on the half that the search saw: they overstate the gain; the held-out figures are under 'held_out'"
+)
+_PACKAGES = ("numpy", "scipy", "torch", "transformers", "tokenizers", "safetensors")
+
+
+def describe_result(
+    repair: Repair, lm: LanguageModel, *, request: Mapping[str, Any] | None = None, command: str = ""
+) -> dict[str, Any]:
+    """Everything known about a repair, JSON-ready; two runs of the same repair differ under "session" only."""
+    payload = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "outcome": {
+            "improved": repair.improved,
+            "feasible": repair.feasible,
+            "interrupted": repair.run.stopped == "interrupted",
+            "dropped": repair.mask.size,
+            "heads": repair.space.n_units,
+            "dropped_by_site": repair.space.by_site(repair.mask),
+            "verdict": describe_outcome(repair),
+        },
+        "held_out": None if repair.held_out is None else _held_out(repair.held_out),
+        "search": {
+            "caveat": SEARCH_CAVEAT,
+            "figures": {"bias": asdict(repair.figures.bias), "utility": asdict(repair.figures.utility)},
+            "before": describe_measurement(repair.before),
+            "after": describe_measurement(repair.after),
+            "utility_floor": {"limit": repair.floor.limit, "better": repair.floor.better},
+            "finalists": [
+                {
+                    "dropped": list(finalist.mask.units()),
+                    "rule": finalist.rule.to_json(),
+                    "within_floor": repair.floor.admits(finalist.measurement),
+                    **describe_measurement(finalist.measurement),
+                }
+                for finalist in repair.finalists
+            ],
+            "stopped": repair.run.stopped,
+        },
+        "scores": repair.ranking.to_json(),
+        "settings": repair.settings.to_json(),
+        "data": {
+            "search_prompts": _prompts(repair.search_prompts),
+            "judge_prompts": _prompts(repair.judge_prompts),
+            "search_text": repair.texts[0].fingerprint() | {"licence": repair.texts[0].licence},
+            "judge_text": repair.texts[1].fingerprint() | {"licence": repair.texts[1].licence},
+        },
+        "model": describe_model(lm),
+        "versions": {"fairmend": fairmend.__version__, "python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in _PACKAGES},
+        "session": {
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "request": dict(request or {}),
+            "seconds": repair.run.seconds,
+            "platform": platform.platform(),
+        },
+    }
+    strict: dict[str, Any] = defined(payload)
+    return strict
+
+
+def describe_outcome(repair: Repair) -> str:
+    """What came of the repair, in words: on held-out prompts where there are any."""
+    if repair.held_out is not None and repair.held_out.main.change is not None:
+        change = repair.held_out.main.change
+        before = f"Before: {verdict(change.before)}"
+        return f"{verdict_on_change(change)} {before}" if repair.improved else f"Nothing was changed. {before}"
+    if repair.held_out is not None:
+        return "The chosen heads break the model on held-out prompts: do not use this mask."
+    return "Not judged on held-out prompts: the figures of the search half overstate the gain."
+
+
+def describe_mask(mask: Mask, lm: LanguageModel) -> dict[str, Any]:
+    """A mask with the model it belongs to, JSON-ready; `mask_for` reads it back."""
+    space = lm.head_map.space()
+    return {
+        "schema": MASK_SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "model": describe_model(lm),
+        "space": space.to_json(),
+        "dropped": list(mask.units()),
+        "dropped_by_site": space.by_site(mask),
+        "meaning": "a dropped head's slice of the input of its output projection is 0; the projection's bias stays",
+    }
+
+
+def mask_for(payload: Mapping[str, Any], lm: LanguageModel) -> Mask:
+    """The mask that `describe_mask` described, if it was made for this model.
+
+    Weights are compared where both have the same dtype; otherwise the configuration and the heads are.
+
+    Raises:
+        ModelError: it is no mask, or one of another model.
+    """
+    try:
+        if payload["schema"] != MASK_SCHEMA or payload["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema {payload['schema']!r} version {payload['schema_version']!r}")
+        space, made_for, dropped = Space.from_json(payload["space"]), payload["model"], list(payload["dropped"])
+        mask = space.mask(dropped)
+        theirs, ours = made_for["fingerprint"], lm.fingerprint()
+        entries = ["config_sha256"] + ["weights_sha256"] * (theirs["dtype"] == ours["dtype"])
+        differing = [name for name in entries if theirs[name] != ours[name]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"this is no mask of attention heads ({type(error).__name__}: {error}): give the mask.json of a language "
+            "repair"
+        ) from error
+    if space.sites != lm.head_map.space().sites or differing:
+        raise ModelError(
+            f"the mask was made for {made_for['name']} ({space.n_units} heads), not for {lm.name} "
+            f"({lm.head_map.n_heads} heads{'; ' + ', '.join(differing) + ' differ' if differing else ''}): give the "
+            "model it was made for"
+        )
+    return mask
+
+
+def describe_model(lm: LanguageModel) -> dict[str, Any]:
+    """Name, origin and identity of a model."""
+    return {
+        "name": lm.name,
+        "source": lm.source,
+        "revision": lm.revision,
+        "licence": lm.licence,
+        "architecture": lm.head_map.architecture,
+        "fingerprint": lm.fingerprint(),
+    }
+
+
+def describe_measurement(measurement: Measurement) -> dict[str, Any]:
+    """Bias and perplexity with their standard errors; single scores and the time taken are left out."""
+    return {
+        "bias": measurement.bias,
+        "bias_se": measurement.bias_se,
+        "perplexity": measurement.utility,
+        "perplexity_se": measurement.utility_se,
+        "n": measurement.n,
+    }
+
+
+def figures_in_words(figures: Figures) -> str:
+    """The protocols of both figures."""
+    return f"{figures.bias.name}: {figures.bias.protocol}; perplexity: {figures.utility.protocol}"
+
+
+def _held_out(held_out: Judgement) -> dict[str, Any]:
+    return {"axes": [_axis(axis) for axis in held_out.axes], "perplexity": asdict(held_out.perplexity)}
+
+
+def _axis(judged: AxisJudgement) -> dict[str, Any]:
+    change = judged.change
+    return {
+        "axis": judged.axis,
+        "repaired_for": judged.searched,
+        "source": judged.source,
+        "licence": judged.licence,
+        "verdict_before": None if change is None else verdict(change.before),
+        "verdict_on_change": "the model is broken on these prompts" if change is None else verdict_on_change(change),
+        "change": None if change is None else change.to_json(),
+    }
+
+
+def _prompts(prompts: PromptSet) -> dict[str, Any]:
+    return prompts.fingerprint() | {"licence": prompts.licence, "notes": list(prompts.notes)}

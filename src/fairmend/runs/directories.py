@@ -1,0 +1,90 @@
+"""The directory of a run: a new one is started, the same one is gone on with, anything else is left alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from fairmend.errors import RunError
+from fairmend.runs import database
+from fairmend.runs.context import differences
+from fairmend.runs.store import Store
+
+RUN = "run.sqlite"
+_SUFFIXES = ("", "-wal", "-shm", "-journal", "-lock")
+
+
+def open_directory(
+    out: Path, header: Mapping[str, Any], *, identity: Sequence[str], results: Sequence[str] = ()
+) -> Store:
+    """Start a run in a directory, or open the same run there to go on with it.
+
+    Args:
+        out: the directory; made if it does not exist.
+        header: JSON-ready: what the run is.
+        identity: the entries of the header that tell runs apart.
+        results: names of files that a finished run may have left beside its store.
+
+    Raises:
+        RunError: the directory holds another run (what differs is named) or other files, is not a directory, or cannot
+            be written; nothing is left behind then.
+    """
+    path = out / RUN
+    if holds_run(out, results):
+        store = Store.open(path)
+        try:
+            _require_same(store, json.loads(json.dumps(header)), identity, out)
+        except BaseException:
+            store.close()
+            raise
+        return store
+    existed = out.exists()
+    try:
+        return Store.create(path, header)
+    except BaseException:
+        for suffix in _SUFFIXES:
+            with suppress(OSError):
+                (out / (RUN + suffix)).unlink(missing_ok=True)
+        if not existed:
+            with suppress(OSError):
+                out.rmdir()
+        raise
+
+
+def holds_run(out: Path, results: Sequence[str] = ()) -> bool:
+    """Whether there is a run to go on with; a new or empty directory holds none.
+
+    Raises:
+        RunError: the directory is a file, cannot be read, or holds something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file, not a directory: choose another --out")
+    path = out / RUN
+    if path.is_file():
+        with database.explained(path), closing(database.connect(path, "ro")) as connection:
+            return not database.is_blank(connection)  # blank if it was killed before it began
+    ours = {*results, *(RUN + suffix for suffix in _SUFFIXES)}
+    try:
+        found = sorted(entry.name for entry in out.iterdir()) if out.exists() else []
+    except OSError as error:
+        raise RunError(f"{out} cannot be read ({error.strerror or error}): choose another --out") from error
+    others = [name for name in found if name not in ours]
+    if others:
+        raise RunError(
+            f"{out} is not empty and holds no run of fairmend (it has {', '.join(others[:3])}): choose a new or empty "
+            "directory as --out"
+        )
+    return False
+
+
+def _require_same(store: Store, given: Mapping[str, Any], identity: Sequence[str], out: Path) -> None:
+    stored = store.header
+    changed = differences({name: stored.get(name) for name in identity}, {name: given.get(name) for name in identity})
+    if changed:
+        raise RunError(
+            f"{out} belongs to another run: {'; '.join(changed)}. Choose another --out, or give that run's settings "
+            "to go on with it"
+        )
