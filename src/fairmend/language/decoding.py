@@ -67,14 +67,20 @@ class DecodingRule:
         Returns:
             `(...)` in float32; -inf for a token outside of the top k.
         """
-        logits = logits.float()
         if not self.sample:
             return _log_softmax_at(logits, tokens[..., None])[..., 0]
-        logits = logits / self.temperature
-        if self.top_k is None or self.top_k >= logits.shape[-1]:
-            return _log_softmax_at(logits, tokens[..., None])[..., 0]
-        least = logits.detach().topk(self.top_k, dim=-1).values[..., -1:]
-        return _log_softmax_at(logits.masked_fill(logits < least, float("-inf")), tokens[..., None])[..., 0]
+        vocabulary = logits.shape[-1]
+        if self.top_k is None or self.top_k >= vocabulary:
+            return _log_softmax_at(logits, tokens[..., None], self.temperature)[..., 0]
+        values = logits.topk(min(vocabulary, self.top_k + _SPARE), dim=-1).values
+        least = values[..., self.top_k - 1, None].detach()
+        if bool((values[..., -1:] == least).any()):  # more ties than there was room for
+            values = logits
+        values = values.masked_fill(values < least, float("-inf"))
+        chosen = logits.gather(-1, tokens[..., None])
+        chosen = chosen.masked_fill(chosen < least, float("-inf"))
+        values, chosen = values.float() / self.temperature, chosen.float() / self.temperature
+        return (chosen - values.logsumexp(-1, keepdim=True))[..., 0]
 
     def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and ids of the tokens to draw from, `(rows, k or more)`; logits outside of the top k are -inf."""
@@ -90,7 +96,7 @@ class DecodingRule:
         return values.masked_fill(values < least, float("-inf")), ids
 
 
-def _log_softmax_at(logits: Tensor, tokens: Tensor) -> Tensor:
+def _log_softmax_at(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
     """Log-softmax at some tokens only: no second tensor of the size of the vocabulary is kept for the result."""
-    logits = logits.float()
+    logits = logits.float() if temperature == 1 else logits.float() / temperature
     return logits.gather(-1, tokens) - logits.logsumexp(-1, keepdim=True)

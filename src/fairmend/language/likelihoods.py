@@ -109,13 +109,14 @@ def _score(
     width = max(len(sequence) for sequence in sequences)
     inputs = torch.tensor([[*row, *[row[-1]] * (width - len(row))] for row in sequences], device=lm.device)
     first = min(len(prompt) for prompt in prompts) - 1  # the earliest position that predicts a scored token
-    logits, _ = last_logits(lm.model, inputs, width - first, use_cache=False)
+    # The last token predicts nothing that is scored.
+    logits, _ = last_logits(lm.model, inputs[:, : max(1, width - 1)], max(1, width - 1 - first), use_cache=False)
 
     starts = torch.tensor([len(prompt) for prompt in prompts], device=lm.device)[:, None]
     lengths = torch.tensor([len(row) for row in continuations], device=lm.device)[:, None]
     steps = torch.arange(longest, device=lm.device)[None]
     places = (starts + steps).clamp(max=width - 1)
-    values = rule.log_likelihoods(_rows_at(logits, places - 1 - first), inputs.gather(1, places))
+    values = rule.log_likelihoods(_rows_at(logits, (places - 1 - first).clamp(min=0)), inputs.gather(1, places))
     return torch.where(steps < lengths, values, torch.zeros_like(values))
 
 
