@@ -164,7 +164,7 @@ def test_the_network_is_left_bit_for_bit_also_after_an_exception(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(incremental, "count_positives", interrupted)
+        patch.setattr(incremental, "measure_logits", interrupted)
         patch.setattr(batched.BatchedForward, "_run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             evaluator.measure([mask.flip(0)])
@@ -317,3 +317,28 @@ def test_compiled_figures_are_those_of_the_metrics(
 def test_every_objective_and_utility_is_compiled() -> None:
     assert OBJECTIVE_CODES.keys() == OBJECTIVES.keys()
     assert UTILITY_CODES.keys() == UTILITIES.keys()
+
+
+@pytest.mark.parametrize("size", [30.0, 1000.0])
+def test_large_weights_that_cancel_do_not_change_a_count(size: float, rng: np.random.Generator) -> None:
+    first, second = rng.normal(size=(16, 6)), rng.normal(size=(8, 16)) * 0.3
+    first[1], second[:, 0], second[:, 1] = first[0], size, -size
+    relu = Activation("relu")
+    network = Network(
+        (
+            Layer(first, np.full(16, 0.1), relu),
+            Layer(second, np.zeros(8), relu),
+            Layer(rng.normal(size=(1, 8)), np.zeros(1)),
+        )
+    )
+    X = rng.normal(size=(300, 6)).astype(np.float32)
+    y, groups = rng.integers(0, 2, 300), rng.integers(0, 2, 300)
+    space = network.space(dials=network.threshold_dials(-1e6, 1e6))
+    evaluator = TabularEvaluator(network, X, y, groups, ["a", "b"], space=space)
+    mask = space.untouched()
+    for _ in range(400):
+        mask = mask.flip(int(rng.integers(2, 24)))
+        logits = network.logits(X, mask.turn((0.0,)))[:, 0]
+        shift = float(-logits[rng.integers(300)] + rng.choice([-1e-8, 1e-8]))
+        (measurement,) = evaluator.measure([mask.turn((shift,))])
+        assert sum(measurement.parts) == (logits + shift > 0).sum()

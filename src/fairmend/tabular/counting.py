@@ -10,6 +10,7 @@ cells hold everybody outside the compared groups.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -142,3 +143,42 @@ def usefulness(positives: Float64, totals: Int64, utility: int) -> float:
     if utility == 1:
         return 0.5 * (tp / n_positive + (n_negative - fp) / n_negative)
     return (tp + n_negative - fp) / (n_positive + n_negative)
+
+
+class Task(NamedTuple):
+    """What the counts of one evaluator are made into.
+
+    Attributes:
+        bounds: (n_cells + 1,) the rows of cell c are bounds[c] to bounds[c + 1] - 1.
+        totals: (n_cells,) people per cell, of whom these rows may be a sample.
+        scale: (n_cells,) people per row.
+        n_groups, objective, utility: number of compared groups, and the codes of the two figures.
+    """
+
+    bounds: Int64
+    totals: Int64
+    scale: Float64
+    n_groups: int
+    objective: int
+    utility: int
+
+
+@_exact
+def measure_logits(
+    net: NetworkArrays,
+    first: Float64,
+    alive: Bool,
+    logits: Float32,
+    task: Task,
+    shift: float,
+    tolerance: float,
+    figures: Float64,
+) -> None:
+    """Write (unfairness, utility, predicted positives per cell) at logit + shift > 0 into `figures`, (2 + n_cells,)."""
+    positives = np.empty(task.totals.shape[0], np.int64)
+    count_positives(net, first, alive, logits, shift, tolerance, task.bounds, positives)
+    estimates = figures[2:]
+    for cell in range(positives.shape[0]):
+        estimates[cell] = positives[cell] * task.scale[cell]
+    figures[0] = unfairness(estimates, task.totals, task.n_groups, task.objective)
+    figures[1] = usefulness(estimates, task.totals, task.utility)

@@ -115,17 +115,20 @@ class TabularEvaluator:
         self._figures = Figures(Figure(name, "lower", protocol), Figure(utility, better, protocol), parts)
 
     def _open_states(self) -> None:
-        from fairmend.tabular.counting import OBJECTIVE_CODES, UTILITY_CODES
+        from fairmend.tabular.counting import OBJECTIVE_CODES, UTILITY_CODES, Task
         from fairmend.tabular.incremental import RememberedState
 
-        state = RememberedState(self._network, self._X, self._emitted, self._bounds)
-        self._states = [state]
+        assert self._utility is not None, "log-loss is measured by the batched path"
+        task = Task(
+            bounds=self._bounds,
+            totals=self._totals,
+            scale=self._scale,
+            n_groups=len(self._group_names),
+            objective=OBJECTIVE_CODES[self._objective.name],
+            utility=UTILITY_CODES[self._utility.name],
+        )
+        self._states = [RememberedState(self._network, self._X, self._emitted, task)]
         self._max_states = int(np.clip(_STATE_BYTES // (4 * self._space.n_units * max(1, len(self._X))), 1, 64))
-        self._codes = OBJECTIVE_CODES[self._objective.name], UTILITY_CODES[self._figures_utility()]
-
-    def _figures_utility(self) -> str:
-        assert self._utility is not None
-        return self._utility.name
 
     @property
     def space(self) -> Space:
@@ -156,12 +159,8 @@ class TabularEvaluator:
         return self._measure_incrementally(masks) if self.path == "incremental" else self._measure_batched(masks)
 
     def _measure_incrementally(self, masks: Sequence[Mask]) -> list[Measurement]:
-        from fairmend.tabular.counting import unfairness, usefulness
-
         measurements = []
-        states, totals, n = self._states, self._totals, len(self._y)
-        objective, utility = self._codes
-        n_groups = len(self._group_names)
+        states, n = self._states, len(self._y)
         clock = time.perf_counter
         started = clock()
         for position, mask in enumerate(masks):
@@ -169,17 +168,9 @@ class TabularEvaluator:
             index = position % self._max_states
             if index == len(states):
                 states.append(states[0].another())
-            positives = states[index].count(mask, mask.dials[0] if mask.dials else 0.0) * self._scale
+            bias, utility, *parts = states[index].measure(mask, mask.dials[0] if mask.dials else 0.0)
             ended = clock()
-            measurements.append(
-                Measurement(
-                    unfairness(positives, totals, n_groups, objective),
-                    usefulness(positives, totals, utility),
-                    tuple(positives.tolist()),
-                    n,
-                    seconds=ended - started,
-                )
-            )
+            measurements.append(Measurement(bias, utility, tuple(parts), n, seconds=ended - started))
             started = ended
         return measurements
 

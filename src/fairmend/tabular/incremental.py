@@ -9,14 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.masks import Mask
-from fairmend.tabular.counting import count_positives
-from fairmend.tabular.kernels import ACTIVATION_CODES, BLOCK, Bool, Float32, Float64, Int64, NetworkArrays, State
+from fairmend.tabular.counting import Task, measure_logits
+from fairmend.tabular.kernels import ACTIVATION_CODES, BLOCK, Float32, Float64, NetworkArrays, State
 from fairmend.tabular.kernels import flip as flip_unit
 from fairmend.tabular.kernels import refresh as refresh_state
 from fairmend.tabular.networks import Network
 
 _REFRESH_AFTER = 128  # kept flips, after which a state is computed anew
-_SAFETY = 4.0  # rounding after that many flips, as a multiple of the bound for one forward pass; see the tests
+_SAFETY = 64.0  # rounding after that many flips, as a multiple of that of one forward pass; see the tests
+_VECTOR = 8  # loops of so many float32 values vectorise without a remainder
 _FULL_FLIPS = 6  # flips that cost about as much as computing a state anew
 
 
@@ -27,22 +28,29 @@ class RememberedState:
         network: a network with one logit and at least one hidden layer.
         X: (n_rows, n_features), sorted by cell.
         emitted: (n_units,) what a dropped unit emits.
-        bounds: (n_cells + 1,) the rows of cell c are bounds[c] to bounds[c + 1] - 1.
+        task: the cells of the rows, and the figures to make of their counts.
     """
 
-    def __init__(self, network: Network, X: npt.ArrayLike, emitted: Float64, bounds: Int64) -> None:
+    def __init__(self, network: Network, X: npt.ArrayLike, emitted: Float64, task: Task) -> None:
         rows = np.asarray(X, dtype=np.float64)
-        self._bounds = bounds
+        self._task = task
         self._exact = _flatten(network, emitted, np.dtype(np.float64))
         self._fast = _flatten(network, emitted, np.dtype(np.float32))
         layer = network.layers[0]
         # The inputs of every mask: shared between states, because nothing that is dropped comes before them.
-        self._first: Float64 = rows @ layer.weight.T.astype(np.float64) + layer.bias
+        self._first: Float64 = np.zeros((len(rows), _padded(layer.n_out)))
+        self._first[:, : layer.n_out] = rows @ layer.weight.T.astype(np.float64) + layer.bias
         self._first_by_unit: Float32 = np.ascontiguousarray(self._first.T, dtype=np.float32)
-        self._widths = network.hidden_widths
-        self._tolerance = _SAFETY * _rounding(network, rows)
-        self._places = [(layer, unit) for layer, width in enumerate(self._widths) for unit in range(width)]
+        self._widths = [_padded(width) for width in network.hidden_widths]
+        self._places = [(level, unit) for level, width in enumerate(network.hidden_widths) for unit in range(width)]
+        offsets = self._fast.offsets.tolist()
+        self._padded_units = [offsets[level] + unit for level, unit in self._places]
         self._open()
+        # Measured, because sums of large terms that cancel round worse than their small result suggests.
+        logits = network.logits(rows)[:, 0]
+        scale = float(np.abs(logits).max()) + abs(self._fast.output_bias)
+        rounding = float(np.abs(self._state.logits - logits).max())
+        self._tolerance = _SAFETY * max(rounding, float(np.finfo(np.float32).eps) * scale)
 
     def another(self) -> RememberedState:
         """A second state over the same rows, sharing everything that no mask changes."""
@@ -52,7 +60,7 @@ class RememberedState:
         return twin
 
     def _open(self) -> None:
-        n_rows, n_units, widest = len(self._first), len(self._places), max(self._widths)
+        n_rows, n_units, widest = len(self._first), sum(self._widths), max(self._widths)
         sizes = [0, *(n_rows * width for width in self._widths[1:])]
         self._state = State(
             first=self._first_by_unit,
@@ -67,7 +75,7 @@ class RememberedState:
             change=np.zeros(n_rows, dtype=np.float32),
         )
         self._proposed: Float32 = np.zeros(n_rows, dtype=np.float32)
-        self._positives: Int64 = np.zeros(len(self._bounds) - 1, dtype=np.int64)
+        self._figures: Float64 = np.zeros(2 + len(self._task.totals))
         self.bits = 0
         self.proposed_bits = 0
         self._refresh()
@@ -80,37 +88,33 @@ class RememberedState:
         """How many flips away a mask is, from here or from the mask measured last."""
         return min((self.bits ^ bits).bit_count(), (self.proposed_bits ^ bits).bit_count())
 
-    def count(self, mask: Mask, shift: float) -> Int64:
-        """Rows of every cell with logit + shift > 0 under the mask, (n_cells,); overwritten by the next call."""
+    def measure(self, mask: Mask, shift: float) -> list[float]:
+        """Unfairness, utility and predicted positives per cell under the mask, at logit + shift > 0."""
         try:
-            return self._count(mask, shift)
+            return self._measure(mask, shift)
         except BaseException:
             self._open()  # Ctrl-C may have struck between the two halves of a change
             raise
 
-    def _count(self, mask: Mask, shift: float) -> Int64:
+    def _measure(self, mask: Mask, shift: float) -> list[float]:
         difference = self.bits ^ mask.bits
         if difference & (difference - 1):
             # More than one flip away: an accepted proposal lies between, or the search jumped.
             self._approach(mask)
             difference = self.bits ^ mask.bits
-        state = self._state
         self.proposed_bits = mask.bits
-        if not difference:
-            count_positives(
-                self._exact, self._first, state.alive, state.logits, shift, self._tolerance, self._bounds,
-                self._positives,
-            )  # fmt: skip
-            return self._positives
-        unit = difference.bit_length() - 1
-        flip_unit(self._fast, state, *self._places[unit], self._proposed, False)
-        alive: Bool = state.alive
-        alive[unit] = not alive[unit]
-        count_positives(
-            self._exact, self._first, alive, self._proposed, shift, self._tolerance, self._bounds, self._positives
-        )
-        alive[unit] = not alive[unit]
-        return self._positives
+        logits, alive = self._state.logits, self._state.alive
+        unit = -1
+        if difference:
+            place = difference.bit_length() - 1
+            logits, unit = self._proposed, self._padded_units[place]
+            flip_unit(self._fast, self._state, *self._places[place], logits, False)
+            alive[unit] = not alive[unit]
+        measure_logits(self._exact, self._first, alive, logits, self._task, shift, self._tolerance, self._figures)
+        if difference:
+            alive[unit] = not alive[unit]
+        figures: list[float] = self._figures.tolist()
+        return figures
 
     def _approach(self, mask: Mask) -> None:
         """Move to within one flip of the mask, by way of the last proposal where that is nearer."""
@@ -120,7 +124,7 @@ class RememberedState:
         difference = self.bits ^ mask.bits
         if difference.bit_count() > _FULL_FLIPS:
             self.bits = mask.bits
-            self._state.alive[:] = ~mask.dropped()
+            self._state.alive[self._padded_units] = ~mask.dropped()
             self._state.speaks[:] = self._state.alive
             self._refresh()
             return
@@ -136,36 +140,39 @@ class RememberedState:
             self._refresh()
 
 
-def _rounding(network: Network, rows: Float64) -> float:
-    """The largest rounding error that one float32 forward pass can make in a logit of these rows.
-
-    Sums of large terms that cancel round worse than their small result suggests, so the bound adds up absolute terms.
-    """
-    unit = float(np.finfo(np.float32).eps)
-    values = rows
-    errors: Float64 = np.zeros_like(rows)
-    for index, layer in enumerate(network.layers):
-        weight = np.abs(layer.weight.T.astype(np.float64))
-        terms = np.abs(values) @ weight + np.abs(layer.bias)
-        # The first layer is computed in float64 and only stored in float32.
-        z = values @ layer.weight.T.astype(np.float64) + layer.bias
-        errors = unit * np.abs(z) if index == 0 else errors @ weight + unit * terms
-        values = layer.activation(z)
-    return float(errors.max(initial=0.0)) + unit
+def _padded(width: int) -> int:
+    """The width at which the compiled loops over a layer's units run in whole vectors."""
+    return width if width <= _VECTOR // 4 else -(-width // _VECTOR) * _VECTOR
 
 
 def _flatten(network: Network, emitted: Float64, dtype: np.dtype[np.floating]) -> NetworkArrays:
+    """The arrays of the kernels; every layer is padded with units that say nothing."""
     hidden, last = network.layers[:-1], network.layers[-1]
-    between = [layer.weight.T.ravel() for layer in hidden[1:]]
+    widths = [_padded(layer.n_out) for layer in hidden]
+
+    def pad(values: npt.NDArray[np.generic], width: int) -> Float64:
+        out = np.zeros(width)
+        out[: values.size] = values
+        return out
+
+    between = []
+    for layer, n_in, n_out in zip(hidden[1:], widths, widths[1:], strict=False):
+        weights = np.zeros((n_in, n_out))
+        weights[: layer.n_in, : layer.n_out] = layer.weight.T
+        between.append(weights.ravel())
     sizes = [0, *(part.size for part in between)]
     return NetworkArrays(
-        offsets=np.cumsum([0, *network.hidden_widths]).astype(np.int64),
+        offsets=np.cumsum([0, *widths]).astype(np.int64),
         codes=np.array([ACTIVATION_CODES[layer.activation.name] for layer in hidden], dtype=np.int64),
         parameters=np.array([layer.activation.parameter for layer in hidden]),
-        weights=np.concatenate([np.zeros(0, dtype=np.float32), *between]).astype(dtype),
+        weights=np.concatenate([np.zeros(0), *between]).astype(dtype),
         starts=np.array([0, *np.cumsum(sizes)[: len(hidden) - 1]], dtype=np.int64),
-        biases=np.concatenate([layer.bias for layer in hidden]).astype(dtype),
-        output=last.weight[0].astype(dtype),
+        biases=np.concatenate([pad(layer.bias, width) for layer, width in zip(hidden, widths, strict=True)]).astype(
+            dtype
+        ),
+        output=pad(last.weight[0], widths[-1]).astype(dtype),
         output_bias=float(last.bias[0]),
-        emitted=emitted.astype(dtype),
+        emitted=np.concatenate(
+            [pad(part, width) for part, width in zip(network.by_layer(emitted), widths, strict=True)]
+        ).astype(dtype),
     )

@@ -23,7 +23,6 @@ Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 BLOCK = 256  # rows at a time: the working set of a block stays in the second-level cache
-WIDE = 2048  # weights of a layer from which a matrix product beats the plain loops
 
 IDENTITY, RELU, LEAKY_RELU, GELU, GELU_TANH, SILU, TANH, SIGMOID, ELU = range(9)
 ACTIVATION_CODES = {
@@ -261,10 +260,8 @@ def _flip_panel(
                 change = state.change[rows[t]]
                 for k in range(width):
                     shift[t, k] = change * weights[position, k]
-        elif n_in * width >= WIDE:
-            np.dot(state.deltas[: m * n_in].reshape(m, n_in), weights, shift)
         else:
-            _multiply(state.deltas[: m * n_in].reshape(m, n_in), weights, shift)
+            np.dot(state.deltas[: m * n_in].reshape(m, n_in), weights, shift)
         speaks = state.speaks[below : below + width]
         if level == n_layers - 1:
             for t in range(m):
@@ -296,19 +293,6 @@ def _flip_panel(
                 r = rows[t]
                 for k in range(width):
                     pre[r, k] += shift[t, k]
-
-
-@_jit
-def _multiply(inputs: Float32, weights: Float32 | Float64, outputs: Float32) -> None:
-    """Matrix product of small matrices: below BLAS's overhead, and silent inputs are skipped."""
-    for t in range(inputs.shape[0]):
-        for k in range(weights.shape[1]):
-            outputs[t, k] = _ZERO
-        for h in range(weights.shape[0]):
-            delta = inputs[t, h]
-            if delta != _ZERO:
-                for k in range(weights.shape[1]):
-                    outputs[t, k] += delta * weights[h, k]
 
 
 @_jit
