@@ -207,7 +207,7 @@ def test_the_warning_says_how_many_prompts_are_needed() -> None:
     assert f"about {poor.needed:,} would give 0.8" in poor.warning
     assert noisy(poor.needed, 10.0, 1).value == pytest.approx(0.8, abs=0.12)
     assert good.warning is None
-    assert "too few to tell" in str(noisy(3, 1.0, 0).warning)
+    assert "too few, or no score differs" in str(noisy(3, 1.0, 0).warning)
     assert "no number can be told" in str(Reliability(-0.1, 50).warning)
 
 

@@ -44,7 +44,7 @@ class Reliability:
         if self.value >= ENOUGH:
             return None
         if math.isnan(self.value):
-            return f"this ranking has no known reliability: {self.n} {self.unit} are too few to tell, or no score differs"
+            return f"this ranking has no known reliability: {self.n} {self.unit} are too few, or no score differs"
         advice = "no number can be told" if self.needed is None else f"about {self.needed:,} would give {TARGET}"
         return f"this ranking is mostly noise: reliability {self.value:.2f} with {self.n:,} {self.unit}; {advice}"
 
