@@ -148,6 +148,44 @@ class TestRepair:
         assert "seed" in other.document["error"]["message"]
 
 
+class TestScore:
+    def test_writes_every_head_and_says_how_far_the_ranking_would_repeat(self, run: Run, office: Path) -> None:
+        outcome = lm(run, "score", MEASURE | {"--top": 3, "--out": "heads.csv"})
+        assert outcome.code == 0, outcome.err
+        with Path("heads.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 12
+        lowest = min(rows, key=lambda row: float(row["bias_effect[people]"]))
+        table = outcome.out[outcome.out.index("Heads without which the people bias") :].splitlines()
+        assert table[3].split()[:2] == [lowest["layer"], lowest["head"]]
+        assert "Reliability" in outcome.out
+        assert "too few" in outcome.message or "noise" in outcome.message
+
+    def test_json_has_the_scores_of_the_csv(self, run: Run, office: Path) -> None:
+        found = lm(run, "score", MEASURE | {"--out": "heads.csv", "--json": True}).document
+        with Path("heads.csv").open(newline="") as file:
+            effects = [float(row["loss_effect"]) for row in csv.DictReader(file)]
+        assert found["scores"]["loss"]["effect"] == effects
+
+
+class TestDiff:
+    def test_shows_what_a_repair_changed(self, run: Run, office: Path) -> None:
+        assert lm(run, "repair", REPAIR | {"--choice": "rule"}).code == 0
+        outcome = lm(run, "diff", MEASURE | {"--show": 2}, "model", "out")
+        assert outcome.code == 0, outcome.err
+        assert "continuations differ" in outcome.out
+        assert outcome.out.count("  before (") == outcome.out.count("  after  (") == 2
+        found = lm(run, "diff", MEASURE | {"--json": True}, "model", "out").document
+        sizes = [abs(pair["toxicity_after"] - pair["toxicity_before"]) for pair in found["pairs"]]
+        assert sizes == sorted(sizes, reverse=True)
+        assert found["perplexity"]["before"] != found["perplexity"]["after"]
+
+    def test_a_model_does_not_differ_from_itself(self, run: Run, office: Path) -> None:
+        found = lm(run, "diff", MEASURE | {"--json": True}, "model", "model").document
+        assert found["differing"] == 0
+        assert found["perplexity"]["ratio"] == 1
+
+
 def other_mask(run: Run) -> None:
     gpt2("other", seed=9)
     assert lm(run, "repair", REPAIR | {"--method": "random", "--choice": "rule"}, "other").code == 0
@@ -222,6 +260,7 @@ def nothing(run: Run) -> None:
         pytest.param(nothing, "repair", (), REPAIR | {"--gamma": -1}, ("gamma", "-1"), id="gamma"),
         pytest.param(nothing, "repair", (), REPAIR | {"--method": "luck"}, ("luck", "fasp"), id="method"),
         pytest.param(foreign, "repair", (), REPAIR, ("out", "empty"), id="foreign-out"),
+        pytest.param(nothing, "score", (), {"--out": "people.csv"}, ("people.csv", "new file"), id="score-over-file"),
         pytest.param(nothing, "audit", (), {"--dtype": "int8"}, ("int8", "float32"), id="dtype"),
         pytest.param(nothing, "audit", (), {"--batch-size": "0"}, ("auto",), id="batch-size"),
         pytest.param(nothing, "audit", (), {"--new-tokens": 0}, ("--new-tokens", "0"), id="new-tokens"),

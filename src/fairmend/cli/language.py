@@ -1,4 +1,4 @@
-"""The commands `fairmend lm ...`: audit and repair of language models."""
+"""The commands `fairmend lm ...`: audit, repair, apply, score and diff of language models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +15,9 @@ import typer
 from fairmend import __version__
 from fairmend.cli.display import Interrupted, Screen, opened
 from fairmend.cli.language_inputs import LanguageInputs, open_language_inputs, open_model, sampled
-from fairmend.cli.language_options import MODEL_HELP, MeasureOptions, ModelOptions, RepairOptions
-from fairmend.cli.options import CommonOptions, command
+from fairmend.cli.language_options import MODEL_HELP, MeasureOptions, ModelOptions, RepairOptions, ScoringOptions
+from fairmend.cli.options import CommonOptions, command, whole
+from fairmend.errors import InputError
 
 if TYPE_CHECKING:
     from fairmend.language.settings import RepairSettings
@@ -138,6 +139,110 @@ def apply(
         screen.document({"dropped": chosen.size, "heads": lm.head_map.n_heads, "files": written})
         screen.show(f"{chosen.size} of {lm.head_map.n_heads} heads dropped.")
         _show_files(written, screen)
+
+
+@app.command()
+@command
+def score(
+    model: Model,
+    *,
+    options: ModelOptions,
+    measure: MeasureOptions,
+    scoring: ScoringOptions,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.csv", help="File for the scores of all heads: new.")],
+    top: Annotated[int, typer.Option("--top", metavar="N", parser=whole, help="Heads to show in each table.")] = 10,
+    common: CommonOptions,
+) -> None:
+    """Find what every attention head does to the bias of each axis and to the perplexity, one by one.
+
+    The CSV has a row per head: its effect (what the figure gains without the head) on the bias of every axis and on
+    the perplexity, each with a standard error. The tables show the most influential heads. Beside them stands how far
+    the rankings would repeat on another sample, with a warning where they are mostly noise. Prompts and text are those
+    that a repair with the same --seed searches with.
+
+    Example: `fairmend lm score smollm2 --axis gender_and_sex --scorer lexical --out heads.csv`
+    """
+    with opened(common) as screen:
+        if out.exists() or not out.absolute().parent.is_dir():
+            raise InputError(f"--out {out} exists, or its folder does not: name a new file in a folder that exists")
+        settings = _settings(measure, RepairOptions(**asdict(scoring)), common.seed)
+        inputs = open_language_inputs(model, options, measure, screen, common.seed)
+        from fairmend.cli.language_tables import score_parts
+        from fairmend.language.head_ranking import HeadRanking
+        from fairmend.language.head_scores import score_heads
+        from fairmend.language.reading import Reading
+        from fairmend.language.repair import halves
+
+        reading = Reading(inputs.lm, inputs.texts[0], settings.reading, options.batch_size)
+        found = score_heads(
+            inputs.lm,
+            reading.tokens,
+            reading.protocol,
+            [halves(part, settings)[0] for part in inputs.prompts],
+            inputs.scorer,
+            loss_method=settings.loss_scores,
+            bias_method=settings.bias_method,
+            sampling=settings.sampling,
+            seed=common.seed,
+            batch_size=options.batch_size,
+            progress=screen.steps.stage,
+        )
+        screen.steps.close()
+        found.write(out)
+        screen.document(
+            {"fairmend": __version__, "request": inputs.request, "file": str(out), "warnings": list(found.warnings)}
+            | {"scores": HeadRanking({}, found).to_json()["table"]}
+        )
+        screen.show(*score_parts(found, top))
+        for warning in found.warnings:
+            screen.warn(f"Warning: {warning}")
+        screen.show("Written:", f"  {out}")
+
+
+@app.command()
+@command
+def diff(
+    model: Model,
+    repaired: Annotated[
+        str, typer.Argument(metavar="REPAIRED", help="The repaired model: a directory, or whatever MODEL can be.")
+    ],
+    *,
+    options: ModelOptions,
+    measure: MeasureOptions,
+    show: Annotated[
+        int, typer.Option("--show", metavar="N", parser=whole, help="Pairs of continuations to print.")
+    ] = 5,
+    common: CommonOptions,
+) -> None:
+    """Put the same prompts through a model and its repaired copy, with the same noise: where do they differ?
+
+    Bias, toxicity by group and perplexity of both with the paired change, and the continuations whose toxicity differs
+    most, side by side. They are printed as they are and may offend. Of the prompts, some may have been searched with.
+
+    Example: `fairmend lm diff smollm2 repaired --axis gender_and_sex --scorer lexical`
+    """
+    with opened(common) as screen:
+        inputs = open_language_inputs(model, options, measure, screen, common.seed)
+        other = open_model(repaired, replace(options, revision=None), screen)
+        from fairmend.cli.language_tables import diff_parts
+        from fairmend.language.differences import compare_models
+        from fairmend.language.reading import ReadingSettings
+        from fairmend.language.samples import Sampling
+
+        found = compare_models(
+            inputs.lm,
+            other,
+            [sampled(part, measure.prompt_count, common.seed) for part in inputs.prompts],
+            inputs.scorer,
+            inputs.texts[1],
+            sampling=Sampling(measure.new_tokens, measure.samples, common.seed),
+            reading=ReadingSettings(tokens=measure.text_tokens),
+            seed=common.seed,
+            batch_size=options.batch_size,
+            progress=screen.steps,
+        ).to_json()
+        screen.document({"fairmend": __version__, "request": inputs.request, "repaired": repaired} | found)
+        screen.show(*diff_parts(found, show))
 
 
 def _settings(measure: MeasureOptions, settings: RepairOptions, seed: int) -> RepairSettings:

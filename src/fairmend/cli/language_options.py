@@ -182,7 +182,32 @@ class MeasureOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RepairOptions:
+class ScoringOptions:
+    """How the effect of each head is found."""
+
+    bias_scores: Annotated[
+        str,
+        typer.Option(
+            "--bias-scores",
+            metavar="NAME",
+            rich_help_panel=_REPAIR,
+            help="How each head's effect on the bias is found: first-order (one backward pass), reweighted (one "
+            "forward pass per head), generated (exact: new continuations without each head, slow), or auto.",
+        ),
+    ] = "auto"
+    loss_scores: Annotated[
+        str,
+        typer.Option(
+            "--loss-scores",
+            metavar="exact|first-order",
+            rich_help_panel=_REPAIR,
+            help="How each head's effect on the perplexity is found.",
+        ),
+    ] = "exact"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairOptions(ScoringOptions):
     """How heads are ranked and chosen."""
 
     method: Annotated[
@@ -235,22 +260,3 @@ class RepairOptions:
             help="Largest perplexity on the search half, as a multiple of the original.",
         ),
     ] = 1.25
-    bias_scores: Annotated[
-        str,
-        typer.Option(
-            "--bias-scores",
-            metavar="NAME",
-            rich_help_panel=_REPAIR,
-            help="How each head's effect on the bias is found: first-order (one backward pass), reweighted (one "
-            "forward pass per head), generated (exact: new continuations without each head, slow), or auto.",
-        ),
-    ] = "auto"
-    loss_scores: Annotated[
-        str,
-        typer.Option(
-            "--loss-scores",
-            metavar="exact|first-order",
-            rich_help_panel=_REPAIR,
-            help="How each head's effect on the perplexity is found.",
-        ),
-    ] = "exact"

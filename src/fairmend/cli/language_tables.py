@@ -1,9 +1,9 @@
-"""Tables of an audit and of a repair of a language model, for people."""
+"""Tables about language models, for people: audits, repairs, head scores, comparisons."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from fairmend.language.audit import LanguageAudit
-    from fairmend.language.bias_records import BiasChange, BiasFigures
+    from fairmend.language.bias_records import BiasFigures
+    from fairmend.language.head_scores import BiasScores, HeadScores
 
 KEY = (
     "bias: summed distance of the groups' mean toxicity from their common mean; in brackets the interval of the bias\n"
@@ -52,7 +53,8 @@ def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
         f"{outcome['verdict']}\n",
     ]
     if held_out is not None:
-        parts += [_held_out(held_out), _perplexity_line(held_out["perplexity"]), KEY]
+        title = "Held-out prompts, never seen by the search"
+        parts += [_changes(title, held_out["axes"]), _perplexity_line(held_out["perplexity"]), KEY]
         parts += [part for axis in held_out["axes"] if axis["change"] is not None for part in (_moved(axis), "")]
     search = result["search"]
     parts.append(
@@ -63,21 +65,73 @@ def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
     return parts
 
 
-def _held_out(held_out: Mapping[str, Any]) -> Table:
+def diff_parts(found: Mapping[str, Any], shown: int) -> list[RenderableType]:
+    """What a comparison of two models says, with the continuations whose toxicity differs most."""
+    parts: list[RenderableType] = [
+        f"{found['differing']:,} of {found['continuations']:,} continuations differ.\n",
+        _changes("The same prompts through both models", found["axes"]),
+        _perplexity_line(found["perplexity"]),
+        KEY,
+        *(part for axis in found["axes"] for part in (_moved(axis), "")),
+    ]
+    for pair in found["pairs"][:shown]:
+        parts += [
+            f"{pair['axis']}, {pair['group']}: {pair['prompt']!r}",
+            f"  before ({number(pair['toxicity_before'])}): {pair['before']!r}",
+            f"  after  ({number(pair['toxicity_after'])}): {pair['after']!r}",
+        ]
+    return [*parts, "", *(f"{axis['axis']}: {axis['verdict']}" for axis in found["axes"])]
+
+
+def score_parts(scores: HeadScores, shown: int) -> list[RenderableType]:
+    """What head scores say: the heads that matter most to each figure, and how far the rankings would repeat."""
+    parts: list[RenderableType] = []
+    for axis in scores.axes:
+        title = f"Heads without which the {axis.axis} bias ({number(axis.before)}) falls most"
+        parts += [_head_table(title, scores, axis, axis.effect.argsort(kind="stable")[:shown].tolist()), ""]
+    title = f"Heads without which the perplexity ({scores.loss.before:.2f}) rises most"
+    worst = (-scores.loss.effect).argsort(kind="stable")[:shown].tolist()
+    parts += [_head_table(title, scores, scores.axes[0], worst), ""]
+    parts += [
+        "Reliability: the share of the spread of the scores that would repeat on another sample of the same size.",
+        f"  perplexity: {scores.loss.reliability}",
+        *(f"  bias, {axis.axis}: {axis.reliability}" for axis in scores.axes),
+    ]
+    return parts
+
+
+def _head_table(title: str, scores: HeadScores, axis: BiasScores, units: Sequence[int]) -> Table:
+    table = plain_table(
+        title, "layer", "head", f"{axis.axis} bias effect", "error", "perplexity without", "loss effect", "error"
+    )
+    for unit in units:
+        table.add_row(
+            str(scores.layers[unit]),
+            str(scores.heads[unit]),
+            number(float(axis.effect[unit]), "+"),
+            number(float(axis.standard_error[unit])),
+            f"{scores.loss.without[unit]:.2f}",
+            number(float(scores.loss.effect[unit]), "+"),
+            number(float(scores.loss.standard_error[unit])),
+        )
+    return table
+
+
+def _changes(title: str, axes: Sequence[Mapping[str, Any]]) -> Table:
     from fairmend.language.bias_records import BiasChange
 
     table = plain_table(
-        "Held-out prompts, never seen by the search",
+        title,
         *("axis", "prompts", "bias before", "after", "change", "interval", "floor after", "p after"),
     )
-    for axis in held_out["axes"]:
-        title = axis["axis"] + (" (repaired)" if axis["repaired_for"] else "")
+    for axis in axes:
+        name = axis["axis"] + (" (repaired)" if axis.get("repaired_for") else "")
         if axis["change"] is None:
-            table.add_row(title, "", "", "broken", "", "", "", "")
+            table.add_row(name, "", "", "broken", "", "", "", "")
             continue
         change = BiasChange.from_json(axis["change"])
         table.add_row(
-            title,
+            name,
             f"{change.after.n:,}",
             number(change.before.value),
             number(change.after.value),
@@ -101,7 +155,7 @@ def _perplexity_line(read: Mapping[str, Any]) -> str:
 def _moved(axis: Mapping[str, Any]) -> Table:
     from fairmend.language.bias_records import BiasChange
 
-    change: BiasChange = BiasChange.from_json(axis["change"])
+    change = BiasChange.from_json(axis["change"])
     shares = [{group.name: group.share_toxic for group in side.groups} for side in (change.before, change.after)]
     table = plain_table(
         f"Toxicity by group: {axis['axis']}",

@@ -74,6 +74,13 @@ class Steps:
             "training the preset's own network", epoch, epochs, " epochs", 1, f"validation figure {figure:.3f}"
         )
 
+    def stage(self, what: str, done: int, total: int) -> None:
+        """Show the scoring of heads one by one: `done` of `total` parts of `what`."""
+        title = f"heads one by one: {what}"
+        if self._title != title:
+            self.start(total, title)
+        self.update(done, total)
+
     def _advance(self, title: str, done: int, total: int | None, unit: str, size: float, note: str = "") -> None:
         if self._title != title or not self._begun:
             self.start(None if total is None else round(total / size), title)

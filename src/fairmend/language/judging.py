@@ -13,7 +13,7 @@ from fairmend.evaluation import Measurement
 from fairmend.language.bias import paired_change
 from fairmend.language.bias_records import BiasChange
 from fairmend.language.evaluator import LanguageEvaluator
-from fairmend.language.perplexity import perplexity_ratio
+from fairmend.language.perplexity import Perplexity, perplexity_ratio
 from fairmend.masks import Mask
 from fairmend.statistics import Interval
 
@@ -112,17 +112,24 @@ def judge(
             )
         axes.append(AxisJudgement(prompts.axis, number == 0, change, prompts.source, prompts.licence))
         reads.append((evaluator.perplexity(before), evaluator.perplexity(after)))
-    old, new = reads[0]
-    ratio = perplexity_ratio(old, new)
+    return Judgement(tuple(axes), perplexity_change(*reads[0]))
+
+
+def perplexity_change(before: Perplexity, after: Perplexity) -> PerplexityChange:
+    """Compare two perplexities of the same text, window by window.
+
+    Raises:
+        InputError: they are of different protocols or texts.
+    """
+    ratio = perplexity_ratio(before, after)
     reach = _Z * ratio.standard_error
-    change_of_perplexity = PerplexityChange(
-        before=old.value,
-        after=new.value,
-        before_error=old.standard_error,
-        after_error=new.standard_error,
+    return PerplexityChange(
+        before=before.value,
+        after=after.value,
+        before_error=before.standard_error,
+        after_error=after.standard_error,
         ratio=ratio.value,
         interval=Interval(ratio.value - reach, ratio.value + reach),
-        n_tokens=old.n_tokens,
-        protocol=old.protocol,
+        n_tokens=before.n_tokens,
+        protocol=before.protocol,
     )
-    return Judgement(tuple(axes), change_of_perplexity)
