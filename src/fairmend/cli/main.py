@@ -40,7 +40,8 @@ def root(
     No retraining, no change to the data, and no sensitive attribute at prediction time.
 
     Start with a published benchmark: `fairmend tabular audit --preset adult-sex` says whether there is
-    anything to repair, `fairmend tabular repair --preset adult-sex --out repaired` repairs it.
+    anything to repair, `fairmend tabular repair --preset adult-sex --out repaired` repairs it. Language models have
+    commands of their own: `fairmend lm --help`.
 
     Every command ends with exit code 0 if it did its work, 2 if its input cannot work (the message says what to
     change), and 130 after Ctrl-C.

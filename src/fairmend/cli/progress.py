@@ -111,7 +111,9 @@ def _bar(console: Console, title: str, total: int | None) -> tuple[Bar, TaskID]:
 
 
 def _speed(rate: float) -> str:
-    return f"{rate:,.0f} states/s" if rate > 0 else ""
+    if rate <= 0:
+        return ""
+    return f"{rate:,.0f} states/s" if rate >= 1 else f"{1 / rate:,.0f} s per state"
 
 
 def _left(seconds: float | None) -> str:
