@@ -12,6 +12,7 @@ from fairmend.masks import Mask
 from fairmend.tabular.counting import Task, measure_logits
 from fairmend.tabular.kernels import ACTIVATION_CODES, BLOCK, Float32, Float64, NetworkArrays, State
 from fairmend.tabular.kernels import flip as flip_unit
+from fairmend.tabular.kernels import keep as keep_flip
 from fairmend.tabular.kernels import refresh as refresh_state
 from fairmend.tabular.networks import Network
 
@@ -76,6 +77,7 @@ class RememberedState:
         )
         self._proposed: Float32 = np.zeros(n_rows, dtype=np.float32)
         self._figures: Float64 = np.zeros(2 + len(self._task.totals))
+        self._flipped = -1  # the unit whose flip the scratch arrays hold
         self.bits = 0
         self.proposed_bits = 0
         self._refresh()
@@ -108,7 +110,7 @@ class RememberedState:
         if difference:
             place = difference.bit_length() - 1
             logits, unit = self._proposed, self._padded_units[place]
-            flip_unit(self._fast, self._state, *self._places[place], logits, False)
+            self._flip(place)
             alive[unit] = not alive[unit]
         measure_logits(self._exact, self._first, alive, logits, self._task, shift, self._tolerance, self._figures)
         if difference:
@@ -126,14 +128,23 @@ class RememberedState:
             self.bits = mask.bits
             self._state.alive[self._padded_units] = ~mask.dropped()
             self._state.speaks[:] = self._state.alive
+            self._flipped = -1
             self._refresh()
             return
         while difference & (difference - 1):
             self._keep(difference.bit_length() - 1)
             difference = self.bits ^ mask.bits
 
+    def _flip(self, unit: int) -> None:
+        self._flipped = -1  # until the arrays are whole again
+        flip_unit(self._fast, self._state, *self._places[unit], self._proposed)
+        self._flipped = unit
+
     def _keep(self, unit: int) -> None:
-        flip_unit(self._fast, self._state, *self._places[unit], self._state.logits, True)
+        if self._flipped != unit:
+            self._flip(unit)
+        keep_flip(self._fast, self._state, *self._places[unit], self._proposed)
+        self._flipped = -1
         self.bits ^= 1 << unit
         self._kept += 1
         if self._kept >= _REFRESH_AFTER:

@@ -212,7 +212,7 @@ def _flip_last(net: NetworkArrays, state: State, position: int, logits: Float32)
 
 
 @_jit
-def _flip_before_last(net: NetworkArrays, state: State, position: int, logits: Float32, keep: bool) -> None:
+def _flip_before_last(net: NetworkArrays, state: State, position: int, logits: Float32) -> None:
     """Flip a unit of the last hidden layer but one: update, activation and output sum of a row in one pass."""
     last = net.offsets.shape[0] - 2
     below, width = net.offsets[last], net.output.shape[0]
@@ -235,17 +235,30 @@ def _flip_before_last(net: NetworkArrays, state: State, position: int, logits: F
         else:
             for k in range(width):
                 total += output[k] * np.float32(smooth(pre[i, k] + weights[k] * change, code, parameter))
-        if keep:
-            for k in range(width):
-                pre[i, k] += weights[k] * change
         logits[i] = total
+
+
+@_jit
+def _advance_before_last(net: NetworkArrays, state: State, position: int) -> None:
+    """Move the pre-activations of the last hidden layer to the mask in which a unit of the one before is flipped."""
+    last = net.offsets.shape[0] - 2
+    weights = _weights(net, last)[position]
+    pre = _block(net, state, last)
+    for i in range(pre.shape[0]):
+        change = state.change[i]
+        if change != _ZERO:
+            for k in range(pre.shape[1]):
+                pre[i, k] += weights[k] * change
 
 
 @_jit
 def _flip_panel(
     net: NetworkArrays, state: State, layer: int, position: int, m: int, logits: Float32, keep: bool
 ) -> None:
-    """Flip a unit of an earlier layer for a panel: the first `m` of `state.rows`."""
+    """Flip a unit of an earlier layer for a panel: the first `m` of `state.rows`.
+
+    With `keep` the pre-activations move and the logits are left alone; without, it is the other way round.
+    """
     n_layers = net.offsets.shape[0] - 1
     silent = _silent_logit(net, state)
     rows = state.rows
@@ -263,7 +276,7 @@ def _flip_panel(
         else:
             np.dot(state.deltas[: m * n_in].reshape(m, n_in), weights, shift)
         speaks = state.speaks[below : below + width]
-        if level == n_layers - 1:
+        if level == n_layers - 1 and not keep:
             for t in range(m):
                 r = rows[t]
                 total = silent
@@ -275,7 +288,7 @@ def _flip_panel(
                         value = smooth(pre[r, k] + shift[t, k], code, parameter)
                         total += speaks[k] * net.output[k] * np.float32(value)
                 logits[r] = total
-        else:
+        if level < n_layers - 1:
             deltas = state.deltas[: m * width].reshape(m, width)
             for t in range(m):
                 r = rows[t]
@@ -296,31 +309,43 @@ def _flip_panel(
 
 
 @_jit
-def flip(net: NetworkArrays, state: State, layer: int, position: int, logits: Float32, keep: bool) -> None:
-    """Logits after flipping one unit of hidden layer `layer`, into `logits` (n_rows,).
+def _flip_panels(net: NetworkArrays, state: State, layer: int, position: int, logits: Float32, keep: bool) -> None:
+    """Flip a unit of an earlier layer for all rows on which it speaks."""
+    found = 0
+    for i in range(logits.shape[0]):
+        if state.change[i] != _ZERO:
+            state.rows[found] = i
+            found += 1
+            if found == BLOCK:
+                _flip_panel(net, state, layer, position, found, logits, keep)
+                found = 0
+    if found:
+        _flip_panel(net, state, layer, position, found, logits, keep)
 
-    With `keep` the state moves to the flipped mask (`logits` must then be `state.logits`); without, it stays.
-    """
+
+@_jit
+def flip(net: NetworkArrays, state: State, layer: int, position: int, logits: Float32) -> None:
+    """Logits after flipping one unit of hidden layer `layer`, into `logits` (n_rows,); the state stays."""
     last = net.offsets.shape[0] - 2
     _unit_change(net, state, layer, position)
-    if keep:
-        unit = net.offsets[layer] + position
-        state.alive[unit] = not state.alive[unit]
-        state.speaks[unit] = np.float32(1.0) - state.speaks[unit]
     if layer == last:
         _flip_last(net, state, position, logits)
     elif layer == last - 1:
-        _flip_before_last(net, state, position, logits, keep)
+        _flip_before_last(net, state, position, logits)
     else:
-        if not keep:
-            logits[:] = state.logits
-        found = 0
-        for i in range(logits.shape[0]):
-            if state.change[i] != _ZERO:
-                state.rows[found] = i
-                found += 1
-                if found == BLOCK:
-                    _flip_panel(net, state, layer, position, found, logits, keep)
-                    found = 0
-        if found:
-            _flip_panel(net, state, layer, position, found, logits, keep)
+        logits[:] = state.logits
+        _flip_panels(net, state, layer, position, logits, False)
+
+
+@_jit
+def keep(net: NetworkArrays, state: State, layer: int, position: int, logits: Float32) -> None:
+    """Move the state to the mask of the `flip` just made, whose `logits` (n_rows,) these are."""
+    last = net.offsets.shape[0] - 2
+    if layer == last - 1:
+        _advance_before_last(net, state, position)
+    elif layer < last - 1:
+        _flip_panels(net, state, layer, position, logits, True)
+    state.logits[:] = logits
+    unit = net.offsets[layer] + position
+    state.alive[unit] = not state.alive[unit]
+    state.speaks[unit] = np.float32(1.0) - state.speaks[unit]
