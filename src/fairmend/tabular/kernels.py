@@ -22,7 +22,7 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
-BLOCK = 256  # rows at a time: the working set of a block stays in the second-level cache
+BLOCK = 512  # rows at a time: the working set of a block stays in the second-level cache
 
 IDENTITY, RELU, LEAKY_RELU, GELU, GELU_TANH, SILU, TANH, SIGMOID, ELU = range(9)
 ACTIVATION_CODES = {
