@@ -185,7 +185,7 @@ class SearchOptions:
             metavar="N",
             parser=whole,
             rich_help_panel=_SEARCH,
-            help="Masks to measure. Default: 20000, or as many as fit into --seconds.",
+            help="Masks to measure. Default: 15000, or as many as fit into --seconds.",
         ),
     ] = None
     seconds: Annotated[

@@ -19,7 +19,7 @@ SearchOn = Literal["validation", "train+validation"]
 Threshold = Literal["joint", "fixed"]
 SEARCH_ON: tuple[SearchOn, ...] = ("train+validation", "validation")
 THRESHOLDS: tuple[Threshold, ...] = ("joint", "fixed")
-DEFAULT_STATES = 20_000
+DEFAULT_STATES = 15_000
 _SHARE_DROPPED = 0.375  # default size limit: about the share that the published runs allowed
 
 
