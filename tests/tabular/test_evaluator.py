@@ -164,7 +164,7 @@ def test_the_network_is_left_bit_for_bit_also_after_an_exception(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(incremental, "measure_logits", interrupted)
+        patch.setattr(incremental.workspaces, "measure", interrupted)
         patch.setattr(batched.BatchedForward, "_run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             evaluator.measure([mask.flip(0)])

@@ -9,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.masks import Mask
-from fairmend.tabular.counting import Task, measure_logits
+from fairmend.tabular import workspaces
+from fairmend.tabular.counting import Task
 from fairmend.tabular.kernels import ACTIVATION_CODES, BLOCK, Float32, Float64, NetworkArrays, State
-from fairmend.tabular.kernels import flip as flip_unit
-from fairmend.tabular.kernels import keep as keep_flip
-from fairmend.tabular.kernels import refresh as refresh_state
 from fairmend.tabular.networks import Network
 
 _REFRESH_AFTER = 128  # kept flips, after which a state is computed anew
@@ -75,15 +73,18 @@ class RememberedState:
             rows=np.zeros(BLOCK, dtype=np.int64),
             change=np.zeros(n_rows, dtype=np.float32),
         )
-        self._proposed: Float32 = np.zeros(n_rows, dtype=np.float32)
         self._figures: Float64 = np.zeros(2 + len(self._task.totals))
+        proposed: Float32 = np.zeros(n_rows, dtype=np.float32)
+        self._workspace = workspaces.workspace(
+            self._fast, self._exact, self._state, self._first, self._task, proposed, self._figures
+        )
         self._flipped = -1  # the unit whose flip the scratch arrays hold
         self.bits = 0
         self.proposed_bits = 0
         self._refresh()
 
     def _refresh(self) -> None:
-        refresh_state(self._fast, self._state)
+        workspaces.refresh(self._workspace)
         self._kept = 0
 
     def distance(self, bits: int) -> int:
@@ -105,16 +106,12 @@ class RememberedState:
             self._approach(mask)
             difference = self.bits ^ mask.bits
         self.proposed_bits = mask.bits
-        logits, alive = self._state.logits, self._state.alive
-        unit = -1
+        flipped = -1
         if difference:
-            place = difference.bit_length() - 1
-            logits, unit = self._proposed, self._padded_units[place]
-            self._flip(place)
-            alive[unit] = not alive[unit]
-        measure_logits(self._exact, self._first, alive, logits, self._task, shift, self._tolerance, self._figures)
-        if difference:
-            alive[unit] = not alive[unit]
+            unit = difference.bit_length() - 1
+            self._flip(unit)
+            flipped = self._padded_units[unit]
+        workspaces.measure(self._workspace, flipped, shift, self._tolerance)
         figures: list[float] = self._figures.tolist()
         return figures
 
@@ -137,13 +134,15 @@ class RememberedState:
 
     def _flip(self, unit: int) -> None:
         self._flipped = -1  # until the arrays are whole again
-        flip_unit(self._fast, self._state, *self._places[unit], self._proposed)
+        layer, position = self._places[unit]
+        workspaces.flip(self._workspace, layer, position)
         self._flipped = unit
 
     def _keep(self, unit: int) -> None:
         if self._flipped != unit:
             self._flip(unit)
-        keep_flip(self._fast, self._state, *self._places[unit], self._proposed)
+        layer, position = self._places[unit]
+        workspaces.keep(self._workspace, layer, position)
         self._flipped = -1
         self.bits ^= 1 << unit
         self._kept += 1
