@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import http.server
-import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fairmend import artifacts
-from fairmend.artifacts import Artifact, cached_path, file_digest, forget, obtain, write_atomically
+from fairmend.artifacts import Artifact, cached_path, file_digest, forget, obtain
 from fairmend.errors import ArtifactError
 
 CONTENT = b"not a real data set\n" * 1000
@@ -175,20 +174,6 @@ def test_a_cache_that_cannot_be_written_is_named(
     monkeypatch.setenv("FAIRMEND_CACHE", str(tmp_path / "file"))
     with pytest.raises(ArtifactError, match="FAIRMEND_CACHE"):
         obtain(artifact)
-
-
-def test_an_atomic_write_replaces_the_whole_file_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "folder" / "file"
-    write_atomically(path, b"old")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(ArtifactError, match="No space left"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
 
 
 def test_the_cache_is_the_users_own_unless_named(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:

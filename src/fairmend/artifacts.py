@@ -108,18 +108,6 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file in one step: readers see the old content or the new one, never a part.
-
-    Raises:
-        ArtifactError: the folder cannot be written or the disk is full.
-    """
-    with staging(path.parent) as folder:
-        written = folder / path.name
-        written.write_bytes(content)
-        os.replace(written, path)
-
-
 @contextmanager
 def staging(beside: Path) -> Iterator[Path]:
     """Yield an empty folder inside `beside`, on the same file system, and remove it at the end.

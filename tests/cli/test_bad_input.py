@@ -511,7 +511,7 @@ def test_a_disk_that_fills_while_the_result_is_saved_leaves_no_part(run, desk, m
 
 
 def full_disk_error() -> None:
-    from fairmend.tabular.formats import write_atomically
+    from fairmend.files import write_atomically
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "fsync", full_disk)

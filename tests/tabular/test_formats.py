@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from fairmend.errors import ModelError, RunError
 from fairmend.tabular import formats
 from fairmend.tabular.activations import Activation
-from fairmend.tabular.formats import read_network, write_atomically, write_onnx, write_safetensors
+from fairmend.tabular.formats import read_network, write_onnx, write_safetensors
 from fairmend.tabular.networks import Layer, Network
 from fairmend.tabular.safetensors_networks import parse_safetensors, serialize_safetensors
 
@@ -232,13 +232,6 @@ def test_a_changed_byte_gives_a_network_or_a_model_error(position, byte):
         assert isinstance(parse_safetensors(bytes(payload)), Network)
 
 
-def test_writing_replaces_the_file_whole(tmp_path):
-    write_atomically(tmp_path / "a", b"old")
-    write_atomically(tmp_path / "a", b"new")
-    assert (tmp_path / "a").read_bytes() == b"new"
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-
-
 @pytest.mark.parametrize("write", [write_safetensors, write_onnx])
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_full_disk_leaves_the_old_file_and_nothing_half_written(tmp_path, monkeypatch, write, failing):
@@ -248,7 +241,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_half_written(tmp_path, monk
     def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(formats.os, failing, full)
+    monkeypatch.setattr(os, failing, full)
     with pytest.raises(RunError, match=r"cannot be written \(No space left on device\): choose a folder"):
         write(make_network(), path)
     assert path.read_bytes() == b"old"

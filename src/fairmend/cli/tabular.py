@@ -199,7 +199,8 @@ def _header(folder: Path) -> dict[str, Any]:
         RunError: there is none, or it is damaged or of another kind.
     """
     from fairmend.runs import Store
-    from fairmend.tabular.saving import KIND, RUN
+    from fairmend.runs.directories import RUN
+    from fairmend.tabular.saving import KIND
 
     if not folder.is_dir():
         raise RunError(f"{folder} is not a directory: name the --out folder of a repair")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,12 @@ _SUFFIXES = ("", "-wal", "-shm", "-journal", "-lock")
 
 
 def open_directory(
-    out: Path, header: Mapping[str, Any], *, identity: Sequence[str], results: Sequence[str] = ()
+    out: Path,
+    header: Mapping[str, Any],
+    *,
+    identity: Sequence[str],
+    results: Sequence[str] = (),
+    furnish: Callable[[], None] | None = None,
 ) -> Store:
     """Start a run in a directory, or open the same run there to go on with it.
 
@@ -26,32 +31,39 @@ def open_directory(
         out: the directory; made if it does not exist.
         header: JSON-ready: what the run is.
         identity: the entries of the header that tell runs apart.
-        results: names of files that a finished run may have left beside its store.
+        results: names of files that an earlier session of the run may have left beside its store.
+        furnish: puts what else the run needs into the directory; called each time, leaves nothing when it fails.
 
     Raises:
         RunError: the directory holds another run (what differs is named) or other files, is not a directory, or cannot
             be written; nothing is left behind then.
     """
     path = out / RUN
-    if holds_run(out, results):
-        store = Store.open(path)
-        try:
-            _require_same(store, json.loads(json.dumps(header)), identity, out)
-        except BaseException:
-            store.close()
-            raise
-        return store
-    existed = out.exists()
+    existed, goes_on = out.exists(), holds_run(out, results)
+    if goes_on:
+        with Store.open(path, read_only=True) as stored:  # a foreign run is not touched
+            _require_same(stored, json.loads(json.dumps(header)), identity, out)
+    store: Store | None = None
     try:
-        return Store.create(path, header)
+        store = Store.open(path) if goes_on else Store.create(path, header)
+        if furnish is not None:
+            furnish()
     except BaseException:
-        for suffix in _SUFFIXES:
-            with suppress(OSError):
-                (out / (RUN + suffix)).unlink(missing_ok=True)
+        if store is not None:
+            store.close()
+            if not goes_on:
+                _remove_store(out)
         if not existed:
             with suppress(OSError):
                 out.rmdir()
         raise
+    return store
+
+
+def _remove_store(out: Path) -> None:
+    for suffix in _SUFFIXES:
+        with suppress(OSError):
+            (out / (RUN + suffix)).unlink(missing_ok=True)
 
 
 def holds_run(out: Path, results: Sequence[str] = ()) -> bool:

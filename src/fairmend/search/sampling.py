@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,9 +32,9 @@ class BatchSearcher(SteppedSearcher):
         self.batch = require_count("batch", batch, 1)
         self.incumbent = Incumbent()
 
+    @abstractmethod
     def _masks(self) -> Iterator[Mask]:
         """All masks after the untouched one, in order."""
-        raise NotImplementedError
 
     def _steps(self) -> Steps:
         untouched = self.space.untouched()

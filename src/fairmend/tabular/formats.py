@@ -6,11 +6,11 @@ A file is hostile until it is parsed: pickles are refused without being opened b
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from fairmend.errors import ModelError, RunError
+from fairmend.errors import ModelError
+from fairmend.files import write_atomically
 from fairmend.tabular.networks import Network
 
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib"})
@@ -79,30 +79,6 @@ def write_onnx(network: Network, path: str | os.PathLike[str], probability: bool
     from fairmend.tabular.onnx_networks import serialize_onnx
 
     write_atomically(path, serialize_onnx(network, probability))
-
-
-def write_atomically(path: str | os.PathLike[str], payload: bytes) -> None:
-    """Write a file so that a reader finds the old one or the new one, never a part: a temporary file, then a rename.
-
-    Raises:
-        RunError: the folder is missing or read-only, the disk is full, or the path is a folder.
-    """
-    file = Path(path)
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
-    try:
-        try:
-            with open(temporary, "xb") as stream:
-                stream.write(payload)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"{file} cannot be written ({error.strerror or error}): choose a folder that exists, is writable and has "
-            f"{len(payload):,} bytes free"
-        ) from error
 
 
 def _read(file: Path) -> bytes:

@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import fairmend
 from fairmend.errors import RunError
+from fairmend.files import write_atomically
 from fairmend.report.card import render_card
-from fairmend.runs import database
-from fairmend.runs.context import differences
+from fairmend.runs.directories import RUN, open_directory
 from fairmend.runs.store import Store
 from fairmend.tabular.baking import slim as slimmed
 from fairmend.tabular.cards import make_card
 from fairmend.tabular.datasets import Dataset
-from fairmend.tabular.formats import write_atomically, write_onnx, write_safetensors
+from fairmend.tabular.formats import write_onnx, write_safetensors
 from fairmend.tabular.networks import Network, emitted
 from fairmend.tabular.repair import Repair
 from fairmend.tabular.results import SCHEMA, SCHEMA_VERSION, describe_front, describe_mask, describe_result
 from fairmend.tabular.settings import RepairSettings
 
 KIND = "tabular repair"
-RUN, ORIGINAL, RESULT = "run.sqlite", "original.safetensors", "result.json"
+ORIGINAL, RESULT = "original.safetensors", "result.json"
 _IDENTITY = ("kind", "settings", "network", "dataset")
-_SUFFIXES = ("", "-wal", "-shm", "-journal", "-lock")
 
 
 def open_run(
@@ -55,32 +53,11 @@ def open_run(
         "dataset": dataset.fingerprint(),
         "request": dict(request),
     }
-    path = out / RUN
-    if _holds_run(out):
-        store = Store.open(path)
-        try:
-            _require_same(store, json.loads(json.dumps(header)), out)
-            if not (out / ORIGINAL).is_file():
-                write_safetensors(network, out / ORIGINAL)
-        except BaseException:
-            store.close()
-            raise
-        return store
-    existed = out.exists()
-    created: Store | None = None
-    try:
-        created = Store.create(path, header)
+
+    def keep_original() -> None:
         write_safetensors(network, out / ORIGINAL)
-    except BaseException:
-        if created is not None:
-            created.close()
-            for name in (ORIGINAL, *(RUN + suffix for suffix in _SUFFIXES)):
-                (out / name).unlink(missing_ok=True)
-        if not existed:
-            with suppress(OSError):
-                out.rmdir()
-        raise
-    return created
+
+    return open_directory(out, header, identity=_IDENTITY, results=(ORIGINAL,), furnish=keep_original)
 
 
 def save_repair(
@@ -160,42 +137,6 @@ def load_result(out: Path) -> dict[str, Any]:
             f"version that wrote it, fairmend {result.get('versions', {}).get('fairmend', 'unknown')}"
         )
     return result
-
-
-def _holds_run(out: Path) -> bool:
-    """Whether there is a run to go on with; a new or empty directory holds none.
-
-    Raises:
-        RunError: the directory is a file, or holds something else.
-    """
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file, not a directory: choose another --out")
-    path = out / RUN
-    if path.is_file():
-        with database.explained(path), closing(database.connect(path, "ro")) as connection:
-            return not database.is_blank(connection)  # blank if it was killed before it began
-    ours = {ORIGINAL, *(RUN + suffix for suffix in _SUFFIXES)}
-    try:
-        found = sorted(entry.name for entry in out.iterdir()) if out.exists() else []
-    except OSError as error:
-        raise RunError(f"{out} cannot be read ({error.strerror or error}): choose another --out") from error
-    others = [name for name in found if name not in ours]
-    if others:
-        raise RunError(
-            f"{out} is not empty and holds no run of fairmend (it has {', '.join(others[:3])}): choose a new or empty "
-            "directory as --out"
-        )
-    return False
-
-
-def _require_same(store: Store, given: Mapping[str, Any], out: Path) -> None:
-    stored = store.header
-    changed = differences({name: stored.get(name) for name in _IDENTITY}, {name: given.get(name) for name in _IDENTITY})
-    if changed:
-        raise RunError(
-            f"{out} belongs to another run: {'; '.join(changed)}. Choose another --out, or give that run's settings "
-            "to go on with it"
-        )
 
 
 def _strict_json(payload: Any) -> str:

@@ -8,6 +8,7 @@ is pinned by its SHA-256, and COMPAS is cached in its coded form: no names, no f
 from __future__ import annotations
 
 import io
+import os
 import socket
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,7 +29,6 @@ from fairmend.artifacts import (
     forget,
     obtain,
     staging,
-    write_atomically,
 )
 from fairmend.errors import ArtifactError, DataError
 from fairmend.tabular import meps
@@ -306,17 +306,16 @@ def _csv(frame: pd.DataFrame) -> bytes:
 
 
 def _keep(table: RawTable, content: bytes) -> None:
-    path = table_folder() / table.filename
     with staging(table_folder()) as folder:
         part = folder / table.filename
         part.write_bytes(content)
         found = file_digest(part)
-    if found != table.sha256:
-        raise ArtifactError(
-            f"what was fetched for {table.title} has SHA-256 {found}, expected {table.sha256}: it is another version "
-            "and was not kept"
-        )
-    write_atomically(path, content)
+        if found != table.sha256:
+            raise ArtifactError(
+                f"what was fetched for {table.title} has SHA-256 {found}, expected {table.sha256}: it is another "
+                "version and was not kept"
+            )
+        os.replace(part, table_folder() / table.filename)
 
 
 @contextmanager

@@ -22,12 +22,12 @@ from typing import Any, Protocol
 from fairmend import __version__
 from fairmend.errors import FairmendError, InputError, RunError
 from fairmend.evaluation import digest
+from fairmend.files import write_atomically
 from fairmend.report.tables import json_bytes
 from fairmend.runs.context import differences
 from fairmend.runs.progress import Progress
 from fairmend.runs.workers import child_environment
 from fairmend.tabular.datasets import Dataset
-from fairmend.tabular.formats import write_atomically
 from fairmend.tabular.networks import Network
 from fairmend.tabular.outcomes import (
     THRESHOLD_ONLY,

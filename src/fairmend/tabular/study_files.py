@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fairmend.files import write_atomically
 from fairmend.report import figures
 from fairmend.report.figures import Panel, Point, Series, Spot
 from fairmend.report.tables import json_bytes
 from fairmend.statistics import Mean
 from fairmend.tabular.compare import SearchComparison, SearchRow
-from fairmend.tabular.formats import write_atomically
 from fairmend.tabular.outcomes import title_of, unfairness_title
 from fairmend.tabular.reproduction import Reproduction
 from fairmend.tabular.sweep import Sweep, SweepRow
