@@ -76,25 +76,31 @@ class Collection:
 
     def arrays(self) -> MeasurementArrays:
         """Everything as columns."""
-        rows, n_units = len(self), self.space.n_units
-        width = (n_units + 7) // 8
-        packed = b"".join([bits.to_bytes(width, "little") for bits, _ in self._known])
-        bits = np.frombuffer(packed, dtype=np.uint8).reshape(rows, width)
-        made = list(self._known.values())
+        made, width = list(self._known.values()), (self.space.n_units + 7) // 8
+        return self._columns(
+            packed=b"".join([bits.to_bytes(width, "little") for bits, _ in self._known]),
+            dials=[dials for _, dials in self._known],
+            parts=[measurement.parts for measurement in made],
+            bias=[measurement.bias for measurement in made],
+            utility=[measurement.utility for measurement in made],
+            bias_se=[measurement.bias_se for measurement in made],
+            utility_se=[measurement.utility_se for measurement in made],
+            n=[measurement.n for measurement in made],
+            seconds=[measurement.seconds for measurement in made],
+        )
 
-        def column(values: list[float]) -> npt.NDArray[np.float64]:
-            return np.array(values, dtype=np.float64)
-
+    def _columns(
+        self, packed: bytes, dials: npt.ArrayLike, parts: npt.ArrayLike, n: npt.ArrayLike, **figures: npt.ArrayLike
+    ) -> MeasurementArrays:
+        """Columns of the masks' bits, one after the other, and of all else as sequences; None is no figure."""
+        number, n_units = np.array(n, dtype=np.int64), self.space.n_units
+        bits = np.frombuffer(packed, dtype=np.uint8).reshape(len(number), (n_units + 7) // 8)
         return MeasurementArrays(
             dropped=np.unpackbits(bits, axis=1, count=n_units, bitorder="little").view(np.bool_),
-            dials=np.array([dials for _, dials in self._known], dtype=np.float64).reshape(rows, len(self.space.dials)),
-            bias=column([measurement.bias for measurement in made]),
-            utility=column([measurement.utility for measurement in made]),
-            bias_se=column([measurement.bias_se for measurement in made]),
-            utility_se=column([measurement.utility_se for measurement in made]),
-            n=np.array([measurement.n for measurement in made], dtype=np.int64),
-            seconds=column([measurement.seconds for measurement in made]),
-            parts=np.array([m.parts for m in made], dtype=np.float64).reshape(rows, len(self.figures.parts)),
+            dials=np.array(dials, dtype=np.float64).reshape(len(number), len(self.space.dials)),
+            parts=np.array(parts, dtype=np.float64).reshape(len(number), len(self.figures.parts)),
+            n=number,
+            **{name: np.array(values, dtype=np.float64) for name, values in figures.items()},
         )
 
     @cached_property

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from fairmend.errors import RunError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.masks import Mask, Space
-from fairmend.runs.collection import Collection, Key
+from fairmend.runs.collection import Collection, Key, MeasurementArrays
 
 if TYPE_CHECKING:
     from fairmend.runs.store import Store
@@ -85,15 +87,36 @@ class Context(Collection):
         """Commit everything put so far."""
         self.store.flush()
 
-    def _load(self) -> dict[Key, Measurement]:
+    def arrays(self) -> MeasurementArrays:
+        """Everything as columns, read from the file without a Python object per measurement."""
+        self.flush()
+        columns = list(zip(*self._rows(), strict=True)) or [()] * 9
+        masks, dials, bias, utility, bias_se, utility_se, n, seconds, parts = columns
+        return self._columns(
+            packed=b"".join(masks),
+            dials=np.frombuffer(b"".join(dials), dtype="<f8"),
+            parts=np.frombuffer(b"".join(parts), dtype="<f8"),
+            bias=bias,
+            utility=utility,
+            bias_se=bias_se,
+            utility_se=utility_se,
+            n=n,
+            seconds=seconds,
+        )
+
+    def _rows(self) -> Iterator[tuple[Any, ...]]:
         sizes = (self._width, self._dials.size, self._parts.size)
-        known: dict[Key, Measurement] = {}
-        for mask, dials, bias, utility, bias_se, utility_se, n, seconds, parts in self.store.rows(self.number):
-            if (len(mask), len(dials), len(parts)) != sizes:
+        for row in self.store.rows(self.number):
+            if (len(row[0]), len(row[1]), len(row[-1])) != sizes:
                 raise RunError(
                     f"{self.store.path} is damaged: a row of {self.name!r} does not fit its units, dials and parts. "
                     "Restore it from a copy, or start again with another --out"
                 )
+            yield row
+
+    def _load(self) -> dict[Key, Measurement]:
+        known: dict[Key, Measurement] = {}
+        for mask, dials, bias, utility, bias_se, utility_se, n, seconds, parts in self._rows():
             known[int.from_bytes(mask, "little"), self._dials.unpack(dials)] = Measurement(
                 math.nan if bias is None else bias,
                 math.nan if utility is None else utility,
