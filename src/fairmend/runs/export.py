@@ -1,0 +1,74 @@
+"""A run's measurements as a table for other programs: Parquet or CSV."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fairmend.errors import InputError
+from fairmend.files import write_atomically
+from fairmend.runs.collection import Collection
+from fairmend.runs.store import Store
+
+SUFFIXES = (".parquet", ".csv")
+
+
+def measurement_frame(collection: Collection, *, parts: bool = False) -> pd.DataFrame:
+    """A row per mask, in the order of measuring.
+
+    Columns: `dropped` (lists of unit numbers), a column per dial, `bias`, `utility`, their standard errors `bias_se`
+    and `utility_se`, `n` samples and `seconds`. What bias and utility are is in `collection.figures`.
+
+    Args:
+        collection: what was measured.
+        parts: whether to add a column per raw part, such as a confusion count.
+    """
+    arrays, space = collection.arrays(), collection.space
+    columns: dict[str, object] = {"dropped": [np.flatnonzero(row).tolist() for row in arrays.dropped]}
+    columns |= {dial.name: arrays.dials[:, index] for index, dial in enumerate(space.dials)}
+    columns |= {name: getattr(arrays, name) for name in ("bias", "utility", "bias_se", "utility_se", "n", "seconds")}
+    frame = pd.DataFrame(columns)
+    if not parts:
+        return frame
+    return pd.concat([frame, pd.DataFrame(arrays.parts, columns=_distinct(collection.figures.parts))], axis=1)
+
+
+def export(store: Store, context: str, path: Path, *, parts: bool = False) -> int:
+    """Write the measurements of one context and return how many there are.
+
+    Args:
+        store: the run.
+        context: such as "search"; `store.contexts()` has the names.
+        path: a .parquet or .csv file; in CSV, dropped units are separated by spaces.
+        parts: see `measurement_frame`.
+
+    Raises:
+        InputError: another suffix.
+        RunError: no such context, or the file cannot be written.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"cannot write {path.name}: name a file that ends in {' or '.join(SUFFIXES)}")
+    frame = measurement_frame(store.context(context), parts=parts)
+    if path.suffix.lower() == ".csv":
+        frame["dropped"] = [" ".join(map(str, units)) for units in frame["dropped"]]
+        write_atomically(path, frame.to_csv(index=False).encode())
+    else:
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, engine="pyarrow", index=False)
+        write_atomically(path, buffer.getvalue())
+    return len(frame)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names with a number behind those that repeat: all continuations of one prompt have one name."""
+    seen: Counter[str] = Counter()
+    distinct = []
+    for name in names:
+        seen[name] += 1
+        distinct.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return distinct
