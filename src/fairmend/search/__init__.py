@@ -3,6 +3,7 @@
 from fairmend.search.annealing import Annealing, RandomWalk
 from fairmend.search.base import Incumbent, MakeCost, Searcher
 from fairmend.search.catalogue import SEARCH_NAMES, SearchName, make_searcher
+from fairmend.search.designs import SpreadSampling, drawn_fraction
 from fairmend.search.front import Front, hypervolume
 from fairmend.search.genetic import Genetic, MakeFloor
 from fairmend.search.pruning_rules import METHODS, Method, PruningRule
@@ -27,7 +28,9 @@ __all__ = [
     "SearchName",
     "Searcher",
     "SingleInterventions",
+    "SpreadSampling",
     "UniformSampling",
+    "drawn_fraction",
     "hypervolume",
     "make_searcher",
 ]

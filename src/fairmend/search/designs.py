@@ -1,0 +1,149 @@
+"""Which masks to measure for learning what units do: sizes spread, units balanced; and which samples to measure on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fairmend.masks import Mask, Space
+from fairmend.search.base import MakeCost, require_count, require_number
+from fairmend.search.sampling import BatchSearcher
+
+_BATCH = 256
+_TRIES = 20
+_SMALL = 0.1
+
+
+class SpreadSampling(BatchSearcher):
+    """Random masks for learning: sizes spread evenly over the limits, a share of small masks, all units equally often.
+
+    Uniform random masks (Attention Pruning's, see `UniformSampling`) leave chance to decide how often a unit is
+    dropped and how large the masks are. Here a part of the masks is small, because there the figures are those that a
+    repair can have and interactions are few; the sizes of the rest are spread evenly; units are dealt like cards, so
+    that after any number of masks no unit was dropped much more often than another. No mask comes twice while the
+    space has others. The order is random: a search that ends early has a spread of sizes too. Dials stay at 0.
+
+    Args:
+        space, make_cost, batch: see `BatchSearcher`.
+        seed: of all random numbers.
+        samples: masks to measure in all, the untouched one included.
+        small_share: share of the masks whose sizes lie, spread geometrically, between the least admissible one and
+            a tenth of the units.
+
+    Raises:
+        InputError: an option outside its range.
+    """
+
+    name = "spread"
+
+    def __init__(
+        self,
+        space: Space,
+        make_cost: MakeCost | None = None,
+        *,
+        seed: int,
+        samples: int,
+        small_share: float = 0.25,
+        batch: int = _BATCH,
+    ) -> None:
+        super().__init__(space, make_cost, batch)
+        self.seed = require_count("seed", seed, 0)
+        self.samples = require_count("samples", samples, 1)
+        self.small_share = require_number("small_share", small_share, 0, 1)
+
+    def masks(self) -> tuple[Mask, ...]:
+        """All masks after the untouched one, in order."""
+        return tuple(self._masks())
+
+    def repeats(self, count: int) -> tuple[Mask, ...]:
+        """Masks to measure again under other luck, to learn the noise: `count` of them, spread over the sizes.
+
+        A measurement belongs to its mask and protocol, so repeats are measured by an evaluator of another seed.
+        """
+        by_size = sorted(self._masks(), key=lambda mask: (mask.size, mask.bits))
+        chosen = np.linspace(0, len(by_size) - 1, min(require_count("count", count, 0), len(by_size))).astype(int)
+        return tuple(by_size[index] for index in chosen.tolist())
+
+    def settings(self) -> dict[str, Any]:
+        """The name, every option and the seed, JSON-ready: enough to build an equal searcher."""
+        return {key: getattr(self, key) for key in ("name", "seed", "samples", "small_share", "batch")}
+
+    def _masks(self) -> Iterator[Mask]:
+        rng = np.random.default_rng(self.seed)
+        dealer = Dealer(self.space, rng)
+        for size in spread_sizes(self.space, self.samples - 1, self.small_share, rng):
+            yield dealer.deal(size)
+
+
+class Dealer:
+    """Deals masks from a shuffled deck of units: every unit is dealt once before any is dealt again.
+
+    Args:
+        space: whose droppable units are dealt.
+        rng: for shuffling.
+    """
+
+    def __init__(self, space: Space, rng: np.random.Generator) -> None:
+        self._space, self._rng = space, rng
+        self._deck: list[int] = []
+        self._dealt = {space.untouched()}
+
+    def deal(self, size: int) -> Mask:
+        """A mask of `size` units that was not dealt before, if a few tries find one."""
+        mask = self._hand(size)
+        for _ in range(_TRIES):
+            if mask not in self._dealt:
+                break
+            mask = self._hand(size)
+        self._dealt.add(mask)
+        return mask
+
+    def _hand(self, size: int) -> Mask:
+        bits, waiting = 0, []
+        while bits.bit_count() < size:
+            if not self._deck:
+                self._deck = self._rng.permutation(np.asarray(self._space.droppable)).tolist()
+            unit = self._deck.pop()
+            if bits >> unit & 1:
+                waiting.append(unit)  # dealt twice in one hand, as the deck ran out: it goes to the next hand
+            else:
+                bits |= 1 << unit
+        self._deck += waiting
+        return Mask(bits, self._space.n_units, (0.0,) * len(self._space.dials))
+
+
+def spread_sizes(space: Space, count: int, small_share: float, rng: np.random.Generator) -> list[int]:
+    """`count` mask sizes in random order: a share of small ones, the others spread evenly over the limits."""
+    least = min(max(1, space.min_drop), space.largest)
+    small = min(space.largest, max(least, round(_SMALL * space.n_units)))
+    n_small = round(small_share * count) if least else 0
+    few = np.geomspace(least, small, n_small) if n_small else np.zeros(0)
+    sizes = np.concatenate((few, np.linspace(least, space.largest, count - n_small)))
+    shuffled: list[int] = rng.permutation(sizes.round().astype(np.int64)).tolist()
+    return shuffled
+
+
+def drawn_fraction(mask: Mask, n: int, fraction: float, seed: int) -> npt.NDArray[np.int64]:
+    """Which of `n` samples a mask is measured on: a random fraction that is its own, as Attention Pruning does.
+
+    The draw belongs to the mask and the seed, so that a measurement stays a function of the mask and the protocol
+    whatever was measured before. The untouched mask draws like any other.
+
+    Args:
+        mask: whose samples to draw.
+        n: how many samples there are, such as prompts.
+        fraction: eta in the paper, in (0, 1]; at least one sample is drawn.
+        seed: of the protocol.
+
+    Returns:
+        Ascending numbers of the drawn samples.
+    """
+    share = require_number("fraction", fraction, 0, 1, positive=True)
+    most = require_count("n", n, 1)
+    key = hashlib.sha256(mask.packed() + repr(mask.dials).encode()).digest()
+    rng = np.random.default_rng([require_count("seed", seed, 0), int.from_bytes(key[:16], "little")])
+    return np.sort(rng.choice(most, size=max(1, round(share * most)), replace=False))

@@ -1,0 +1,125 @@
+"""Both surrogates of a model, one for the bias and one for the loss of utility, fitted to measured masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from fairmend.errors import InputError
+from fairmend.evaluation import Figures
+from fairmend.surrogates.base import Dropped, Predictor, Surrogate
+from fairmend.surrogates.ensembles import Ensemble
+from fairmend.surrogates.forms import Floats
+from fairmend.surrogates.networks import NeuralNetwork
+from fairmend.surrogates.ridge import Ridge
+from fairmend.surrogates.samples import Samples, Scale, can_take_log, prior_of
+from fairmend.surrogates.trees import BoostedTrees
+
+SurrogateName = Literal["network", "additive", "pairwise", "trees", "ensemble"]
+SURROGATE_NAMES: tuple[SurrogateName, ...] = get_args(SurrogateName)
+
+
+def make_surrogate(name: str) -> Surrogate:
+    """The surrogate called `name` with its default options.
+
+    "network": Attention Pruning's, with our own layers. "additive": ridge on the dropped units, the baseline to beat.
+    "pairwise": ridge on units and their pairs. "trees": boosted trees. "ensemble": eight networks on resampled masks.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    made: dict[str, Surrogate] = {
+        "network": NeuralNetwork(),
+        "additive": Ridge(),
+        "pairwise": Ridge(pairs=True),
+        "trees": BoostedTrees(),
+        "ensemble": Ensemble(),
+    }
+    if name not in made:
+        raise InputError(f"surrogate must be one of {', '.join(map(repr, SURROGATE_NAMES))}, got {name!r}")
+    return made[name]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FittedPair:
+    """Predictors of bias and loss on their [0, 1] scales.
+
+    Attributes:
+        bias, loss: predictors of the scaled figures.
+        bias_scale, loss_scale: lead back to the figures.
+        n: number of masks that they learned from.
+        identity: what they were fitted to and how, JSON-ready.
+    """
+
+    bias: Predictor
+    loss: Predictor
+    bias_scale: Scale
+    loss_scale: Scale
+    n: int
+    identity: Mapping[str, Any]
+
+    def predict(self, dropped: Dropped) -> tuple[Floats, Floats]:
+        """Predicted bias and loss, each of shape (n_masks,), of masks of shape (n_masks, n_units)."""
+        return (
+            self.bias_scale.figure(self.bias.predict(dropped).mean),
+            self.loss_scale.figure(self.loss.predict(dropped).mean),
+        )
+
+    def draw(self, rng: np.random.Generator) -> FittedPair:
+        """A pair that the truth might be: one draw of either predictor."""
+        return FittedPair(
+            self.bias.draw(rng), self.loss.draw(rng), self.bias_scale, self.loss_scale, self.n, {"drawn": True}
+        )
+
+
+def fit_pair(
+    samples: Samples,
+    figures: Figures,
+    surrogate: Surrogate,
+    loss_surrogate: Surrogate | None = None,
+    *,
+    log_loss: bool | None = None,
+    prior: Mapping[str, npt.ArrayLike] | None = None,
+    seed: int = 0,
+) -> FittedPair:
+    """Fit one surrogate to the bias and one to the loss, both scaled to [0, 1] over the samples.
+
+    Args:
+        samples: measured masks.
+        figures: what the measurements mean.
+        surrogate: of the bias, and of the loss if no other is given.
+        log_loss: whether the logarithm of the loss is learned; by default where lower is better and all is positive,
+            as with perplexity, whose damage multiplies.
+        prior: "bias" and "loss": believed effects of every unit, see `Surrogate.fit`.
+        seed: of whatever is random.
+
+    Raises:
+        InputError: too few masks, a constant figure, or a logarithm of a loss that is not positive.
+    """
+    log = can_take_log(samples, figures) if log_loss is None else log_loss
+    if log and not can_take_log(samples, figures):
+        raise InputError(f"the {figures.utility.name} cannot be learned as a logarithm: it must be positive and lower")
+    bias_scale, loss_scale = samples.scale("bias"), samples.scale("loss", log)
+    kinds = (surrogate, surrogate if loss_surrogate is None else loss_surrogate)
+    fitted = [
+        kind.fit(
+            samples.dropped,
+            scale.unit(samples.target(name)),
+            scale.error(samples.noise(name), samples.target(name)),
+            prior_of(prior, name),
+            seed=seed,
+        )
+        for name, kind, scale in zip(("bias", "loss"), kinds, (bias_scale, loss_scale), strict=True)
+    ]
+    identity = {
+        "samples": samples.digest(),
+        "surrogates": [dict(kind.settings()) for kind in kinds],
+        "scales": [bias_scale.to_json(), loss_scale.to_json()],
+        "prior": {name: np.asarray(values).tolist() for name, values in (prior or {}).items()},
+        "seed": seed,
+    }
+    return FittedPair(fitted[0], fitted[1], bias_scale, loss_scale, len(samples), identity)
