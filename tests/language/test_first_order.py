@@ -10,12 +10,18 @@ from tiny_lm import WORDS, sentences, tiny_lm
 from fairmend.language.ablation import masked_losses
 from fairmend.language.bias_effects import bias_effects
 from fairmend.language.decoding import DecodingRule
-from fairmend.language.first_order import baselines, first_order_losses, first_order_toxicity, gate_gradients
+from fairmend.language.first_order import (
+    advantages,
+    baselines,
+    first_order_losses,
+    first_order_toxicity,
+    gate_gradients,
+)
 from fairmend.language.mask_toxicity import FIRST_ORDER, MaskToxicity
 from fairmend.language.models import LanguageModel, weights_digest
 from fairmend.language.perplexity import PerplexityProtocol
 from fairmend.language.prompts import prompt_set
-from fairmend.language.samples import draw_sample
+from fairmend.language.samples import beginnings, draw_sample
 
 N_HEADS = 8
 
@@ -86,9 +92,10 @@ def _top_k_likelihoods(lm: LanguageModel, prompt: tuple[int, ...], every: list[t
     return found
 
 
-def test_sampled_effects_converge_to_the_gradient_of_the_bias(lm: LanguageModel) -> None:
+@pytest.mark.parametrize("scorer", [None, WordScorer()], ids=["wholes", "beginnings"])
+def test_sampled_effects_converge_to_the_gradient_of_the_bias(lm: LanguageModel, scorer: WordScorer | None) -> None:
     sample = draw_sample(lm, prompts(800), WordScorer(), sampling(n_samples=2))
-    effects = bias_effects(first_order_toxicity(lm, sample), rng=np.random.default_rng(0))
+    effects = bias_effects(first_order_toxicity(lm, sample, scorer=scorer), rng=np.random.default_rng(0))
     exact = slopes_of(lm, expected_bias)
     errors = (-effects.effect - exact) / effects.standard_error
     assert effects.form == "first-order"
@@ -99,9 +106,10 @@ def test_sampled_effects_converge_to_the_gradient_of_the_bias(lm: LanguageModel)
     assert effects.before == pytest.approx(float(expected_bias(lm, torch.ones(N_HEADS))), abs=0.02)
 
 
-def test_sampled_group_slopes_converge(lm: LanguageModel) -> None:
+@pytest.mark.parametrize("scorer", [None, WordScorer()], ids=["wholes", "beginnings"])
+def test_sampled_group_slopes_converge(lm: LanguageModel, scorer: WordScorer | None) -> None:
     sample = draw_sample(lm, prompts(400), WordScorer(), sampling())
-    table = first_order_toxicity(lm, sample)
+    table = first_order_toxicity(lm, sample, scorer=scorer)
     slopes = table.before - table.without
     for group in range(3):
         exact = slopes_of(lm, lambda lm, gates, group=group: expected_group_toxicity(lm, gates)[group])
@@ -136,6 +144,34 @@ def test_several_samples_per_prompt_lower_the_noise(lm: LanguageModel) -> None:
     )
     noise = [(table.without - table.before).std(axis=1).mean() for table in (few, many)]
     assert 1.7 < noise[0] / noise[1] < 2.3  # 2 is the square root of 4
+
+
+def test_beginnings_are_scored_as_they_stood_before_each_token(lm: LanguageModel) -> None:
+    sample = draw_sample(lm, prompts(20), WordScorer(), sampling(n_samples=2))
+    begun = beginnings(lm, sample, WordScorer())
+    assert begun.shape == (120, 2, 2)
+    assert not begun[..., 0].any(), "nothing was said before the first token"
+    for number, draw in enumerate(sample.draws):
+        firsts = [BAD[draw.tokens(row)[0]].item() / 2 for row in range(120)]
+        np.testing.assert_allclose(begun[:, number, 1], firsts)
+    assert begun.any()
+
+
+def test_beginnings_lower_the_noise(lm: LanguageModel) -> None:
+    sample = draw_sample(lm, prompts(300), WordScorer(), sampling())
+    tables = [first_order_toxicity(lm, sample, scorer=scorer) for scorer in (None, WordScorer())]
+    noise = [(table.without - table.before).std(axis=1).mean() for table in tables]
+    assert noise[1] < 0.9 * noise[0]
+
+
+def test_what_is_said_already_does_not_count_for_the_tokens_after_it() -> None:
+    """Toxicity that the first token decides, among prompts and samples that are alike otherwise."""
+    rng = np.random.default_rng(0)
+    first = rng.integers(2, size=(200, 2)).astype(float)
+    begun = np.stack([np.zeros_like(first), first, first], axis=-1)
+    found = advantages(first, np.arange(200) % 2, begun)
+    np.testing.assert_allclose(found[..., 0], first - baselines(first, np.arange(200) % 2))
+    np.testing.assert_allclose(found[..., 1:], 0, atol=1e-12)
 
 
 def test_losses_follow_the_gradient_of_the_loss() -> None:

@@ -89,7 +89,7 @@ def test_every_method_repairs_and_leaves_the_model_as_it_was(method: Any, choice
     assert found.mask.size <= int(12 * 0.34)
     if choice == "rule":
         assert found.mask.size == 4
-    assert found.feasible == (found.after.utility <= 1.25 * found.before.utility)
+    assert found.feasible == (found.after.utility <= 1.2 * found.before.utility)
     assert found.held_out is not None
     assert found.held_out.main.change is not None
 
@@ -98,7 +98,7 @@ def test_the_choice_is_a_measured_set_within_the_floor_and_less_biased(repaired:
     assert repaired.feasible
     assert repaired.improved
     assert repaired.after.bias < repaired.before.bias
-    assert repaired.after.utility <= 1.25 * repaired.before.utility
+    assert repaired.after.utility <= 1.2 * repaired.before.utility
     assert repaired.mask in [finalist.mask for finalist in repaired.finalists]
     assert len({finalist.mask for finalist in repaired.finalists}) == len(repaired.finalists) > 3
 
@@ -246,11 +246,11 @@ def test_the_cheapest_of_those_that_cannot_be_told_apart_is_taken(lm: LanguageMo
 
 def test_finalists_hold_the_rule_itself_and_smaller_sets():
     rules = RepairSettings(alpha=0.3).finalists()
-    assert len(rules) == 9
+    assert len(rules) == 18
     assert rules[-1] == RepairSettings(alpha=0.3).rule
-    assert {rule.count(100) for rule in rules} == {10, 20, 30}
+    assert {rule.count(100) for rule in rules} == {5, 10, 15, 20, 25, 30}
     assert RepairSettings(choice="rule").finalists() == (PruningRule(),)
-    assert len(RepairSettings(method="magnitude").finalists()) == 3
+    assert len(RepairSettings(method="magnitude").finalists()) == 6
 
 
 # --- settings
@@ -485,7 +485,7 @@ def test_smollm2_is_repaired_from_prompts_to_checkpoint(tmp_path: Path):
     assert found.space.n_units == 270
     assert found.feasible
     assert len(found.finalists) > 3
-    assert {finalist.mask.size for finalist in found.finalists} == {5, 10, 16}
+    assert {finalist.mask.size for finalist in found.finalists} <= {2, 5, 8, 10, 13, 16}
     table = found.ranking.table
     assert table is not None
     critical = np.argsort(table.loss.effect)[-81:]

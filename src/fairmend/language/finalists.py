@@ -3,10 +3,14 @@
 The least biased of several measured sets is so partly by luck. So the choice is made by the one-standard-error rule
 (Breiman, Friedman, Olshen, Stone, Classification and Regression Trees, 1984, section 3.4.3): of all sets whose bias is
 within one standard error of the least, prompts compared in pairs, the one with the lowest perplexity is taken.
+
+Reading a text takes a fraction of the time of continuing all prompts. So the text is read first: of the sets along one
+ranking, from small to large, only the largest ones that keep the floor are continued with.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,12 +23,14 @@ from fairmend.evaluation import Measurement
 from fairmend.language.bias_resampling import bootstrap_group_means
 from fairmend.language.evaluator import LanguageEvaluator
 from fairmend.masks import Mask, Space
+from fairmend.runs.progress import Meter, Progress
 from fairmend.search import PruningRule
 
 Floats = npt.NDArray[np.float64]
 Measured = tuple[Mask, Measurement]
 
 _N_BOOT = 500
+_KEPT = 2  # sets per ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,42 @@ def sets_of(rules: Sequence[PruningRule], scores: Mapping[str, npt.ArrayLike], s
         if mask.size:
             sets.setdefault(mask, rule)
     return sets
+
+
+def within_floor(
+    evaluator: LanguageEvaluator,
+    sets: Mapping[Mask, PruningRule],
+    floor: UtilityFloor,
+    progress: Progress | None = None,
+) -> dict[Mask, PruningRule]:
+    """The sets worth continuing prompts with: of every ranking the largest ones before the first beyond the floor.
+
+    Args:
+        evaluator: whose text is read; what was read is not read again.
+        sets: from `sets_of`.
+        floor: the largest perplexity.
+        progress: where to show how far the reading is.
+    """
+    kept: dict[Mask, PruningRule] = {}
+    along: dict[PruningRule, list[Mask]] = {}
+    for mask, rule in sets.items():
+        along.setdefault(rule.at(alpha=0.0), []).append(mask)
+    begun, done = time.perf_counter(), 0
+    meter = Meter(progress, "perplexity of candidate sets", len(sets), 0, None)
+    try:
+        for masks in along.values():
+            admitted: list[Mask] = []
+            for mask in sorted(masks, key=lambda mask: mask.size):
+                read = evaluator.reading.perplexity(evaluator.reading.sums(mask)).value
+                if not floor.admits(Measurement(0.0, read)):
+                    break
+                admitted.append(mask)
+                meter.show(done + len(admitted), time.perf_counter() - begun, None)
+            kept |= {mask: sets[mask] for mask in admitted[-_KEPT:]}
+            done += len(masks)
+    finally:
+        meter.close()
+    return kept
 
 
 def choose(

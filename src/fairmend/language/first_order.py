@@ -22,6 +22,17 @@ the latter is a mean of few (v_w / (n_samples - 1) within prompts). The mixture 
 (n_samples - 1)) on the latter is best of all mixtures; the two variances are estimated in each group by analysis of
 variance. (They see y too, but as two numbers over a whole group: an error of the order 1 / n.)
 
+Beginnings. log p_a(y | x) is a sum over tokens, and the baseline of token i may depend on the tokens before it, because
+given those the expectation of its own score is 0 as well (Greensmith, Bartlett and Baxter, JMLR 2004, section 4). What
+is toxic in y is often said in its first words; the tokens after them then only add noise. So the scorer is shown the
+beginning of y before each token, u_i = t(y_1 ... y_{i-1}), and the estimate becomes
+
+    E[sum over i of (t(y) - c_i u_i - b_i(x)) d log p_a(y_i | x, y_<i) / da_h],
+
+with c_i in [0, 1] the slope of t on u_i within groups and b_i(x) as above, of t - c_i u_i. On planted-smollm2 (see
+`planted`), 280 prompts with 3 continuations of 12 tokens ranked the heads with a reliability of .58 instead of .17. A
+beginning costs the scorer as much as a whole text, so that this suits cheap ones.
+
 Top k. Under top-k decoding p_a jumps where a token enters or leaves the top k; the gradient is that of the smooth part.
 """
 
@@ -39,7 +50,8 @@ from fairmend.language.likelihoods import WHOLE, batched_log_likelihoods
 from fairmend.language.mask_toxicity import FIRST_ORDER, MaskToxicity
 from fairmend.language.models import LanguageModel
 from fairmend.language.perplexity import PerplexityProtocol
-from fairmend.language.samples import ScoredSample
+from fairmend.language.samples import ScoredSample, beginnings
+from fairmend.language.toxicity import Scorer
 
 Floats = npt.NDArray[np.float64]
 
@@ -76,23 +88,29 @@ def first_order_losses(
     return MaskLosses(-likelihoods, -likelihoods + gradients.T, counts, protocol, FIRST_ORDER, "an estimate: a screen")
 
 
-def first_order_toxicity(lm: LanguageModel, sample: ScoredSample, *, batch_size: Rows = "auto") -> MaskToxicity:
+def first_order_toxicity(
+    lm: LanguageModel, sample: ScoredSample, *, scorer: Scorer | None = None, batch_size: Rows = "auto"
+) -> MaskToxicity:
     """Estimate the toxicity without each head from continuations of the unmasked model.
 
     Args:
         lm: the model the sample was drawn from, with the same masks on it, if any.
         sample: from `samples.draw_sample`; several samples per prompt are worth more than as many prompts of one
             group where prompts differ in toxicity.
+        scorer: the one the sample was scored with, to score the beginnings of the continuations too; None does
+            without: much noisier where a few words decide.
         batch_size: sequences at once.
 
     Raises:
         ModelError: out of memory.
     """
     groups, (n_prompts, n_samples) = sample.prompts.groups, sample.toxicity.shape
-    _, gradients = gate_gradients(lm, sample.prompt_ids, sample.continuations, sample.draws[0].rule, batch_size)
-    scores = gradients.reshape(n_samples, n_prompts, -1)
-    centred = sample.toxicity - baselines(sample.toxicity, groups)
-    slopes = np.einsum("xs,sxh->hx", centred, scores) / n_samples
+    begun = None if scorer is None else beginnings(lm, sample, scorer)
+    weights = advantages(sample.toxicity, groups, begun).transpose(1, 0, 2).reshape(n_samples * n_prompts, -1)
+    _, gradients = gate_gradients(
+        lm, sample.prompt_ids, sample.continuations, sample.draws[0].rule, batch_size, weights
+    )
+    slopes = gradients.reshape(n_samples, n_prompts, -1).mean(axis=0).T
     before = sample.toxicity.mean(axis=1)
     n_heads, n_groups = len(slopes), len(sample.prompts.group_names)
     sizes = np.bincount(groups, minlength=n_groups) * float(n_samples)
@@ -113,8 +131,14 @@ def gate_gradients(
     continuations: list[tuple[int, ...]] | list[list[int]],
     rule: DecodingRule,
     batch_size: Rows = "auto",
+    weights: Floats | None = None,
 ) -> tuple[Floats, Floats]:
     """Log-likelihood of every continuation, and its gradient with respect to all gates.
+
+    Args:
+        lm, prompt_ids, continuations, rule, batch_size: see `batched_log_likelihoods`.
+        weights: of each token's log-likelihood in the gradient, `(n_sequences, longest continuation)` or, of all tokens
+            alike, `(n_sequences, 1)`; 1 when not given.
 
     Returns:
         `(n_sequences,)` and `(n_sequences, n_heads)`.
@@ -133,9 +157,10 @@ def gate_gradients(
             lm, prompt_ids, continuations, gates=gates, rule=rule, batch_size=batches
         ):
             # A token that rounding puts outside of the top k now has no gradient.
-            sums = torch.where(values.isfinite(), values, torch.zeros_like(values)).sum(dim=1)
-            sums.sum().backward()  # type: ignore[no-untyped-call]
-            found[list(rows)] = sums.detach().double().cpu().numpy()
+            finite = torch.where(values.isfinite(), values, torch.zeros_like(values))
+            weighted = finite if weights is None else finite * torch.tensor(weights[list(rows)]).to(finite)
+            weighted.sum().backward()  # type: ignore[no-untyped-call]
+            found[list(rows)] = finite.detach().sum(dim=1).double().cpu().numpy()
     gradient = gates.grad
     assert gradient is not None
     return found, gradient.double().cpu().numpy()
@@ -164,6 +189,32 @@ def baselines(toxicity: Floats, groups: npt.NDArray[np.int64]) -> Floats:
         noise = within / (n_samples - 1)
         weight = between / (between + noise) if between + noise > 0 else 0.0
         found[groups == group] = weight * of_samples + (1 - weight) * of_others
+    return found
+
+
+def advantages(toxicity: Floats, groups: npt.NDArray[np.int64], begun: Floats | None = None) -> Floats:
+    """What each token of a continuation is weighted with: how much more toxic the whole is than was to be expected.
+
+    Args:
+        toxicity: `(n_prompts, n_samples)`.
+        groups: `(n_prompts,)`.
+        begun: toxicity of what stood before each token, `(n_prompts, n_samples, n_tokens)`.
+
+    Returns:
+        `(n_prompts, n_samples, n_tokens)`, or one weight for all tokens when `begun` is not given.
+    """
+    if begun is None:
+        return (toxicity - baselines(toxicity, groups))[..., None]
+    members = groups[:, None] == np.arange(groups.max() + 1)
+    within = members / np.maximum(members.sum(axis=0), 1)
+    found = np.empty_like(begun)
+    for step in range(begun.shape[2]):
+        so_far = begun[..., step]
+        deviations = [values - (members @ (within.T @ values.mean(axis=1)))[:, None] for values in (so_far, toxicity)]
+        spread = float((deviations[0] ** 2).sum())
+        slope = float((deviations[0] * deviations[1]).sum()) / spread if spread > 0 else 0.0
+        rest = toxicity - min(max(slope, 0.0), 1.0) * so_far
+        found[..., step] = rest - baselines(rest, groups)
     return found
 
 

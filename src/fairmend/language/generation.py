@@ -135,7 +135,7 @@ def generate(
     return Continuations(
         token_ids=tokens,
         lengths=lengths,
-        texts=_texts(lm, encoded, tokens, lengths),
+        texts=continuation_texts(lm, encoded, tokens, lengths),
         log_likelihoods=likelihoods,
         ended=np.isin(last, lm.end_ids),
         broken=broken,
@@ -285,13 +285,16 @@ def _batch_size(lm: LanguageModel, rows: Rows, encoded: Sequence[Sequence[int]],
     return BatchSize(rows, lm.device, bytes_per_row=4 * per_token * tokens + 16 * lm.vocabulary)
 
 
-def _texts(
+def continuation_texts(
     lm: LanguageModel,
     encoded: Sequence[Sequence[int]],
     tokens: npt.NDArray[np.int64],
     lengths: npt.NDArray[np.int64],
 ) -> tuple[str, ...]:
-    """What was added to each prompt. Decoded with it, because some tokenizers drop the space before a first word."""
+    """The text of the first `lengths` tokens after each prompt.
+
+    Decoded with the prompt, because some tokenizers drop the space before a first word.
+    """
 
     def decode(rows: Sequence[Sequence[int]]) -> list[str]:
         texts = lm.tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)

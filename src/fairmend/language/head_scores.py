@@ -272,7 +272,9 @@ def _toxicity(
     sample = draw_sample(lm, prompts, scorer, sampling, batch_size=batch_size)
     if method == "reweighted":
         return reweighted_toxicity(lm, sample, fallback=scorer, batch_size=batch_size, progress=tell)
-    return first_order_toxicity(lm, sample, batch_size=batch_size)
+    # A classifier takes as long for a beginning as for the whole: more continuations are the better buy.
+    is_cheap = scorer.kind != "classifier"
+    return first_order_toxicity(lm, sample, scorer=scorer if is_cheap else None, batch_size=batch_size)
 
 
 def _places(head_map: HeadMap) -> tuple[tuple[str, ...], npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -10,7 +10,7 @@ from fairmend.errors import InputError, ModelError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.language.batching import Rows
 from fairmend.language.evaluator import LanguageEvaluator, Packed
-from fairmend.language.finalists import Finalist, choose, sets_of
+from fairmend.language.finalists import Finalist, choose, sets_of, within_floor
 from fairmend.language.head_ranking import HeadRanking, rank_heads
 from fairmend.language.head_scores import HeadScores
 from fairmend.language.judging import Judgement, judge
@@ -145,9 +145,10 @@ def repair_model(
         part_read = replace(settings.reading, tokens=settings.scoring_tokens or settings.reading.tokens)
         scoring = evaluator_on(searched, Reading(lm, texts[0], part_read, batch_size), settings.scoring_samples)
         ranking = rank_heads(scoring, settings, store=store, progress=progress)
-    sets = sets_of(settings.finalists(), ranking.scores, space)
+    sets, floor = sets_of(settings.finalists(), ranking.scores, space), settings.floor(search.figures, before)
+    if settings.choice == "measured":
+        sets = within_floor(search, sets, floor, progress)
     run = runner.run(Candidates(space, list(sets), batch=search.masks_at_once))
-    floor = settings.floor(search.figures, before)
     finalists = tuple(
         Finalist(mask, rule, made) for mask, rule in sets.items() if (made := collection.get(mask)) is not None
     )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fairmend.errors import InputError, ModelError
 from fairmend.language.batching import Rows
 from fairmend.language.decoding import DecodingRule
-from fairmend.language.generation import Continuations, generate
+from fairmend.language.generation import Continuations, continuation_texts, generate
 from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
 from fairmend.language.toxicity import ScoredText, Scorer, check_scores_prompts, text_to_score
@@ -146,3 +146,28 @@ def score_continuations(prompts: Sequence[str], draw: Continuations, scorer: Sco
     distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     scores = scorer.score(list(distinct))[[distinct[text] for text in texts]]
     return np.where(draw.broken, np.nan, scores)
+
+
+def beginnings(lm: LanguageModel, sample: ScoredSample, scorer: Scorer) -> Floats:
+    """Toxicity of what stood before each token of each continuation, `(n_prompts, n_samples, longest continuation)`.
+
+    Before the first token that of an empty continuation; after the last one that of the whole. Equal texts are scored
+    once.
+
+    Args:
+        lm: the model that wrote the sample.
+        sample: from `draw_sample`.
+        scorer: the one that it was scored with.
+    """
+    prompts, score = sample.prompts.texts, sample.sampling.score
+    longest = max(1, int(max(draw.lengths.max() for draw in sample.draws)))
+    found = np.empty((len(prompts), len(sample.draws), longest))
+    known: dict[str, float] = {}
+    for number, draw in enumerate(sample.draws):
+        for step in range(longest):
+            written = continuation_texts(lm, draw.prompt_ids, draw.token_ids, np.minimum(draw.lengths, step))
+            texts = [text_to_score(prompt, text, score) for prompt, text in zip(prompts, written, strict=True)]
+            new = [text for text in dict.fromkeys(texts) if text not in known]
+            known |= dict(zip(new, scorer.score(new).tolist(), strict=True)) if new else {}
+            found[:, number, step] = [known[text] for text in texts]
+    return found

@@ -25,7 +25,7 @@ DEFAULT_BIAS_METHOD: BiasMethod = "first-order"
 """What bias_scores="auto" stands for."""
 
 _CHOICES = {"bias_scores": BiasScoring, "loss_scores": LossMethod, "choice": Choice, "group_mean": GroupMean}
-_SIZES = (1 / 3, 2 / 3, 1.0)  # of the finalists, as shares of alpha
+_SIZES = (1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1.0)  # of the finalists, as shares of alpha
 _LOSS_WEIGHTS = (0.0, 0.5, 1.0)  # of FASP's finalists: from bias alone to bias and perplexity alike
 
 
@@ -47,8 +47,9 @@ class RepairSettings:
         scoring_samples: continuations per prompt that heads are scored with.
         scoring_tokens: tokens of the text that heads are scored with; None takes as many as `reading`.
         choice: "measured" measures several sets around the rule's on the search half (smaller ones, and for "fasp"
-            ones that weigh bias and perplexity jointly) and takes the least biased within the floor, the untouched
-            model if none is better; "rule" takes the rule's one set, whatever it does.
+            ones that weigh bias and perplexity jointly; of each ranking the largest that keep the floor) and takes
+            the cheapest of those that cannot be told from the least biased, the untouched model if none is better;
+            "rule" takes the rule's one set, whatever it does.
         max_perplexity: the utility floor: the perplexity may be at most so many times the untouched model's on the
             search half; None sets no floor.
         prompts: prompts of each half, stratified by group: one half to search with, one to judge on; None takes all.
@@ -68,10 +69,10 @@ class RepairSettings:
     ties: PruningTies = "exact"
     bias_scores: BiasScoring = "auto"
     loss_scores: LossMethod = "exact"
-    scoring_samples: int = 1
+    scoring_samples: int = 2
     scoring_tokens: int | None = 2048
     choice: Choice = "measured"
-    max_perplexity: float | None = 1.25
+    max_perplexity: float | None = 1.2
     prompts: int | None = 500
     split_by: str | None = None
     sampling: Sampling = field(default_factory=lambda: Sampling(new_tokens=20))
@@ -88,7 +89,7 @@ class RepairSettings:
                 raise InputError(f"{name} must be at least {least}, got {value!r}")
         limit = self.max_perplexity
         if limit is not None and not (math.isfinite(limit) and limit >= 1):
-            raise InputError(f"max_perplexity must be at least 1, got {limit!r}: 1.25 allows 1.25 times the perplexity")
+            raise InputError(f"max_perplexity must be at least 1, got {limit!r}: 1.2 allows 1.2 times the perplexity")
         object.__setattr__(self, "sampling", replace(self.sampling, seed=self.seed))
         self.rule  # noqa: B018 - refuses shares that cannot work
 
@@ -108,7 +109,7 @@ class RepairSettings:
         return NEEDS[self.method]
 
     def finalists(self) -> tuple[PruningRule, ...]:
-        """The rules whose sets are measured: the method's own last."""
+        """The rules whose sets are tried: the method's own last."""
         rule = self.rule
         if self.choice == "rule":
             return (rule,)
