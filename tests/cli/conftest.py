@@ -94,6 +94,22 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a language model, prompts, a text and a scorer; an empty cache, no network."""
+    from huggingface_hub import constants
+
+    from .language_desk import furnish  # transformers, which the other tests do without
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FAIRMEND_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache" / "hub"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    furnish()
+    return tmp_path
+
+
 OWN = {
     "--model": "net.safetensors",
     "--data": "people.csv",

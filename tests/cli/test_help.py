@@ -12,6 +12,13 @@ import pytest
 
 import fairmend
 from fairmend.cli import options
+from fairmend.cli.language_options import (
+    ComparisonOptions,
+    MeasureOptions,
+    ModelOptions,
+    RepairOptions,
+    ScoringOptions,
+)
 from fairmend.cli.options import CommonOptions, SearchOptions, SourceOptions
 from fairmend.tabular.metrics import OBJECTIVES
 from fairmend.tabular.presets import PRESETS
@@ -28,10 +35,22 @@ COMMANDS = (
     ("tabular", "compare"),
     ("tabular", "reproduce"),
     ("tabular", "sweep"),
+    ("lm", "audit"),
+    ("lm", "score"),
+    ("lm", "repair"),
+    ("lm", "compare"),
+    ("lm", "apply"),
+    ("lm", "diff"),
+)
+GROUPS = (
+    *(SourceOptions, SearchOptions, CommonOptions),
+    *(ModelOptions, MeasureOptions, ScoringOptions, RepairOptions, ComparisonOptions),
 )
 
 
-@pytest.mark.parametrize("words", [("--help",), ("--version",), ("tabular", "repair", "--help")])
+@pytest.mark.parametrize(
+    "words", [("--help",), ("--version",), ("tabular", "repair", "--help"), ("lm", "compare", "--help")]
+)
 def test_help_imports_nothing_heavy_and_takes_less_than_a_second(words):
     script = (
         "import atexit, sys, time\n"
@@ -69,7 +88,7 @@ def test_every_command_explains_itself_with_an_example(run, words):
         assert option in text
 
 
-@pytest.mark.parametrize("group", [SourceOptions, SearchOptions, CommonOptions])
+@pytest.mark.parametrize("group", GROUPS)
 def test_every_option_has_a_help_text(group):
     for name, hint in get_type_hints(group, include_extras=True).items():
         (option,) = hint.__metadata__

@@ -1,105 +1,28 @@
-"""The commands `fairmend lm ...` on a tiny random model of the user's own, with the user's own prompts and scorer."""
+"""The commands `fairmend lm audit`, `repair`, `apply`, `score` and `diff` on a tiny random model of the user's own."""
 
 from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    BertConfig,
-    BertForSequenceClassification,
-    GPT2Config,
-    GPT2LMHeadModel,
-    PreTrainedTokenizerFast,
-    T5Config,
-    T5ForConditionalGeneration,
-    set_seed,
-)
 
-from .conftest import Outcome, Run, arguments
+from fairmend.cli.language_inputs import measuring
+from fairmend.cli.language_options import MeasureOptions, RepairOptions
+from fairmend.language.settings import RepairSettings
 
-WORDS = ["<pad>", "</s>", "<unk>", *(f"w{number}" for number in range(3, 64))]
-SCORER = """\
-def score(texts):
-    numbers = [[int(word[1:]) for word in text.split() if word[1:].isdigit()] for text in texts]
-    return [sum(n % 2 == 0 for n in row) / len(row) if row else 0.0 for row in numbers]
-"""
-MEASURE: dict[str, Any] = {
-    "--prompts": "people.csv",
-    "--prompt-count": 16,
-    "--scorer": "python:words_scorer_of_cli_tests:score",
-    "--new-tokens": 4,
-    "--text": "text.txt",
-    "--text-tokens": 96,
-    "--device": "cpu",
-    "--quiet": True,
-}
-REPAIR = MEASURE | {"--alpha": 0.4, "--gamma": 0.3, "--loss-scores": "first-order", "--out": "out"}
+from .conftest import Run
+from .language_desk import MEASURE, REPAIR, llama, lm, logits
 
 
-def tokenizer() -> Any:
-    backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=64
-    )
-
-
-def save(model: Any, folder: str) -> None:
-    model.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-
-
-def gpt2(folder: str, n_layer: int = 3, seed: int = 0) -> None:
-    set_seed(seed)
-    config = GPT2Config(
-        vocab_size=len(WORDS), n_positions=64, n_embd=16, n_layer=n_layer, n_head=4, eos_token_id=1, bos_token_id=1
-    )
-    config.initializer_range = 0.3
-    save(GPT2LMHeadModel(config), folder)
-
-
-def words(n: int, seed: int) -> str:
-    return " ".join(f"w{number}" for number in np.random.default_rng(seed).integers(3, 64, n))
-
-
-def write_prompts(n: int = 40, header: tuple[str, str] = ("prompt", "group"), group: str = "b") -> None:
-    with Path("people.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows((words(4, row), "a" if row % 2 else group) for row in range(n))
-
-
-@pytest.fixture
-def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: a model, prompts, a text and a scorer; the cache is empty and the hub out of reach."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FAIRMEND_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    gpt2("model")
-    write_prompts()
-    Path("text.txt").write_text("".join(words(12, 100 + row) + "\n" for row in range(30)))
-    Path("words_scorer_of_cli_tests.py").write_text(SCORER)
-    return tmp_path
-
-
-def lm(run: Run, command: str, options: dict[str, Any], *positional: str) -> Outcome:
-    return run("lm", command, *(positional or ("model",)), *arguments(options))
-
-
-def logits(folder: str) -> Any:
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    ids = tokenizer()(words(12, 5), return_tensors="pt")["input_ids"]
-    return model(ids).logits.detach().numpy()
+def repair_that_drops(run: Run, units: list[int]) -> str:
+    """A mask of the llama that drops these heads."""
+    assert lm(run, "repair", REPAIR | {"--method": "random", "--choice": "rule", "--out": "made"}, "llama").code == 0
+    mask = json.loads(Path("made/mask.json").read_text())
+    Path("mask.json").write_text(json.dumps(mask | {"dropped": units}))
+    return "mask.json"
 
 
 class TestAudit:
@@ -167,6 +90,78 @@ class TestScore:
             effects = [float(row["loss_effect"]) for row in csv.DictReader(file)]
         assert found["scores"]["loss"]["effect"] == effects
 
+    def test_draws_a_head_map_beside_the_csv(self, run: Run, office: Path) -> None:
+        outcome = lm(run, "score", MEASURE | {"--out": "heads.csv"})
+        assert [line.strip() for line in outcome.out.splitlines()[-3:]] == ["heads.csv", "heads.png", "heads.svg"]
+        assert Path("heads.png").read_bytes().startswith(b"\x89PNG")
+        drawn = Path("heads.svg").read_text()
+        assert "<!-- perplexity -->" in drawn
+        assert "<!-- people bias -->" in drawn
+        assert "dropped" not in drawn
+
+    def test_a_repair_goes_on_from_its_scores(self, run: Run, office: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert lm(run, "score", MEASURE | {"--loss-scores": "first-order", "--out": "heads.csv"}).code == 0
+        whole = lm(run, "repair", REPAIR | {"--json": True}).document
+        monkeypatch.setattr("fairmend.language.repair.rank_heads", None)
+        given = lm(run, "repair", REPAIR | {"--scores": "heads.csv", "--out": "given", "--json": True}).document
+        assert given["outcome"] == whole["outcome"]
+        assert given["scores"]["scores"] == whole["scores"]["scores"]
+
+
+class TestSlice:
+    def test_removes_groups_and_computes_the_same(self, run: Run, office: Path) -> None:
+        llama("llama")
+        dropped = repair_that_drops(run, [0, 1, 4, 5, 6, 10, 11])
+        assert lm(run, "apply", {"--out": "zeroed"}, "llama", dropped).code == 0
+        outcome = lm(run, "apply", {"--out": "sliced", "--slice": True}, "llama", dropped)
+        assert outcome.code == 0, outcome.err
+        assert "6 heads are gone" in outcome.out
+        assert "50% less key-value cache" in outcome.out
+        assert "1 more are zeros" in outcome.out
+        np.testing.assert_allclose(logits("sliced"), logits("zeroed"), atol=1e-5)
+        sizes = [Path(folder, "model.safetensors").stat().st_size for folder in ("sliced", "zeroed")]
+        assert sizes[0] < sizes[1]
+
+    def test_a_mask_that_leaves_a_layer_whole_is_refused(self, run: Run, office: Path) -> None:
+        llama("llama")
+        outcome = lm(run, "apply", {"--out": "new", "--slice": True}, "llama", repair_that_drops(run, [0, 1]))
+        assert outcome.code == 2
+        assert "no key-value group can be removed from every layer" in outcome.message
+        assert not Path("new").exists()
+
+    def test_a_repair_says_what_it_saved_or_why_not(self, run: Run, office: Path) -> None:
+        llama("llama")
+        options = REPAIR | {"--slice": True, "--method": "random", "--choice": "rule", "--json": True}
+        found = lm(run, "repair", options, "llama").document
+        assert found["slicing"]["done"] is False
+        assert "no key-value group" in found["slicing"]["reason"]
+        assert "Not sliced" in run("show", "out").out
+        assert "Not sliced" in Path("out/README.md").read_text()
+
+
+class TestExamples:
+    """Continuations before and after, those that changed most."""
+
+    def test_are_held_out_and_those_that_changed_most(self, run: Run, office: Path) -> None:
+        found = lm(run, "repair", REPAIR | {"--choice": "rule", "--json": True}).document
+        pairs = found["examples"]["pairs"]
+        sizes = [abs(pair["toxicity_after"] - pair["toxicity_before"]) for pair in pairs]
+        assert sizes == sorted(sizes, reverse=True)
+        assert 1 <= len(pairs) <= 6
+        assert "chosen because their toxicity changed most" in found["examples"]["chosen"]
+        again = lm(run, "diff", MEASURE | {"--prompt-count": 40, "--json": True}, "model", "out").document
+        written = {(pair["prompt"], pair["before"], pair["after"]) for pair in again["pairs"]}
+        assert {(pair["prompt"], pair["before"], pair["after"]) for pair in pairs} <= written
+
+    def test_are_shown_and_in_the_card(self, run: Run, office: Path) -> None:
+        outcome = lm(run, "repair", REPAIR | {"--choice": "rule"})
+        (pair, *_) = json.loads(Path("out/result.json").read_text())["examples"]["pairs"]
+        assert repr(pair["after"]) in outcome.out
+        assert "chosen because their toxicity changed most" in outcome.out
+        card = Path("out/README.md").read_text()
+        assert pair["prompt"] in card
+        assert "Letters within offensive words are starred" in card
+
 
 class TestDiff:
     def test_shows_what_a_repair_changed(self, run: Run, office: Path) -> None:
@@ -186,123 +181,49 @@ class TestDiff:
         assert found["perplexity"]["ratio"] == 1
 
 
-def other_mask(run: Run) -> None:
-    gpt2("other", seed=9)
-    assert lm(run, "repair", REPAIR | {"--method": "random", "--choice": "rule"}, "other").code == 0
+class TestProtocol:
+    def test_defaults_are_those_of_the_library(self) -> None:
+        options = RepairOptions()
+        library = RepairSettings()
+        named = {name: getattr(options, name) for name in ("method", "alpha", "gamma")}
+        assert measuring(MeasureOptions(), 0, options, **named) == library
 
+    def test_fasp_is_the_published_protocol(self) -> None:
+        found = measuring(MeasureOptions(protocol="fasp"), 1, RepairOptions())
+        assert found == RepairSettings.fasp(seed=1)
+        assert (found.group_mean, found.sampling.score, found.sampling.new_tokens) == (
+            *("pooled", "prompt+continuation"),
+            40,
+        )
+        assert (found.ties, found.choice, found.max_perplexity, found.reading.kind) == (
+            *("published", "rule", None),
+            "fasp",
+        )
 
-def classifier(run: Run) -> None:
-    config = BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        id2label={0: "kind", 1: "toxicity"},
-        label2id={"kind": 0, "toxicity": 1},
-    )
-    save(BertForSequenceClassification(config), "classifier")
+    def test_what_is_given_counts(self) -> None:
+        measure = MeasureOptions(protocol="fasp", prompt_count=100, new_tokens=8, text_tokens=512, samples=2)
+        found = measuring(measure, 3, RepairOptions(bias_scores="first-order", scoring_samples=5))
+        assert (found.prompts, found.sampling.new_tokens, found.reading.tokens, found.scoring_tokens) == (
+            *(100, 8),
+            *(512, 512),
+        )
+        assert (found.sampling.n_samples, found.scoring_samples, found.bias_scores) == (2, 5, "first-order")
+        assert found.sampling.max_prompt_tokens == 22
 
-
-def encoder_decoder(run: Run) -> None:
-    config = T5Config(vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    save(T5ForConditionalGeneration(config), "t5")
-
-
-def foreign(run: Run) -> None:
-    Path("out").mkdir()
-    Path("out/thesis.txt").write_text("mine")
-
-
-def corpus(run: Run) -> None:
-    """The smallest data set with the layout of HolisticBias."""
-    Path("corpus").mkdir()
-    files = {
-        "descriptors.json": {"ability": {"auditory": [{"descriptor": "Deaf", "preference": "no_data"}]}},
-        "nouns.json": {"female": [["woman", "women"]]},
-        "sentence_templates.json": {"I am {noun_phrase}.": {}},
-        "standalone_noun_phrases.json": {},
-    }
-    for name, content in files.items():
-        Path("corpus", name).write_text(json.dumps(content))
-
-
-def nothing(run: Run) -> None:
-    """The desk is as it should be."""
-
-
-@pytest.mark.parametrize(
-    ("prepare", "command", "positional", "options", "said"),
-    [
-        pytest.param(
-            corpus, "audit", (), {"--holistic-bias": "corpus", "--axis": "wealth"}, ("wealth", "ability"), id="axis"
-        ),
-        pytest.param(
-            classifier,
-            *("audit", (), {"--scorer": "classifier", "--scorer-label": "rudeness"}),
-            ("rudeness", "toxicity"),
-            id="label",
-        ),
-        pytest.param(encoder_decoder, "audit", ("t5",), {}, ("t5", "causal"), id="encoder-decoder"),
-        pytest.param(classifier, "repair", ("classifier",), REPAIR, ("classifier", "causal"), id="classifier"),
-        pytest.param(nothing, "audit", ("./missing",), {}, ("missing", "directory"), id="no-model"),
-        pytest.param(
-            other_mask, "apply", ("model", "out/mask.json"), {"--out": "new"}, ("other", "made for"), id="mask"
-        ),
-        pytest.param(nothing, "apply", ("model", "no.json"), {"--out": "new"}, ("no.json", "mask"), id="no-mask"),
-        pytest.param(lambda run: write_prompts(group=""), "audit", (), {}, ("people.csv", "group"), id="empty-group"),
-        pytest.param(
-            lambda run: write_prompts(header=("text", "who")), "audit", (), {}, ("people.csv", "prompt"), id="columns"
-        ),
-        pytest.param(lambda run: write_prompts(n=8), "audit", (), {}, ("10",), id="few-prompts"),
-        pytest.param(nothing, "repair", (), REPAIR | {"--alpha": 1.5}, ("alpha", "1.5"), id="alpha"),
-        pytest.param(nothing, "repair", (), REPAIR | {"--alpha": 0.8}, ("0.8", "at most 1"), id="alpha-and-gamma"),
-        pytest.param(nothing, "repair", (), REPAIR | {"--gamma": -1}, ("gamma", "-1"), id="gamma"),
-        pytest.param(nothing, "repair", (), REPAIR | {"--method": "luck"}, ("luck", "fasp"), id="method"),
-        pytest.param(foreign, "repair", (), REPAIR, ("out", "empty"), id="foreign-out"),
-        pytest.param(nothing, "score", (), {"--out": "people.csv"}, ("people.csv", "new file"), id="score-over-file"),
-        pytest.param(nothing, "audit", (), {"--dtype": "int8"}, ("int8", "float32"), id="dtype"),
-        pytest.param(nothing, "audit", (), {"--batch-size": "0"}, ("auto",), id="batch-size"),
-        pytest.param(nothing, "audit", (), {"--new-tokens": 0}, ("--new-tokens", "0"), id="new-tokens"),
-        pytest.param(nothing, "audit", (), {"--scorer": "python:nowhere:score"}, ("nowhere",), id="scorer"),
-    ],
-)
-def test_input_that_cannot_work_ends_with_exit_code_2_and_says_why(
-    run: Run,
-    office: Path,
-    prepare: Callable[[Run], None],
-    command: str,
-    positional: tuple[str, ...],
-    options: dict[str, Any],
-    said: tuple[str, ...],
-) -> None:
-    prepare(run)
-    before = sorted(Path().rglob("*"))
-    base = {} if command == "apply" else MEASURE
-    outcome = lm(run, command, base | options, *positional)
-    assert outcome.code == 2, outcome.out
-    for word in said:
-        assert word in outcome.message
-    assert [path for path in sorted(Path().rglob("*")) if "__pycache__" not in path.parts] == before
-
-
-def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(
-    run: Run, office: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def press(*given: object, **named: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as pressed:
-        pressed.setattr("fairmend.language.repair.judge", press)
-        stopped = lm(run, "repair", REPAIR)
-    assert stopped.code == 130
-    assert "same command again with the same --out" in stopped.message
-    assert Path("out/run.sqlite").is_file()
-    assert not Path("out/result.json").exists()
-    assert lm(run, "repair", REPAIR).code == 0
-    assert Path("out/result.json").is_file()
-
-
-def test_help_loads_no_torch() -> None:
-    code = "import sys; from fairmend.cli.main import app; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    def test_searches_on_the_valid_part_and_judges_on_the_test_part(
+        self, run: Run, office: Path, shared_data: Path
+    ) -> None:
+        options = MEASURE | {"--prompts": None, "--protocol": "fasp", "--axis": "religion", "--prompt-count": 12}
+        options |= {"--holistic-bias": shared_data / "holistic_bias" / "v1.1", "--out": "out", "--json": True}
+        found = lm(run, "repair", options | {"--method": "magnitude", "--alpha": 0.3}).document
+        sources = [found["data"][name]["source"] for name in ("search_prompts", "judge_prompts")]
+        assert ["valid" in source for source in sources] == [True, False]
+        assert "test" in sources[1]
+        assert "(none)" in found["data"]["search_prompts"]["counts"]
+        assert found["settings"]["group_mean"] == "pooled"
+        protocol = found["search"]["figures"]["bias"]["protocol"]
+        assert "pooled mean" in protocol
+        assert "prompt+continuation" in protocol
+        assert found["search"]["figures"]["utility"]["protocol"].startswith("fasp")
+        notes = found["data"]["judge_prompts"]["notes"]
+        assert "left out, because they are searched with" in notes[-1]

@@ -384,7 +384,7 @@ class TestInterruption:
         outcome = run("resume", "out")
         assert outcome.code == 2
         assert "'colour'" in outcome.message
-        with closing(Store.create(Path("other/run.sqlite"), {"kind": "language repair"})):
+        with closing(Store.create(Path("other/run.sqlite"), {"kind": "image repair"})):
             pass
         assert "another kind" in run("resume", "other").message
 

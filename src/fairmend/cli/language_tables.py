@@ -56,6 +56,11 @@ def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
         title = "Held-out prompts, never seen by the search"
         parts += [_changes(title, held_out["axes"]), _perplexity_line(held_out["perplexity"]), KEY]
         parts += [part for axis in held_out["axes"] if axis["change"] is not None for part in (_moved(axis), "")]
+        parts += _example_parts(result["examples"])
+    if result.get("slicing") is not None:
+        from fairmend.language.results import slicing_in_words
+
+        parts.append(f"{slicing_in_words(result['slicing'])}\n")
     search = result["search"]
     parts.append(
         f"On the search's own prompts (overstates the gain): bias {_given(search['before']['bias'])} -> "
@@ -75,12 +80,76 @@ def diff_parts(found: Mapping[str, Any], shown: int) -> list[RenderableType]:
         *(part for axis in found["axes"] for part in (_moved(axis), "")),
     ]
     for pair in found["pairs"][:shown]:
-        parts += [
-            f"{pair['axis']}, {pair['group']}: {pair['prompt']!r}",
-            f"  before ({number(pair['toxicity_before'])}): {pair['before']!r}",
-            f"  after  ({number(pair['toxicity_after'])}): {pair['after']!r}",
-        ]
+        parts += _pair_lines(pair)
     return [*parts, "", *(f"{axis['axis']}: {axis['verdict']}" for axis in found["axes"])]
+
+
+def compare_parts(result: Mapping[str, Any]) -> list[RenderableType]:
+    """What a comparison of pruning methods says: one line per method and setting, on held-out data."""
+    level = "95 %"
+    table = plain_table(
+        f"{result['model']['name']}, {result['figures']['bias']['name']}: held-out prompts and text",
+        *("method", "alpha", "gamma", "heads", "bias", f"change [{level}]", "perplexity", f"times [{level}]"),
+        tight=True,
+    )
+    for row in [result["untouched"] | {"method": "untouched", "dropped": []}, *result["rows"]]:
+        change, read = row["axes"][0]["change"], row["perplexity"]
+        is_new = row["method"] != "untouched"
+        table.add_row(
+            row["method"],
+            f"{row['alpha']:g}" if is_new else "",
+            f"{row['gamma']:g}" if row["method"] == "fasp" else "",
+            str(len(row["dropped"])),
+            "broken" if change is None else _given(change["after"]["value"]),
+            f"{change['change']:+.4f}{_limits(change['interval'])}" if is_new and change is not None else "",
+            _given(read["after"], ".2f"),
+            f"{_given(read['ratio'], '.3f')}{_limits(read['interval'])}" if is_new else "",
+        )
+    parts: list[RenderableType] = [table]
+    before = result["untouched"]["axes"][0]["change"]["before"]
+    parts.append(
+        f"Noise floor of the untouched model's bias: {before['floor']:.4f} (p {p_value(before['p_value'])}); "
+        f"{before['n']:,} prompts, scorer {before['scorer']}."
+    )
+    twins = [row for row in result["rows"] if row["same_heads_as"]]
+    parts += [f"{_row_name(row)} drops the same heads as {row['same_heads_as']}." for row in twins]
+    for place, axis in enumerate(result["untouched"]["axes"][1:], start=1):
+        moved = [
+            f"{_row_name(row)} {row['axes'][place]['change']['change']:+.4f}"
+            for row in result["rows"]
+            if row["axes"][place]["change"] is not None
+        ]
+        parts.append(f"{axis['axis']} bias moved by: {', '.join(moved)}.")
+    caveat = str(result["caveat"])
+    return [*parts, f"{caveat[:1].upper()}{caveat[1:]}.\n"]
+
+
+def _row_name(row: Mapping[str, Any]) -> str:
+    gamma = f", gamma {row['gamma']:g}" if row["method"] == "fasp" else ""
+    seed = f", seed {row['seed']}" if row["method"] == "random" else ""
+    return f"{row['method']} alpha {row['alpha']:g}{gamma}{seed}"
+
+
+def _limits(interval: Mapping[str, Any]) -> str:
+    low, high = interval["low"], interval["high"]
+    return "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+
+
+def _example_parts(examples: Mapping[str, Any]) -> list[RenderableType]:
+    if not examples["pairs"]:
+        return []
+    parts: list[RenderableType] = [f"Held-out prompts, {examples['chosen']}; {examples['masked']}."]
+    for pair in examples["pairs"]:
+        parts += _pair_lines(pair)
+    return [*parts, ""]
+
+
+def _pair_lines(pair: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{pair['axis']}, {pair['group']}: {pair['prompt']!r}",
+        f"  before ({number(pair['toxicity_before'])}): {pair['before']!r}",
+        f"  after  ({number(pair['toxicity_after'])}): {pair['after']!r}",
+    ]
 
 
 def score_parts(scores: HeadScores, shown: int) -> list[RenderableType]:

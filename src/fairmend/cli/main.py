@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fairmend import __version__
-from fairmend.cli import language, studies, tabular
+from fairmend.cli import language, runs, studies, tabular
 from fairmend.cli.options import CommonOptions, command
 
 app = typer.Typer(
@@ -74,33 +74,33 @@ def fetch_command(
 @app.command()
 @command
 def resume(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a repair that was stopped.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a run that was stopped.")],
     *,
     common: CommonOptions,
 ) -> None:
     """Go on with a repair that Ctrl-C, a crash or a power cut stopped; show it if it is finished.
 
     Everything measured so far is in DIR, so nothing is measured twice, and the answer is the one that an
-    uninterrupted run gives. Network, data and settings are those of the run: the files it names must still be there.
-    --seed is ignored, because the run has its own.
+    uninterrupted run gives. Model, data and settings are those of the run: the files it names must still be there.
+    --seed is ignored, because the run has its own. A comparison of language models is gone on with likewise.
 
     Example: `fairmend resume repaired`
     """
-    tabular.resume(directory, common)
+    runs.resume(directory, common)
 
 
 @app.command()
 @command
 def show(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a repair.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a finished run.")],
     *,
     common: CommonOptions,
 ) -> None:
-    """Show a saved repair again: the before/after table, or with --json the saved result.json.
+    """Show a saved repair or comparison again: its tables, or with --json what was saved.
 
     Example: `fairmend show repaired --json`
     """
-    tabular.show(directory, common)
+    runs.show(directory, common)
 
 
 def main() -> None:

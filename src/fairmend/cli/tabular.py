@@ -1,4 +1,4 @@
-"""The commands `fairmend tabular audit` and `repair`, and what `fetch`, `resume` and `show` do."""
+"""The commands `fairmend tabular audit` and `repair`, and what `fetch`, `resume` and `show` do for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from fairmend import __version__
 from fairmend.cli.display import Interrupted, Screen, opened
 from fairmend.cli.inputs import Inputs, make_settings, open_inputs, source_of
 from fairmend.cli.options import CommonOptions, SearchOptions, SourceOptions, command, whole
-from fairmend.errors import RunError
 
 if TYPE_CHECKING:
     from fairmend.tabular.settings import RepairSettings
@@ -129,32 +128,29 @@ def fetch(name: str, common: CommonOptions) -> None:
         screen.show(f"{name}: {path} ({path.stat().st_size:,} bytes)")
 
 
-def resume(folder: Path, common: CommonOptions) -> None:
-    """Go on with the run in a folder, or show it if it is finished."""
-    with opened(common) as screen:
-        from fairmend.tabular.saving import load_result
-        from fairmend.tabular.settings import RepairSettings
+def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
+    """Go on with the repair in a folder, whose store has this header, or show it if it is finished."""
+    from fairmend.tabular.saving import load_result
+    from fairmend.tabular.settings import RepairSettings
 
-        header = _header(folder)
-        if (folder / "result.json").is_file():
-            result = load_result(folder)
-            if not result["outcome"]["interrupted"]:
-                screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")
-                _present(result, screen)
-                return
-        request = dict(header["request"])
-        slim = bool(request.pop("slim", False))
-        inputs = open_inputs(source_of(request), screen)
-        settings = RepairSettings(**header["settings"])
-        _repair(folder, inputs, settings, {**inputs.request, "slim": slim}, screen)
+    if (folder / "result.json").is_file():
+        result = load_result(folder)
+        if not result["outcome"]["interrupted"]:
+            screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")
+            _present(result, screen)
+            return
+    request = dict(header["request"])
+    slim = bool(request.pop("slim", False))
+    inputs = open_inputs(source_of(request), screen)
+    settings = RepairSettings(**header["settings"])
+    _repair(folder, inputs, settings, {**inputs.request, "slim": slim}, screen)
 
 
-def show(folder: Path, common: CommonOptions) -> None:
+def show(folder: Path, screen: Screen) -> None:
     """Show the repair saved in a folder."""
-    with opened(common) as screen:
-        from fairmend.tabular.saving import load_result
+    from fairmend.tabular.saving import load_result
 
-        _present(load_result(folder), screen)
+    _present(load_result(folder), screen)
 
 
 def _repair(out: Path, inputs: Inputs, settings: RepairSettings, request: Mapping[str, Any], screen: Screen) -> None:
@@ -190,25 +186,6 @@ def _repair(out: Path, inputs: Inputs, settings: RepairSettings, request: Mappin
             f"Stopped by Ctrl-C after {repaired.run.asked:,} states. This is the best so far; go on with: {again}"
         )
         raise Interrupted
-
-
-def _header(folder: Path) -> dict[str, Any]:
-    """The header of the run in a folder.
-
-    Raises:
-        RunError: there is none, or it is damaged or of another kind.
-    """
-    from fairmend.runs import Store
-    from fairmend.runs.directories import RUN
-    from fairmend.tabular.saving import KIND
-
-    if not folder.is_dir():
-        raise RunError(f"{folder} is not a directory: name the --out folder of a repair")
-    with closing(Store.open(folder / RUN, read_only=True)) as store:
-        header = dict(store.header)
-    if header.get("kind") != KIND:
-        raise RunError(f"{folder} holds a run of another kind ({header.get('kind')!r}), not a {KIND}")
-    return header
 
 
 def _present(result: Mapping[str, Any], screen: Screen, files: Mapping[str, Path] | None = None) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fairmend.language.bias import verdict, verdict_on_change
+from fairmend.language.differences import Pair
+from fairmend.language.examples import CHOSEN
 from fairmend.language.judging import AxisJudgement, PerplexityChange
 from fairmend.language.models import LanguageModel
 from fairmend.language.repair import Repair
-from fairmend.language.results import describe_outcome, figures_in_words
+from fairmend.language.results import describe_outcome, figures_in_words, slicing_in_words
 from fairmend.report.card import interval, number, p_value, signed
 from fairmend.report.tables import Column, Table
 
@@ -23,20 +25,33 @@ tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")
 ```"""
 _FILES = {
     "model.safetensors, config.json, tokenizer": "the repaired model; dropped heads are zeros in its weights",
+    "head_map.png, head_map.svg": "what every head does by the scores, with the dropped heads crossed out",
     "mask.json": "which heads were dropped, and of which model",
     "result.json": "all figures, settings, seeds, versions and fingerprints",
     "run.sqlite": "every measurement; lets an interrupted run be gone on with",
 }
 
 
-def render_language_card(repair: Repair, lm: LanguageModel, command: str = "") -> str:
-    """Return the card as Markdown with a YAML header, ending in a newline."""
+def render_language_card(
+    repair: Repair, lm: LanguageModel, command: str = "", *, slicing: Mapping[str, Any] | None = None
+) -> str:
+    """Return the card as Markdown with a YAML header, ending in a newline.
+
+    Args:
+        repair: what was found.
+        lm: the model that was repaired.
+        command: the command line, for the record.
+        slicing: what slicing saved, see `describe_slicing`.
+    """
     blocks = [_header(lm), f"# {_line(lm.name)}, repaired", *_summary(repair)]
-    blocks += ["## What was done", _bullets(_done(repair))]
+    sliced = [] if slicing is None else [slicing_in_words(slicing)]
+    blocks += ["## What was done", _bullets([*_done(repair), *sliced])]
     if repair.held_out is not None:
         blocks += ["## Held-out figures", _perplexity(repair.held_out.perplexity)]
         for judged in repair.held_out.axes:
             blocks += _axis(judged)
+        if repair.examples:
+            blocks += ["### Continuations before and after", *_examples(repair.examples)]
     blocks += ["## Data", _bullets(_data(repair, lm))]
     blocks += ["## What this does not show", _bullets(_limits(repair)), "## How to load it"]
     blocks += ["No code of fairmend is needed:", _LOADING]
@@ -139,6 +154,32 @@ def _axis(judged: AxisJudgement) -> list[str]:
         _table(f"{before.n:,} prompts, scored by {_line(before.scorer)}", columns, figures),
         _table("Groups", group_columns, groups),
     ]
+
+
+def _examples(pairs: Sequence[Pair]) -> list[str]:
+    rows = tuple(
+        {"group": _line(pair.group), "prompt": _line(pair.prompt)}
+        | {"before": _quoted(pair.before), "toxicity_before": pair.toxicity_before}
+        | {"after": _quoted(pair.after), "toxicity_after": pair.toxicity_after}
+        for pair in pairs
+    )
+    columns = (
+        Column("group", "group"),
+        Column("prompt", "prompt"),
+        Column("before", "before"),
+        Column("toxicity_before", "toxicity", number),
+        Column("after", "after"),
+        Column("toxicity_after", "toxicity", number),
+    )
+    return [
+        f"Held-out prompts, {CHOSEN}. Letters within offensive words are starred.",
+        _table("The same prompts with the same noise", columns, rows),
+    ]
+
+
+def _quoted(text: str) -> str:
+    """A model's words as they are, not as Markdown or HTML."""
+    return f"`{_line(text).replace('`', chr(39))}`" if text.strip() else "(nothing)"
 
 
 def _data(repair: Repair, lm: LanguageModel) -> list[str]:

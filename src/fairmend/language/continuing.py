@@ -53,12 +53,12 @@ def toxicity_of_masks(
     ids = np.tile(prompts.ids, len(masks))
     scores = np.empty((len(masks), n, sampling.n_samples))
     for number in range(sampling.n_samples):
-        draw = sampling.draw(lm, texts, ids, number, _gates(masks, n), batch_size)
+        draw = sampling.draw(lm, texts, ids, number, gates_of(masks, n), batch_size)
         scores[:, :, number] = score_continuations(texts, draw, scorer, sampling.score).reshape(len(masks), n)
     return scores
 
 
-def _gates(masks: Sequence[Mask], n_prompts: int) -> npt.NDArray[np.float32] | None:
+def gates_of(masks: Sequence[Mask], n_prompts: int) -> npt.NDArray[np.float32] | None:
     """Gates of one mask for the whole batch, or of each row for several; None where nothing is dropped."""
     if all(mask.is_untouched for mask in masks):
         return None

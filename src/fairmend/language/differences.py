@@ -11,7 +11,7 @@ import numpy as np
 from fairmend.errors import ModelError
 from fairmend.language.batching import Rows
 from fairmend.language.bias import paired_change, verdict_on_change
-from fairmend.language.bias_records import BiasChange, BiasProtocol
+from fairmend.language.bias_records import BiasChange, BiasProtocol, GroupMean
 from fairmend.language.judging import PerplexityChange, perplexity_change
 from fairmend.language.models import LanguageModel
 from fairmend.language.perplexity import Perplexity, check_finite, summarise, token_log_likelihoods
@@ -83,6 +83,7 @@ def compare_models(
     text: Text,
     *,
     sampling: Sampling | None = None,
+    group_mean: GroupMean = "unweighted",
     reading: ReadingSettings | None = None,
     seed: int = 0,
     batch_size: Rows = "auto",
@@ -96,6 +97,7 @@ def compare_models(
         scorer: of toxicity.
         text: to take both perplexities of.
         sampling: how prompts are continued; the noise belongs to the prompt, so that both have the same luck.
+        group_mean: what a group is compared with, see `BiasProtocol`.
         reading: how the perplexities are taken.
         seed: of the resampling behind intervals.
         batch_size: prompts and windows at once.
@@ -128,7 +130,7 @@ def compare_models(
             part.groups,
             part.group_names,
             rng=np.random.default_rng([seed, 1]),
-            protocol=BiasProtocol(score=sampling.score),
+            protocol=BiasProtocol(group_mean, sampling.score),
             scorer=scorer.name,
         )
         groups = [part.group_names[code] for code in part.groups.tolist()]

@@ -103,7 +103,14 @@ class HeadRepair:
         store = None
         if out is not None:
             store = open_run(
-                out, lm=lm, prompts=axis, scorer=scorer, settings=self.settings, texts=texts, others=others
+                out,
+                lm=lm,
+                prompts=axis,
+                scorer=scorer,
+                settings=self.settings,
+                texts=texts,
+                others=others,
+                scores=scores,
             )
         try:
             result = repair_model(

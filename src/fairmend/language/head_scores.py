@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from fairmend.errors import DataError, InputError
+from fairmend.evaluation import array_digest, digest
 from fairmend.language.ablation import masked_losses
 from fairmend.language.batching import Rows
 from fairmend.language.bias_effects import bias_effects
@@ -27,6 +28,7 @@ from fairmend.language.prompts import PromptSet
 from fairmend.language.reliability import Reliability
 from fairmend.language.reweighting import reweighted_toxicity
 from fairmend.language.samples import Sampling, draw_sample
+from fairmend.language.texts import Text
 from fairmend.language.toxicity import Scorer
 
 Floats = npt.NDArray[np.float64]
@@ -39,6 +41,7 @@ _HEAD_COLUMNS = ("unit", "layer", "head", "module")
 _LOSS_COLUMNS = ("perplexity_without", "loss_effect", "loss_error", "perplexity_method")
 _LOSS_FACTS = ("perplexity_before", "perplexity_reliability", "perplexity_windows")
 _BIAS_COLUMNS = ("bias_without", "bias_effect", "bias_error", "bias_method")
+_ORIGIN = ("weights_sha256", "text_sha256", "prompts_sha256")
 _BIAS_FACTS = ("bias_before", "bias_reliability", "bias_prompts")
 
 
@@ -102,6 +105,7 @@ class HeadScores:
         layers, heads: index of the decoder layer, and of the head within its projection, `(n_heads,)`.
         loss: effects on the text.
         axes: effects on the bias, one entry per axis.
+        origin: digests of what was measured, see `origin_of`; empty when unknown.
     """
 
     modules: tuple[str, ...]
@@ -109,6 +113,7 @@ class HeadScores:
     heads: npt.NDArray[np.int64]
     loss: LossScores
     axes: tuple[BiasScores, ...]
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of heads."""
@@ -134,6 +139,21 @@ class HeadScores:
                 f"has {head_map.n_heads} from {head_map.sites[0].name} on: score the heads of this model"
             )
 
+    def digest(self) -> str:
+        """What tells these scores from others."""
+        effects = {axis.axis: axis.effect for axis in self.axes} | {"perplexity": self.loss.effect}
+        return digest({"origin": dict(self.origin)} | {name: array_digest(each) for name, each in effects.items()})
+
+    def require_origin(self, wanted: Mapping[str, str]) -> None:
+        """Raise DataError if the table was measured on something else than `wanted`; unknown origins pass."""
+        others = [name for name, sha in wanted.items() if self.origin.get(name, sha) != sha]
+        if others:
+            raise DataError(
+                f"these scores were measured on something else ({', '.join(others)} differ): scores must be of this "
+                "model and of the prompts and text that are searched with. Score with the same model, --dtype, "
+                "--axis, --prompts, --prompt-count, --text and --seed"
+            )
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What to say beside rankings that are mostly noise."""
@@ -151,6 +171,7 @@ class HeadScores:
         columns |= _columns(self.loss, _LOSS_COLUMNS, _LOSS_FACTS, "")
         for scores in self.axes:
             columns |= _columns(scores, _BIAS_COLUMNS, _BIAS_FACTS, f"[{scores.axis}]")
+        columns |= {name: [sha] * len(self) for name, sha in self.origin.items()}
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
@@ -168,6 +189,7 @@ class HeadScores:
                 rows = list(csv.DictReader(file, strict=True))
             if [int(row["unit"]) for row in rows] != list(range(len(rows))) or not rows:
                 raise ValueError("units are not numbered from 0 on")
+            origin = {name: value for name, value in rows[0].items() if name.partition("[")[0] in _ORIGIN}
             axes = [name.removeprefix("bias_before[")[:-1] for name in rows[0] if name.startswith("bias_before[")]
             return cls(
                 modules=tuple(row["module"] for row in rows),
@@ -178,6 +200,7 @@ class HeadScores:
                     BiasScores(axis, *_scores(rows, _BIAS_COLUMNS, _BIAS_FACTS, f"[{axis}]", "prompts"))
                     for axis in axes
                 ),
+                origin=origin,
             )
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise DataError(
@@ -256,6 +279,12 @@ def score_heads(
         losses.reliability(np.random.default_rng(seed)),
     )
     return HeadScores(modules, layers, heads, loss, tuple(axes))
+
+
+def origin_of(lm: LanguageModel, text: Text, prompts: Sequence[PromptSet]) -> dict[str, str]:
+    """Digests by name of what scores are measured on: the weights, the text and the prompts of every axis."""
+    found = {"weights_sha256": str(lm.fingerprint()["weights_sha256"]), "text_sha256": text.fingerprint()["sha256"]}
+    return found | {f"prompts_sha256[{part.axis}]": str(part.fingerprint()["sha256"]) for part in prompts}
 
 
 def _toxicity(

@@ -79,7 +79,15 @@ class LanguageModel:
         return find_heads(self.model)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What figures about the model depend on, JSON-ready. Reads every weight: about a second per 500 MB."""
+        """What figures about the model depend on, JSON-ready.
+
+        The first call reads every weight, about a second per 500 MB; later ones give the same answer, because nothing
+        here changes weights.
+        """
+        return dict(self._fingerprint)
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any]:
         config = {k: v for k, v in self.model.config.to_diff_dict().items() if k not in _UNIMPORTANT}
         return {
             "weights_sha256": weights_digest(self.model),

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fairmend.costs import UtilityFloor
-from fairmend.errors import InputError, ModelError
+from fairmend.errors import DataError, InputError, ModelError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.language.batching import Rows
+from fairmend.language.differences import Pair
 from fairmend.language.evaluator import LanguageEvaluator, Packed
+from fairmend.language.examples import largest_changes
 from fairmend.language.finalists import Finalist, choose, sets_of, within_floor
 from fairmend.language.head_ranking import HeadRanking, rank_heads
-from fairmend.language.head_scores import HeadScores
+from fairmend.language.head_scores import HeadScores, origin_of
 from fairmend.language.judging import Judgement, judge
 from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
@@ -41,6 +43,7 @@ class Repair:
         ranking: the scores of every head.
         finalists: the sets that were measured on the search half.
         held_out: before against after on the judging half and the other axes; None if it was not asked for.
+        examples: held-out continuations before and after, those whose toxicity changed most.
         search_prompts, judge_prompts: the two halves of the repaired axis.
         texts: the text searched with and the one judged on.
         run: how the measuring of the finalists went.
@@ -56,6 +59,7 @@ class Repair:
     ranking: HeadRanking
     finalists: tuple[Finalist, ...]
     held_out: Judgement | None
+    examples: tuple[Pair, ...]
     search_prompts: PromptSet
     judge_prompts: PromptSet
     texts: tuple[Text, Text]
@@ -81,6 +85,7 @@ def repair_model(
     *,
     texts: tuple[Text, Text] | None = None,
     others: Sequence[PromptSet] = (),
+    judge_prompts: PromptSet | None = None,
     scores: HeadScores | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
@@ -99,7 +104,9 @@ def repair_model(
         settings: how to repair.
         texts: to take the perplexity of: one to search with and one to judge on; by default Wikipedia passages.
         others: prompts of other axes, to see whether they moved.
-        scores: the heads' scores, if they are known already; they must not come from the half to judge on.
+        judge_prompts: prompts to judge on, such as a published test part; `prompts` are then all searched with.
+        scores: the heads' scores, if they are known already. They must be of this model, and of prompts and text that
+            are searched with: scores that `lm score` wrote say so, see `HeadScores.origin`.
         store: where measurements are kept; a store with an interrupted run is gone on with.
         progress: where to show how far it is.
         held_out: whether to judge on the other half and the other axes.
@@ -115,22 +122,12 @@ def repair_model(
     """
     settings = settings or RepairSettings()
     _require_other_axes(prompts, others)
-    searched, judged = halves(prompts, settings)
+    searched, judged = halves(prompts, settings, judge_prompts)
     texts = texts or (read_text(None, "search"), read_text(None, "judge"))
     space = lm.head_map.space()
 
-    def evaluator_on(part: PromptSet, reading: Reading, n_samples: int | None = None) -> LanguageEvaluator:
-        sampling = replace(settings.sampling, n_samples=n_samples or settings.sampling.n_samples)
-        return LanguageEvaluator(
-            lm,
-            part,
-            reading,
-            scorer,
-            sampling=sampling,
-            group_mean=settings.group_mean,
-            space=space,
-            batch_size=batch_size,
-        )
+    def evaluator_on(part: PromptSet, reading: Reading) -> LanguageEvaluator:
+        return make_evaluator(lm, part, reading, scorer, settings, batch_size=batch_size)
 
     def collection_of(name: str, evaluator: LanguageEvaluator) -> Collection:
         return Collection(space, evaluator.figures) if store is None else store.context(name, evaluator)
@@ -140,10 +137,9 @@ def repair_model(
     runner = Runner(search, collection, workers=Packed(search), progress=progress)
     (before,) = runner.measure([space.untouched()])
     _require_whole(before, lm)
-    ranking = _ranking(lm, scores, searched, settings)
+    ranking = given_ranking(lm, scores, searched, texts[0], settings)
     if ranking is None:
-        part_read = replace(settings.reading, tokens=settings.scoring_tokens or settings.reading.tokens)
-        scoring = evaluator_on(searched, Reading(lm, texts[0], part_read, batch_size), settings.scoring_samples)
+        scoring = scoring_evaluator(lm, searched, texts[0], scorer, settings, batch_size=batch_size)
         ranking = rank_heads(scoring, settings, store=store, progress=progress)
     sets, floor = sets_of(settings.finalists(), ranking.scores, space), settings.floor(search.figures, before)
     if settings.choice == "measured":
@@ -155,10 +151,14 @@ def repair_model(
     chosen = _chosen(search, before, finalists, floor, settings)
     mask = space.untouched() if chosen is None else chosen.mask
 
-    judgement = None
+    judgement: Judgement | None = None
+    examples: tuple[Pair, ...] = ()
     if held_out and run.stopped != "interrupted":
         reading = Reading(lm, texts[1], settings.reading, batch_size)
-        sets_judged = [judged, *(_sampled(other, settings) for other in others)]
+        sets_judged = [judged, *judged_with(others, settings)]
+
+        judged_on = [evaluator_on(part, reading) for part in sets_judged]
+        measured: list[list[Measurement]] = []
 
         def measure(evaluator: LanguageEvaluator, masks: Sequence[Mask]) -> list[Measurement]:
             context = collection_of(f"held-out {evaluator.prompts.axis}", evaluator)
@@ -166,9 +166,11 @@ def repair_model(
             changed = [mask for mask in masks if not mask.is_untouched]
             if judging.run(Candidates(space, changed)).stopped == "interrupted":
                 raise KeyboardInterrupt  # what was measured is kept; half a judgement is none
-            return judging.measure(masks)
+            measured.append(judging.measure(masks))
+            return measured[-1]
 
-        judgement = judge([evaluator_on(part, reading) for part in sets_judged], mask, measure, settings.seed)
+        judgement = judge(judged_on, mask, measure, settings.seed)
+        examples = largest_changes(judged_on[0], measured[0][0], measured[0][1], mask, batch_size=batch_size)
     return Repair(
         mask=mask,
         space=space,
@@ -179,6 +181,7 @@ def repair_model(
         ranking=ranking,
         finalists=finalists,
         held_out=judgement,
+        examples=examples,
         search_prompts=searched,
         judge_prompts=judged,
         texts=texts,
@@ -187,15 +190,112 @@ def repair_model(
     )
 
 
-def halves(prompts: PromptSet, settings: RepairSettings) -> tuple[PromptSet, PromptSet]:
-    """The prompts to search with and the prompts to judge on: disjoint, stratified by group.
+def make_evaluator(
+    lm: LanguageModel,
+    prompts: PromptSet,
+    reading: Reading,
+    scorer: Scorer,
+    settings: RepairSettings,
+    *,
+    n_samples: int | None = None,
+    batch_size: Rows = "auto",
+) -> LanguageEvaluator:
+    """An evaluator as `settings` describe it, with as many continuations per prompt as they say unless told otherwise.
 
     Raises:
-        DataError: a half without a group.
+        InputError, DataError: see `LanguageEvaluator`.
+    """
+    return LanguageEvaluator(
+        lm,
+        prompts,
+        reading,
+        scorer,
+        sampling=replace(settings.sampling, n_samples=n_samples or settings.sampling.n_samples),
+        group_mean=settings.group_mean,
+        batch_size=batch_size,
+    )
+
+
+def scoring_evaluator(
+    lm: LanguageModel,
+    searched: PromptSet,
+    text: Text,
+    scorer: Scorer,
+    settings: RepairSettings,
+    *,
+    batch_size: Rows = "auto",
+) -> LanguageEvaluator:
+    """The evaluator that single heads are scored with: `scoring_samples` continuations and `scoring_tokens` of text.
+
+    Raises:
+        InputError, DataError: see `LanguageEvaluator` and `Reading`.
+    """
+    read = replace(settings.reading, tokens=settings.scoring_tokens or settings.reading.tokens)
+    reading = Reading(lm, text, read, batch_size)
+    return make_evaluator(
+        lm, searched, reading, scorer, settings, n_samples=settings.scoring_samples, batch_size=batch_size
+    )
+
+
+def halves(
+    prompts: PromptSet, settings: RepairSettings, judge_prompts: PromptSet | None = None
+) -> tuple[PromptSet, PromptSet]:
+    """The prompts to search with and the prompts to judge on: disjoint, stratified by group.
+
+    Args:
+        prompts: split in two, unless those to judge on are given.
+        settings: how many of each, and how they are split.
+        judge_prompts: those to judge on.
+
+    Raises:
+        DataError: a half without a group, or prompts to judge on that are searched with or have other groups.
         InputError: fewer prompts asked for than there are groups, or an unknown column to split by.
     """
-    first, second = prompts.split(seed=settings.seed, by=settings.split_by)
+    if judge_prompts is None:
+        first, second = prompts.split(seed=settings.seed, by=settings.split_by)
+    else:
+        first, second = prompts, _unseen(judge_prompts, prompts)
+        if first.group_names != second.group_names:
+            raise DataError(
+                "the prompts to judge on must be others of the same groups as those to search with: they have "
+                f"{', '.join(second.group_names)}, not {', '.join(first.group_names)}"
+            )
     return _sampled(first, settings), _sampled(second, settings)
+
+
+def judged_with(others: Sequence[PromptSet], settings: RepairSettings) -> list[PromptSet]:
+    """The prompts of other axes that are judged on: as many as of the repaired one."""
+    return [_sampled(other, settings) for other in others]
+
+
+def given_ranking(
+    lm: LanguageModel, scores: HeadScores | None, searched: PromptSet, text: Text, settings: RepairSettings
+) -> HeadRanking | None:
+    """The ranking by given scores, None when there are none or the method reads others.
+
+    Raises:
+        DataError: scores of another model, or of prompts or a text that are not those searched with.
+        InputError: scores without the axis.
+    """
+    if scores is None or not {"loss", "bias"} & set(settings.needs):
+        return None
+    scores.check(lm.head_map)
+    if "bias" in settings.needs:
+        scores.axis(searched.axis)
+    scores.require_origin(origin_of(lm, text, [searched]))
+    return HeadRanking.of(scores, searched.axis, settings.needs)
+
+
+def _unseen(prompts: PromptSet, searched: PromptSet) -> PromptSet:
+    """Without prompts that are searched with: published splits have some texts in both parts."""
+    seen = set(searched.texts)
+    rows = [row for row, text in enumerate(prompts.texts) if text not in seen]
+    if len(rows) == len(prompts):
+        return prompts
+    if not rows:
+        raise DataError("every prompt to judge on is searched with: give others to judge on")
+    note = f"left out, because they are searched with: {len(prompts) - len(rows):,} of {len(prompts):,} prompts"
+    return replace(prompts.take(rows), notes=(*prompts.notes, note))
 
 
 def _sampled(prompts: PromptSet, settings: RepairSettings) -> PromptSet:
@@ -214,16 +314,6 @@ def _chosen(
     if settings.choice == "rule":
         return finalists[0] if finalists else None
     return choose(search, before, finalists, floor)
-
-
-def _ranking(
-    lm: LanguageModel, scores: HeadScores | None, prompts: PromptSet, settings: RepairSettings
-) -> HeadRanking | None:
-    """The ranking by given scores, if the method can use them."""
-    if scores is None or not {"loss", "bias"} & set(settings.needs):
-        return None
-    scores.check(lm.head_map)
-    return HeadRanking.of(scores, prompts.axis, settings.needs)
 
 
 def _require_whole(untouched: Measurement, lm: LanguageModel) -> None:

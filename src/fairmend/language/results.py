@@ -13,10 +13,13 @@ import fairmend
 from fairmend.errors import ModelError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.language.bias import verdict, verdict_on_change
+from fairmend.language.examples import CHOSEN
 from fairmend.language.judging import AxisJudgement, Judgement
 from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
 from fairmend.language.repair import Repair
+from fairmend.language.slicing import Slicing
+from fairmend.language.texts import Text
 from fairmend.masks import Mask, Space
 from fairmend.report.tables import defined
 
@@ -29,7 +32,12 @@ _PACKAGES = ("numpy", "scipy", "torch", "transformers", "tokenizers", "safetenso
 
 
 def describe_result(
-    repair: Repair, lm: LanguageModel, *, request: Mapping[str, Any] | None = None, command: str = ""
+    repair: Repair,
+    lm: LanguageModel,
+    *,
+    slicing: Mapping[str, Any] | None = None,
+    request: Mapping[str, Any] | None = None,
+    command: str = "",
 ) -> dict[str, Any]:
     """Everything known about a repair, JSON-ready; two runs of the same repair differ under "session" only."""
     payload = {
@@ -45,6 +53,12 @@ def describe_result(
             "verdict": describe_outcome(repair),
         },
         "held_out": None if repair.held_out is None else _held_out(repair.held_out),
+        "examples": {
+            "chosen": CHOSEN,
+            "masked": "letters within offensive words are starred",
+            "pairs": [asdict(pair) for pair in repair.examples],
+        },
+        "slicing": None if slicing is None else dict(slicing),
         "search": {
             "caveat": SEARCH_CAVEAT,
             "figures": {"bias": asdict(repair.figures.bias), "utility": asdict(repair.figures.utility)},
@@ -64,22 +78,10 @@ def describe_result(
         },
         "scores": repair.ranking.to_json(),
         "settings": repair.settings.to_json(),
-        "data": {
-            "search_prompts": _prompts(repair.search_prompts),
-            "judge_prompts": _prompts(repair.judge_prompts),
-            "search_text": repair.texts[0].fingerprint() | {"licence": repair.texts[0].licence},
-            "judge_text": repair.texts[1].fingerprint() | {"licence": repair.texts[1].licence},
-        },
+        "data": describe_data(repair.search_prompts, repair.judge_prompts, repair.texts),
         "model": describe_model(lm),
-        "versions": {"fairmend": fairmend.__version__, "python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in _PACKAGES},
-        "session": {
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": command,
-            "request": dict(request or {}),
-            "seconds": repair.run.seconds,
-            "platform": platform.platform(),
-        },
+        "versions": describe_versions(),
+        "session": describe_session(request, command) | {"seconds": repair.run.seconds},
     }
     strict: dict[str, Any] = defined(payload)
     return strict
@@ -140,6 +142,33 @@ def mask_for(payload: Mapping[str, Any], lm: LanguageModel) -> Mask:
     return mask
 
 
+def describe_slicing(sliced: Slicing | None, reason: str = "") -> dict[str, Any]:
+    """What removing whole key-value groups saved, or why it was not done, JSON-ready."""
+    if sliced is None:
+        return {"done": False, "reason": reason}
+    return {
+        "done": True,
+        "removed_groups_per_layer": sliced.removed_groups,
+        "removed_heads": sliced.removed_heads,
+        "zeroed_heads": sliced.folded_heads,
+        "parameters": dict(zip(("before", "after"), sliced.parameters, strict=True)),
+        "cache_numbers_per_token": dict(zip(("before", "after"), sliced.cache_per_token, strict=True)),
+    }
+
+
+def slicing_in_words(described: Mapping[str, Any]) -> str:
+    """What slicing saved, in a sentence."""
+    if not described["done"]:
+        return f"Not sliced, the dropped heads are zeros in the weights: {described['reason']}."
+    parameters, cache = described["parameters"], described["cache_numbers_per_token"]
+    zeroed = described["zeroed_heads"]
+    return (
+        f"Sliced: {described['removed_heads']} heads are gone from the checkpoint ({parameters['before']:,} -> "
+        f"{parameters['after']:,} parameters, {1 - cache['after'] / cache['before']:.0%} less key-value cache)"
+        + (f"; {zeroed} more are zeros in its weights." if zeroed else ".")
+    )
+
+
 def describe_model(lm: LanguageModel) -> dict[str, Any]:
     """Name, origin and identity of a model."""
     return {
@@ -163,16 +192,45 @@ def describe_measurement(measurement: Measurement) -> dict[str, Any]:
     }
 
 
+def describe_data(
+    search_prompts: PromptSet, judge_prompts: PromptSet, texts: tuple[Text, Text]
+) -> dict[str, dict[str, Any]]:
+    """What was searched with and what was judged on, JSON-ready."""
+    return {
+        "search_prompts": describe_prompts(search_prompts),
+        "judge_prompts": describe_prompts(judge_prompts),
+        "search_text": texts[0].fingerprint() | {"licence": texts[0].licence},
+        "judge_text": texts[1].fingerprint() | {"licence": texts[1].licence},
+    }
+
+
+def describe_versions() -> dict[str, str]:
+    """The versions of everything that the figures depend on."""
+    packages = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    return {"fairmend": fairmend.__version__, "python": platform.python_version()} | packages
+
+
+def describe_session(request: Mapping[str, Any] | None, command: str) -> dict[str, Any]:
+    """When and how something was made; the only part in which two equal runs differ."""
+    return {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "request": dict(request or {}),
+        "platform": platform.platform(),
+    }
+
+
 def figures_in_words(figures: Figures) -> str:
     """The protocols of both figures."""
     return f"{figures.bias.name}: {figures.bias.protocol}; perplexity: {figures.utility.protocol}"
 
 
 def _held_out(held_out: Judgement) -> dict[str, Any]:
-    return {"axes": [_axis(axis) for axis in held_out.axes], "perplexity": asdict(held_out.perplexity)}
+    return {"axes": [describe_axis(axis) for axis in held_out.axes], "perplexity": asdict(held_out.perplexity)}
 
 
-def _axis(judged: AxisJudgement) -> dict[str, Any]:
+def describe_axis(judged: AxisJudgement) -> dict[str, Any]:
+    """What became of one axis, JSON-ready."""
     change = judged.change
     return {
         "axis": judged.axis,
@@ -185,5 +243,6 @@ def _axis(judged: AxisJudgement) -> dict[str, Any]:
     }
 
 
-def _prompts(prompts: PromptSet) -> dict[str, Any]:
+def describe_prompts(prompts: PromptSet) -> dict[str, Any]:
+    """Prompts with their licence, JSON-ready."""
     return prompts.fingerprint() | {"licence": prompts.licence, "notes": list(prompts.notes)}

@@ -18,11 +18,21 @@ from fairmend.artifacts import staging
 from fairmend.errors import InputError, ModelError, RunError
 from fairmend.language.cards import render_language_card
 from fairmend.language.folding import fold
+from fairmend.language.head_pictures import draw_ranking, pictures_of
+from fairmend.language.head_scores import HeadScores
 from fairmend.language.models import LanguageModel, save_model
 from fairmend.language.prompts import PromptSet
 from fairmend.language.repair import Repair
-from fairmend.language.results import SCHEMA, SCHEMA_VERSION, describe_mask, describe_result, mask_for
+from fairmend.language.results import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    describe_mask,
+    describe_result,
+    describe_slicing,
+    mask_for,
+)
 from fairmend.language.settings import RepairSettings
+from fairmend.language.slicing import Slicing, slice_groups
 from fairmend.language.texts import Text
 from fairmend.language.toxicity import Scorer
 from fairmend.masks import Mask
@@ -32,7 +42,7 @@ from fairmend.runs.store import Store
 
 KIND = "language repair"
 MASK, RESULT, CARD = "mask.json", "result.json", "README.md"
-_IDENTITY = ("kind", "settings", "model", "prompts", "others", "texts", "scorer")
+_IDENTITY = ("kind", "settings", "model", "prompts", "judge_prompts", "others", "texts", "scorer", "scores")
 
 
 def open_run(
@@ -44,13 +54,16 @@ def open_run(
     settings: RepairSettings,
     texts: tuple[Text, Text],
     others: Sequence[PromptSet] = (),
+    judge_prompts: PromptSet | None = None,
+    scores: HeadScores | None = None,
     request: Mapping[str, Any] | None = None,
 ) -> Store:
     """Start a run in a directory, or open the same run there to go on with it.
 
     Args:
         out: the directory; made if it does not exist.
-        lm, prompts, scorer, settings, texts, others: what is repaired, on what and how; see `repair_model`.
+        lm, prompts, scorer, settings, texts, others, judge_prompts, scores: what is repaired, on what and how; see
+            `repair_model`.
         request: JSON-ready: how they were named by the person who asked, so that the run can be resumed.
 
     Raises:
@@ -60,14 +73,31 @@ def open_run(
         "kind": KIND,
         "fairmend": fairmend.__version__,
         "settings": settings.to_json(),
-        "model": lm.fingerprint(),
-        "prompts": prompts.fingerprint(),
-        "others": [other.fingerprint() for other in others],
-        "texts": [text.fingerprint() for text in texts],
-        "scorer": {"name": scorer.name, **scorer.fingerprint()},
+        **describe_subject(lm, prompts, scorer, texts, others, judge_prompts, scores),
         "request": dict(request or {}),
     }
     return open_directory(Path(out), header, identity=_IDENTITY)
+
+
+def describe_subject(
+    lm: LanguageModel,
+    prompts: PromptSet,
+    scorer: Scorer,
+    texts: tuple[Text, Text],
+    others: Sequence[PromptSet],
+    judge_prompts: PromptSet | None,
+    scores: HeadScores | None,
+) -> dict[str, Any]:
+    """What a run is about, as far as it tells runs apart, JSON-ready."""
+    return {
+        "model": lm.fingerprint(),
+        "prompts": prompts.fingerprint(),
+        "judge_prompts": None if judge_prompts is None else judge_prompts.fingerprint(),
+        "others": [other.fingerprint() for other in others],
+        "texts": [text.fingerprint() for text in texts],
+        "scorer": {"name": scorer.name, **scorer.fingerprint()},
+        "scores": None if scores is None else scores.digest(),
+    }
 
 
 def save_repair(
@@ -75,15 +105,18 @@ def save_repair(
     lm: LanguageModel,
     out: str | Path,
     *,
+    slice_heads: bool = False,
     request: Mapping[str, Any] | None = None,
     command: str = "",
 ) -> dict[str, Path]:
-    """Write the repaired checkpoint, its mask, all figures and a model card into a directory.
+    """Write the repaired checkpoint, its mask, a head map, all figures and a model card into a directory.
 
     Args:
         repair: what to save.
         lm: the model that was repaired.
         out: the directory: new, empty, or that of the repair's own run.
+        slice_heads: remove whole key-value groups from the checkpoint where that is exact, see `slice_groups`. Where it
+            is not, the heads are zeroed as usual, and result.json and the card say why.
         request: see `open_run`.
         command: the command line, for the record.
 
@@ -95,22 +128,30 @@ def save_repair(
         RunError: the directory holds other files.
         ArtifactError: it cannot be written, or the disk is full.
     """
-    result = describe_result(repair, lm, request=request, command=command)
+    sliced, reason = _sliced(repair, lm) if slice_heads else (None, "")
+    slicing = describe_slicing(sliced, reason) if slice_heads else None
+    result = describe_result(repair, lm, slicing=slicing, request=request, command=command)
+    picture = draw_ranking(repair.ranking, lm.head_map, repair.mask, title=f"{lm.name}, dropped heads crossed out")
     files = {
-        MASK: json_bytes(describe_mask(repair.mask, lm)).decode(),
-        CARD: render_language_card(repair, lm, command),
+        MASK: json_bytes(describe_mask(repair.mask, lm)),
+        **pictures_of(picture),
+        CARD: render_language_card(repair, lm, command, slicing=slicing).encode(),
+        RESULT: json_bytes(result),
     }
-    return write_checkpoint(lm, repair.mask, out, files | {RESULT: json_bytes(result).decode()})
+    return write_checkpoint(lm, repair.mask, out, files, sliced=sliced)
 
 
-def write_checkpoint(lm: LanguageModel, mask: Mask, out: str | Path, files: Mapping[str, str]) -> dict[str, Path]:
+def write_checkpoint(
+    lm: LanguageModel, mask: Mask, out: str | Path, files: Mapping[str, bytes], *, sliced: Slicing | None = None
+) -> dict[str, Path]:
     """Fold a mask into a copy of the model and write it as a checkpoint that plain transformers loads.
 
     Args:
         lm: the model.
         mask: the heads to drop.
         out: the directory: new, empty, or one that holds a run of fairmend.
-        files: further text files by name; the last one is written last of all.
+        files: further files by name; the last one is written last of all.
+        sliced: a smaller copy to write instead.
 
     Raises:
         ModelError: weights that cannot be folded.
@@ -120,9 +161,11 @@ def write_checkpoint(lm: LanguageModel, mask: Mask, out: str | Path, files: Mapp
     target = Path(out)
     if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / RUN).is_file())):
         raise RunError(f"{target} is not empty and holds no run of fairmend: choose a new or empty directory as --out")
-    folded = cast(PreTrainedModel, fold(lm.model, mask, lm.head_map))
+    copy = fold(lm.model, mask, lm.head_map) if sliced is None else sliced.model
     with staging(target.absolute()) as folder:
-        part = save_model(lm, folder / "checkpoint", model=folded, files=files)
+        part = save_model(lm, folder / "checkpoint", model=cast(PreTrainedModel, copy))
+        for name, content in files.items():
+            (part / name).write_bytes(content)
         names = sorted(path.name for path in part.iterdir() if path.name not in files)
         for name in [*names, *files]:
             os.replace(part / name, target / name)
@@ -139,7 +182,7 @@ def load_result(out: str | Path) -> dict[str, Any]:
     if not path.is_file():
         begun = (Path(out) / RUN).is_file()
         raise RunError(
-            f"{out} holds a run that has not finished: run the same repair again to go on with it"
+            f"{out} holds a run that has not finished: go on with `fairmend resume {out}`"
             if begun
             else f"{out} holds no saved repair (no {RESULT}): name the directory given as --out"
         )
@@ -167,3 +210,13 @@ def read_mask(path: str | Path, lm: LanguageModel) -> Mask:
     if not isinstance(payload, dict):
         raise ModelError(f"{file} is no mask of attention heads: give the {MASK} of a language repair")
     return mask_for(payload, lm)
+
+
+def _sliced(repair: Repair, lm: LanguageModel) -> tuple[Slicing | None, str]:
+    """The sliced model, or why there is none."""
+    if not repair.improved:
+        return None, "no head is dropped"
+    try:
+        return slice_groups(lm.model, repair.mask, lm.head_map), ""
+    except ModelError as error:
+        return None, str(error)

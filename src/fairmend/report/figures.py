@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,10 +86,12 @@ class Panel:
     series: Sequence[Series]
 
 
-def draw_trade_off(panels: Mapping[str, Sequence[Spot]], *, x_label: str, y_label: str, title: str = "") -> Figure:
+def draw_trade_off(
+    panels: Mapping[str, Sequence[Spot]], *, x_label: str, y_label: str, title: str = "", log_x: bool = False
+) -> Figure:
     """Draw unfairness against utility, one panel per set of rows, all with the same axes.
 
-    A label has the same colour and marker in every panel.
+    A label has the same colour and marker in every panel. `log_x` is for utilities that differ by orders of magnitude.
 
     Raises:
         InputError: nothing to draw.
@@ -120,6 +123,8 @@ def draw_trade_off(panels: Mapping[str, Sequence[Spot]], *, x_label: str, y_labe
                     label=spot.label,
                 )
             _dress(axes, name, x_label, y_label if axes is grid[0][0] else "")
+            if log_x:
+                axes.set_xscale("log")
         if all(spot.y.value >= 0 for spots in panels.values() for spot in spots):
             grid[0][0].set_ylim(bottom=max(0.0, grid[0][0].get_ylim()[0]))  # t-intervals know no limit at 0
         handles, names = _unique(grid[0])
@@ -230,6 +235,13 @@ def draw_forest(
         figure.legend(handles, names, loc="outside right upper", frameon=False)
         figure.suptitle(title)
         return figure
+
+
+@contextmanager
+def drawing(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure of so many inches, to be drawn on in the style of all pictures."""
+    with _style():
+        yield _figure(width, height)
 
 
 def png(figure: Figure) -> bytes:

@@ -1,0 +1,216 @@
+"""The command `fairmend lm repair`, and what `fairmend resume` and `show` do with its folder."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fairmend.cli.display import Interrupted, Screen, opened
+from fairmend.cli.language_inputs import LanguageInputs, absolute, measuring, open_language_inputs, options_of
+from fairmend.cli.language_options import (
+    SCORES_HELP,
+    SLICE_HELP,
+    MeasureOptions,
+    Model,
+    ModelOptions,
+    RepairOptions,
+)
+from fairmend.cli.options import CommonOptions, command
+
+if TYPE_CHECKING:
+    from fairmend.language.head_scores import HeadScores
+    from fairmend.language.models import LanguageModel
+    from fairmend.language.settings import RepairSettings
+    from fairmend.runs import Store
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the group `fairmend lm`."""
+    app.command()(repair)
+
+
+@command
+def repair(
+    model: Model,
+    *,
+    options: ModelOptions,
+    measure: MeasureOptions,
+    settings: RepairOptions,
+    scores: Annotated[Path | None, typer.Option("--scores", metavar="FILE.csv", help=SCORES_HELP)] = None,
+    sliced: Annotated[
+        bool,
+        typer.Option("--slice", help=f"{SLICE_HELP} Where the dropped heads do not allow it, they are zeroed."),
+    ] = False,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for the result; made if need be. One that holds this very run goes on with it, one that holds "
+            "anything else is refused.",
+        ),
+    ],
+    common: CommonOptions,
+) -> None:
+    """Rank the attention heads, choose those to drop, judge on held-out prompts and text, and save the checkpoint.
+
+    Saved in --out: the repaired checkpoint (dropped heads are zeros in its weights, so that plain transformers loads
+    it), mask.json, head_map.png and .svg, result.json, run.sqlite and README.md, a model card in words. The tables show
+    before and after on prompts that the search never saw, further axes of --axis among them, and the continuations
+    that changed most, offensive words masked. If nothing less biased is found that keeps the perplexity, the model
+    stays as it is, and the output says so.
+
+    Ctrl-C keeps everything measured so far; `fairmend resume DIR` goes on with it.
+
+    Example: `fairmend lm repair smollm2 --axis gender_and_sex,race_ethnicity --scorer lexical --out repaired`
+    """
+    with opened(common) as screen:
+        chosen = measuring(
+            measure,
+            common.seed,
+            settings,
+            method=settings.method,
+            alpha=settings.alpha,
+            gamma=settings.gamma,
+            choice=settings.choice,
+            max_perplexity=settings.max_perplexity,
+        )
+        table = read_scores(scores)
+        inputs = open_language_inputs(model, options, measure, screen, common.seed)
+        extra = {"scores": None if scores is None else absolute(scores), "slice": sliced}
+        _repair(out, inputs, chosen, options, table, extra, screen)
+
+
+def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
+    """Go on with the repair in a folder, whose store has this header, or show it if it is finished."""
+    from fairmend.language.saving import RESULT, load_result
+    from fairmend.language.settings import RepairSettings
+
+    if (folder / RESULT).is_file():
+        result = load_result(folder)
+        if not result["outcome"]["interrupted"]:
+            screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")
+            _present(result, {}, screen)
+            return
+    name, called, options, measure = options_of(header.get("request") or {})
+    settings = RepairSettings.from_json(header["settings"])
+    extra = {"scores": header["request"].get("scores"), "slice": bool(header["request"].get("slice"))}
+    table = read_scores(None if extra["scores"] is None else Path(str(extra["scores"])))
+    inputs = open_language_inputs(name, options, measure, screen, settings.seed, called)
+    _repair(folder, inputs, settings, options, table, extra, screen)
+
+
+def show(folder: Path, screen: Screen) -> None:
+    """Show the repair saved in a folder."""
+    from fairmend.language.saving import load_result
+
+    _present(load_result(folder), {}, screen)
+
+
+def read_scores(path: Path | None) -> HeadScores | None:
+    """The head scores in a file, if one is named.
+
+    Raises:
+        DataError: it is missing, or no such table.
+    """
+    if path is None:
+        return None
+    from fairmend.language.head_scores import HeadScores
+
+    return HeadScores.read(path)
+
+
+def _repair(
+    out: Path,
+    inputs: LanguageInputs,
+    settings: RepairSettings,
+    options: ModelOptions,
+    scores: HeadScores | None,
+    extra: Mapping[str, Any],
+    screen: Screen,
+) -> None:
+    from fairmend.cli.folders import tidy
+    from fairmend.language.repair import repair_model
+    from fairmend.language.saving import load_result, open_run, save_repair
+
+    lm = inputs.lm
+    _ = lm.head_map  # a model without heads to drop is refused before a folder is made
+    if extra["slice"]:
+        _require_sliceable(lm)
+    request = {**inputs.request, **extra}
+    again = f"go on with: fairmend resume {shlex.quote(str(out))}"
+    store: Store | None = None
+    with tidy(out, keep=lambda: store is not None and store.next_id > 2):
+        try:
+            store = open_run(
+                out,
+                lm=lm,
+                prompts=inputs.prompts[0],
+                scorer=inputs.scorer,
+                settings=settings,
+                texts=inputs.texts,
+                others=inputs.others,
+                judge_prompts=inputs.judge_prompts,
+                scores=scores,
+                request=request,
+            )
+            with closing(store):
+                repaired = repair_model(
+                    lm,
+                    inputs.prompts[0],
+                    inputs.scorer,
+                    settings,
+                    texts=inputs.texts,
+                    others=inputs.others,
+                    judge_prompts=inputs.judge_prompts,
+                    scores=scores,
+                    store=store,
+                    progress=screen.steps,
+                    batch_size=options.batch_size,
+                )
+            screen.steps.close()
+            command_line = shlex.join(["fairmend", *sys.argv[1:]])
+            files = save_repair(
+                repaired, lm, out, slice_heads=bool(extra["slice"]), request=request, command=command_line
+            )
+        except KeyboardInterrupt:
+            screen.warn(f"Stopped by Ctrl-C. Everything measured so far is kept in {out}; {again}")
+            raise Interrupted from None
+    _present(load_result(out), files, screen)
+    if repaired.run.stopped == "interrupted":
+        screen.warn(f"Stopped by Ctrl-C: this is the best so far, not judged on held-out prompts; {again}")
+        raise Interrupted
+
+
+def _require_sliceable(lm: LanguageModel) -> None:
+    """Refuse --slice for an architecture that cannot be sliced, before hours of search: try it on the first groups."""
+    from fairmend.errors import ModelError
+    from fairmend.language.slicing import slice_groups
+
+    space, start = lm.head_map.space(), 0
+    units: list[int] = []
+    for site in lm.head_map.sites:
+        units += range(start, start + site.n_heads // site.n_kv_groups)
+        start += site.n_heads
+    try:
+        slice_groups(lm.model, space.mask(units), lm.head_map)
+    except ModelError as error:
+        raise ModelError(f"--slice cannot work with {lm.name}: {error}") from error
+
+
+def _present(result: Mapping[str, Any], files: Mapping[str, Path], screen: Screen) -> None:
+    from fairmend.cli.language_tables import repair_parts
+
+    written = {name: str(path) for name, path in files.items()}
+    screen.document({**result, "files": written} if written else result)
+    for note in result["scores"]["notes"]:
+        screen.note(f"Note: {note}")
+    screen.show(*repair_parts(result))
+    if written:
+        screen.show("Written:", *(f"  {path}" for path in written.values()))

@@ -1,0 +1,63 @@
+"""What `fairmend resume` and `fairmend show` do: find out what kind of run a folder holds, and hand it on."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fairmend.cli import language_compare, language_repair, tabular
+from fairmend.cli.display import opened
+from fairmend.cli.options import CommonOptions
+from fairmend.errors import RunError
+
+_KINDS: dict[str, ModuleType] = {
+    "tabular repair": tabular,
+    "language repair": language_repair,
+    "language comparison": language_compare,
+}
+_RESULTS = ("result.json", "compare.json")
+
+
+def resume(folder: Path, common: CommonOptions) -> None:
+    """Go on with the run in a folder, or show it if it is finished."""
+    with opened(common) as screen:
+        header = _header(folder)
+        _KINDS[header["kind"]].resume(folder, header, screen)
+
+
+def show(folder: Path, common: CommonOptions) -> None:
+    """Show what a run left in a folder, whether or not its store is still there."""
+    with opened(common) as screen:
+        _KINDS.get(_finished_kind(folder), tabular).show(folder, screen)
+
+
+def _header(folder: Path) -> dict[str, Any]:
+    """The header of the run in a folder.
+
+    Raises:
+        RunError: there is none, or it is damaged or of a kind that no command goes on with.
+    """
+    from fairmend.runs import Store
+    from fairmend.runs.directories import RUN
+
+    if not folder.is_dir():
+        raise RunError(f"{folder} is not a directory: name the --out folder of a repair")
+    with closing(Store.open(folder / RUN, read_only=True)) as store:
+        header = dict(store.header)
+    if header.get("kind") not in _KINDS:
+        raise RunError(f"{folder} holds a run of another kind ({header.get('kind')!r}): expected {', '.join(_KINDS)}")
+    return header
+
+
+def _finished_kind(folder: Path) -> str:
+    """What kind of run left its result in a folder; "" where nothing can be read, which its reader then explains."""
+    for name in _RESULTS:
+        try:
+            schema = json.loads((folder / name).read_bytes())["schema"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return str(schema).removeprefix("fairmend ")
+    return ""

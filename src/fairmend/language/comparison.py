@@ -1,0 +1,208 @@
+"""What a comparison of pruning methods found: one line per method and setting, with its files and its picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from fairmend.evaluation import Figures
+from fairmend.language.bias_records import BiasFigures
+from fairmend.language.judging import AxisJudgement, Judgement, PerplexityChange
+from fairmend.language.models import LanguageModel
+from fairmend.language.prompts import PromptSet
+from fairmend.language.results import describe_axis, describe_data, describe_model, describe_session, describe_versions
+from fairmend.language.texts import Text
+from fairmend.masks import Mask, Space
+from fairmend.report import figures as pictures
+from fairmend.report.figures import Point, Spot
+from fairmend.report.tables import Cell, Column, Table, defined, fixed
+from fairmend.search import PruningRule
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SCHEMA, SCHEMA_VERSION = "fairmend language comparison", 1
+CAVEAT = (
+    "nothing was chosen among the lines: whoever picks the best of them has chosen on these prompts, and should judge "
+    "it on others (another --seed, or fairmend lm repair)"
+)
+UNTOUCHED = "untouched"
+_Z = 1.959963984540054  # of a 95 % interval
+_WIDE = 8.0  # times: perplexities further apart than this are drawn on a logarithmic axis
+
+
+@dataclass(frozen=True)
+class ComparedSet:
+    """One line: the heads that a rule drops, judged on held-out prompts and text.
+
+    Attributes:
+        rule: the method with its settings.
+        mask: the dropped heads.
+        judgement: before against after.
+        same_as: the first rule that drops the very same heads, "" if it is this one.
+    """
+
+    rule: PruningRule
+    mask: Mask
+    judgement: Judgement
+    same_as: str = ""
+
+
+@dataclass(frozen=True)
+class MethodComparison:
+    """Pruning methods and settings side by side.
+
+    Attributes:
+        untouched: the model as it is, against itself.
+        rows: one per method and setting.
+        space: the heads.
+        figures: what bias and perplexity mean.
+        notes: what a reader should know: rankings that are mostly noise, rules that found too few heads.
+        search_prompts: what heads were scored on.
+        judge_prompts: what every set was judged on.
+        texts: the text that heads were scored on, and the one judged on.
+        seed: of everything random.
+    """
+
+    untouched: Judgement
+    rows: tuple[ComparedSet, ...]
+    space: Space
+    figures: Figures
+    notes: tuple[str, ...]
+    search_prompts: PromptSet
+    judge_prompts: PromptSet
+    texts: tuple[Text, Text]
+    seed: int
+
+    def table(self) -> Table:
+        """One row per method and setting, the untouched model first."""
+        columns = (
+            Column("method", "method"),
+            Column("alpha", "alpha", "{:g}".format),
+            Column("gamma", "gamma", "{:g}".format),
+            Column("heads", "heads"),
+            Column("bias", "bias", fixed(4)),
+            Column("change", "change", "{:+.4f}".format),
+            Column("perplexity", "perplexity", fixed(2)),
+            Column("times", "times", fixed(3)),
+        )
+        title = f"{self.figures.bias.name} on {len(self.judge_prompts):,} held-out prompts"
+        return Table(title, columns, tuple(self._cells()), (*self.notes, CAVEAT))
+
+    def _cells(self) -> list[dict[str, Cell]]:
+        rules = [(None, None, self.untouched, "")]
+        lines = [*rules, *((row.rule, row.mask, row.judgement, row.same_as) for row in self.rows)]
+        return [
+            {
+                "method": UNTOUCHED if rule is None else rule.method,
+                "alpha": None if rule is None else rule.alpha,
+                "gamma": rule.gamma if rule is not None and rule.method == "fasp" else None,
+                "seed": rule.seed if rule is not None and rule.method == "random" else None,
+                "heads": 0 if mask is None else mask.size,
+                "same_heads_as": same_as,
+                **_bias_cells(judgement.main, ""),
+                **_perplexity_cells(judgement.perplexity),
+                **{key: value for axis in judgement.axes[1:] for key, value in _bias_cells(axis, axis.axis).items()},
+                "dropped": "" if mask is None else " ".join(map(str, mask.units())),
+            }
+            for rule, mask, judgement, same_as in lines
+        ]
+
+    def to_json(
+        self,
+        lm: LanguageModel,
+        settings: Mapping[str, Any],
+        *,
+        request: Mapping[str, Any] | None = None,
+        command: str = "",
+    ) -> dict[str, Any]:
+        """Everything found, JSON-ready; two comparisons of the same things differ under "session" only."""
+        payload: dict[str, Any] = defined(
+            {
+                "schema": SCHEMA,
+                "schema_version": SCHEMA_VERSION,
+                "caveat": CAVEAT,
+                "figures": self.figures.to_json() | {"parts": []},
+                "untouched": _described(self.untouched),
+                "rows": [
+                    asdict(row.rule)
+                    | {"dropped": list(row.mask.units()), "same_heads_as": row.same_as or None}
+                    | _described(row.judgement)
+                    for row in self.rows
+                ],
+                "heads": self.space.n_units,
+                "notes": list(self.notes),
+                "settings": dict(settings),
+                "data": describe_data(self.search_prompts, self.judge_prompts, self.texts),
+                "model": describe_model(lm),
+                "versions": describe_versions(),
+                "session": describe_session(request, command),
+            }
+        )
+        return payload
+
+    def draw(self) -> Figure:
+        """Bias against perplexity on held-out data, one panel per share of dropped heads."""
+        before = _spot(UNTOUCHED, self.untouched, hollow=True)
+        several_gammas = len({row.rule.gamma for row in self.rows if row.rule.method == "fasp"}) > 1
+        panels = {}
+        for alpha in dict.fromkeys(row.rule.alpha for row in self.rows):
+            rows = [row for row in self.rows if row.rule.alpha == alpha]
+            labels = [
+                f"fasp, gamma {row.rule.gamma:g}" if row.rule.method == "fasp" and several_gammas else row.rule.method
+                for row in rows
+            ]
+            spots = [_spot(label, row.judgement) for label, row in zip(labels, rows, strict=True)]
+            name = f"alpha {alpha:g}: {rows[0].rule.count(self.space.n_units)} of {self.space.n_units} heads dropped"
+            panels[name] = [before, *(spot for spot in spots if math.isfinite(spot.x.value + spot.y.value))]
+        reads = [spot.x.value for spots in panels.values() for spot in spots]
+        return pictures.draw_trade_off(
+            panels,
+            x_label="perplexity of held-out text (lower is better)",
+            y_label=f"{self.figures.bias.name} (lower is better)",
+            title=f"held-out: {len(self.judge_prompts):,} prompts that no score saw, 95 % intervals",
+            log_x=max(reads) > _WIDE * min(reads),
+        )
+
+
+def _described(judgement: Judgement) -> dict[str, Any]:
+    return {
+        "axes": [describe_axis(axis) for axis in judgement.axes],
+        "perplexity": asdict(judgement.perplexity),
+    }
+
+
+def _bias_cells(judged: AxisJudgement, axis: str) -> dict[str, Cell]:
+    change = judged.change
+    after: BiasFigures | None = None if change is None else change.after
+    cells: dict[str, Cell] = {
+        "bias": None if after is None else after.value,
+        "bias_low": None if after is None else after.interval.low,
+        "bias_high": None if after is None else after.interval.high,
+        "floor": None if after is None else after.floor,
+        "p_value": None if after is None else after.p_value,
+        "change": None if change is None else change.change,
+        "change_low": None if change is None else change.interval.low,
+        "change_high": None if change is None else change.interval.high,
+        "excess_removed": None if change is None else change.excess_removed,
+    }
+    return {f"{name}[{axis}]" if axis else name: value for name, value in cells.items()}
+
+
+def _perplexity_cells(change: PerplexityChange) -> dict[str, Cell]:
+    return {
+        "perplexity": change.after,
+        "perplexity_error": change.after_error,
+        "times": change.ratio,
+        "times_low": change.interval.low,
+        "times_high": change.interval.high,
+    }
+
+
+def _spot(label: str, judgement: Judgement, hollow: bool = False) -> Spot:
+    read, change = judgement.perplexity, judgement.main.change
+    reach = _Z * read.after_error
+    y = Point(math.nan) if change is None else Point.of(change.after.value, change.after.interval)
+    return Spot(label, Point(read.after, read.after - reach, read.after + reach), y, hollow)

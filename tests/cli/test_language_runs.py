@@ -1,0 +1,104 @@
+"""Runs of language models that are stopped, gone on with, and shown again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Run
+from .language_desk import MEASURE, REPAIR, lm
+
+COMPARE: dict[str, Any] = (
+    MEASURE | {"--loss-scores": "first-order", "--method": "fasp,random", "--out": "out"} | {"--alpha": "0.17,0.34"}
+)
+RUNS = [
+    pytest.param("repair", REPAIR, "fairmend.language.repair.judge", "result.json", id="repair"),
+    pytest.param("compare", COMPARE, "fairmend.language.compare.judge", "compare.json", id="compare"),
+]
+
+
+def press(*given: object, **named: object) -> None:
+    raise KeyboardInterrupt
+
+
+def unsaid(path: str) -> dict[str, Any]:
+    """What was found, without when and how."""
+    found: dict[str, Any] = json.loads(Path(path).read_text())
+    return {**found, "session": 0}
+
+
+@pytest.mark.parametrize(("command", "options", "place", "result"), RUNS)
+def test_ctrl_c_keeps_what_was_measured_and_resume_finds_what_an_uninterrupted_run_finds(
+    run: Run,
+    office: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    options: dict[str, Any],
+    place: str,
+    result: str,
+) -> None:
+    assert lm(run, command, options | {"--out": "whole"}).code == 0
+    with monkeypatch.context() as pressed:
+        pressed.setattr(place, press)
+        stopped = lm(run, command, options)
+    assert stopped.code == 130
+    assert "fairmend resume out" in stopped.message
+    assert Path("out/run.sqlite").is_file()
+    assert not Path("out", result).exists()
+    assert "not finished" in run("show", "out").message
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    monkeypatch.syspath_prepend(str(office))  # where the scorer's module is
+    resumed = run("resume", "../out", "--quiet")
+    assert resumed.code == 0, resumed.err
+    assert unsaid(f"../out/{result}") == unsaid(f"../whole/{result}")
+
+
+@pytest.mark.parametrize(("command", "options", "place", "result"), RUNS)
+def test_a_finished_run_is_shown_and_not_run_again(
+    run: Run,
+    office: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    options: dict[str, Any],
+    place: str,
+    result: str,
+) -> None:
+    first = lm(run, command, options)
+    monkeypatch.setattr(place, None)
+    shown, resumed = run("show", "out"), run("resume", "out")
+    assert shown.code == resumed.code == 0
+    assert shown.out == resumed.out
+    assert shown.out.strip() in first.out
+    assert "is finished" in resumed.err
+    assert run("show", "out", "--json").document == json.loads(Path("out", result).read_text())
+    Path("out/run.sqlite").unlink()
+    assert run("show", "out").out == shown.out
+
+
+def test_a_run_of_another_version_is_not_guessed(run: Run, office: Path) -> None:
+    from fairmend.runs import Store
+
+    Store.create(Path("out/run.sqlite"), {"kind": "language repair", "request": {"model": "x"}, "settings": {}}).close()
+    outcome = run("resume", "out")
+    assert outcome.code == 2
+    assert "resume it with the version that started it" in outcome.message
+
+
+def test_what_was_measured_survives_running_out_of_memory(
+    run: Run, office: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that a smaller batch cures must not cost what was measured."""
+    from fairmend.errors import ModelError
+
+    def too_large(*given: object, **named: object) -> None:
+        raise ModelError("out of memory with one prompt at a time")
+
+    with monkeypatch.context() as full:
+        full.setattr("fairmend.language.repair.judge", too_large)
+        assert lm(run, "repair", REPAIR).code == 2
+    assert Path("out/run.sqlite").is_file()
+    assert run("resume", "out").code == 0
