@@ -37,7 +37,7 @@ from fairmend.language.perplexity import perplexity, perplexity_protocol
 from fairmend.language.prompts import PromptSet, holistic_bias_prompts
 from fairmend.language.reliability import split_reliability
 from fairmend.language.reweighting import likelihood_ratios, reweighted_means, reweighted_toxicity
-from fairmend.language.samples import Sampling, draw_sample
+from fairmend.language.samples import Sampling, ScoredSample, draw_sample
 from fairmend.language.texts import encode_text, read_text
 from fairmend.language.toxicity import Scorer, load_scorer
 
@@ -157,7 +157,7 @@ def reweighting(lm: LanguageModel, scorer: Scorer, prompts: PromptSet, size: Siz
         packed += timed(lm.device, lambda: generate_masked(lm, made, scorer, few, sampling))
         ours += timed(lm.device, reweighted)
         draw += timed(lm.device, lambda: draw_sample(lm, made, scorer, sampling))
-        first += timed(lm.device, lambda: first_order_toxicity(lm, sample))
+        first += timed(lm.device, lambda: first_order_toxicity(lm, sample, scorer=scorer))
     naive, packed = (seconds * lm.head_map.n_heads / len(few) for seconds in (naive, packed))
     ours = ours * share + draw
     what = f"{lm.head_map.n_heads} heads, {len(made)} prompts x {size.new_tokens} tokens"
@@ -168,7 +168,12 @@ def reweighting(lm: LanguageModel, scorer: Scorer, prompts: PromptSet, size: Siz
     )
 
 
-def noise(lm: LanguageModel, scorer: Scorer, prompts: PromptSet, size: Size, n_heads: int) -> list[str]:
+def of_heads(table: MaskToxicity, heads: np.ndarray) -> MaskToxicity:
+    """The rows of some heads."""
+    return replace(table, without=table.without[heads], methods=table.methods[: len(heads)])
+
+
+def noise(lm: LanguageModel, scorer: Scorer, prompts: PromptSet, size: Size, n_heads: int, most: int) -> list[str]:
     """Reliability of the ranking of some heads by four methods, each with the prompts that equal compute allows."""
     heads = np.linspace(0, lm.head_map.n_heads - 1, n_heads).round().astype(int)
     masks = single_heads(lm.head_map.n_heads)[heads]
@@ -179,30 +184,27 @@ def noise(lm: LanguageModel, scorer: Scorer, prompts: PromptSet, size: Size, n_h
     tables = {"coupled": generated_toxicity(lm, pilot, scorer, masks, sampling)}
     every = lm.head_map.n_heads / len(masks)
     budget = every * timed(lm.device, lambda: generate_masked(lm, pilot, scorer, masks, sampling))
-    costs = {
-        "re-weighted": draw + every * timed(lm.device, lambda: reweighted_toxicity(lm, sample, masks)),
-        "first-order": draw + timed(lm.device, lambda: first_order_toxicity(lm, sample)),
+    ways: dict[str, Callable[[ScoredSample], MaskToxicity]] = {
+        "re-weighted": lambda made: reweighted_toxicity(lm, made, masks),
+        "first-order, whole texts": lambda made: of_heads(first_order_toxicity(lm, made), heads),
+        "first-order": lambda made: of_heads(first_order_toxicity(lm, made, scorer=scorer), heads),
     }
     apart = [
         generate_masked(lm, pilot, scorer, mask[None], replace(sampling, seed=1 + number))[0]
         for number, mask in enumerate(masks)
     ]
     tables["independent"] = replace(tables["coupled"], without=np.stack(apart))
-    for method, cost in costs.items():
-        made = draw_sample(
-            lm, prompts.sample(min(len(prompts), int(size.prompts * budget / cost)), 0), scorer, sampling
-        )
-        if method == "re-weighted":
-            tables[method] = reweighted_toxicity(lm, made, masks)
-        else:
-            table = first_order_toxicity(lm, made)
-            tables[method] = replace(table, without=table.without[heads], methods=table.methods[: len(heads)])
+    for method, way in ways.items():
+        cost = draw + timed(lm.device, lambda way=way: way(sample)) * (every if method == "re-weighted" else 1)
+        n = min(len(prompts), most, int(size.prompts * budget / cost))
+        tables[method] = way(draw_sample(lm, prompts.sample(max(n, len(pilot)), 0), scorer, sampling))
     return [
-        f"Rankings of {len(heads)} heads; every method has the time that generation takes for {size.prompts} prompts.",
+        f"Rankings of {len(heads)} heads; every method has the time that generation takes for {size.prompts} prompts, "
+        f"but at most {most:,} prompts.",
         "",
         "| method | prompts | reliability, bias | same, cross-fitted signs | prompts for .8 | same, mean toxicity |",
         "|---|---:|---:|---:|---:|---:|",
-        *(noise_row(method, tables[method]) for method in ("independent", "coupled", "re-weighted", "first-order")),
+        *(noise_row(method, tables[method]) for method in ("independent", "coupled", *ways)),
     ]
 
 
@@ -226,6 +228,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=("perplexity", "generation", "bias", "noise"))
     parser.add_argument("--prompts", type=int, help="prompts for the comparison of bias scores and of noise")
     parser.add_argument("--noise-heads", type=int, default=27, help="heads whose ranking is judged")
+    parser.add_argument("--most-prompts", type=int, default=10_000, help="prompts that a ranking is made of at most")
+    parser.add_argument("--new-tokens", type=int, help="tokens per continuation in the comparison of noise")
     parser.add_argument("--axis", default="gender_and_sex")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--device", default="cpu")
@@ -235,6 +239,7 @@ def main() -> None:
     torch.set_num_threads(1)
     size = QUICK if options.quick else FULL
     size = size if options.prompts is None else size._replace(prompts=options.prompts)
+    size = size if options.new_tokens is None else size._replace(new_tokens=options.new_tokens)
     parts = options.only or (["perplexity", "generation", "bias"] + ([] if options.quick else ["noise"]))
     lm = load_model(options.model, device=options.device)
     corpus = read_holistic_bias(holistic_bias_directory())
@@ -255,7 +260,7 @@ def main() -> None:
     if size.layers < len(lm.head_map.sites) and "bias" in parts:
         print(f"\nRe-weighting is extrapolated from the heads of {size.layers} of {len(lm.head_map.sites)} layers.")
     if "noise" in parts:
-        print("\n" + "\n".join(noise(lm, scorer, prompts, size, options.noise_heads)))
+        print("\n" + "\n".join(noise(lm, scorer, prompts, size, options.noise_heads, options.most_prompts)))
     clock = "wall" if lm.device.type == "cuda" else "CPU"
     print(
         f"\n{lm.source}, float32, {options.axis} of HolisticBias, {scorer.name}; {clock} seconds, one thread of "

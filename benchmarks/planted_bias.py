@@ -80,7 +80,8 @@ class Judge:
 
     def __call__(self, mask: Mask) -> tuple[dict[str, Judged], PerplexityChange]:
         """What dropping the heads of a mask did to every set of prompts and to the perplexity."""
-        after, untouched = self._samples(mask), self.lm.head_map.space().untouched()
+        untouched = self.lm.head_map.space().untouched()
+        after = self.before if mask.is_untouched else self._samples(mask)
         read = [self.reading.perplexity(self.reading.sums(heads)) for heads in (untouched, mask)]
         judged = {name: self._judged(self.before[name], after[name]) for name in self.parts}
         return judged, perplexity_change(read[0], read[1])

