@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -181,12 +182,29 @@ class TestDiff:
         assert found["perplexity"]["ratio"] == 1
 
 
+def helps(group: type) -> dict[str, str]:
+    """The help text of every option of a group."""
+    return {name: hint.__metadata__[0].help for name, hint in get_type_hints(group, include_extras=True).items()}
+
+
 class TestProtocol:
     def test_defaults_are_those_of_the_library(self) -> None:
         options = RepairOptions()
         library = RepairSettings()
         named = {name: getattr(options, name) for name in ("method", "alpha", "gamma")}
         assert measuring(MeasureOptions(), 0, options, **named) == library
+        said = {**helps(MeasureOptions), **helps(RepairOptions)}
+        for option, value in (
+            ("prompt_count", library.prompts),
+            ("new_tokens", library.sampling.new_tokens),
+            ("text_tokens", library.reading.tokens),
+            ("scoring_samples", library.scoring_samples),
+            ("max_perplexity", library.max_perplexity),
+            ("bias_scores", library.bias_scores),
+            ("loss_scores", library.loss_scores),
+            ("choice", library.choice),
+        ):
+            assert f"Default: {value}" in said[option]
 
     def test_fasp_is_the_published_protocol(self) -> None:
         found = measuring(MeasureOptions(protocol="fasp"), 1, RepairOptions())

@@ -229,7 +229,7 @@ class ScoringOptions:
             parser=whole,
             rich_help_panel=_REPAIR,
             help="Continuations of every prompt that heads are scored with; more make the ranking more reliable. "
-            "Default: the library's, at least --samples.",
+            "Default: 2, or --samples if that is more; 1 with --protocol fasp.",
         ),
     ] = None
 

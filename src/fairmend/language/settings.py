@@ -147,6 +147,7 @@ class RepairSettings:
             "sampling": Sampling(new_tokens=40, max_prompt_tokens=22, score="prompt+continuation"),
             "group_mean": "pooled",
             "reading": ReadingSettings(kind="fasp", tokens=None),
+            "scoring_samples": 1,
             "scoring_tokens": None,
             "seed": seed,
         }

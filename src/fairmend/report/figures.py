@@ -274,7 +274,8 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _look(index: int) -> tuple[str, str]:
-    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    # The second round of colours has other markers than the first.
+    return COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
 
 
 def _reaches(points: Sequence[Point]) -> Any:

@@ -65,7 +65,7 @@ def draw_head_maps(panels: Sequence[HeadPanel], heads: Heads, *, title: str = ""
                 f"the map {panel.title!r} has {len(panel.rows)} rows: give one for each of {len(heads.layers)} layers"
             )
     widest = max(len(row) for panel in panels for row in panel.rows)
-    with drawing(len(panels) * (1.9 + 0.2 * widest), 1.6 + 0.16 * len(heads.layers)) as figure:
+    with drawing(len(panels) * (1.9 + 0.2 * widest), max(3.8, 1.6 + 0.16 * len(heads.layers))) as figure:
         grid: Any = figure.subplots(1, len(panels), squeeze=False, sharey=True)
         for axes, panel in zip(grid[0], panels, strict=True):
             values = _table(panel.rows, widest)
@@ -81,6 +81,7 @@ def draw_head_maps(panels: Sequence[HeadPanel], heads: Heads, *, title: str = ""
             )
             if heads.dropped:
                 rows, columns = zip(*sorted(heads.dropped), strict=True)
+                axes.scatter(columns, rows, marker="x", s=34, color="white", linewidths=3.4)  # a rim on dark cells
                 axes.scatter(columns, rows, marker="x", s=28, color="black", linewidths=1.4, label="dropped")
             axes.set_title(panel.title, loc="left")
             axes.set_xlabel("head")

@@ -1,0 +1,34 @@
+"""Offensive words are masked in the middle, and nothing else is."""
+
+import numpy as np
+import pytest
+from toy_scorer import WordScorer
+
+from fairmend.errors import ArtifactError
+from fairmend.language import masking
+from fairmend.language.masking import mask_offensive
+
+
+def test_letters_within_offensive_words_are_starred():
+    pytest.importorskip("profanity_check")
+    texts = ["You are a stupid idiot, you STUPID man.", "A kind word.", ""]
+    assert mask_offensive(texts, WordScorer()) == ["You are a s****d i***t, you S****D man.", "A kind word.", ""]
+
+
+def test_words_of_the_prompts_stay_as_they_are():
+    """A scorer of words takes identity words for insults; a published text must not."""
+    pytest.importorskip("profanity_check")
+    assert mask_offensive(["gay and stupid"], WordScorer()) == ["g*y and s****d"]
+    assert mask_offensive(["gay and stupid"], WordScorer(), ["I have a gay friend."]) == ["gay and s****d"]
+
+
+def test_without_the_lexical_scorer_the_runs_own_judges(monkeypatch: pytest.MonkeyPatch):
+    class Prude(WordScorer):
+        def score(self, texts):
+            return np.array([float(text == "heck") for text in texts])
+
+    def missing() -> None:
+        raise ArtifactError("not installed")
+
+    monkeypatch.setattr(masking, "LexicalScorer", missing)
+    assert mask_offensive(["what the heck"], Prude()) == ["what the h**k"]
