@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fairmend.errors import InputError
 from fairmend.surrogates.base import Dropped, Prediction, Predictor, Surrogate, examples, typical_noise
-from fairmend.surrogates.forms import Floats, Form, mean_form
+from fairmend.surrogates.forms import Floats, Form, weighted_form
 from fairmend.surrogates.networks import NeuralNetwork
 
 _WIDEST = 10.0
@@ -86,7 +86,9 @@ class EnsemblePredictor:
     def form(self) -> Form | None:
         """The members' mean written out, if all members can be."""
         forms = [form for member in self.members if (form := member.form()) is not None]
-        return mean_form(forms) if len(forms) == len(self.members) else None
+        if len(forms) < len(self.members):
+            return None
+        return weighted_form(forms, [1.0 / len(forms)] * len(forms))
 
     def draw(self, rng: np.random.Generator) -> Predictor:
         """One of the members, with equal probability."""

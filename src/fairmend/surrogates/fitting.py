@@ -13,9 +13,9 @@ from fairmend.errors import InputError
 from fairmend.evaluation import Figures
 from fairmend.surrogates.base import Dropped, Predictor, Surrogate
 from fairmend.surrogates.ensembles import Ensemble
-from fairmend.surrogates.forms import Floats
+from fairmend.surrogates.forms import Floats, weighted_form
 from fairmend.surrogates.networks import NeuralNetwork
-from fairmend.surrogates.ridge import Ridge
+from fairmend.surrogates.ridge import FixedPredictor, Ridge
 from fairmend.surrogates.samples import Samples, Scale, can_take_log, prior_of
 from fairmend.surrogates.trees import BoostedTrees
 
@@ -69,11 +69,24 @@ class FittedPair:
             self.loss_scale.figure(self.loss.predict(dropped).mean),
         )
 
-    def draw(self, rng: np.random.Generator) -> FittedPair:
-        """A pair that the truth might be: one draw of either predictor."""
-        return FittedPair(
-            self.bias.draw(rng), self.loss.draw(rng), self.bias_scale, self.loss_scale, self.n, {"drawn": True}
-        )
+    def draw(self, rng: np.random.Generator, width: float = 1.0) -> FittedPair:
+        """A pair that the truth might be: one draw of either predictor.
+
+        Args:
+            rng: for the draws.
+            width: how far to go from the mean to the draw: 1 is the draw, 0 the mean. Surrogates that cannot be
+                written out are drawn in full.
+        """
+        bias, loss = (_towards(predictor, predictor.draw(rng), width) for predictor in (self.bias, self.loss))
+        return FittedPair(bias, loss, self.bias_scale, self.loss_scale, self.n, {"drawn": width})
+
+
+def _towards(predictor: Predictor, drawn: Predictor, width: float) -> Predictor:
+    """The way from a predictor's mean to a draw, gone in part."""
+    start, end = predictor.form(), drawn.form()
+    if drawn is predictor or width == 1.0 or start is None or end is None:
+        return drawn
+    return FixedPredictor(weighted_form([start, end], [1.0 - width, width]), predictor.noise)
 
 
 def fit_pair(

@@ -92,22 +92,29 @@ class Form:
         return Form(self.intercept * factor + shift, self.linear * factor, self.pairs * factor, layers)
 
 
-def mean_form(forms: Sequence[Form]) -> Form:
-    """The mean of forms with the same parts: networks stand side by side in one wider network."""
-    share = 1.0 / len(forms)
+def weighted_form(forms: Sequence[Form], weights: Sequence[float]) -> Form:
+    """The weighted sum of forms with the same parts: networks stand side by side in one wider network.
+
+    Args:
+        forms: with equally many layers each, and pairs in all or none.
+        weights: one per form.
+    """
     layers: list[Layer] = []
     depth = len(forms[0].layers)
     for level in range(depth):
-        weights = [form.layers[level][0] for form in forms]
+        matrices = [form.layers[level][0] for form in forms]
         biases = [form.layers[level][1] for form in forms]
         if level == depth - 1:
-            layers.append((np.vstack(weights) * share, np.sum(biases, axis=0) * share))
+            last = np.vstack([weight * matrix for weight, matrix in zip(weights, matrices, strict=True)])
+            if depth == 1:
+                last = np.sum([weight * matrix for weight, matrix in zip(weights, matrices, strict=True)], axis=0)
+            layers.append((last, np.tensordot(weights, np.array(biases), 1)))
         else:
-            joined = np.hstack(weights) if level == 0 else np.asarray(block_diag(*weights), dtype=np.float64)
+            joined = np.hstack(matrices) if level == 0 else np.asarray(block_diag(*matrices), dtype=np.float64)
             layers.append((joined, np.concatenate(biases)))
     return Form(
-        float(np.mean([form.intercept for form in forms])),
-        np.mean([form.linear for form in forms], axis=0),
-        np.mean([form.pairs for form in forms], axis=0),
+        float(np.dot(weights, [form.intercept for form in forms])),
+        np.tensordot(weights, np.array([form.linear for form in forms]), 1),
+        np.tensordot(weights, np.array([form.pairs for form in forms]), 1),
         tuple(layers),
     )

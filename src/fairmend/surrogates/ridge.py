@@ -196,9 +196,8 @@ class RidgePredictor:
         """A function drawn from the posterior (Matheron's rule: a draw from the prior, corrected by its residuals)."""
         drawn = self._prior.draw(rng, self._strengths)
         luck = rng.standard_normal(len(self._y)) * np.sqrt(self._variances)
-        with one_thread():
-            correction = self._weights_of(self._y - drawn.values(self._x) - luck)
-            form = drawn.plus(self._prior.mean(self._x, correction, self._strengths))
+        correction = self._weights_of(self._y - drawn.values(self._x) - luck)
+        form = drawn.plus(self._prior.mean(self._x, correction, self._strengths))
         return FixedPredictor(form.scaled(self._unit, self._centre), self.noise)
 
     def unit_effects(self) -> tuple[Floats, Floats]:

@@ -32,11 +32,12 @@ _COLLAPSE = math.log(2.0)
 class SimulatedModel:
     """An evaluator with single-head effects as given, interactions of the measured size, and measurement noise.
 
-    Bias and log-perplexity are built on sums of the single effects and of joint effects of groups of heads. A group's joint
-    effect has the size of its members' own effects: heads that matter interact more. Joint effects are as strong as
-    makes the sum of single effects correlate with the truth as measured on a real model (.93, .69 and .65 over random
-    subsets of 5, 10 and 20 % of the heads; the strength fits the three in the mean). The subsets leave out the 30 %
-    most critical heads, whose own damage would hide everything else. On the perplexity joint effects only do harm. The bias falls to 0 only in the limit. A model whose perplexity has more than doubled babbles, and the more it
+    Bias and log-perplexity are built on sums of the single effects and of joint effects of groups of heads. A group's
+    joint effect has the size of its members' own effects: heads that matter interact more. Joint effects are as strong
+    as makes the sum of single effects correlate with the truth as measured on a real model (.93, .69 and .65 over
+    random subsets of 5, 10 and 20 % of the heads; the strength fits the three in the mean). The subsets leave out the
+    30 % most critical heads, whose own damage would hide everything else. On the perplexity joint effects only do harm.
+    The bias falls to 0 only in the limit. A model whose perplexity has more than doubled babbles, and the more it
     babbles the less biased it is. Noise belongs to the mask and the seed.
 
     Args:

@@ -1,0 +1,182 @@
+"""Active search: propose masks by surrogates, measure them, fit the surrogates again, until nothing moves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fairmend.costs import Cost
+from fairmend.evaluation import Figures, Measurement
+from fairmend.masks import Mask, Space
+from fairmend.search.base import MakeCost, Steps, require_count, require_number
+from fairmend.search.designs import SpreadSampling
+from fairmend.search.front import Front, hypervolume
+from fairmend.search.genetic import MakeFloor
+from fairmend.surrogates.base import Surrogate
+from fairmend.surrogates.evaluator import SurrogateEvaluator
+from fairmend.surrogates.fitting import FittedPair
+from fairmend.surrogates.learning import LearningSearcher
+from fairmend.surrogates.objectives import with_epsilon
+from fairmend.surrogates.proposals import ProposalSettings, propose
+
+FRONT_EPSILONS = (0.5, 0.1, 0.9, 0.3, 0.7)
+
+
+class Active(LearningSearcher):
+    """Active learning of the masks that matter: batches proposed by surrogates that are fitted again after each.
+
+    The first masks are spread over the space (`SpreadSampling`). Every further batch comes from `propose`: annealing
+    on draws from the surrogates, and NSGA-II on bold predictions. No mask is asked twice. The search ends when the
+    front that the surrogates see among the measured masks has not grown for some rounds, or with its states.
+
+    Args:
+        space, figures, make_cost, make_floor, surrogate, prior: see `LearningSearcher`. The surrogate should know
+            where it knows little: "pairwise" (the default), "additive" or "ensemble".
+        seed: of all random numbers.
+        states: masks to measure in all, the untouched one included.
+        initial: masks before the first fit, the untouched one included; by default a fifth of the states, but at
+            least 16 and at most one per unit.
+        batch: masks per round.
+        small_share: of the first masks, see `SpreadSampling`.
+        whole_front: whether annealing also looks for other weights of bias and loss than the cost's own, for a search
+            whose result is the front; a cost without weights is used as it is.
+        patience: rounds without growth of the front after which the search ends; 0 never ends early.
+        growth: least growth of the front's dominated area that counts, as a share of it.
+        proposals: how batches are put together.
+
+    Raises:
+        InputError: an option outside its range.
+    """
+
+    name = "active"
+
+    def __init__(
+        self,
+        space: Space,
+        figures: Figures,
+        make_cost: MakeCost,
+        make_floor: MakeFloor | None = None,
+        *,
+        seed: int,
+        states: int,
+        surrogate: str | Surrogate = "pairwise",
+        prior: Mapping[str, npt.ArrayLike] | None = None,
+        initial: int | None = None,
+        batch: int = 16,
+        small_share: float = 0.25,
+        whole_front: bool = False,
+        patience: int = 4,
+        growth: float = 0.01,
+        proposals: ProposalSettings | None = None,
+    ) -> None:
+        super().__init__(space, figures, make_cost, make_floor, surrogate, prior)
+        self.seed = require_count("seed", seed, 0)
+        self.states = require_count("states", states, 1)
+        first = max(16, min(self.states // 5, space.n_units)) if initial is None else initial
+        self.initial = min(require_count("initial", first, 1), self.states)
+        self.batch = require_count("batch", batch, 1)
+        self.small_share = require_number("small_share", small_share, 0, 1)
+        self.whole_front = bool(whole_front)
+        self.patience = require_count("patience", patience, 0)
+        self.growth = require_number("growth", growth, 0)
+        self.proposals = proposals or ProposalSettings()
+
+    def settings(self) -> dict[str, Any]:
+        """The name, every option and the seed, JSON-ready: enough to build an equal searcher."""
+        options = (
+            "name",
+            "seed",
+            "states",
+            "initial",
+            "batch",
+            "small_share",
+            "whole_front",
+            "patience",
+            "growth",
+        )
+        return {
+            **{key: getattr(self, key) for key in options},
+            **self._common_settings(),
+            "proposals": asdict(self.proposals),
+        }
+
+    def _steps(self) -> Steps:
+        (reference,) = yield (self.space.untouched(),)
+        self._begin(reference)
+        costs = self._costs()
+        sown = SpreadSampling(self.space, seed=self.seed, samples=self.initial, small_share=self.small_share).masks()
+        first = tuple(mask for mask in dict.fromkeys(sown) if mask not in self._told)
+        for start in range(0, len(first), self.batch):
+            masks = first[start : start + self.batch]
+            self._learn(masks, (yield masks))
+        areas: list[float] = []
+        turn = 0
+        while (left := self.states - len(self._told)) > 0:
+            # A generator per round, so that a round depends on what was told and on its number only.
+            rng = np.random.default_rng([self.seed, turn])
+            pair = self._fit(int(rng.integers(2**31)))
+            if pair is None:
+                batch = self._anything(min(self.batch, left), rng)
+            else:
+                areas.append(self._area(pair, reference))
+                if self.patience and _stands_still(areas, self.patience, self.growth):
+                    return
+                batch = tuple(
+                    propose(
+                        pair,
+                        self.space,
+                        self.figures,
+                        costs,
+                        count=min(self.batch, left),
+                        known=self._told,
+                        rng=rng,
+                        floor=self._floor,
+                        settings=self.proposals,
+                    )
+                )
+            if not batch:
+                break
+            self._learn(batch, (yield batch))
+            turn += 1
+        self._fit(self.seed)
+
+    def _costs(self) -> list[Cost]:
+        assert self._cost is not None
+        others = [with_epsilon(self._cost, epsilon) for epsilon in FRONT_EPSILONS] if self.whole_front else []
+        return [self._cost, *others]
+
+    def _anything(self, count: int, rng: np.random.Generator) -> tuple[Mask, ...]:
+        """Random masks, while too little is known to fit a surrogate."""
+        masks = (self.space.sample(rng) for _ in range(50 * count))
+        return tuple(dict.fromkeys(mask for mask in masks if mask not in self._told))[:count]
+
+    def _area(self, pair: FittedPair, reference: Measurement) -> float:
+        """What the front of the measured masks dominates, by the surrogates' figures, in units of the reference's.
+
+        Measured figures would not do: with noise their front grows for ever.
+        """
+        masks = [mask for mask, made in self._told.items() if made.is_finite]
+        predicted = SurrogateEvaluator(pair, self.space, self.figures).measure(masks)
+        loss = self.figures.loss(reference)
+        span = abs(loss) or 1.0
+        corner = (max(reference.bias, 1e-12), loss + 0.5 * span)
+        if self._floor is not None:
+            limit = self._floor.limit if self._floor.better == "lower" else -self._floor.limit
+            corner = (corner[0], limit + 1e-3 * span)
+        front: Front[None] = Front()
+        for made in predicted:
+            front.offer(None, max(made.bias, 0.0), self.figures.loss(made))
+        return hypervolume(front.points(), corner) / (corner[0] * span)
+
+
+def _stands_still(areas: list[float], patience: int, growth: float) -> bool:
+    """Whether the last `patience` areas are no larger than the best before them, but for a share `growth`."""
+    if len(areas) <= patience:
+        return False
+    before = max(areas[:-patience])
+    return max(areas[-patience:]) <= before + growth * max(before, 0.0) and math.isfinite(before)

@@ -1,0 +1,262 @@
+"""What every surrogate keeps to, and what each kind is good at."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from landscapes import network, pairwise
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import DotProduct, WhiteKernel
+from sklearn.linear_model import LinearRegression
+
+from fairmend.errors import InputError
+from fairmend.surrogates.base import Surrogate
+from fairmend.surrogates.ensembles import Ensemble
+from fairmend.surrogates.fitting import SURROGATE_NAMES, make_surrogate
+from fairmend.surrogates.forms import Floats, Form, weighted_form
+from fairmend.surrogates.networks import NeuralNetwork
+from fairmend.surrogates.ridge import Ridge
+from fairmend.surrogates.trees import BoostedTrees
+
+N = 12
+SURROGATES: dict[str, Surrogate] = {
+    "network": NeuralNetwork(hidden=(16,), epochs=200),
+    "deep network": NeuralNetwork(hidden=(16, 8), epochs=200),
+    "additive": Ridge(),
+    "additive, one strength": Ridge(rounds=0),
+    "pairwise": Ridge(pairs=True),
+    "trees": BoostedTrees(trees=40),
+    "ensemble of networks": Ensemble(NeuralNetwork(hidden=(8,), epochs=100), size=3),
+    "ensemble of ridges": Ensemble(Ridge(rounds=0), size=4),
+    "ensemble of trees": Ensemble(BoostedTrees(trees=20), size=3),
+}
+every_surrogate = pytest.mark.parametrize("name", SURROGATES)
+
+
+def masks(rng: np.random.Generator, n: int, n_units: int = N) -> Floats:
+    return (rng.random((n, n_units)) < 0.3).astype(np.float64)
+
+
+def figure(rng: np.random.Generator, dropped: Floats, noise: float = 0.05) -> Floats:
+    effects = np.linspace(-1.0, 1.0, dropped.shape[1])
+    joint = 0.5 * dropped[:, 0] * dropped[:, 1]
+    return dropped @ effects + joint + rng.normal(0.0, noise, len(dropped))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@every_surrogate
+def test_learns_an_easy_figure(name: str, rng: np.random.Generator) -> None:
+    dropped, unseen = masks(rng, 150), masks(rng, 100)
+    predictor = SURROGATES[name].fit(dropped, figure(rng, dropped), seed=1)
+    mean, spread = predictor.predict(unseen)
+    truth = figure(rng, unseen, 0.0)
+    assert 1 - np.mean((mean - truth) ** 2) / truth.var() > (0.5 if "trees" in name else 0.85)
+    assert spread.shape == mean.shape == (100,)
+    assert (spread >= 0).all()
+
+
+@every_surrogate
+def test_same_seed_same_predictions_whatever_the_order_of_calls(name: str, rng: np.random.Generator) -> None:
+    dropped, unseen = masks(rng, 60), masks(rng, 20)
+    targets = figure(rng, dropped)
+    first = SURROGATES[name].fit(dropped, targets, seed=3)
+    np.random.default_rng(5).random(10)
+    second = SURROGATES[name].fit(dropped, targets, seed=3)
+    assert np.array_equal(first.predict(unseen).mean, second.predict(unseen).mean)
+    assert np.array_equal(first.predict(unseen).spread, second.predict(unseen).spread)
+    draws = [made.draw(np.random.default_rng(7)).predict(unseen).mean for made in (first, second)]
+    assert np.array_equal(*draws)
+
+
+@every_surrogate
+def test_what_is_written_out_is_what_is_predicted(name: str, rng: np.random.Generator) -> None:
+    dropped, unseen = masks(rng, 60), masks(rng, 20)
+    predictor = SURROGATES[name].fit(dropped, figure(rng, dropped), prior=np.linspace(-1, 1, N), seed=3)
+    form = predictor.form()
+    assert (form is None) == ("trees" in name)
+    if form is not None:
+        assert form.values(unseen) == pytest.approx(predictor.predict(unseen).mean, rel=1e-9, abs=1e-9)
+
+
+@every_surrogate
+def test_measurements_with_more_noise_count_less(name: str, rng: np.random.Generator) -> None:
+    """Half of the masks are measured so badly that they say nothing: told so, the surrogate does better."""
+    dropped, unseen = masks(rng, 160), masks(rng, 100)
+    noise = np.where(np.arange(160) % 2, 3.0, 0.05)
+    targets = figure(rng, dropped, 0.0) + noise * rng.normal(size=160)
+    truth = figure(rng, unseen, 0.0)
+    errors = [
+        np.mean((SURROGATES[name].fit(dropped, targets, given, seed=2).predict(unseen).mean - truth) ** 2)
+        for given in (noise, None)
+    ]
+    assert errors[0] < errors[1]
+
+
+@every_surrogate
+def test_settings_are_json(name: str) -> None:
+    settings = SURROGATES[name].settings()
+    assert json.loads(json.dumps(settings)) == settings
+
+
+@every_surrogate
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dropped": np.zeros((7, N)), "targets": np.arange(7.0)}, "at least 8 measured masks, got 7"),
+        ({"targets": np.full(20, 0.3)}, "all 20 targets equal 0.3"),
+        ({"targets": np.full(20, math.nan)}, "20 of 20 targets are undefined"),
+        ({"targets": np.arange(19.0)}, r"masks \(n_masks, n_units\) and targets"),
+        ({"noise": np.ones(3)}, "one standard error per target"),
+        ({"prior": np.ones(3)}, "one finite number per unit"),
+    ],
+)
+def test_refuses_what_cannot_be_learned(name: str, change: dict[str, Any], message: str) -> None:
+    rng = np.random.default_rng(0)
+    given: dict[str, Any] = {"dropped": masks(rng, 20), "targets": np.arange(20.0), **change}
+    with pytest.raises(InputError, match=message):
+        SURROGATES[name].fit(**given)
+
+
+def test_every_name_makes_a_surrogate() -> None:
+    for name in SURROGATE_NAMES:
+        made = make_surrogate(name)
+        assert isinstance(made, Surrogate)
+        assert made.settings()["name"] == name
+    with pytest.raises(InputError, match="surrogate must be one of 'network', 'additive'"):
+        make_surrogate("forest")
+
+
+# --- ridge
+
+
+def test_additive_ridge_without_noise_recovers_the_effects(rng: np.random.Generator) -> None:
+    dropped = masks(rng, 60)
+    targets = dropped @ np.linspace(-1, 1, N) + 0.3
+    oracle = LinearRegression().fit(dropped, targets)
+    form = Ridge().fit(dropped, targets).form()
+    assert form.linear == pytest.approx(oracle.coef_, abs=0.01)
+    assert form.intercept == pytest.approx(oracle.intercept_, abs=0.02)
+
+
+def test_pairwise_ridge_finds_the_pair(rng: np.random.Generator) -> None:
+    dropped = masks(rng, 200)
+    form = Ridge(pairs=True).fit(dropped, figure(rng, dropped, 0.01)).form()
+    strongest = np.unravel_index(np.argmax(np.abs(np.triu(form.pairs, 1))), form.pairs.shape)
+    assert strongest == (0, 1)
+    assert form.pairs[0, 1] == pytest.approx(0.5, abs=0.15)
+
+
+def test_posterior_agrees_with_a_gaussian_process_of_the_same_kernel(rng: np.random.Generator) -> None:
+    """With the strengths that ridge chose, scikit-learn's regression with the same kernel says the same."""
+    dropped, unseen = masks(rng, 40), masks(rng, 15)
+    targets = figure(rng, dropped, 0.2)
+    made = Ridge(rounds=0).fit(dropped, targets)
+    scaled = (targets - targets.mean()) / targets.std()
+    columns = [np.ones(N) * 10.0 / N, *(np.eye(N) * math.sqrt(made.strength))]
+    features = [
+        np.column_stack((np.full(len(x), 10.0), *(x @ column for column in columns))) for x in (dropped, unseen)
+    ]
+    noise = (made.noise / targets.std()) ** 2
+    kernel = DotProduct(0.0, "fixed") + WhiteKernel(noise, "fixed")
+    oracle = GaussianProcessRegressor(kernel, optimizer=None).fit(features[0], scaled)
+    mean, sd = oracle.predict(features[1], return_std=True)
+    found = made.predict(unseen)
+    assert found.mean == pytest.approx(mean * targets.std() + targets.mean(), abs=1e-6)
+    assert found.spread == pytest.approx(np.sqrt(sd**2 - noise) * targets.std(), rel=1e-4)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_draws_have_the_posterior_s_mean_and_spread(pairs: bool, rng: np.random.Generator) -> None:
+    dropped, unseen = masks(rng, 30), masks(rng, 10)
+    made = Ridge(pairs=pairs).fit(dropped, figure(rng, dropped, 0.3))
+    draws = np.array([made.draw(rng).predict(unseen).mean for _ in range(1500)])
+    mean, spread = made.predict(unseen)
+    assert draws.mean(axis=0) == pytest.approx(mean, abs=0.1 * spread.max())
+    assert draws.std(axis=0) == pytest.approx(spread, rel=0.1)
+
+
+@pytest.mark.parametrize("rounds", [0, 3])
+def test_spread_covers_the_truth(rounds: int, rng: np.random.Generator) -> None:
+    """Choosing each unit's variance by the data makes the surrogate a little too sure."""
+    scores = []
+    for _ in range(10):
+        dropped, unseen = masks(rng, 60, 40), masks(rng, 60, 40)
+        effects = rng.normal(size=40)
+        made = Ridge(rounds=rounds).fit(dropped, dropped @ effects + rng.normal(0, 1.0, 60))
+        mean, spread = made.predict(unseen)
+        scores.append((mean - unseen @ effects) / spread)
+    assert 0.8 < np.concatenate(scores).std() < (1.5 if rounds else 1.25)
+
+
+def test_a_true_prior_saves_measurements(rng: np.random.Generator) -> None:
+    dropped, unseen = masks(rng, 25, 40), masks(rng, 100, 40)
+    effects = rng.normal(size=40)
+    targets = dropped @ effects + rng.normal(0, 0.5, 25)
+    errors = [
+        np.mean((Ridge().fit(dropped, targets, prior=prior).predict(unseen).mean - unseen @ effects) ** 2)
+        for prior in (None, 3.0 * effects + rng.normal(0, 0.3, 40))
+    ]
+    assert errors[1] < 0.3 * errors[0]
+
+
+def test_heavy_tailed_effects_are_learned_better_with_variances_of_their_own(rng: np.random.Generator) -> None:
+    errors = np.zeros(2)
+    for _ in range(5):
+        dropped, unseen = masks(rng, 60, 50), masks(rng, 100, 50)
+        effects = np.where(np.arange(50) < 4, 3.0, 0.02) * rng.choice([-1, 1], 50)
+        targets = dropped @ effects + rng.normal(0, 0.5, 60)
+        for index, rounds in enumerate((0, 3)):
+            made = Ridge(rounds=rounds).fit(dropped, targets)
+            errors[index] += np.mean((made.predict(unseen).mean - unseen @ effects) ** 2)
+    assert errors[1] < 0.7 * errors[0]
+
+
+# --- ensembles and forms
+
+
+def test_an_ensemble_is_less_sure_where_it_saw_nothing(rng: np.random.Generator) -> None:
+    dropped = masks(rng, 80)
+    dropped[:, 6:] = 0.0
+    made = Ensemble(NeuralNetwork(hidden=(16,), epochs=150), size=5).fit(dropped, figure(rng, dropped))
+    far = np.zeros((20, N))
+    far[:, 6:] = 1.0
+    assert made.predict(far).spread.mean() > 2 * made.predict(masks(rng, 20) * (np.arange(N) < 6)).spread.mean()
+
+
+def test_an_ensemble_s_draw_is_one_of_its_members(rng: np.random.Generator) -> None:
+    dropped = masks(rng, 40)
+    made = SURROGATES["ensemble of networks"].fit(dropped, figure(rng, dropped))
+    assert made.draw(rng) in made.members  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 5), (6, 5, 4)])
+def test_a_weighted_sum_of_networks_is_one_network(hidden: tuple[int, ...], rng: np.random.Generator) -> None:
+    forms = [network(rng, N, *hidden) for _ in range(3)]
+    x = masks(rng, 20)
+    expected = sum(weight * form.values(x) for weight, form in zip((0.5, -0.25, 2.0), forms, strict=True))
+    assert weighted_form(forms, (0.5, -0.25, 2.0)).values(x) == pytest.approx(expected)
+
+
+def test_pairs_count_each_pair_once(rng: np.random.Generator) -> None:
+    form = pairwise(rng, N)
+    x = masks(rng, 10)
+    brute = [
+        form.intercept
+        + sum(form.linear[i] for i in np.flatnonzero(row))
+        + sum(form.pairs[i, j] for i in np.flatnonzero(row) for j in np.flatnonzero(row) if i < j)
+        for row in x
+    ]
+    assert form.values(x) == pytest.approx(brute)
+
+
+def test_forms_refuse_shapes_that_do_not_fit() -> None:
+    with pytest.raises(InputError, match=r"pairs of 3 units need shape \(3, 3\)"):
+        Form(0.0, np.zeros(3), np.zeros((2, 2)))
+    with pytest.raises(InputError, match="layers must lead from 3 units to 1 output"):
+        Form.network([(np.zeros((3, 2)), np.zeros(2))])
