@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from fairmend.errors import ModelError
+from fairmend.language.settings import RepairSettings
+from fairmend.runs import Store
 
 from .conftest import Run
 from .language_desk import MEASURE, REPAIR, lm
@@ -51,7 +56,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_finds_what_an_uninterrupted_r
     assert "not finished" in run("show", "out").message
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
-    monkeypatch.syspath_prepend(str(office))  # where the scorer's module is
+    monkeypatch.delitem(sys.modules, "words_scorer_of_cli_tests")  # its file is in the folder where the run began
     resumed = run("resume", "../out", "--quiet")
     assert resumed.code == 0, resumed.err
     assert unsaid(f"../out/{result}") == unsaid(f"../whole/{result}")
@@ -79,10 +84,10 @@ def test_a_finished_run_is_shown_and_not_run_again(
     assert run("show", "out").out == shown.out
 
 
-def test_a_run_of_another_version_is_not_guessed(run: Run, office: Path) -> None:
-    from fairmend.runs import Store
-
-    Store.create(Path("out/run.sqlite"), {"kind": "language repair", "request": {"model": "x"}, "settings": {}}).close()
+@pytest.mark.parametrize("kind", ["language repair", "language comparison"])
+@pytest.mark.parametrize("settings", [{}, {"colour": "red"}, RepairSettings().to_json()])
+def test_a_run_of_another_version_is_not_guessed(run: Run, office: Path, kind: str, settings: dict[str, Any]) -> None:
+    Store.create(Path("out/run.sqlite"), {"kind": kind, "request": {"model": "x"}, "settings": settings}).close()
     outcome = run("resume", "out")
     assert outcome.code == 2
     assert "resume it with the version that started it" in outcome.message
@@ -92,7 +97,6 @@ def test_what_was_measured_survives_running_out_of_memory(
     run: Run, office: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error that a smaller batch cures must not cost what was measured."""
-    from fairmend.errors import ModelError
 
     def too_large(*given: object, **named: object) -> None:
         raise ModelError("out of memory with one prompt at a time")

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from fairmend.errors import DataError, InputError
 from fairmend.language.ablation import masked_losses
 from fairmend.language.bias import bias
 from fairmend.language.gates import masked
-from fairmend.language.head_scores import BiasScores, HeadScores, LossScores, score_heads
+from fairmend.language.head_scores import BiasScores, HeadScores, LossScores, origin_of, score_heads
 from fairmend.language.mask_toxicity import generated_toxicity
 from fairmend.language.models import LanguageModel
 from fairmend.language.perplexity import PerplexityProtocol, perplexity
 from fairmend.language.reliability import Reliability, prompts_needed, split_reliability
+from fairmend.language.texts import Text
 
 PROTOCOL = PerplexityProtocol("standard", 12, 11)
 
@@ -228,3 +230,19 @@ def test_exact_losses_serve_without_any_prompt(lm: LanguageModel) -> None:
     found = score_heads(lm, text(), PROTOCOL, [], WordScorer())
     np.testing.assert_array_equal(found.loss.effect, masked_losses(lm, text(), PROTOCOL).effect)
     assert found.axes == ()
+
+
+def test_scores_remember_what_they_are_of(lm: LanguageModel, scores: HeadScores, tmp_path: Path) -> None:
+    read = Text("a text", "made for tests")
+    origin = origin_of(lm, read, [prompts(8)])
+    known = replace(scores, origin=origin)
+    known.write(tmp_path / "heads.csv")
+    again = HeadScores.read(tmp_path / "heads.csv")
+    assert again.origin == origin
+    assert again.digest() == known.digest() != scores.digest()
+    again.require_origin(origin)
+    scores.require_origin(origin)  # unknown origins pass
+    with pytest.raises(DataError, match=r"prompts_sha256\[toy\] differ"):
+        again.require_origin(origin_of(lm, read, [prompts(7)]))
+    with pytest.raises(DataError, match="weights_sha256 differ"):
+        again.require_origin(origin_of(tiny_lm("llama-gqa", seed=1), read, [prompts(8)]))

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from fairmend.cli.display import Interrupted, Screen, opened
-from fairmend.cli.language_inputs import LanguageInputs, absolute, measuring, open_language_inputs, options_of
+from fairmend.cli.language_inputs import (
+    LanguageInputs,
+    absolute,
+    measuring,
+    open_language_inputs,
+    reopen_language_inputs,
+    stored_settings,
+)
 from fairmend.cli.language_options import SCORES_HELP, ComparisonOptions, MeasureOptions, Model, ModelOptions
 from fairmend.cli.language_repair import read_scores
 from fairmend.cli.options import CommonOptions, command, real
@@ -87,11 +94,11 @@ def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
         screen.note(f"Note: the comparison in {folder} is finished; there is nothing to go on with.")
         _present(load_comparison(folder), {}, screen)
         return
-    name, called, options, measure = options_of(header.get("request") or {})
-    settings = ComparisonSettings.from_json(header["settings"])
-    scores = header["request"].get("scores")
+    request = header.get("request") or {}
+    settings = stored_settings(ComparisonSettings.from_json, header)
+    scores = request.get("scores")
     path = None if scores is None else Path(scores)
-    inputs = open_language_inputs(name, options, measure, screen, settings.shared.seed, called)
+    inputs, options = reopen_language_inputs(request, screen, settings.shared.seed)
     _compare(folder, inputs, settings, options, read_scores(path), path, screen)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fairmend import __version__
 from fairmend.cli.display import Screen
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 DEFAULT_AXIS = "gender_and_sex"
 _PROTOCOLS = ("fairmend", "fasp")
+_OTHER_VERSION = "resume it with the version that started it, or with the command that started it"
+_Settings = TypeVar("_Settings")
 _PATHS = ("prompts", "holistic_bias")
 
 
@@ -160,6 +163,40 @@ def measuring(
     return settings
 
 
+def stored_settings(read: Callable[[Mapping[str, Any]], _Settings], header: Mapping[str, Any]) -> _Settings:
+    """The settings in a run's header.
+
+    Raises:
+        RunError: settings that this version does not have.
+    """
+    try:
+        return read(header["settings"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"the run's settings cannot be read by this version of fairmend ({__version__}; {type(error).__name__}: "
+            f"{error}): {_OTHER_VERSION}"
+        ) from error
+
+
+def reopen_language_inputs(
+    request: Mapping[str, Any], screen: Screen, seed: int
+) -> tuple[LanguageInputs, ModelOptions]:
+    """What a run was asked for with, read again from wherever it is gone on with.
+
+    Raises:
+        RunError: a record of its options that this version cannot read.
+        FairmendError: something that cannot be found, read or used any more.
+    """
+    name, called, options, measure = options_of(request)
+    folder = str(request.get("folder", ""))
+    sys.path.append(folder)  # where a scorer of the person's own was found
+    try:
+        inputs = open_language_inputs(name, options, measure, screen, seed, called)
+    finally:
+        sys.path.remove(folder)
+    return replace(inputs, request={**inputs.request, "folder": folder}), options
+
+
 def options_of(request: Mapping[str, Any]) -> tuple[str, str, ModelOptions, MeasureOptions]:
     """Name of the model, what the person called it, and the options that `open_language_inputs` described.
 
@@ -178,7 +215,7 @@ def options_of(request: Mapping[str, Any]) -> tuple[str, str, ModelOptions, Meas
     except KeyError as error:
         raise RunError(
             f"the run's record of its options lacks {error}, which this version of fairmend ({__version__}) needs: "
-            "resume it with the version that started it, or with the command that started it"
+            f"{_OTHER_VERSION}"
         ) from error
 
 
@@ -204,7 +241,8 @@ def _request(name: str, called: str, options: ModelOptions, measure: MeasureOpti
     from fairmend.language.checkpoints import BUILT_IN, PLANTED
 
     is_path = name not in (BUILT_IN, PLANTED) and Path(name).expanduser().exists()
-    return {"model": absolute(name) if is_path else name, "called": called, **plain, "seed": seed}
+    model = absolute(name) if is_path else name
+    return {"model": model, "called": called, "folder": str(Path.cwd()), **plain, "seed": seed}
 
 
 def _scoring(scoring: ScoringOptions) -> dict[str, Any]:

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fairmend.cli.display import Interrupted, Screen, opened
-from fairmend.cli.language_inputs import LanguageInputs, absolute, measuring, open_language_inputs, options_of
+from fairmend.cli.language_inputs import (
+    LanguageInputs,
+    absolute,
+    measuring,
+    open_language_inputs,
+    reopen_language_inputs,
+    stored_settings,
+)
 from fairmend.cli.language_options import (
     SCORES_HELP,
     SLICE_HELP,
@@ -98,11 +105,11 @@ def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
             screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")
             _present(result, {}, screen)
             return
-    name, called, options, measure = options_of(header.get("request") or {})
-    settings = RepairSettings.from_json(header["settings"])
-    extra = {"scores": header["request"].get("scores"), "slice": bool(header["request"].get("slice"))}
+    request = header.get("request") or {}
+    settings = stored_settings(RepairSettings.from_json, header)
+    extra = {"scores": request.get("scores"), "slice": bool(request.get("slice"))}
     table = read_scores(None if extra["scores"] is None else Path(str(extra["scores"])))
-    inputs = open_language_inputs(name, options, measure, screen, settings.seed, called)
+    inputs, options = reopen_language_inputs(request, screen, settings.seed)
     _repair(folder, inputs, settings, options, table, extra, screen)
 
 

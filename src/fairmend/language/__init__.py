@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fairmend.language.compare import ComparisonSettings, compare_methods
     from fairmend.language.evaluator import LanguageEvaluator
     from fairmend.language.folding import fold
     from fairmend.language.gates import HeadGates, masked
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fairmend.language.toxicity import Scorer, load_scorer
 
 _MODULES = {
+    "compare": ("ComparisonSettings", "compare_methods"),
     "evaluator": ("LanguageEvaluator",),
     "folding": ("fold",),
     "gates": ("HeadGates", "masked"),
@@ -41,6 +43,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 # Functions that share their module's name (perplexity.perplexity, bias.bias) are not here: the module would hide them.
 __all__ = [
+    "ComparisonSettings",
     "HeadGates",
     "HeadMap",
     "HeadRepair",
@@ -52,6 +55,7 @@ __all__ = [
     "RepairSettings",
     "Sampling",
     "Scorer",
+    "compare_methods",
     "find_heads",
     "fold",
     "load_model",
