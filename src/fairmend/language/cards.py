@@ -13,6 +13,7 @@ from fairmend.language.judging import AxisJudgement, PerplexityChange
 from fairmend.language.models import LanguageModel
 from fairmend.language.repair import Repair
 from fairmend.language.results import describe_outcome, figures_in_words, slicing_in_words
+from fairmend.language.settings import RepairSettings
 from fairmend.report.card import interval, number, p_value, signed
 from fairmend.report.tables import Column, Table
 
@@ -87,11 +88,9 @@ def _summary(repair: Repair) -> tuple[str, ...]:
 
 
 def _done(repair: Repair) -> list[str]:
-    settings, rule = repair.settings, repair.settings.rule
+    settings = repair.settings
     said = [
-        f"Method: {rule.method}, alpha {rule.alpha:g}"
-        + (f", gamma {rule.gamma:g}" if rule.method == "fasp" else "")
-        + f", ties {rule.ties}, seed {settings.seed}.",
+        f"Method: {_method(settings)}, seed {settings.seed}.",
         f"Figures: {figures_in_words(repair.figures)}.",
         f"On the search half: bias {number(repair.before.bias)} -> {number(repair.after.bias)}, perplexity "
         f"{repair.before.utility:.2f} -> {repair.after.utility:.2f}, {len(repair.finalists)} sets measured. These "
@@ -103,6 +102,15 @@ def _done(repair: Repair) -> list[str]:
         if heads:
             said.append(f"Dropped in {site}: {', '.join(map(str, heads))}.")
     return [*said, *(f"Note: {note}." for note in repair.ranking.notes)]
+
+
+def _method(settings: RepairSettings) -> str:
+    if settings.searches_subsets:
+        subsets = settings.subsets
+        return f"{settings.method}, {subsets.samples} subsets on a share of {subsets.eta:g} of the search half"
+    rule = settings.rule
+    gamma = f", gamma {rule.gamma:g}" if rule.method == "fasp" else ""
+    return f"{rule.method}, alpha {rule.alpha:g}{gamma}, ties {rule.ties}"
 
 
 def _perplexity(change: PerplexityChange) -> str:

@@ -97,6 +97,23 @@ class LanguageEvaluator:
         if lm.dtype != "float32" and batch_size == "auto":
             self._batch_size = _FIXED_ROWS.get(lm.device.type, _FIXED_ROWS_ON_GPU)
 
+    def on(self, prompts: PromptSet, reading: Reading, space: Space | None = None) -> LanguageEvaluator:
+        """The same protocol on other prompts and another text.
+
+        Raises:
+            InputError, DataError: see the class.
+        """
+        return LanguageEvaluator(
+            self.lm,
+            prompts,
+            reading,
+            self.scorer,
+            sampling=self.sampling,
+            group_mean=self.protocol.group_mean,
+            space=self._space if space is None else space,
+            batch_size=self._batch_size,
+        )
+
     @property
     def space(self) -> Space:
         """The masks that can be measured."""

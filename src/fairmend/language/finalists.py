@@ -35,10 +35,10 @@ _KEPT = 2  # sets per ranking
 
 @dataclass(frozen=True, slots=True)
 class Finalist:
-    """A set of heads that was measured on the search half, and the first rule that led to it."""
+    """A set of heads that was measured on the search half, and the first rule that led to it, if a rule did."""
 
     mask: Mask
-    rule: PruningRule
+    rule: PruningRule | None
     measurement: Measurement
 
 

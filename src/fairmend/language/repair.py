@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fairmend.costs import UtilityFloor
@@ -20,6 +20,7 @@ from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
 from fairmend.language.reading import Reading
 from fairmend.language.settings import RepairSettings
+from fairmend.language.subset_search import find_subsets
 from fairmend.language.texts import Text, read_text
 from fairmend.language.toxicity import Scorer
 from fairmend.masks import Mask, Space
@@ -27,7 +28,7 @@ from fairmend.runs.collection import Collection
 from fairmend.runs.progress import Progress
 from fairmend.runs.runner import Runner, RunSummary
 from fairmend.runs.store import Store
-from fairmend.search import Candidates
+from fairmend.search import Candidates, PruningRule
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,19 @@ def repair_model(
     if ranking is None:
         scoring = scoring_evaluator(lm, searched, texts[0], scorer, settings, batch_size=batch_size)
         ranking = rank_heads(scoring, settings, store=store, progress=progress)
-    sets, floor = sets_of(settings.finalists(), ranking.scores, space), settings.floor(search.figures, before)
-    if settings.choice == "measured":
-        sets = within_floor(search, sets, floor, progress)
+    floor = settings.floor(search.figures, before)
+    sets: Mapping[Mask, PruningRule | None]
+    if settings.searches_subsets:
+        table = ranking.table
+        prior = None if table is None else {"bias": table.axis(searched.axis).effect, "loss": table.loss.effect}
+        found, _, collected = find_subsets(search, settings, collection_of, prior=prior, progress=progress)
+        if collected.stopped == "interrupted":
+            raise KeyboardInterrupt  # everything measured is kept
+        sets = dict.fromkeys(found)
+    elif settings.choice == "measured":
+        sets = within_floor(search, sets_of(settings.finalists(), ranking.scores, space), floor, progress)
+    else:
+        sets = sets_of(settings.finalists(), ranking.scores, space)
     run = runner.run(Candidates(space, list(sets), batch=search.masks_at_once))
     finalists = tuple(
         Finalist(mask, rule, made) for mask, rule in sets.items() if (made := collection.get(mask)) is not None

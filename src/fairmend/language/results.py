@@ -68,7 +68,7 @@ def describe_result(
             "finalists": [
                 {
                     "dropped": list(finalist.mask.units()),
-                    "rule": finalist.rule.to_json(),
+                    "rule": None if finalist.rule is None else finalist.rule.to_json(),
                     "within_floor": repair.floor.admits(finalist.measurement),
                     **describe_measurement(finalist.measurement),
                 }

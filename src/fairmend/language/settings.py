@@ -14,7 +14,8 @@ from fairmend.language.bias_records import GroupMean
 from fairmend.language.head_scores import BiasMethod, LossMethod
 from fairmend.language.reading import ReadingSettings
 from fairmend.language.samples import Sampling
-from fairmend.search import Method, PruningRule
+from fairmend.language.subset_settings import SUBSET_METHODS, SubsetMethod, SubsetSearch
+from fairmend.search import METHODS, Method, PruningRule
 from fairmend.search.base import require_choice
 from fairmend.search.pruning_rules import NEEDS, PruningTies
 
@@ -34,7 +35,8 @@ class RepairSettings:
     """All choices of a repair.
 
     Attributes:
-        method: how heads are ranked, see `fairmend.search.PruningRule`.
+        method: how heads are ranked, see `fairmend.search.PruningRule`, or how subsets of them are searched, see
+            `subsets`.
         alpha: share of the heads to drop; the largest share, when the choice is "measured".
         gamma: share of the heads that are critical to the perplexity and are never dropped; "fasp" only.
         ties: "exact", or "published" as in FASP's code.
@@ -57,13 +59,15 @@ class RepairSettings:
         sampling: how prompts are continued and what of it is scored; its seed is that of these settings.
         group_mean: what a group is compared with, see `BiasProtocol`.
         reading: how the perplexity is taken.
+        subsets: how subsets are searched by the methods "attention-pruning", "active" and "genetic", which read
+            neither alpha, gamma nor ties.
         seed: of everything random.
 
     Raises:
         InputError: an option outside its range.
     """
 
-    method: Method = "fasp"
+    method: Method | SubsetMethod = "fasp"
     alpha: float = 0.1
     gamma: float = 0.3
     ties: PruningTies = "exact"
@@ -78,6 +82,7 @@ class RepairSettings:
     sampling: Sampling = field(default_factory=lambda: Sampling(new_tokens=20))
     group_mean: GroupMean = "unweighted"
     reading: ReadingSettings = field(default_factory=ReadingSettings)
+    subsets: SubsetSearch = field(default_factory=SubsetSearch)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -91,12 +96,24 @@ class RepairSettings:
         if limit is not None and not (math.isfinite(limit) and limit >= 1):
             raise InputError(f"max_perplexity must be at least 1, got {limit!r}: 1.2 allows 1.2 times the perplexity")
         object.__setattr__(self, "sampling", replace(self.sampling, seed=self.seed))
-        self.rule  # noqa: B018 - refuses shares that cannot work
+        require_choice("method", self.method, (*METHODS, *SUBSET_METHODS))
+        if not self.searches_subsets:
+            self.rule  # noqa: B018 - refuses shares that cannot work
+
+    @property
+    def searches_subsets(self) -> bool:
+        """Whether the method measures subsets of heads instead of ranking heads."""
+        return self.method in SUBSET_METHODS
 
     @property
     def rule(self) -> PruningRule:
-        """The rule that makes one set of heads of their scores."""
-        return PruningRule(self.method, self.alpha, self.gamma, self.ties, seed=self.seed)
+        """The rule that makes one set of heads of their scores.
+
+        Raises:
+            InputError: the method searches subsets and has none.
+        """
+        method = require_choice("method", self.method, METHODS)
+        return PruningRule(method, self.alpha, self.gamma, self.ties, seed=self.seed)
 
     @property
     def bias_method(self) -> BiasMethod:
@@ -105,8 +122,10 @@ class RepairSettings:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The scores that the method reads."""
-        return NEEDS[self.method]
+        """The scores of single heads that the method reads."""
+        if self.searches_subsets:
+            return ("bias", "loss") if self.method == "active" else ()
+        return NEEDS[self.rule.method]
 
     def finalists(self) -> tuple[PruningRule, ...]:
         """The rules whose sets are tried: the method's own last."""
@@ -133,6 +152,7 @@ class RepairSettings:
         """The settings that `to_json` described."""
         read = dict(payload)
         read["sampling"], read["reading"] = Sampling(**read["sampling"]), ReadingSettings(**read["reading"])
+        read["subsets"] = SubsetSearch(**read["subsets"])
         return cls(**read)
 
     @classmethod

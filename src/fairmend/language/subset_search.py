@@ -1,0 +1,143 @@
+"""Repairs that measure whole subsets of heads: Attention Pruning, active learning and NSGA-II.
+
+A ranking scores heads one at a time and cannot know how they act together. These searches measure subsets on a part of
+the search half (the same prompts, noise and text for all of them), and name a few that are worth measuring in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fairmend.costs import UtilityFloor
+from fairmend.errors import InputError
+from fairmend.evaluation import Measurement
+from fairmend.language.evaluator import LanguageEvaluator, Packed
+from fairmend.language.reading import Reading
+from fairmend.language.settings import RepairSettings
+from fairmend.language.subset_settings import SUBSET_METHODS
+from fairmend.masks import Mask
+from fairmend.runs.budgets import Budget
+from fairmend.runs.collection import Collection
+from fairmend.runs.progress import Progress
+from fairmend.runs.runner import Runner, RunSummary
+from fairmend.search import Genetic
+from fairmend.search.base import Searcher
+from fairmend.surrogates.active import Active
+from fairmend.surrogates.attention_pruning import AttentionPruning
+from fairmend.surrogates.learning import LearningSearcher
+from fairmend.surrogates.objectives import floored_sum
+
+CONTEXT = "subsets"
+_LEAST_PER_GROUP = 2
+_LEAST_TOKENS = 512
+_PUBLISHED = "network"
+
+FindCollection: TypeAlias = Callable[[str, LanguageEvaluator], Collection]
+
+
+def collecting_evaluator(search: LanguageEvaluator, settings: RepairSettings) -> LanguageEvaluator:
+    """The evaluator that subsets are measured with: a part of the search half's prompts and text.
+
+    Args:
+        search: on the whole search half.
+        settings: share, limits and seed.
+    """
+    subsets, prompts = settings.subsets, search.prompts
+    least = _LEAST_PER_GROUP * len(prompts.group_names)
+    count = min(len(prompts), max(least, round(subsets.eta * len(prompts))))
+    tokens = max(_LEAST_TOKENS, round(subsets.eta * len(search.reading.tokens)))
+    reading = replace(settings.reading, tokens=min(tokens, len(search.reading.tokens)))
+    return search.on(
+        prompts.sample(count, settings.seed),
+        Reading(search.lm, search.reading.text, reading),
+        space=subsets.space(search.space),
+    )
+
+
+def find_subsets(
+    search: LanguageEvaluator,
+    settings: RepairSettings,
+    collection_of: FindCollection,
+    *,
+    prior: Mapping[str, npt.NDArray[np.float64]] | None = None,
+    budget: Budget | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[Mask], Searcher, RunSummary]:
+    """Measure subsets as the method of `settings` asks for them, and name those to measure in full.
+
+    Args:
+        search: on the whole search half.
+        settings: the method and how it searches.
+        collection_of: where measurements are kept, by name and evaluator.
+        prior: "bias" and "loss" effects of every head, see `fit_pair`; used by "active".
+        budget: ends the search before its samples are measured.
+        progress: where to show how far it is.
+
+    Returns:
+        The most promising subsets without the empty one, the searcher, and what its run did.
+
+    Raises:
+        InputError: settings that cannot work.
+    """
+    evaluator = collecting_evaluator(search, settings)
+    searcher = subset_searcher(evaluator, settings, prior)
+    runner = Runner(evaluator, collection_of(CONTEXT, evaluator), workers=Packed(evaluator), progress=progress)
+    run = runner.run(searcher, budget)
+    return promising(searcher, settings.subsets.finalists), searcher, run
+
+
+def subset_searcher(
+    evaluator: LanguageEvaluator,
+    settings: RepairSettings,
+    prior: Mapping[str, npt.NDArray[np.float64]] | None = None,
+) -> AttentionPruning | Active | Genetic:
+    """The searcher of the method of `settings`."""
+    subsets, space, figures = settings.subsets, evaluator.space, evaluator.figures
+
+    def floor(reference: Measurement) -> UtilityFloor:
+        return settings.floor(figures, reference)
+
+    if settings.method == "genetic":
+        return Genetic(space, figures, floor, seed=settings.seed, states=subsets.samples)
+    if settings.method == "active":
+        return Active(
+            space,
+            figures,
+            floored_sum(figures, subsets.epsilon, settings.max_perplexity),
+            floor,
+            seed=settings.seed,
+            states=subsets.samples,
+            surrogate="pairwise" if subsets.surrogate == "auto" else subsets.surrogate,
+            prior=prior,
+        )
+    if settings.method == "attention-pruning":
+        return AttentionPruning(
+            space,
+            figures,
+            None,
+            floor if settings.max_perplexity is not None else None,
+            seed=settings.seed,
+            states=subsets.samples,
+            surrogate=_PUBLISHED if subsets.surrogate == "auto" else subsets.surrogate,
+            finalists=min(subsets.finalists, max(1, subsets.samples - 16)),
+            epsilon=subsets.epsilon,
+        )
+    raise InputError(f"method must be one of {', '.join(map(repr, SUBSET_METHODS))}, got {settings.method!r}")
+
+
+def promising(searcher: Searcher, count: int) -> list[Mask]:
+    """The subsets worth measuring in full: what surrogates believe to be best, or an even choice of the front."""
+    if isinstance(searcher, LearningSearcher):
+        masks = searcher.finalists(count + 1)
+    elif isinstance(searcher, Genetic):
+        found = sorted(searcher.front, key=lambda one: one[1].bias)
+        places = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
+        masks = [found[place][0] for place in places.tolist()]
+    else:
+        masks = []
+    return [mask for mask in dict.fromkeys(masks) if not mask.is_untouched][:count]

@@ -1,0 +1,145 @@
+"""Repairs that measure subsets of heads: on the tiny organism, whose bias is known."""
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny_organism as organism
+
+from fairmend.errors import InputError
+from fairmend.language import RepairSettings, open_run, repair_model
+from fairmend.language.reading import ReadingSettings
+from fairmend.language.repair import Repair
+from fairmend.language.samples import Sampling
+from fairmend.language.subset_search import CONTEXT
+from fairmend.language.subset_settings import SUBSET_METHODS, SubsetSearch
+from fairmend.language.toxicity import Scorer, load_scorer
+from fairmend.masks import Site, Space
+from fairmend.runs import Store
+
+SETTINGS = RepairSettings(
+    method="active",
+    max_perplexity=1.5,
+    loss_scores="first-order",
+    prompts=60,
+    split_by="template",
+    sampling=Sampling(new_tokens=organism.NEW_TOKENS, top_k=None),
+    reading=ReadingSettings(tokens=600, stride=8),
+    scoring_tokens=200,
+    subsets=SubsetSearch(samples=40, eta=0.5, max_drop=3, finalists=4),
+    seed=2,
+)
+TEXTS = (organism.organism_text("search"), organism.organism_text("judge"))
+
+
+def rude() -> Scorer:
+    return load_scorer("python:tiny_organism:rude_share")
+
+
+def repaired(settings: RepairSettings, store: Store | None = None, scorer: Scorer | None = None) -> Repair:
+    return repair_model(
+        organism.tiny_organism(), organism.organism_prompts(), scorer or rude(), settings, texts=TEXTS, store=store
+    )
+
+
+def start(out: Path, settings: RepairSettings) -> Store:
+    return open_run(
+        out,
+        lm=organism.tiny_organism(),
+        prompts=organism.organism_prompts(),
+        scorer=rude(),
+        settings=settings,
+        texts=TEXTS,
+    )
+
+
+@pytest.mark.parametrize("method", SUBSET_METHODS)
+def test_the_heads_that_carry_the_bias_are_found(method):
+    repair = repaired(replace(SETTINGS, method=method))
+    assert repair.improved
+    assert repair.feasible
+    assert 1 <= repair.mask.size <= 3
+    assert all(finalist.rule is None and finalist.mask.size for finalist in repair.finalists)
+    change = repair.held_out.main.change
+    assert change.excess_removed > 0.5
+    assert change.interval.high < 0
+    assert repair.held_out.perplexity.ratio < 1.6
+
+
+@pytest.mark.parametrize("method", SUBSET_METHODS)
+def test_a_stopped_search_goes_on_with_the_same_answer_and_measures_nothing_twice(tmp_path, method):
+    settings = replace(SETTINGS, method=method)
+    with start(tmp_path / "whole", settings) as store:
+        whole = repaired(settings, store)
+        rows = [mask for mask, _ in store.context(CONTEXT)]
+    scorer = Stopping(rude(), after=700)
+    with start(tmp_path / "stopped", settings) as store, contextlib.suppress(KeyboardInterrupt):
+        repaired(settings, store, scorer)
+    with start(tmp_path / "stopped", settings) as store:
+        found = repaired(settings, store)
+        again = [mask for mask, _ in store.context(CONTEXT)]
+    assert found.mask == whole.mask
+    assert found.after.same_as(whole.after)
+    assert again == rows
+    assert len(set(again)) == len(again)
+
+
+class Stopping:
+    """Ctrl-C after a number of texts."""
+
+    def __init__(self, scorer: Scorer, after: int) -> None:
+        self.scorer, self.left = scorer, after
+        self.name, self.kind = scorer.name, scorer.kind
+        self.scores_continuation_only = scorer.scores_continuation_only
+
+    def score(self, texts):
+        self.left -= len(texts)
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return self.scorer.score(texts)
+
+    def fingerprint(self):
+        return self.scorer.fingerprint()
+
+
+def test_subsets_are_measured_on_a_part_of_the_search_half(tmp_path):
+    with start(tmp_path / "run", SETTINGS) as store:
+        repaired(SETTINGS, store)
+        part, whole = store.context(CONTEXT), store.context("search")
+        assert part.figures.utility.protocol == whole.figures.utility.protocol
+        samples = {name: sum("toxicity" in p for p in c.figures.parts) for name, c in (("part", part), ("all", whole))}
+    assert samples == {"part": 30, "all": 60}
+
+
+def test_settings_survive_json():
+    assert RepairSettings.from_json(SETTINGS.to_json()) == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"samples": 1}, "samples"),
+        ({"eta": 0.0}, "eta"),
+        ({"eta": 1.5}, "eta"),
+        ({"epsilon": -0.1}, "epsilon"),
+        ({"finalists": 0}, "finalists"),
+        ({"surrogate": "oracle"}, "surrogate"),
+    ],
+)
+def test_options_outside_their_range_are_refused(changes, words):
+    with pytest.raises(InputError, match=words):
+        SubsetSearch(**changes)
+
+
+def test_the_largest_subset_is_a_share_of_the_heads_unless_told():
+    whole = Space((Site("layer", 100),))
+    assert SubsetSearch().space(whole).largest == 15
+    assert SubsetSearch(max_drop=4).space(whole).largest == 4
+    with pytest.raises(InputError, match="size limits"):
+        SubsetSearch(max_drop=101).space(whole)
+
+
+def test_a_method_without_rule_says_so():
+    with pytest.raises(InputError, match="method must be one of"):
+        SETTINGS.rule  # noqa: B018 - the property refuses
