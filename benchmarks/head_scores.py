@@ -181,9 +181,13 @@ def noise(lm: LanguageModel, scorer: Scorer, prompts: PromptSet, size: Size, n_h
     pilot = prompts.sample(size.prompts, 0)
     sample = draw_sample(lm, pilot, scorer, sampling)
     draw = timed(lm.device, lambda: draw_sample(lm, pilot, scorer, sampling))
-    tables = {"coupled": generated_toxicity(lm, pilot, scorer, masks, sampling)}
     every = lm.head_map.n_heads / len(masks)
-    budget = every * timed(lm.device, lambda: generate_masked(lm, pilot, scorer, masks, sampling))
+    tables: dict[str, MaskToxicity] = {}
+
+    def coupled() -> None:
+        tables["coupled"] = generated_toxicity(lm, pilot, scorer, masks, sampling)
+
+    budget = every * (timed(lm.device, coupled) - draw)
     ways: dict[str, Callable[[ScoredSample], MaskToxicity]] = {
         "re-weighted": lambda made: reweighted_toxicity(lm, made, masks),
         "first-order, whole texts": lambda made: of_heads(first_order_toxicity(lm, made), heads),
