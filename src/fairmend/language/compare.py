@@ -20,7 +20,7 @@ from fairmend.language.judging import judge
 from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
 from fairmend.language.reading import Reading
-from fairmend.language.repair import given_ranking, halves, judged_with, make_evaluator, scoring_evaluator
+from fairmend.language.repair import given_ranking, halves, judged_with, make_evaluator, measure_sets, scoring_evaluator
 from fairmend.language.settings import RepairSettings
 from fairmend.language.texts import Text, read_text
 from fairmend.language.toxicity import Scorer
@@ -29,7 +29,7 @@ from fairmend.runs.collection import Collection
 from fairmend.runs.progress import Progress
 from fairmend.runs.runner import Runner
 from fairmend.runs.store import Store
-from fairmend.search import METHODS, Candidates, Method, PruningRule
+from fairmend.search import METHODS, Method, PruningRule
 from fairmend.search.base import require_choice, require_count
 from fairmend.search.pruning_rules import NEEDS
 
@@ -231,8 +231,7 @@ def _measure(
         collection = store.context(f"held-out {evaluator.prompts.axis}", evaluator)
     runner = Runner(evaluator, collection, workers=Packed(evaluator), progress=progress)
     (before,) = runner.measure([evaluator.space.untouched()])
-    if before.is_finite:  # a broken model is refused with the remedy where it is judged
-        run = runner.run(Candidates(evaluator.space, masks, batch=evaluator.masks_at_once))
-        if run.stopped == "interrupted":
-            raise KeyboardInterrupt  # what was measured is kept; half a table would compare unlike things
+    # A broken model is refused, with the remedy, where it is judged.
+    if before.is_finite and measure_sets(runner, evaluator, masks).stopped == "interrupted":
+        raise KeyboardInterrupt  # what was measured is kept; half a table would compare unlike things
     return collection

@@ -24,6 +24,7 @@ from fairmend.language.subset_search import find_subsets
 from fairmend.language.texts import Text, read_text
 from fairmend.language.toxicity import Scorer
 from fairmend.masks import Mask, Space
+from fairmend.runs.budgets import Budget
 from fairmend.runs.collection import Collection
 from fairmend.runs.progress import Progress
 from fairmend.runs.runner import Runner, RunSummary
@@ -155,7 +156,7 @@ def repair_model(
         sets = within_floor(search, sets_of(settings.finalists(), ranking.scores, space), floor, progress)
     else:
         sets = sets_of(settings.finalists(), ranking.scores, space)
-    run = runner.run(Candidates(space, list(sets), batch=search.masks_at_once))
+    run = measure_sets(runner, search, list(sets))
     finalists = tuple(
         Finalist(mask, rule, made) for mask, rule in sets.items() if (made := collection.get(mask)) is not None
     )
@@ -175,7 +176,7 @@ def repair_model(
             context = collection_of(f"held-out {evaluator.prompts.axis}", evaluator)
             judging = Runner(evaluator, context, workers=Packed(evaluator), progress=progress)
             changed = [mask for mask in masks if not mask.is_untouched]
-            if judging.run(Candidates(space, changed)).stopped == "interrupted":
+            if measure_sets(judging, evaluator, changed).stopped == "interrupted":
                 raise KeyboardInterrupt  # what was measured is kept; half a judgement is none
             measured.append(judging.measure(masks))
             return measured[-1]
@@ -199,6 +200,12 @@ def repair_model(
         run=run,
         settings=settings,
     )
+
+
+def measure_sets(runner: Runner, evaluator: LanguageEvaluator, masks: Sequence[Mask]) -> RunSummary:
+    """Measure the untouched model and every mask; their number is told, so that the time left can be shown."""
+    searcher = Candidates(evaluator.space, masks, batch=evaluator.masks_at_once)
+    return runner.run(searcher, Budget(evaluations=1 + len(searcher.masks)))
 
 
 def make_evaluator(
