@@ -30,7 +30,8 @@ def collected(
 
 def test_a_stopped_collection_goes_on_as_if_it_had_not_stopped(tmp_path):
     whole, rows = collected(tmp_path / "whole", samples=30)
-    assert (whole.samples, whole.stopped, whole.new) == (30, "evaluations", 30 + whole.repeats)
+    assert 25 < whole.samples <= 30  # of eight heads a few subsets come twice, and are measured once
+    assert (whole.stopped, whole.new) == ("evaluations", whole.samples + whole.repeats)
     stopped, _ = collected(tmp_path / "parts", scorer=Stopping(rude(), after=400), samples=30)
     assert stopped.stopped == "interrupted"
     assert 0 < stopped.new < whole.new
