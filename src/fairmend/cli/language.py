@@ -118,6 +118,10 @@ def score(
         screen.show("Written:", *(f"  {path}" for path in written))
 
 
+language_repair.register(app)
+language_compare.register(app)
+
+
 @app.command()
 @command
 def diff(
@@ -200,10 +204,6 @@ def apply(
         if slicing is not None:
             screen.show(slicing_in_words(slicing))
         screen.show("Written:", *(f"  {path}" for path in written.values()))
-
-
-language_repair.register(app)
-language_compare.register(app)
 
 
 def _new_files(out: Path) -> tuple[Path, Path, Path]:

