@@ -86,17 +86,16 @@ def diff_parts(found: Mapping[str, Any], shown: int) -> list[RenderableType]:
 
 def compare_parts(result: Mapping[str, Any]) -> list[RenderableType]:
     """What a comparison of pruning methods says: one line per method and setting, on held-out data."""
-    level = "95 %"
     table = plain_table(
         f"{result['model']['name']}, {result['figures']['bias']['name']}: held-out prompts and text",
-        *("method", "alpha", "gamma", "heads", "bias", f"change [{level}]", "perplexity", f"times [{level}]"),
+        *("method", "alpha", "gamma", "heads", "bias", "change [95 %]", "perplexity", "times [95 %]"),
         tight=True,
     )
     for row in [result["untouched"] | {"method": "untouched", "dropped": []}, *result["rows"]]:
         change, read = row["axes"][0]["change"], row["perplexity"]
         is_new = row["method"] != "untouched"
         table.add_row(
-            row["method"],
+            f"random, seed {row['seed']}" if row["method"] == "random" else row["method"],
             f"{row['alpha']:g}" if is_new else "",
             f"{row['gamma']:g}" if row["method"] == "fasp" else "",
             str(len(row["dropped"])),
