@@ -66,10 +66,8 @@ def naive_moves(networks: list[torch.nn.Module], n_units: int, largest: int, mov
     current = sum(0.5 * float(network(mask)) for network in networks)
     ratio = (COLD / HOT) ** (1 / max(1, moves - 1))
     for step in range(moves):
-        if size < largest:
-            unit = int(rng.random() * n_units)
-        else:
-            unit = int(torch.nonzero(mask)[int(rng.random() * size)])
+        full = size == largest
+        unit = int(torch.nonzero(mask)[int(rng.random() * size)]) if full else int(rng.random() * n_units)
         mask[unit] = 1 - mask[unit]
         value = sum(0.5 * float(network(mask)) for network in networks)
         if value <= current or rng.random() < math.exp((current - value) / (HOT * ratio**step)):

@@ -91,15 +91,17 @@ class Dealer:
         self._space, self._rng = space, rng
         self._deck: list[int] = []
         self._dealt = {space.untouched()}
+        self._least = _least(space)
 
     def deal(self, size: int) -> Mask:
-        """A mask of `size` units that was not dealt before, if a few tries find one."""
+        """A mask of `size` units that was not dealt before; where tries find none, one of the nearest size with one."""
         mask = self._hand(size)
-        for _ in range(_TRIES):
-            if mask not in self._dealt:
-                break
-            mask = self._hand(size)
-        self._dealt.add(mask)
+        for near in sorted(range(self._least, self._space.largest + 1), key=lambda other: abs(other - size)):
+            for _ in range(_TRIES):
+                if mask not in self._dealt:
+                    self._dealt.add(mask)
+                    return mask
+                mask = self._hand(near)
         return mask
 
     def _hand(self, size: int) -> Mask:
@@ -118,13 +120,18 @@ class Dealer:
 
 def spread_sizes(space: Space, count: int, small_share: float, rng: np.random.Generator) -> list[int]:
     """`count` mask sizes in random order: a share of small ones, the others spread evenly over the limits."""
-    least = min(max(1, space.min_drop), space.largest)
+    least = _least(space)
     small = min(space.largest, max(least, round(_SMALL * space.n_units)))
     n_small = round(small_share * count) if least else 0
     few = np.geomspace(least, small, n_small) if n_small else np.zeros(0)
     sizes = np.concatenate((few, np.linspace(least, space.largest, count - n_small)))
     shuffled: list[int] = rng.permutation(sizes.round().astype(np.int64)).tolist()
     return shuffled
+
+
+def _least(space: Space) -> int:
+    """The least number of units of a mask that drops any."""
+    return min(max(1, space.min_drop), space.largest)
 
 
 def drawn_fraction(mask: Mask, n: int, fraction: float, seed: int) -> npt.NDArray[np.int64]:

@@ -1,1 +1,54 @@
-"""Surrogates: models that predict the measurements of masks, behind the evaluators' protocol."""
+"""Surrogates: models that predict the measurements of masks, behind the evaluators' protocol.
+
+Fit a pair to measured masks (`Samples.of`, `fit_pair`), judge it (`cross_validate`), search on it (`anneal`, or any
+searcher on a `SurrogateEvaluator`). `AttentionPruning` and `Active` do all of that as searchers, so that a runner
+measures, stores and resumes them like any other.
+"""
+
+from fairmend.surrogates.active import Active
+from fairmend.surrogates.annealing import Annealed, anneal
+from fairmend.surrogates.attention_pruning import AttentionPruning, published_cost
+from fairmend.surrogates.base import Prediction, Predictor, Surrogate
+from fairmend.surrogates.ensembles import Ensemble
+from fairmend.surrogates.evaluator import SurrogateEvaluator
+from fairmend.surrogates.fitting import SURROGATE_NAMES, FittedPair, SurrogateName, fit_pair, make_surrogate
+from fairmend.surrogates.networks import NeuralNetwork
+from fairmend.surrogates.objectives import FlooredSum, floored_sum
+from fairmend.surrogates.proposals import ProposalSettings, propose
+from fairmend.surrogates.ridge import Ridge
+from fairmend.surrogates.samples import Samples, Scale
+from fairmend.surrogates.simulation import SimulatedModel
+from fairmend.surrogates.trees import BoostedTrees
+from fairmend.surrogates.validation import HeldOutScore, MeasurementNoise, cross_validate, noise_from_repeats
+
+__all__ = [
+    "SURROGATE_NAMES",
+    "Active",
+    "Annealed",
+    "AttentionPruning",
+    "BoostedTrees",
+    "Ensemble",
+    "FittedPair",
+    "FlooredSum",
+    "HeldOutScore",
+    "MeasurementNoise",
+    "NeuralNetwork",
+    "Prediction",
+    "Predictor",
+    "ProposalSettings",
+    "Ridge",
+    "Samples",
+    "Scale",
+    "SimulatedModel",
+    "Surrogate",
+    "SurrogateEvaluator",
+    "SurrogateName",
+    "anneal",
+    "cross_validate",
+    "fit_pair",
+    "floored_sum",
+    "make_surrogate",
+    "noise_from_repeats",
+    "propose",
+    "published_cost",
+]

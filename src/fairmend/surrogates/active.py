@@ -47,7 +47,8 @@ class Active(LearningSearcher):
             whose result is the front; a cost without weights is used as it is.
         patience: rounds without growth of the front after which the search ends; 0 never ends early.
         growth: least growth of the front's dominated area that counts, as a share of it.
-        proposals: how batches are put together.
+        proposals: how batches are put together; by default a quarter of each batch comes from NSGA-II if the whole
+            front is wanted, and none if a cost is: at 200 masks of a simulated model that left .05 of regret, not .07.
 
     Raises:
         InputError: an option outside its range.
@@ -84,7 +85,7 @@ class Active(LearningSearcher):
         self.whole_front = bool(whole_front)
         self.patience = require_count("patience", patience, 0)
         self.growth = require_number("growth", growth, 0)
-        self.proposals = proposals or ProposalSettings()
+        self.proposals = proposals or ProposalSettings(genetic_share=0.25 if self.whole_front else 0.0)
 
     def settings(self) -> dict[str, Any]:
         """The name, every option and the seed, JSON-ready: enough to build an equal searcher."""

@@ -59,6 +59,9 @@ class AttentionPruning(LearningSearcher):
         chains: independent annealers.
         log_loss: whether the logarithm of the loss is learned; False as published.
 
+    Attributes:
+        annealed: what annealing ended with, the best first; () while there are no surrogates.
+
     Raises:
         InputError: an option outside its range, or too few states for a fit.
     """
@@ -91,6 +94,7 @@ class AttentionPruning(LearningSearcher):
         self.design: Design = require_choice("design", design, ("uniform", "spread"))
         self.moves = require_count("moves", moves, 1)
         self.chains = require_count("chains", chains, 1)
+        self.annealed: tuple[Mask, ...] = ()
 
     def settings(self) -> dict[str, Any]:
         """The name, every option and the seed, JSON-ready: enough to build an equal searcher."""
@@ -114,7 +118,8 @@ class AttentionPruning(LearningSearcher):
         if self._cost is None:
             cost = published_cost(Samples.of(self._told.items(), self.figures), self.figures, self.epsilon)
             self._adopt(cost if self._floor is None else FlooredSum(cost, self._floor))
-        found = tuple(mask for mask in self._annealed(pair) if not mask.is_untouched)
+        self.annealed = tuple(self._annealed(pair))
+        found = tuple(mask for mask in self.annealed if not mask.is_untouched)
         if found:
             self._learn(found, (yield found))
 

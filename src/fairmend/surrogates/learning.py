@@ -97,8 +97,7 @@ class LearningSearcher(SteppedSearcher):
         """What is believed of measured masks: their measurements, drawn to the surrogates' figures by their noise.
 
         What a surrogate leaves unexplained is partly noise and partly the mask's own. Where the measurements come with
-        standard errors, the share of the noise is known, and only that share of the residual is distrusted; without
-        them all of it is.
+        standard errors, that part is known, and the figures are weighed by their variances.
         """
         told = [self._told[mask] for mask in masks]
         if self.pair is None:
@@ -165,14 +164,15 @@ class LearningSearcher(SteppedSearcher):
         return self.pair
 
 
-def _between(guess: float, spread: float, made: float, error: float, left: float) -> tuple[float, float]:
-    """A figure between prediction and measurement, and its standard error.
+def _between(guess: float, spread: float, made: float, error: float, noise: float) -> tuple[float, float]:
+    """A figure between prediction and measurement, by their variances, and its standard error.
 
     Args:
         guess, spread: the prediction.
-        made, error: the measurement; an error that is not finite gives it no say.
-        left: standard deviation of what the surrogate leaves unexplained: noise, and what is the mask's own.
+        made, error: the measurement; an error that is not finite is taken to be the noise.
+        noise: what the surrogate takes for noise: where the error is known and smaller, the rest is the mask's own.
     """
-    trust = max(0.0, 1.0 - (error / left) ** 2) if left > 0 and math.isfinite(error) else 0.0
-    own = trust * error**2 if trust else 0.0
-    return guess + trust * (made - guess), math.sqrt(own + ((1.0 - trust) * spread) ** 2)
+    error = error if math.isfinite(error) else noise
+    own = spread**2 + max(0.0, noise**2 - error**2)
+    trust = own / (own + error**2) if own + error**2 > 0 else 1.0
+    return guess + trust * (made - guess), math.sqrt(trust) * error

@@ -44,7 +44,7 @@ class ProposalSettings:
     """
 
     exploration: float = 0.3
-    genetic_share: float = 0.125
+    genetic_share: float = 0.0
     boldness: float = 1.0
     moves: int = 20_000
     start_temperature: float = 0.05

@@ -128,7 +128,7 @@ class SimulatedModel:
         for share, masks in self._trial_masks(np.random.default_rng(seed)).items():
             joint = _JOINT[masks[:, self._groups].sum(axis=2).astype(np.int64)]
             first, second = (
-                float(np.corrcoef(masks @ effect, masks @ effect + joint @ strength)[0, 1])
+                _correlation(masks @ effect, masks @ effect + joint @ strength)
                 for effect, strength in zip(self._effects, self._joint, strict=True)
             )
             found[share] = (first, second)
@@ -160,9 +160,10 @@ class SimulatedModel:
         ]
 
         def miss(factor: float) -> float:
-            return sum((float(np.corrcoef(a, a + factor * b)[0, 1]) - wanted) ** 2 for a, b, wanted in parts)
+            return sum((_correlation(a, a + factor * b) - wanted) ** 2 for a, b, wanted in parts)
 
-        typical = float(np.mean([a.std() / b.std() for a, b, _ in parts]))
+        joint = [b.std() for _, b, _ in parts if b.std() > 0]
+        typical = float(np.mean([a.std() for a, _, _ in parts]) / np.mean(joint)) if joint else 1.0
         return float(min(typical * np.geomspace(0.01, 100.0, 200), key=miss))
 
     def _trial_masks(self, rng: np.random.Generator, count: int = 400) -> dict[float, Floats]:
@@ -176,3 +177,10 @@ class SimulatedModel:
                 row[rng.choice(uncritical, max(1, round(share * n_heads)), replace=False)] = 1.0
             found[share] = masks
         return found
+
+
+def _correlation(first: Floats, second: Floats) -> float:
+    """Pearson's correlation; 0 where one of the two is constant, as all effects of too few heads may be."""
+    if first.std() == 0 or second.std() == 0:
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])
