@@ -39,6 +39,8 @@ COMMANDS = (
     ("lm", "score"),
     ("lm", "repair"),
     ("lm", "compare"),
+    ("lm", "collect"),
+    ("lm", "fit"),
     ("lm", "apply"),
     ("lm", "diff"),
 )

@@ -27,7 +27,9 @@ from fairmend.cli.language_options import (
     Model,
     ModelOptions,
     RepairOptions,
+    SubsetOptions,
 )
+from fairmend.cli.language_subsets import searching
 from fairmend.cli.options import CommonOptions, command
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def repair(
     options: ModelOptions,
     measure: MeasureOptions,
     settings: RepairOptions,
+    subsets: SubsetOptions,
     scores: Annotated[Path | None, typer.Option("--scores", metavar="FILE.csv", help=SCORES_HELP)] = None,
     sliced: Annotated[
         bool,
@@ -87,6 +90,7 @@ def repair(
             gamma=settings.gamma,
             choice=settings.choice,
             max_perplexity=settings.max_perplexity,
+            subsets=searching(subsets),
         )
         table = read_scores(scores)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)

@@ -103,6 +103,28 @@ def show(
     runs.show(directory, common)
 
 
+@app.command()
+@command
+def export(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of any run.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What to write: FILE.parquet or FILE.csv.")],
+    *,
+    context: Annotated[
+        str | None,
+        typer.Option("--context", metavar="NAME", help="Which measurements, such as search. Default: the first made."),
+    ] = None,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Add a column per raw part: confusion counts, scores of continuations.")
+    ] = False,
+    common: CommonOptions,
+) -> None:
+    """Write what a run measured as a table for other programs: a row per mask.
+
+    Example: `fairmend export repaired measured.parquet`
+    """
+    runs.export(directory, file, context, parts, common)
+
+
 def main() -> None:
     """Run the command line. Errors of the user end with exit code 2, Ctrl-C with 130, defects with a traceback."""
     app()

@@ -1,4 +1,4 @@
-"""What `fairmend resume` and `fairmend show` do: find out what kind of run a folder holds, and hand it on."""
+"""What `fairmend resume`, `show` and `export` do with the folder of a run, whatever kind it is."""
 
 from __future__ import annotations
 
@@ -32,6 +32,27 @@ def show(folder: Path, common: CommonOptions) -> None:
     """Show what a run left in a folder, whether or not its store is still there."""
     with opened(common) as screen:
         _KINDS.get(_finished_kind(folder), tabular).show(folder, screen)
+
+
+def export(folder: Path, file: Path, context: str | None, parts: bool, common: CommonOptions) -> None:
+    """Write what a run measured as a table."""
+    with opened(common) as screen:
+        from fairmend.runs import Store
+        from fairmend.runs.directories import RUN
+        from fairmend.runs.export import export as write
+
+        if not folder.is_dir():
+            raise RunError(f"{folder} is not a directory: name the --out folder of a run")
+        with closing(Store.open(folder / RUN, read_only=True)) as store:
+            names = store.contexts()
+            if not names:
+                raise RunError(f"{folder} holds a run that has not measured anything yet: resume it first")
+            chosen = names[0] if context is None else context
+            count = write(store, chosen, file, parts=parts)
+        screen.document({"file": str(file), "context": chosen, "contexts": list(names), "measurements": count})
+        screen.show(f"{count:,} measurements of {chosen!r} written to {file}.")
+        if len(names) > 1 and context is None:
+            screen.show(f"The run has more: --context {' | '.join(names)}")
 
 
 def _header(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,99 @@
+"""Measuring subsets of heads on the command line: collect, fit, and the repairs that search subsets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from .conftest import Run
+from .language_desk import MEASURE, REPAIR, lm
+
+COLLECT: dict[str, Any] = MEASURE | {"--subsets": 24, "--eta": 0.6, "--max-drop": 5, "--out": "collected"}
+SEARCH: dict[str, Any] = REPAIR | {"--subsets": 30, "--eta": 0.6, "--max-drop": 5, "--finalists": 3}
+
+
+def test_a_collection_goes_on_and_says_what_can_be_learned_of_it(run: Run, office: Path) -> None:
+    first = lm(run, "collect", COLLECT | {"--json": True})
+    assert first.code == 0, first.message
+    found = first.document
+    assert found["samples"] <= 24
+    assert found["new"] == found["samples"] + found["repeats"]
+    again = lm(run, "collect", COLLECT | {"--json": True}).document
+    assert (again["new"], again["samples"]) == (0, found["samples"])
+    more = lm(run, "collect", COLLECT | {"--json": True, "--subsets": 40}).document
+    assert more["new"] > 0
+
+    told = run("lm", "fit", "collected")
+    assert told.code == 0, told.message
+    for name in ("network", "additive", "pairwise", "trees", "ensemble"):
+        assert name in told.out
+    assert "measured twice" in told.out
+    fitted = run("lm", "fit", "collected", "--json").document
+    assert {(score["surrogate"], score["target"]) for score in fitted["scores"]} >= {("network", "bias")}
+    assert fitted["subsets"] == more["samples"]
+
+
+@pytest.mark.parametrize("method", ["attention-pruning", "active", "genetic"])
+def test_a_repair_searches_subsets(run: Run, office: Path, method: str) -> None:
+    done = lm(run, "repair", SEARCH | {"--method": method})
+    assert done.code == 0, done.message
+    result = json.loads(Path("out/result.json").read_text())
+    assert result["settings"]["method"] == method
+    assert 1 <= len(result["search"]["finalists"]) <= 3
+    assert all(len(finalist["dropped"]) <= 5 for finalist in result["search"]["finalists"])
+    assert f"Method: {method}, 30 subsets" in Path("out/README.md").read_text()
+    assert run("show", "out").code == 0
+    assert run("export", "out", "subsets.parquet", "--context", "subsets").code == 0
+    assert len(pd.read_parquet("subsets.parquet")) <= 30
+
+
+@pytest.mark.parametrize(
+    ("command", "changes", "words"),
+    [
+        ("collect", {"--subsets": None}, ("--subsets", "--hours")),
+        ("collect", {"--subsets": 1}, ("--subsets", "at least 2", "1")),
+        ("collect", {"--hours": -1.0}, ("--hours", "more than 0", "-1")),
+        ("collect", {"--eta": 0}, ("eta", "0")),
+        ("collect", {"--max-drop": 99}, ("max_drop=99", "12 droppable")),
+        ("repair", {"--method": "active", "--surrogate": "oracle"}, ("surrogate", "'oracle'", "pairwise")),
+        ("repair", {"--method": "genetic", "--epsilon": 2}, ("epsilon", "2")),
+        ("repair", {"--method": "guessing"}, ("method", "'guessing'", "attention-pruning")),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    run: Run, office: Path, command: str, changes: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    options = (COLLECT if command == "collect" else SEARCH) | changes
+    refused = lm(run, command, {name: value for name, value in options.items() if value is not None})
+    assert refused.code == 2
+    assert all(word in refused.message for word in words), refused.message
+    assert not Path(options["--out"]).exists()
+
+
+def test_fit_needs_enough_subsets(run: Run, office: Path) -> None:
+    assert run("lm", "fit", "nowhere").code == 2
+    assert lm(run, "collect", COLLECT | {"--subsets": 4}).code == 0
+    few = run("lm", "fit", "collected")
+    assert few.code == 2
+    assert "measure more" in few.message
+
+
+def test_a_collection_of_something_else_is_refused(run: Run, office: Path) -> None:
+    assert lm(run, "collect", COLLECT | {"--subsets": 3}).code == 0
+    other = lm(run, "collect", COLLECT | {"--subsets": 3, "--seed": 5})
+    assert other.code == 2
+    assert "another run" in other.message
+
+
+def test_measurements_are_exported(run: Run, office: Path) -> None:
+    assert lm(run, "collect", COLLECT | {"--subsets": 6}).code == 0
+    told = run("export", "collected", "measured.csv")
+    assert told.code == 0
+    assert "'subsets'" in told.out
+    assert {"dropped", "bias", "utility"} <= set(pd.read_csv("measured.csv").columns)
+    assert run("export", "collected", "measured.xlsx").code == 2
+    assert run("export", "collected", "measured.csv", "--context", "search").code == 2
