@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,11 +15,11 @@ from fairmend.masks import Mask, Space
 from fairmend.search.base import Incumbent, MakeCost, SteppedSearcher, require_finite
 from fairmend.search.front import Front
 from fairmend.search.genetic import MakeFloor
-from fairmend.surrogates.base import Surrogate
-from fairmend.surrogates.evaluator import SurrogateEvaluator
+from fairmend.surrogates.base import Predictor, Surrogate
 from fairmend.surrogates.fitting import FittedPair, fit_pair, make_surrogate
+from fairmend.surrogates.forms import Floats
 from fairmend.surrogates.objectives import terms_of
-from fairmend.surrogates.samples import Samples
+from fairmend.surrogates.samples import Samples, Scale
 
 _MARGIN = 1.64  # standard errors between a chosen mask and the utility floor
 
@@ -94,28 +93,23 @@ class LearningSearcher(SteppedSearcher):
         return chosen if untouched in chosen else [*chosen, untouched]
 
     def believed(self, masks: Sequence[Mask]) -> list[Measurement]:
-        """What is believed of measured masks: their measurements, drawn to the surrogates' figures by their noise.
+        """What is believed of measured masks whose figures are finite: measurements and predictions, weighed.
 
         What a surrogate leaves unexplained is partly noise and partly the mask's own. Where the measurements come with
         standard errors, that part is known, and the figures are weighed by their variances.
         """
         told = [self._told[mask] for mask in masks]
-        if self.pair is None:
+        if self.pair is None or not told:
             return told
-        predicted = SurrogateEvaluator(self.pair, self.space, self.figures).measure(masks)
-        found = []
-        for made, guess in zip(told, predicted, strict=True):
-            if not guess.is_finite:
-                found.append(made)
-                continue
-            noises = (
-                self.pair.bias.noise * self.pair.bias_scale.width,
-                self.pair.loss.noise * self.pair.loss_scale.width * (made.utility if self.pair.loss_scale.log else 1.0),
-            )
-            bias, bias_se = _between(guess.bias, guess.bias_se, made.bias, made.bias_se, noises[0])
-            utility, utility_se = _between(guess.utility, guess.utility_se, made.utility, made.utility_se, noises[1])
-            found.append(Measurement(bias, utility, (), made.n, bias_se, utility_se))
-        return found
+        samples = Samples.of(zip(masks, told, strict=True), self.figures)
+        pair, lower = self.pair, self.figures.utility.better == "lower"
+        biases, bias_errors = _weighed(pair.bias, pair.bias_scale, samples, "bias")
+        losses, loss_errors = _weighed(pair.loss, pair.loss_scale, samples, "loss")
+        columns = np.column_stack((biases, losses if lower else -losses, bias_errors, loss_errors)).tolist()
+        return [
+            Measurement(bias, utility, (), made.n, bias_error, utility_error)
+            for (bias, utility, bias_error, utility_error), made in zip(columns, told, strict=True)
+        ]
 
     def _common_settings(self) -> dict[str, Any]:
         """Surrogate and prior, JSON-ready."""
@@ -164,15 +158,19 @@ class LearningSearcher(SteppedSearcher):
         return self.pair
 
 
-def _between(guess: float, spread: float, made: float, error: float, noise: float) -> tuple[float, float]:
-    """A figure between prediction and measurement, by their variances, and its standard error.
+def _weighed(predictor: Predictor, scale: Scale, samples: Samples, name: str) -> tuple[Floats, Floats]:
+    """Figures between prediction and measurement by their variances, and their standard errors, each (n_masks,).
 
-    Args:
-        guess, spread: the prediction.
-        made, error: the measurement; an error that is not finite is taken to be the noise.
-        noise: what the surrogate takes for noise: where the error is known and smaller, the rest is the mask's own.
+    Weighed on the surrogates' scale, where the noise is the same for all masks. A measurement without a standard error
+    has the surrogate's noise. Where the error is known and smaller than that noise, the rest is the mask's own.
     """
-    error = error if math.isfinite(error) else noise
-    own = spread**2 + max(0.0, noise**2 - error**2)
-    trust = own / (own + error**2) if own + error**2 > 0 else 1.0
-    return guess + trust * (made - guess), math.sqrt(trust) * error
+    values = samples.target(name)
+    mean, spread = predictor.predict(samples.dropped)
+    error = scale.error(samples.noise(name), values)
+    error = np.where(np.isfinite(error), error, predictor.noise)
+    own = spread**2 + np.maximum(0.0, predictor.noise**2 - error**2)
+    unsure = own + error**2
+    trust = np.where(unsure > 0, own / np.where(unsure > 0, unsure, 1.0), 1.0)
+    figure = scale.figure(mean + trust * (scale.unit(values) - mean))
+    slope = figure if scale.log else np.ones(len(figure))
+    return figure, np.sqrt(trust) * error * scale.width * slope

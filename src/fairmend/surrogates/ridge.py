@@ -50,7 +50,7 @@ class Ridge:
 
     pairs: bool = False
     rounds: int = 3
-    tail: float = 2.0
+    tail: float = 4.0
 
     def __post_init__(self) -> None:
         if self.rounds < 0 or self.tail <= 0:
