@@ -439,3 +439,15 @@ def test_learned_searches_have_settings_of_their_own(learned: str) -> None:
     assert [json.loads(json.dumps(each, allow_nan=False)) for each in settings] == settings
     assert settings[0] != settings[1]
     assert settings[0]["name"] == learned.split(",", maxsplit=1)[0]
+
+
+@pytest.mark.parametrize("learned", [name for name in LEARNED if name != "spread"])
+def test_learned_searches_are_built_again_from_their_settings(learned: str) -> None:
+    space = SPACES["plain"]
+    measure = Landscape(space).measure
+    searcher = LEARNED[learned](space, 40)
+    settings = json.loads(json.dumps(searcher.settings()))
+    kind = {"active": Active, "attention-pruning": AttentionPruning}[settings.pop("name")]
+    again = kind(space, FIGURES, searcher.make_cost, searcher.make_floor, **settings)
+    assert again.settings() == searcher.settings()
+    assert run(again, measure) == run(searcher, measure)

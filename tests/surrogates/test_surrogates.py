@@ -130,6 +130,13 @@ def test_every_name_makes_a_surrogate() -> None:
         assert made.settings()["name"] == name
     with pytest.raises(InputError, match="surrogate must be one of 'network', 'additive'"):
         make_surrogate("forest")
+    with pytest.raises(InputError, match="the trees surrogate does not have the options"):
+        make_surrogate({"name": "trees", "depth": 3})
+
+
+@every_surrogate
+def test_settings_make_the_same_surrogate(name: str) -> None:
+    assert make_surrogate(SURROGATES[name].settings()) == SURROGATES[name]
 
 
 # --- ridge

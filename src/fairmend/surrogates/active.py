@@ -65,7 +65,7 @@ class Active(LearningSearcher):
         *,
         seed: int,
         states: int,
-        surrogate: str | Surrogate = "pairwise",
+        surrogate: str | Mapping[str, Any] | Surrogate = "pairwise",
         prior: Mapping[str, npt.ArrayLike] | None = None,
         initial: int | None = None,
         batch: int = 16,
@@ -73,7 +73,7 @@ class Active(LearningSearcher):
         whole_front: bool = False,
         patience: int = 4,
         growth: float = 0.01,
-        proposals: ProposalSettings | None = None,
+        proposals: ProposalSettings | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(space, figures, make_cost, make_floor, surrogate, prior)
         self.seed = require_count("seed", seed, 0)
@@ -85,7 +85,9 @@ class Active(LearningSearcher):
         self.whole_front = bool(whole_front)
         self.patience = require_count("patience", patience, 0)
         self.growth = require_number("growth", growth, 0)
-        self.proposals = proposals or ProposalSettings(genetic_share=0.25 if self.whole_front else 0.0)
+        if proposals is None:
+            proposals = ProposalSettings(genetic_share=0.25 if self.whole_front else 0.0)
+        self.proposals = ProposalSettings(**proposals) if isinstance(proposals, Mapping) else proposals
 
     def settings(self) -> dict[str, Any]:
         """The name, every option and the seed, JSON-ready: enough to build an equal searcher."""

@@ -77,7 +77,7 @@ class AttentionPruning(LearningSearcher):
         *,
         seed: int,
         states: int,
-        surrogate: str | Surrogate = "network",
+        surrogate: str | Mapping[str, Any] | Surrogate = "network",
         prior: Mapping[str, npt.ArrayLike] | None = None,
         finalists: int = 1,
         epsilon: float = 0.5,

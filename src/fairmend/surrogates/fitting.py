@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -23,25 +23,28 @@ SurrogateName = Literal["network", "additive", "pairwise", "trees", "ensemble"]
 SURROGATE_NAMES: tuple[SurrogateName, ...] = get_args(SurrogateName)
 
 
-def make_surrogate(name: str) -> Surrogate:
-    """The surrogate called `name` with its default options.
+def make_surrogate(given: str | Mapping[str, Any]) -> Surrogate:
+    """The surrogate of a name, with its default options, or of its `settings()`.
 
     "network": Attention Pruning's, with our own layers. "additive": ridge on the dropped units, the baseline to beat.
     "pairwise": ridge on units and their pairs. "trees": boosted trees. "ensemble": eight networks on resampled masks.
 
     Raises:
-        InputError: an unknown name.
+        InputError: an unknown name or option, or an option outside its range.
     """
-    made: dict[str, Surrogate] = {
-        "network": NeuralNetwork(),
-        "additive": Ridge(),
-        "pairwise": Ridge(pairs=True),
-        "trees": BoostedTrees(),
-        "ensemble": Ensemble(),
-    }
-    if name not in made:
+    options: dict[str, Any] = {"name": given} if isinstance(given, str) else dict(given)
+    name = options.pop("name", None)
+    if name not in SURROGATE_NAMES:
         raise InputError(f"surrogate must be one of {', '.join(map(repr, SURROGATE_NAMES))}, got {name!r}")
-    return made[name]
+    if name == "ensemble" and "member" in options:
+        options["member"] = make_surrogate(options["member"])
+    if name in {"additive", "pairwise"}:
+        options["pairs"] = name == "pairwise"
+    kinds: dict[str, Callable[..., Surrogate]] = {"network": NeuralNetwork, "trees": BoostedTrees, "ensemble": Ensemble}
+    try:
+        return kinds.get(name, Ridge)(**options)
+    except TypeError as error:
+        raise InputError(f"the {name} surrogate does not have the options {sorted(options)}: {error}") from error
 
 
 @dataclass(frozen=True, eq=False, slots=True)

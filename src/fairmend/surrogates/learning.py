@@ -33,7 +33,7 @@ class LearningSearcher(SteppedSearcher):
         make_cost: builds the cost to minimise from the untouched mask's measurement: a `PenalisedBias`, `WeightedSum`
             or `FlooredSum`.
         make_floor: builds the utility floor likewise; None sets none beside the cost's own.
-        surrogate: of either figure, or its name.
+        surrogate: of either figure, or its name or settings.
         prior, log_loss: see `fit_pair`.
 
     Attributes:
@@ -50,13 +50,13 @@ class LearningSearcher(SteppedSearcher):
         figures: Figures,
         make_cost: MakeCost | None,
         make_floor: MakeFloor | None,
-        surrogate: str | Surrogate,
+        surrogate: str | Mapping[str, Any] | Surrogate,
         prior: Mapping[str, npt.ArrayLike] | None,
         log_loss: bool | None = None,
     ) -> None:
         super().__init__(space)
         self.figures, self.make_cost, self.make_floor = figures, make_cost, make_floor
-        self.surrogate = make_surrogate(surrogate) if isinstance(surrogate, str) else surrogate
+        self.surrogate = make_surrogate(surrogate) if isinstance(surrogate, str | Mapping) else surrogate
         self.prior = {name: np.asarray(values, dtype=np.float64) for name, values in (prior or {}).items()}
         self.log_loss = log_loss
         self.incumbent = Incumbent()

@@ -11,7 +11,6 @@ from fairmend.costs import Cost, UtilityFloor
 from fairmend.errors import InputError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.masks import Mask, Space
-from fairmend.runs.runner import Runner
 from fairmend.search.annealing import Annealing
 from fairmend.search.base import Searcher
 from fairmend.search.front import crowding_distances
@@ -153,8 +152,9 @@ def anneal_any(
 
 
 def search_on(evaluator: SurrogateEvaluator, searcher: Searcher) -> None:
-    """Let a searcher run to its end on predictions, nothing stored."""
-    Runner(evaluator).run(searcher)
+    """Let a searcher run to its end on predictions, nothing stored. (A runner would keep Ctrl-C to itself.)"""
+    while masks := searcher.ask():
+        searcher.tell(masks, evaluator.measure(masks))
 
 
 def _spread_along_the_front(
