@@ -19,9 +19,16 @@ from fairmend.surrogates.ridge import Ridge
 from fairmend.surrogates.samples import Samples, Scale
 from fairmend.surrogates.simulation import SimulatedModel
 from fairmend.surrogates.trees import BoostedTrees
-from fairmend.surrogates.validation import HeldOutScore, MeasurementNoise, cross_validate, noise_from_repeats
+from fairmend.surrogates.validation import (
+    PUBLISHED_MSE,
+    HeldOutScore,
+    MeasurementNoise,
+    cross_validate,
+    noise_from_repeats,
+)
 
 __all__ = [
+    "PUBLISHED_MSE",
     "SURROGATE_NAMES",
     "Active",
     "Annealed",

@@ -17,7 +17,7 @@ from fairmend.search.base import MakeCost, Steps, require_count, require_number
 from fairmend.search.designs import SpreadSampling
 from fairmend.search.front import Front, hypervolume
 from fairmend.search.genetic import MakeFloor
-from fairmend.surrogates.base import Surrogate
+from fairmend.surrogates.base import Surrogate, one_thread
 from fairmend.surrogates.evaluator import SurrogateEvaluator
 from fairmend.surrogates.fitting import FittedPair
 from fairmend.surrogates.learning import LearningSearcher
@@ -164,7 +164,8 @@ class Active(LearningSearcher):
         Measured figures would not do: with noise their front grows for ever.
         """
         masks = [mask for mask, made in self._told.items() if made.is_finite]
-        predicted = SurrogateEvaluator(pair, self.space, self.figures).measure(masks)
+        with one_thread():
+            predicted = SurrogateEvaluator(pair, self.space, self.figures).measure(masks)
         loss = self.figures.loss(reference)
         span = abs(loss) or 1.0
         corner = (max(reference.bias, 1e-12), loss + 0.5 * span)

@@ -15,7 +15,7 @@ from fairmend.masks import Mask, Space
 from fairmend.search.base import Incumbent, MakeCost, SteppedSearcher, require_finite
 from fairmend.search.front import Front
 from fairmend.search.genetic import MakeFloor
-from fairmend.surrogates.base import Predictor, Surrogate
+from fairmend.surrogates.base import Predictor, Surrogate, one_thread
 from fairmend.surrogates.fitting import FittedPair, fit_pair, make_surrogate
 from fairmend.surrogates.forms import Floats
 from fairmend.surrogates.objectives import terms_of
@@ -71,8 +71,7 @@ class LearningSearcher(SteppedSearcher):
         """The most promising measured masks by the surrogates' figures, in which the luck of measuring averages out.
 
         Most promising first. A mask whose utility keeps the floor only within its error counts as breaking it. The
-        untouched mask comes last if it is not among them. Measure them again on data that
-        the search did not see.
+        untouched mask comes last if it is not among them. Measure them again on data that the search did not see.
 
         Args:
             count: how many masks, a last untouched one not counted.
@@ -103,8 +102,9 @@ class LearningSearcher(SteppedSearcher):
             return told
         samples = Samples.of(zip(masks, told, strict=True), self.figures)
         pair, lower = self.pair, self.figures.utility.better == "lower"
-        biases, bias_errors = _weighed(pair.bias, pair.bias_scale, samples, "bias")
-        losses, loss_errors = _weighed(pair.loss, pair.loss_scale, samples, "loss")
+        with one_thread():
+            biases, bias_errors = _weighed(pair.bias, pair.bias_scale, samples, "bias")
+            losses, loss_errors = _weighed(pair.loss, pair.loss_scale, samples, "loss")
         columns = np.column_stack((biases, losses if lower else -losses, bias_errors, loss_errors)).tolist()
         return [
             Measurement(bias, utility, (), made.n, bias_error, utility_error)
@@ -168,6 +168,9 @@ def _weighed(predictor: Predictor, scale: Scale, samples: Samples, name: str) ->
     mean, spread = predictor.predict(samples.dropped)
     error = scale.error(samples.noise(name), values)
     error = np.where(np.isfinite(error), error, predictor.noise)
+    if predictor.noise > 0:
+        # Standard errors contain what all masks share, such as their prompts; residuals do not.
+        error = np.minimum(error, predictor.noise)
     own = spread**2 + np.maximum(0.0, predictor.noise**2 - error**2)
     unsure = own + error**2
     trust = np.where(unsure > 0, own / np.where(unsure > 0, unsure, 1.0), 1.0)
