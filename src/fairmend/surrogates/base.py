@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from threadpoolctl import threadpool_limits
 
 from fairmend.errors import InputError
@@ -137,10 +137,13 @@ def typical_noise(noise: Floats) -> float:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Numerical libraries on one thread: sums then do not depend on the machine, and a run resumes exactly."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch = sys.modules.get("torch")  # who needs it has imported it; it costs seconds
+    threads = 0 if torch is None else torch.get_num_threads()
+    if torch is not None:
+        torch.set_num_threads(1)
     try:
         with threadpool_limits(1):
             yield
     finally:
-        torch.set_num_threads(threads)
+        if torch is not None:
+            torch.set_num_threads(threads)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from fairmend.errors import InputError
 from fairmend.surrogates.base import (
@@ -26,6 +25,9 @@ from fairmend.surrogates.base import (
     typical_noise,
 )
 from fairmend.surrogates.forms import Floats, Form, Layer
+
+if TYPE_CHECKING:
+    import torch
 
 _PATIENCE = 50
 
@@ -72,6 +74,8 @@ class NeuralNetwork:
         seed: int = 0,
     ) -> NetworkPredictor:
         """Learn from measured masks; see `Surrogate.fit`. A prior is a further input: the sum over dropped units."""
+        import torch  # noqa: F401  takes seconds, and must be there before its threads are limited
+
         with one_thread():
             return self._fit(examples(dropped, targets, noise, prior), np.random.default_rng(seed))
 
@@ -114,6 +118,8 @@ class NeuralNetwork:
         back: npt.NDArray[np.int64],
     ) -> tuple[list[Layer], float]:
         """The trained layers and their root mean squared error on the rows held back."""
+        import torch
+
         tensors = [torch.tensor(array, dtype=torch.float32, requires_grad=True) for layer in layers for array in layer]
         adam = torch.optim.Adam(tensors, lr=self.learning_rate, weight_decay=self.weight_decay)
         parts = [
@@ -163,5 +169,5 @@ class NetworkPredictor:
 
 def _forward(tensors: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     for index in range(0, len(tensors) - 2, 2):
-        x = torch.relu(x @ tensors[index] + tensors[index + 1])
+        x = (x @ tensors[index] + tensors[index + 1]).relu()
     return (x @ tensors[-2] + tensors[-1]).squeeze(1)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import HistGradientBoostingRegressor
 
 from fairmend.errors import InputError
 from fairmend.surrogates.base import Dropped, Prediction, examples, one_thread, sample_weights, typical_noise
 from fairmend.surrogates.forms import Floats
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingRegressor
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +60,23 @@ class BoostedTrees:
     ) -> TreePredictor:
         """Learn from measured masks; see `Surrogate.fit`."""
         given = examples(dropped, targets, noise, prior)
+        trial, model = self._trees(seed), self._trees(seed)
         weights, known = sample_weights(given.noise), typical_noise(given.noise)
         order = np.random.default_rng(seed).permutation(len(given.y))
         n_back = max(1, round(self.held_back * len(order)))
         back, train = order[:n_back], order[n_back:]
         with one_thread():
             table = _features(given.x, given.prior)
-            trial = self._trees(seed).fit(table[train], given.y[train], sample_weight=weights[train])
+            trial.fit(table[train], given.y[train], sample_weight=weights[train])
             errors = trial.predict(table[back]) - given.y[back]
             variance = float(np.average(errors**2, weights=weights[back]))
-            model = self._trees(seed).fit(table, given.y, sample_weight=weights)
+            model.fit(table, given.y, sample_weight=weights)
         spread = math.sqrt(max(variance - known**2, 0.01 * variance))
         return TreePredictor(model, given.prior, spread, known)
 
     def _trees(self, seed: int) -> HistGradientBoostingRegressor:
+        from sklearn.ensemble import HistGradientBoostingRegressor  # takes seconds to import
+
         return HistGradientBoostingRegressor(
             max_iter=self.trees,
             learning_rate=self.learning_rate,
