@@ -41,7 +41,7 @@ def test_a_longer_one_says_every_ten_seconds_how_far_it_is_and_how_long_it_will_
         shown.update(5_000, 100_000, 1_234.0, 95.0, "EOD 0.1")
     lines = written.getvalue().splitlines()
     assert len(lines) == 3
-    assert lines[0] == "annealing: 5,000 of 100,000, 1,234 states/s, 1 min 35 s left, EOD 0.1"
+    assert lines[0] == "annealing: 5,000 of 100,000, 1,234 a second, 1 min 35 s left, EOD 0.1"
 
 
 def test_quiet_is_silent_on_a_terminal_too(clock):

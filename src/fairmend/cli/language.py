@@ -226,24 +226,25 @@ def _score(inputs: LanguageInputs, settings: RepairSettings, options: ModelOptio
     from fairmend.language.head_scores import origin_of, score_heads
     from fairmend.language.reading import Reading
     from fairmend.language.repair import halves
+    from fairmend.runs.progress import Stages
 
     text = inputs.texts[0]
     reading = Reading(inputs.lm, text, settings.reading, options.batch_size)
     parts: list[Any] = [inputs.prompts] if inputs.judged is None else [inputs.prompts, inputs.judged]
     searched = [halves(part, settings, *rest)[0] for part, *rest in zip(*parts, strict=True)]
-    found = score_heads(
-        inputs.lm,
-        reading.tokens,
-        reading.protocol,
-        searched,
-        inputs.scorer,
-        loss_method=settings.loss_scores,
-        bias_method=settings.bias_method,
-        sampling=replace(settings.sampling, n_samples=settings.scoring_samples),
-        group_mean=settings.group_mean,
-        seed=settings.seed,
-        batch_size=options.batch_size,
-        progress=screen.steps.stage,
-    )
-    screen.steps.close()
+    with Stages(screen.steps, "heads one by one: ") as stages:
+        found = score_heads(
+            inputs.lm,
+            reading.tokens,
+            reading.protocol,
+            searched,
+            inputs.scorer,
+            loss_method=settings.loss_scores,
+            bias_method=settings.bias_method,
+            sampling=replace(settings.sampling, n_samples=settings.scoring_samples),
+            group_mean=settings.group_mean,
+            seed=settings.seed,
+            batch_size=options.batch_size,
+            progress=stages,
+        )
     return replace(found, origin=origin_of(inputs.lm, text, searched))

@@ -74,13 +74,6 @@ class Steps:
             "training the preset's own network", epoch, epochs, " epochs", 1, f"validation figure {figure:.3f}"
         )
 
-    def stage(self, what: str, done: int, total: int) -> None:
-        """Show the scoring of heads one by one: `done` of `total` parts of `what`."""
-        title = f"heads one by one: {what}"
-        if self._title != title:
-            self.start(total, title)
-        self.update(done, total)
-
     def _advance(self, title: str, done: int, total: int | None, unit: str, size: float, note: str = "") -> None:
         if self._title != title or not self._begun:
             self.start(None if total is None else round(total / size), title)
@@ -113,7 +106,7 @@ def _bar(console: Console, title: str, total: int | None) -> tuple[Bar, TaskID]:
 def _speed(rate: float) -> str:
     if rate <= 0:
         return ""
-    return f"{rate:,.0f} states/s" if rate >= 1 else f"{1 / rate:,.0f} s per state"
+    return f"{rate:,.0f} a second" if rate >= 1 else f"{1 / rate:,.0f} s each"
 
 
 def _left(seconds: float | None) -> str:

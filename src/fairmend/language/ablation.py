@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from fairmend.language.batching import Rows
+from fairmend.language.batching import Done, Rows
 from fairmend.language.gates import HeadGates
 from fairmend.language.layer_resume import AllAtOnce
-from fairmend.language.mask_runs import Done, MaskRuns, checked_gates, rows_at_once
+from fairmend.language.mask_runs import MaskRuns, checked_gates, rows_at_once
 from fairmend.language.models import LanguageModel
 from fairmend.language.perplexity import PerplexityProtocol, Window, token_log_likelihoods
 from fairmend.language.reliability import Reliability, split_reliability

@@ -19,7 +19,7 @@ from fairmend.language.samples import Sampling, draw_sample
 from fairmend.language.texts import Text
 from fairmend.language.toxicity import Scorer
 from fairmend.report.tables import defined
-from fairmend.runs.progress import Progress
+from fairmend.runs.progress import Progress, Stages
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def audit_model(
         reading: how the perplexity is taken.
         seed: of the resampling behind intervals and p-values.
         batch_size: prompts and windows at once.
-        progress: told which part of the work begins.
+        progress: where to show how far it is.
 
     Raises:
         ModelError: logits that are not finite, prompts that do not fit, out of memory.
@@ -115,26 +115,21 @@ def audit_model(
     protocol = BiasProtocol(group_mean, sampling.score)
     reader = Reading(lm, text, reading, batch_size)
 
-    def begin(title: str) -> None:
-        if progress is not None:
-            progress.start(None, title)
-
-    begin(f"reading {len(reader.tokens):,} tokens")
-    found = summarise(reader.protocol, token_log_likelihoods(lm, reader.tokens, reader.windows, batch_size))
-    read = check_finite(found, lm)
     axes = {}
-    for part in prompts:
-        begin(f"continuing {len(part):,} prompts about {part.axis}")
-        sample = draw_sample(lm, part, scorer, sampling, batch_size=batch_size)
-        axes[part.axis] = summarise_bias(
-            sample.toxicity,
-            part.groups,
-            part.group_names,
-            rng=np.random.default_rng([seed, 1]),
-            protocol=protocol,
-            scorer=scorer.name,
-        )
-    if progress is not None:
-        progress.close()
+    with Stages(progress) as stages:
+        heard = stages.of(f"windows of {len(reader.tokens):,} tokens")
+        losses = token_log_likelihoods(lm, reader.tokens, reader.windows, batch_size, heard)
+        read = check_finite(summarise(reader.protocol, losses), lm)
+        for part in prompts:
+            heard = stages.of(f"continuations, {part.axis}")
+            sample = draw_sample(lm, part, scorer, sampling, batch_size=batch_size, progress=heard)
+            axes[part.axis] = summarise_bias(
+                sample.toxicity,
+                part.groups,
+                part.group_names,
+                rng=np.random.default_rng([seed, 1]),
+                protocol=protocol,
+                scorer=scorer.name,
+            )
     figures = PerplexityFigures(read.value, read.standard_error, read.n_tokens, read.protocol, text.source)
     return LanguageAudit(axes, tuple(prompts), figures, sampling)

@@ -12,6 +12,8 @@ from fairmend.errors import InputError, ModelError
 
 T = TypeVar("T")
 Rows = int | Literal["auto"]
+Done = Callable[[int, int], None]
+"""Told how much is done, and of how much."""
 
 # Beyond these, more rows at once are no faster.
 _ENOUGH_ON_CPU = 128

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fairmend.errors import ModelError
-from fairmend.language.batching import Rows
+from fairmend.language.batching import Done, Rows
 from fairmend.language.bias import paired_change, verdict_on_change
 from fairmend.language.bias_records import BiasChange, BiasProtocol, GroupMean
 from fairmend.language.judging import PerplexityChange, perplexity_change
@@ -21,7 +21,7 @@ from fairmend.language.samples import Sampling, draw_sample
 from fairmend.language.texts import Text
 from fairmend.language.toxicity import Scorer
 from fairmend.report.tables import defined
-from fairmend.runs.progress import Progress
+from fairmend.runs.progress import Progress, Stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def compare_models(
         reading: how the perplexities are taken.
         seed: of the resampling behind intervals.
         batch_size: prompts and windows at once.
-        progress: told which part of the work begins.
+        progress: where to show how far it is.
 
     Raises:
         ModelError: models of different vocabularies, logits that are not finite, out of memory.
@@ -113,17 +113,23 @@ def compare_models(
             "comparable: name a model and a repaired copy of it"
         )
     sampling = sampling or Sampling()
-
-    def begin(title: str) -> None:
-        if progress is not None:
-            progress.start(None, title)
-
-    begin("reading the text with both models")
-    read = perplexity_change(*(_read(lm, text, reading, batch_size) for lm in (before, after)))
+    stages = Stages(progress)
+    read = perplexity_change(
+        *(_read(lm, text, reading, batch_size, stages.of(f"text, {lm.name}")) for lm in (before, after))
+    )
     axes, pairs, n_continuations = {}, [], 0
     for part in prompts:
-        begin(f"continuing {len(part):,} prompts about {part.axis} with both models")
-        old, new = (draw_sample(lm, part, scorer, sampling, batch_size=batch_size) for lm in (before, after))
+        old, new = (
+            draw_sample(
+                lm,
+                part,
+                scorer,
+                sampling,
+                batch_size=batch_size,
+                progress=stages.of(f"continuations, {part.axis}, {lm.name}"),
+            )
+            for lm in (before, after)
+        )
         axes[part.axis] = paired_change(
             old.toxicity,
             new.toxicity,
@@ -139,13 +145,14 @@ def compare_models(
             rows = zip(groups, part.texts, first.texts, second.texts, *scores, strict=True)
             pairs += [Pair(part.axis, *row) for row in rows if row[2] != row[3]]
             n_continuations += len(part)
-    if progress is not None:
-        progress.close()
+    stages.close()
     pairs.sort(key=lambda pair: -pair.distance)
     return ModelDifferences(axes, read, tuple(pairs), n_continuations)
 
 
-def _read(lm: LanguageModel, text: Text, settings: ReadingSettings | None, batch_size: Rows) -> Perplexity:
+def _read(
+    lm: LanguageModel, text: Text, settings: ReadingSettings | None, batch_size: Rows, progress: Done
+) -> Perplexity:
     reading = Reading(lm, text, settings, batch_size)
-    values = token_log_likelihoods(lm, reading.tokens, reading.windows, batch_size)
+    values = token_log_likelihoods(lm, reading.tokens, reading.windows, batch_size, progress)
     return check_finite(summarise(reading.protocol, values), lm)

@@ -44,7 +44,7 @@ import torch
 from torch import Tensor
 
 from fairmend.language.ablation import MaskLosses
-from fairmend.language.batching import BatchSize, Rows
+from fairmend.language.batching import BatchSize, Done, Rows
 from fairmend.language.decoding import DecodingRule
 from fairmend.language.likelihoods import WHOLE, batched_log_likelihoods
 from fairmend.language.mask_toxicity import FIRST_ORDER, MaskToxicity
@@ -59,7 +59,12 @@ _TOKENS_AT_ONCE_ON_CPU = 2048
 
 
 def first_order_losses(
-    lm: LanguageModel, tokens: Tensor, protocol: PerplexityProtocol, *, batch_size: Rows = "auto"
+    lm: LanguageModel,
+    tokens: Tensor,
+    protocol: PerplexityProtocol,
+    *,
+    batch_size: Rows = "auto",
+    progress: Done | None = None,
 ) -> MaskLosses:
     """Estimate the loss on a text without each head from the gradient of the loss with respect to its gate.
 
@@ -70,6 +75,7 @@ def first_order_losses(
         tokens: token ids of the text, `(n_tokens,)`, from `texts.encode_text`.
         protocol: windows and mean, from `perplexity_protocol`.
         batch_size: windows at once.
+        progress: told how many windows are read.
 
     Raises:
         InputError: a text without two tokens.
@@ -82,6 +88,7 @@ def first_order_losses(
         [ids[window.first : window.stop] for window in windows],
         WHOLE,
         batch_size,
+        progress=progress,
     )
     counts = np.array([window.shape[1] for window in windows], dtype=np.float64)
     # Loss is minus log-likelihood, and switching off is a step of -1: the signs cancel.
@@ -89,7 +96,12 @@ def first_order_losses(
 
 
 def first_order_toxicity(
-    lm: LanguageModel, sample: ScoredSample, *, scorer: Scorer | None = None, batch_size: Rows = "auto"
+    lm: LanguageModel,
+    sample: ScoredSample,
+    *,
+    scorer: Scorer | None = None,
+    batch_size: Rows = "auto",
+    progress: Done | None = None,
 ) -> MaskToxicity:
     """Estimate the toxicity without each head from continuations of the unmasked model.
 
@@ -100,6 +112,7 @@ def first_order_toxicity(
         scorer: the one the sample was scored with, to score the beginnings of the continuations too; None does
             without: much noisier where a few words decide.
         batch_size: sequences at once.
+        progress: told how many continuations are gone through.
 
     Raises:
         ModelError: out of memory.
@@ -108,7 +121,7 @@ def first_order_toxicity(
     begun = None if scorer is None else beginnings(lm, sample, scorer)
     weights = advantages(sample.toxicity, groups, begun).transpose(1, 0, 2).reshape(n_samples * n_prompts, -1)
     _, gradients = gate_gradients(
-        lm, sample.prompt_ids, sample.continuations, sample.draws[0].rule, batch_size, weights
+        lm, sample.prompt_ids, sample.continuations, sample.draws[0].rule, batch_size, weights, progress
     )
     slopes = gradients.reshape(n_samples, n_prompts, -1).mean(axis=0).T
     before = sample.toxicity.mean(axis=1)
@@ -132,6 +145,7 @@ def gate_gradients(
     rule: DecodingRule,
     batch_size: Rows = "auto",
     weights: Floats | None = None,
+    progress: Done | None = None,
 ) -> tuple[Floats, Floats]:
     """Log-likelihood of every continuation, and its gradient with respect to all gates.
 
@@ -139,6 +153,7 @@ def gate_gradients(
         lm, prompt_ids, continuations, rule, batch_size: see `batched_log_likelihoods`.
         weights: of each token's log-likelihood in the gradient, `(n_sequences, longest continuation)` or, of all tokens
             alike, `(n_sequences, 1)`; 1 when not given.
+        progress: told how many sequences are gone through.
 
     Returns:
         `(n_sequences,)` and `(n_sequences, n_heads)`.
@@ -151,7 +166,7 @@ def gate_gradients(
     batches = BatchSize(batch_size, lm.device, _bytes_per_row(lm, max(sizes), max(map(len, continuations))))
     if batch_size == "auto" and lm.device.type == "cpu":
         batches.rows = min(batches.rows, max(1, _TOKENS_AT_ONCE_ON_CPU // max(sizes)))
-    found = np.zeros(len(prompt_ids))
+    found, done = np.zeros(len(prompt_ids)), 0
     with torch.enable_grad():
         for rows, values in batched_log_likelihoods(
             lm, prompt_ids, continuations, gates=gates, rule=rule, batch_size=batches
@@ -161,6 +176,9 @@ def gate_gradients(
             weighted = finite if weights is None else finite * torch.tensor(weights[list(rows)]).to(finite)
             weighted.sum().backward()  # type: ignore[no-untyped-call]
             found[list(rows)] = finite.detach().sum(dim=1).double().cpu().numpy()
+            done += len(rows)
+            if progress is not None:
+                progress(done, len(found))
     gradient = gates.grad
     assert gradient is not None
     return found, gradient.double().cpu().numpy()

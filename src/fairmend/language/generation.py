@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from fairmend.errors import InputError, ModelError
-from fairmend.language.batching import BatchSize, Rows
+from fairmend.language.batching import BatchSize, Done, Rows
 from fairmend.language.coupling import prompt_streams
 from fairmend.language.decoding import DecodingRule
 from fairmend.language.forward import last_logits
@@ -85,6 +85,7 @@ def generate(
     max_prompt_tokens: int | None = None,
     gates: npt.ArrayLike | Tensor | None = None,
     batch_size: Rows | BatchSize = "auto",
+    progress: Done | None = None,
 ) -> Continuations:
     """Continue each prompt by up to `new_tokens` tokens.
 
@@ -100,6 +101,7 @@ def generate(
         max_prompt_tokens: cut longer prompts behind so many tokens (published: 22).
         gates: shape `(n_heads,)` for all prompts or `(n_prompts, n_heads)`; 0 switches a head off.
         batch_size: prompts at once.
+        progress: told how many prompts are continued.
 
     Raises:
         InputError: arguments that do not fit together.
@@ -112,7 +114,7 @@ def generate(
         raise InputError(f"{len(prompts)} prompts need as many ids, got {len(streams)}")
     row_gates = prompt_gates(lm, gates, len(prompts))
 
-    shape = (len(prompts), new_tokens)
+    shape, done = (len(prompts), new_tokens), 0
     tokens, likelihoods = np.full(shape, NO_TOKEN, np.int64), np.zeros(shape)
     batches = batch_size if isinstance(batch_size, BatchSize) else _batch_size(lm, batch_size, encoded, new_tokens)
     with torch.inference_mode(), HeadGates(lm.model, lm.head_map) if row_gates is not None else nullcontext() as hooks:
@@ -127,6 +129,9 @@ def generate(
             rows = [row for row, prompt in enumerate(encoded) if _width(prompt) == width]
             for part, (found, scores) in batches.run(decode, rows):
                 tokens[list(part)], likelihoods[list(part)] = found[: len(part)], scores[: len(part)]
+                done += len(part)
+                if progress is not None:
+                    progress(done, len(prompts))
 
     broken = np.asarray(np.isnan(likelihoods).any(axis=1), dtype=np.bool_)
     tokens[np.isnan(likelihoods)] = NO_TOKEN

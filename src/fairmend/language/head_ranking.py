@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from fairmend.language.mask_toxicity import GENERATED, MaskToxicity
 from fairmend.language.reliability import Reliability
 from fairmend.language.settings import RepairSettings
 from fairmend.runs.collection import Collection
-from fairmend.runs.progress import PROGRESS_EVERY, Meter, Progress
+from fairmend.runs.progress import Progress, Stages
 from fairmend.runs.runner import Runner
 from fairmend.runs.store import Store
 from fairmend.search import Ranking
@@ -143,15 +142,15 @@ def _rank(
         note = f"only the output projection counts in {', '.join(found.without_rows)}"
         return HeadRanking({"magnitude": found.values}, notes=(note,) if found.without_rows else ())
     if "gradient" in needs:
-        return HeadRanking(
-            {"gradient": gradient_scores(first_order_losses(lm, reading.tokens, reading.protocol), lm.head_map)}
-        )
+        with Stages(progress, "heads one by one: ") as shown:
+            losses = first_order_losses(lm, reading.tokens, reading.protocol, progress=shown.of("gradients"))
+        return HeadRanking({"gradient": gradient_scores(losses, lm.head_map)})
     if not needs:
         return HeadRanking({})
     axis = evaluator.prompts.axis
     if "bias" in needs and settings.bias_method == "generated":
         return HeadRanking.of(_generated(evaluator, settings, store, progress), axis, needs)
-    with _Shown(progress) as shown:
+    with Stages(progress, "heads one by one: ") as shown:
         table = score_heads(
             lm,
             reading.tokens,
@@ -216,37 +215,6 @@ def _generated(
             ),
         ),
     )
-
-
-class _Shown:
-    """Shows stage after stage of the scoring; used as a context manager."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
-        self._stage = ""
-        self._meter: Meter | None = None
-        self._begun = self._due = 0.0
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        now = time.perf_counter()
-        if self._meter is None or stage != self._stage:
-            self._close()
-            self._stage, self._begun, self._due = stage, now, now
-            self._meter = Meter(self._progress, f"heads one by one: {stage}", total, 0, None)
-        if now >= self._due or done == total:
-            self._meter.show(done, now - self._begun, None)
-            self._due = now + PROGRESS_EVERY
-
-    def _close(self) -> None:
-        if self._meter is not None:
-            self._meter.close()
-            self._meter = None
-
-    def __enter__(self) -> _Shown:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._close()
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor
 from fairmend.errors import DataError, InputError
 from fairmend.evaluation import array_digest, digest
 from fairmend.language.ablation import masked_losses
-from fairmend.language.batching import Rows
+from fairmend.language.batching import Done, Rows
 from fairmend.language.bias_effects import bias_effects
 from fairmend.language.bias_records import GroupMean
 from fairmend.language.first_order import first_order_losses, first_order_toxicity
@@ -254,12 +254,12 @@ def score_heads(
             raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
     sampling = sampling or Sampling()
 
-    def tell(what: str) -> Callable[[int, int], None]:
+    def tell(what: str) -> Done:
         return lambda done, total: progress(what, done, total) if progress is not None else None
 
     axes = []
     for axis in prompts:
-        table = _toxicity(lm, axis, scorer, bias_method, sampling, batch_size, tell(f"bias, {axis.axis}"))
+        table = _toxicity(lm, axis, scorer, bias_method, sampling, batch_size, tell)
         effects = bias_effects(table, rng=np.random.default_rng(seed), group_mean=group_mean)
         axes.append(
             BiasScores(
@@ -269,7 +269,7 @@ def score_heads(
     if loss_method == "exact":
         losses = masked_losses(lm, tokens, protocol, batch_size=batch_size, progress=tell("perplexity"))
     else:
-        losses = first_order_losses(lm, tokens, protocol, batch_size=batch_size)
+        losses = first_order_losses(lm, tokens, protocol, batch_size=batch_size, progress=tell("perplexity"))
     modules, layers, heads = _places(lm.head_map)
     loss = LossScores(
         losses.perplexity_before,
@@ -294,16 +294,20 @@ def _toxicity(
     method: BiasMethod,
     sampling: Sampling,
     batch_size: Rows,
-    tell: Callable[[int, int], None],
+    tell: Callable[[str], Done],
 ) -> MaskToxicity:
+    scoring = tell(f"bias, {prompts.axis}")
     if method == "generated":
-        return generated_toxicity(lm, prompts, scorer, sampling=sampling, batch_size=batch_size, progress=tell)
-    sample = draw_sample(lm, prompts, scorer, sampling, batch_size=batch_size)
+        return generated_toxicity(lm, prompts, scorer, sampling=sampling, batch_size=batch_size, progress=scoring)
+    drawing = tell(f"continuations, {prompts.axis}")
+    sample = draw_sample(lm, prompts, scorer, sampling, batch_size=batch_size, progress=drawing)
     if method == "reweighted":
-        return reweighted_toxicity(lm, sample, fallback=scorer, batch_size=batch_size, progress=tell)
+        return reweighted_toxicity(lm, sample, fallback=scorer, batch_size=batch_size, progress=scoring)
     # A classifier takes as long for a beginning as for the whole: more continuations are the better buy.
     is_cheap = scorer.kind != "classifier"
-    return first_order_toxicity(lm, sample, scorer=scorer if is_cheap else None, batch_size=batch_size)
+    return first_order_toxicity(
+        lm, sample, scorer=scorer if is_cheap else None, batch_size=batch_size, progress=scoring
+    )
 
 
 def _places(head_map: HeadMap) -> tuple[tuple[str, ...], npt.NDArray[np.int64], npt.NDArray[np.int64]]:

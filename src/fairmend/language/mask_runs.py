@@ -17,9 +17,6 @@ from fairmend.language.models import LanguageModel
 
 T = TypeVar("T")
 U = TypeVar("U")
-Done = Callable[[int, int], None]
-"""Told how much is done, and of how much."""
-
 _TOKENS_AT_ONCE_ON_CPU = 2048  # more are no faster there, and logits over a whole vocabulary are large
 
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fairmend.language.batching import Rows
-from fairmend.language.mask_runs import Done, checked_gates
+from fairmend.language.batching import Done, Rows
+from fairmend.language.mask_runs import checked_gates
 from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
 from fairmend.language.samples import Sampling, draw_sample, score_continuations

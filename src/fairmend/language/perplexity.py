@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from fairmend.errors import InputError, ModelError
-from fairmend.language.batching import BatchSize, Rows
+from fairmend.language.batching import BatchSize, Done, Rows
 from fairmend.language.forward import last_logits
 from fairmend.language.models import LanguageModel
 
@@ -169,9 +169,13 @@ def perplexity(
 
 
 def token_log_likelihoods(
-    lm: LanguageModel, tokens: Tensor, windows: Sequence[Window], batch_size: Rows | BatchSize = "auto"
+    lm: LanguageModel,
+    tokens: Tensor,
+    windows: Sequence[Window],
+    batch_size: Rows | BatchSize = "auto",
+    progress: Done | None = None,
 ) -> tuple[Losses, ...]:
-    """Log-likelihood of the scored tokens of each window, one array per window."""
+    """Log-likelihood of the scored tokens of each window, one array per window; `progress` is told of windows."""
     found: dict[int, Losses] = {}
     by_shape = sorted(range(len(windows)), key=lambda number: (windows[number].shape, number))
     for (width, n_scored), group in groupby(by_shape, key=lambda number: windows[number].shape):
@@ -185,6 +189,8 @@ def token_log_likelihoods(
 
         for numbers, values in batches.run(score, list(group)):
             found |= dict(zip(numbers, values, strict=True))
+            if progress is not None:
+                progress(len(found), len(windows))
     return tuple(found[number] for number in range(len(windows)))
 
 

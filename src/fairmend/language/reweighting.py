@@ -38,10 +38,10 @@ import numpy.typing as npt
 from torch import Tensor
 
 from fairmend.errors import InputError
-from fairmend.language.batching import Rows
+from fairmend.language.batching import Done, Rows
 from fairmend.language.layer_resume import AllAtOnce
 from fairmend.language.likelihoods import continuation_log_likelihoods
-from fairmend.language.mask_runs import Done, MaskRuns, checked_gates, rows_at_once
+from fairmend.language.mask_runs import MaskRuns, checked_gates, rows_at_once
 from fairmend.language.mask_toxicity import GENERATED, REWEIGHTED, MaskToxicity, generate_masked
 from fairmend.language.models import LanguageModel
 from fairmend.language.samples import ScoredSample

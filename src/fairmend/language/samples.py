@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import InputError, ModelError
-from fairmend.language.batching import Rows
+from fairmend.language.batching import Done, Rows
 from fairmend.language.decoding import DecodingRule
 from fairmend.language.generation import Continuations, continuation_texts, generate
 from fairmend.language.models import LanguageModel
@@ -53,6 +53,7 @@ class Sampling:
         number: int,
         gates: npt.ArrayLike | None = None,
         batch_size: Rows = "auto",
+        progress: Done | None = None,
     ) -> Continuations:
         """The `number`-th continuation of every text."""
         return generate(
@@ -67,6 +68,7 @@ class Sampling:
             max_prompt_tokens=self.max_prompt_tokens,
             gates=gates,
             batch_size=batch_size,
+            progress=progress,
         )
 
 
@@ -111,6 +113,7 @@ def draw_sample(
     sampling: Sampling | None = None,
     *,
     batch_size: Rows = "auto",
+    progress: Done | None = None,
 ) -> ScoredSample:
     """Continue every prompt and score the continuations.
 
@@ -120,6 +123,7 @@ def draw_sample(
         scorer: gives the toxicity.
         sampling: the defaults when not given.
         batch_size: prompts at once.
+        progress: told how many continuations are drawn.
 
     Raises:
         InputError: a scorer that must not see prompts is asked to.
@@ -127,8 +131,13 @@ def draw_sample(
     """
     sampling = sampling or Sampling()
     check_scores_prompts(scorer, sampling.score)
+    n, total = len(prompts), len(prompts) * sampling.n_samples
+
+    def after(earlier: int) -> Done | None:
+        return None if progress is None else lambda done, _: progress(earlier + done, total)
+
     draws = tuple(
-        sampling.draw(lm, prompts.texts, prompts.ids, number, batch_size=batch_size)
+        sampling.draw(lm, prompts.texts, prompts.ids, number, batch_size=batch_size, progress=after(number * n))
         for number in range(sampling.n_samples)
     )
     if any(draw.broken.any() for draw in draws):

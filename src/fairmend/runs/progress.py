@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Protocol
 
 PROGRESS_EVERY = 0.1
@@ -66,3 +67,48 @@ class Meter:
         """End the display."""
         if self._progress is not None:
             self._progress.close()
+
+
+class Stages:
+    """Shows the stages of a long piece of work one after the other: call it, inside a with-block, with how far each is.
+
+    Args:
+        progress: where to show them; None shows nothing.
+        prefix: of every title.
+    """
+
+    def __init__(self, progress: Progress | None, prefix: str = "") -> None:
+        self._progress, self._prefix = progress, prefix
+        self._stage = ""
+        self._meter: Meter | None = None
+        self._begun = self._last = self._due = perf_counter()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """`done` of `total` parts of `stage` are done; it began when the stage before it was heard of last."""
+        now = perf_counter()
+        if self._meter is None or stage != self._stage:
+            self.close()
+            self._stage, self._begun, self._due = stage, self._last, now
+            self._meter = Meter(self._progress, self._prefix + stage, total, 0, None)
+        if now >= self._due or done == total:
+            self._meter.show(done, now - self._begun, None)
+            self._due = now + PROGRESS_EVERY
+        self._last = now
+
+    def of(self, stage: str) -> Callable[[int, int], None]:
+        """The same for one stage, which begins now."""
+        self._last = perf_counter()
+        return lambda done, total: self(stage, done, total)
+
+    def close(self) -> None:
+        """End the display."""
+        if self._meter is not None:
+            self._meter.close()
+            self._meter = None
+
+    def __enter__(self) -> Stages:
+        self._last = perf_counter()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
