@@ -21,9 +21,10 @@ from fairmend.surrogates.base import Surrogate, one_thread
 from fairmend.surrogates.evaluator import SurrogateEvaluator
 from fairmend.surrogates.fitting import FittedPair
 from fairmend.surrogates.learning import LearningSearcher
-from fairmend.surrogates.objectives import with_epsilon
+from fairmend.surrogates.objectives import terms_of, with_epsilon
 from fairmend.surrogates.proposals import ProposalSettings, propose
 
+_REACH, _LEAST_REACH = 1.4, 4
 FRONT_EPSILONS = (0.5, 0.1, 0.9, 0.3, 0.7)
 
 
@@ -132,7 +133,7 @@ class Active(LearningSearcher):
                 batch = tuple(
                     propose(
                         pair,
-                        self.space,
+                        self._within_reach(),
                         self.figures,
                         costs,
                         count=min(self.batch, left),
@@ -152,6 +153,19 @@ class Active(LearningSearcher):
         assert self._cost is not None
         others = [with_epsilon(self._cost, epsilon) for epsilon in FRONT_EPSILONS] if self.whole_front else []
         return [self._cost, *others]
+
+    def _within_reach(self) -> Space:
+        """The space, but for masks much larger than any that was measured to keep the cost's utility floor.
+
+        While little is known, some large mask always looks harmless, because many harms are still unknown and their
+        errors add up.
+        """
+        assert self._cost is not None
+        limit = terms_of(self._cost).limit
+        kept = [m.size for m, made in self._told.items() if made.is_finite and self.figures.loss(made) <= limit]
+        reach = max(self.space.min_drop, _LEAST_REACH, math.ceil(_REACH * max(kept, default=0)))
+        space = self.space
+        return Space(space.sites, space.min_drop, min(reach, space.largest), space.frozen, space.dials)
 
     def _anything(self, count: int, rng: np.random.Generator) -> tuple[Mask, ...]:
         """Random masks, while too little is known to fit a surrogate."""

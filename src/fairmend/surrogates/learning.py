@@ -21,7 +21,7 @@ from fairmend.surrogates.forms import Floats
 from fairmend.surrogates.objectives import terms_of
 from fairmend.surrogates.samples import Samples, Scale
 
-_MARGIN = 1.64  # standard errors between a chosen mask and the utility floor
+_MARGIN = 2.33  # standard errors between a chosen mask and the utility floor: the best of many is a lucky one
 
 
 class LearningSearcher(SteppedSearcher):
@@ -159,21 +159,21 @@ class LearningSearcher(SteppedSearcher):
 
 
 def _weighed(predictor: Predictor, scale: Scale, samples: Samples, name: str) -> tuple[Floats, Floats]:
-    """Figures between prediction and measurement by their variances, and their standard errors, each (n_masks,).
+    """Figures between prediction and measurement by their variances, and bounds of their errors, each (n_masks,).
 
     Weighed on the surrogates' scale, where the noise is the same for all masks. A measurement without a standard error
-    has the surrogate's noise. Where the error is known and smaller than that noise, the rest is the mask's own.
+    has the surrogate's noise. Where the error is known and smaller than that noise, the rest is the mask's own. The
+    standard errors are those of the measurements: what is believed is more exact, if the surrogate is right.
     """
     values = samples.target(name)
     mean, spread = predictor.predict(samples.dropped)
     error = scale.error(samples.noise(name), values)
     error = np.where(np.isfinite(error), error, predictor.noise)
-    if predictor.noise > 0:
-        # Standard errors contain what all masks share, such as their prompts; residuals do not.
-        error = np.minimum(error, predictor.noise)
-    own = spread**2 + np.maximum(0.0, predictor.noise**2 - error**2)
-    unsure = own + error**2
+    # Standard errors contain what all masks share, such as their prompts; residuals do not.
+    luck = np.minimum(error, predictor.noise) if predictor.noise > 0 else error
+    own = spread**2 + np.maximum(0.0, predictor.noise**2 - luck**2)
+    unsure = own + luck**2
     trust = np.where(unsure > 0, own / np.where(unsure > 0, unsure, 1.0), 1.0)
     figure = scale.figure(mean + trust * (scale.unit(values) - mean))
     slope = figure if scale.log else np.ones(len(figure))
-    return figure, np.sqrt(trust) * error * scale.width * slope
+    return figure, error * scale.width * slope
