@@ -160,7 +160,7 @@ def test_finalists_keep_a_margin_to_the_floor() -> None:
     model = simulated(2, noise=0.03)
     active = Active(model.space, FIGURES, COST, seed=2, states=120, patience=0, proposals=QUICK)
     drive(active, model)
-    limit = terms_of(COST(model.truth([model.space.untouched()])[0])).limit
+    limit = terms_of(COST(model.measure([model.space.untouched()])[0])).limit
     for belief in active.believed(active.finalists(5)):
         assert belief.utility + 2.3 * belief.utility_se <= limit
 
