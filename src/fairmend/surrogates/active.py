@@ -32,7 +32,8 @@ class Active(LearningSearcher):
     """Active learning of the masks that matter: batches proposed by surrogates that are fitted again after each.
 
     The first masks are spread over the space (`SpreadSampling`). Every further batch comes from `propose`: annealing
-    on draws from the surrogates, and NSGA-II on bold predictions. No mask is asked twice. The search ends when the
+    on draws from the surrogates, and NSGA-II on bold predictions. Masks much larger than any that was measured to keep
+    the cost's utility floor are not proposed. No mask is asked twice. The search ends when the
     front that the surrogates see among the measured masks has not grown for some rounds, or with its states.
 
     Args:
@@ -124,9 +125,8 @@ class Active(LearningSearcher):
             # A generator per round, so that a round depends on what was told and on its number only.
             rng = np.random.default_rng([self.seed, turn])
             pair = self._fit(int(rng.integers(2**31)))
-            if pair is None:
-                batch = self._anything(min(self.batch, left), rng)
-            else:
+            batch: tuple[Mask, ...] = ()
+            if pair is not None:
                 areas.append(self._area(pair, reference))
                 if self.patience and _stands_still(areas, self.patience, self.growth):
                     return
@@ -143,6 +143,8 @@ class Active(LearningSearcher):
                         settings=self.proposals,
                     )
                 )
+            # While nothing can be fitted, and where all masks within reach were measured.
+            batch = batch or self._anything(min(self.batch, left), rng)
             if not batch:
                 break
             self._learn(batch, (yield batch))
@@ -168,7 +170,7 @@ class Active(LearningSearcher):
         return Space(space.sites, space.min_drop, min(reach, space.largest), space.frozen, space.dials)
 
     def _anything(self, count: int, rng: np.random.Generator) -> tuple[Mask, ...]:
-        """Random masks, while too little is known to fit a surrogate."""
+        """Random masks that were not asked yet."""
         masks = (self.space.sample(rng) for _ in range(50 * count))
         return tuple(dict.fromkeys(mask for mask in masks if mask not in self._told))[:count]
 
