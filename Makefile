@@ -22,11 +22,17 @@ export MKL_NUM_THREADS := 1
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
 
-demo: $(VENV)/.installed ## Train a network on Adult, audit and repair it, save the result in ./fairmend-demo
+# A sample that shows the planted bias and its repair in minutes; a real audit takes thousands of prompts.
+LM_DEMO := planted-smollm2 --axis gender_and_sex --scorer lexical --prompt-count 140 --new-tokens 12 --text-tokens 2048
+
+demo: $(VENV)/.installed ## Audit and repair a network trained on Adult, then a biased language model; results in ./fairmend-demo
 	@rm -rf fairmend-demo
 	$(BIN)/fairmend fetch adult
 	$(BIN)/fairmend tabular audit --preset adult-sex
-	$(BIN)/fairmend tabular repair --preset adult-sex --out fairmend-demo
+	$(BIN)/fairmend tabular repair --preset adult-sex --out fairmend-demo/network
+	$(BIN)/fairmend lm audit $(LM_DEMO)
+	$(BIN)/fairmend lm score $(LM_DEMO) --loss-scores first-order --out fairmend-demo/heads.csv
+	$(BIN)/fairmend lm repair $(LM_DEMO) --scores fairmend-demo/heads.csv --out fairmend-demo/language-model
 
 test: $(VENV)/.tested ## Lint, types, import rules, all tests with coverage
 	$(BIN)/ruff check
@@ -49,7 +55,7 @@ $(VENV)/.torch:
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	@echo "Installing fairmend and what it needs"
-	$(PIP) --editable .
+	$(PIP) --editable '.[language,lexical]'
 	@touch $@
 
 $(VENV)/.tested: $(VENV)/.torch pyproject.toml

@@ -121,9 +121,12 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_demo_runs_the_commands_that_the_readme_shows() -> None:
-    recipe = re.search(r"^demo:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text()
+    recipe = re.search(r"^demo:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     assert recipe is not None
-    demo = [line.split("/fairmend ")[1].split() for line in recipe[1].splitlines() if "/fairmend " in line]
+    variables = dict(re.findall(r"^(\w+) := (.*)$", makefile, re.MULTILINE))
+    lines = [line.split("/fairmend ")[1] for line in recipe[1].splitlines() if "/fairmend " in line]
+    demo = [re.sub(r"\$\((\w+)\)", lambda name: variables[name[1]], line).split() for line in lines]
 
     shown = list(commands(ROOT / "README.md"))
 
