@@ -31,7 +31,7 @@ demo: $(VENV)/.installed ## Audit and repair a network trained on Adult, then a 
 	$(BIN)/fairmend tabular audit --preset adult-sex
 	$(BIN)/fairmend tabular repair --preset adult-sex --out fairmend-demo/network
 	$(BIN)/fairmend lm audit $(LM_DEMO)
-	$(BIN)/fairmend lm score $(LM_DEMO) --loss-scores first-order --out fairmend-demo/heads.csv
+	$(BIN)/fairmend lm score $(LM_DEMO) --out fairmend-demo/heads.csv
 	$(BIN)/fairmend lm repair $(LM_DEMO) --scores fairmend-demo/heads.csv --out fairmend-demo/language-model
 
 test: $(VENV)/.tested ## Lint, types, import rules, all tests with coverage

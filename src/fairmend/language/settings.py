@@ -72,7 +72,7 @@ class RepairSettings:
     gamma: float = 0.3
     ties: PruningTies = "exact"
     bias_scores: BiasScoring = "auto"
-    loss_scores: LossMethod = "exact"
+    loss_scores: LossMethod = "first-order"
     scoring_samples: int = 2
     scoring_tokens: int | None = 2048
     choice: Choice = "measured"
@@ -161,6 +161,7 @@ class RepairSettings:
         published: dict[str, Any] = {
             "ties": "published",
             "bias_scores": "generated",
+            "loss_scores": "exact",
             "choice": "rule",
             "max_perplexity": None,
             "prompts": None,
