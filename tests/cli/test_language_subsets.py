@@ -51,6 +51,29 @@ def test_a_repair_searches_subsets(run: Run, office: Path, method: str) -> None:
     assert len(pd.read_parquet("subsets.parquet")) <= 30
 
 
+@pytest.mark.parametrize("method", ["attention-pruning", "active"])
+def test_a_repair_learns_from_a_collection(run: Run, office: Path, method: str) -> None:
+    assert lm(run, "collect", COLLECT | {"--subsets": 30}).code == 0
+    done = lm(run, "repair", SEARCH | {"--method": method, "--from": "collected", "--subsets": 2})
+    assert done.code == 0, done.message
+    for folder in ("collected", "out"):
+        assert run("export", folder, f"{folder}.parquet", "--context", "subsets").code == 0
+    known, used = (pd.read_parquet(f"{folder}.parquet") for folder in ("collected", "out"))
+    assert used["dropped"].map(list).tolist()[: len(known)] == known["dropped"].map(list).tolist()
+    assert len(used) <= len(known) + 3
+    assert run("resume", "out").code == 0
+
+    other = lm(run, "repair", SEARCH | {"--method": method, "--from": "collected", "--eta": 0.9, "--out": "other"})
+    assert other.code == 2
+    assert "measured under other settings" in other.message
+
+
+def test_a_collection_is_of_no_use_to_a_ranking(run: Run, office: Path) -> None:
+    refused = lm(run, "repair", REPAIR | {"--from": "collected"})
+    assert refused.code == 2
+    assert "--from is for the methods attention-pruning and active" in refused.message
+
+
 @pytest.mark.parametrize(
     ("command", "changes", "words"),
     [

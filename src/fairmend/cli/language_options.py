@@ -220,8 +220,8 @@ class ScoringOptions:
             "--loss-scores",
             metavar="exact|first-order",
             rich_help_panel=_REPAIR,
-            help="How each head's effect on the perplexity is found: first-order (one backward pass), or exact (reads the "
-            "text without each head, slow). Default: first-order; exact with --protocol fasp.",
+            help="How each head's effect on the perplexity is found: first-order (one backward pass), or exact (reads "
+            "the text without each head, slow). Default: first-order; exact with --protocol fasp.",
         ),
     ] = None
     scoring_samples: Annotated[

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,12 +31,14 @@ from fairmend.cli.language_options import (
 )
 from fairmend.cli.language_subsets import searching
 from fairmend.cli.options import CommonOptions, command
+from fairmend.errors import InputError
 
 if TYPE_CHECKING:
     from fairmend.language.head_scores import HeadScores
     from fairmend.language.models import LanguageModel
     from fairmend.language.settings import RepairSettings
     from fairmend.runs import Store
+    from fairmend.runs.context import Context
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +55,15 @@ def repair(
     settings: RepairOptions,
     subsets: SubsetOptions,
     scores: Annotated[Path | None, typer.Option("--scores", metavar="FILE.csv", help=SCORES_HELP)] = None,
+    collected: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            help="Folder of fairmend lm collect, made with the same options: its subsets are learned from, and count "
+            "as --subsets.",
+        ),
+    ] = None,
     sliced: Annotated[
         bool,
         typer.Option("--slice", help=f"{SLICE_HELP} Where the dropped heads do not allow it, they are zeroed."),
@@ -94,7 +105,9 @@ def repair(
         )
         table = read_scores(scores)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
-        extra = {"scores": None if scores is None else absolute(scores), "slice": sliced}
+        files = {"scores": scores, "from": collected}
+        extra: dict[str, Any] = {name: None if path is None else absolute(path) for name, path in files.items()}
+        extra["slice"] = sliced
         _repair(out, inputs, chosen, options, table, extra, screen)
 
 
@@ -111,7 +124,7 @@ def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
             return
     request = header.get("request") or {}
     settings = stored_settings(RepairSettings.from_json, header)
-    extra = {"scores": request.get("scores"), "slice": bool(request.get("slice"))}
+    extra = {"scores": request.get("scores"), "from": request.get("from"), "slice": bool(request.get("slice"))}
     table = read_scores(None if extra["scores"] is None else Path(str(extra["scores"])))
     inputs, options = reopen_language_inputs(request, screen, settings.seed)
     _repair(folder, inputs, settings, options, table, extra, screen)
@@ -137,6 +150,30 @@ def read_scores(path: Path | None) -> HeadScores | None:
     return HeadScores.read(path)
 
 
+@contextmanager
+def read_collection(folder: str | None, settings: RepairSettings) -> Iterator[Context | None]:
+    """The measured subsets in a folder, if one is named.
+
+    Raises:
+        InputError: a method that does not learn from measured subsets.
+        RunError: there are none.
+    """
+    if folder is None:
+        yield None
+        return
+    from fairmend.language.subset_search import CONTEXT
+    from fairmend.runs import Store
+    from fairmend.runs.directories import RUN
+
+    if settings.method not in ("attention-pruning", "active"):
+        raise InputError(
+            f"--from is for the methods attention-pruning and active, which learn from measured subsets; "
+            f"--method is {settings.method!r}"
+        )
+    with closing(Store.open(Path(folder) / RUN, read_only=True)) as stored:
+        yield stored.context(CONTEXT)
+
+
 def _repair(
     out: Path,
     inputs: LanguageInputs,
@@ -157,7 +194,10 @@ def _repair(
     request = {**inputs.request, **extra}
     again = f"go on with: fairmend resume {shlex.quote(str(out))}"
     store: Store | None = None
-    with tidy(out, keep=lambda: store is not None and store.next_id > 2):
+    with (
+        read_collection(extra["from"], settings) as subsets,
+        tidy(out, keep=lambda: store is not None and store.next_id > 2),
+    ):
         try:
             store = open_run(
                 out,
@@ -181,6 +221,7 @@ def _repair(
                     others=inputs.others,
                     judge_prompts=inputs.judge_prompts,
                     scores=scores,
+                    subsets=subsets,
                     store=store,
                     progress=screen.steps,
                     batch_size=options.batch_size,

@@ -26,6 +26,7 @@ from fairmend.language.toxicity import Scorer
 from fairmend.masks import Mask, Space
 from fairmend.runs.budgets import Budget
 from fairmend.runs.collection import Collection
+from fairmend.runs.context import Context
 from fairmend.runs.progress import Progress
 from fairmend.runs.runner import Runner, RunSummary
 from fairmend.runs.store import Store
@@ -89,6 +90,7 @@ def repair_model(
     others: Sequence[PromptSet] = (),
     judge_prompts: PromptSet | None = None,
     scores: HeadScores | None = None,
+    subsets: Context | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
     held_out: bool = True,
@@ -109,6 +111,7 @@ def repair_model(
         judge_prompts: prompts to judge on, such as a published test part; `prompts` are then all searched with.
         scores: the heads' scores, if they are known already. They must be of this model, and of prompts and text that
             are searched with: scores that `lm score` wrote say so, see `HeadScores.origin`.
+        subsets: measured subsets of heads for a method that searches subsets, see `collecting`.
         store: where measurements are kept; a store with an interrupted run is gone on with.
         progress: where to show how far it is.
         held_out: whether to judge on the other half and the other axes.
@@ -148,7 +151,9 @@ def repair_model(
     if settings.searches_subsets:
         table = ranking.table
         prior = None if table is None else {"bias": table.axis(searched.axis).effect, "loss": table.loss.effect}
-        found, _, collected = find_subsets(search, settings, collection_of, prior=prior, progress=progress)
+        found, _, collected = find_subsets(
+            search, settings, collection_of, prior=prior, given=subsets, progress=progress
+        )
         if collected.stopped == "interrupted":
             raise KeyboardInterrupt  # everything measured is kept
         sets = dict.fromkeys(found)

@@ -6,7 +6,8 @@ the search half (the same prompts, noise and text for all of them), and name a f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.costs import UtilityFloor
-from fairmend.errors import InputError
+from fairmend.errors import InputError, RunError
 from fairmend.evaluation import Measurement
 from fairmend.language.evaluator import LanguageEvaluator, Packed
 from fairmend.language.reading import Reading
@@ -23,6 +24,7 @@ from fairmend.language.subset_settings import SUBSET_METHODS
 from fairmend.masks import Mask
 from fairmend.runs.budgets import Budget
 from fairmend.runs.collection import Collection
+from fairmend.runs.context import Context, differences
 from fairmend.runs.progress import Progress
 from fairmend.runs.runner import Runner, RunSummary
 from fairmend.search import Genetic
@@ -65,6 +67,7 @@ def find_subsets(
     collection_of: FindCollection,
     *,
     prior: Mapping[str, npt.NDArray[np.float64]] | None = None,
+    given: Context | None = None,
     budget: Budget | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[Mask], Searcher, RunSummary]:
@@ -75,6 +78,7 @@ def find_subsets(
         settings: the method and how it searches.
         collection_of: where measurements are kept, by name and evaluator.
         prior: "bias" and "loss" effects of every head, see `fit_pair`; used by "active".
+        given: subsets that were measured already, see `collecting`; taken in place of random ones, not by "genetic".
         budget: ends the search before its samples are measured.
         progress: where to show how far it is.
 
@@ -83,10 +87,18 @@ def find_subsets(
 
     Raises:
         InputError: settings that cannot work.
+        RunError: `given` was measured otherwise.
     """
     evaluator = collecting_evaluator(search, settings)
-    searcher = subset_searcher(evaluator, settings, prior)
-    runner = Runner(evaluator, collection_of(CONTEXT, evaluator), workers=Packed(evaluator), progress=progress)
+    collection = collection_of(CONTEXT, evaluator)
+    known: list[Mask] = []
+    if given is not None:
+        _require_same(given, evaluator)
+        pairs = [(mask, made) for mask, made in given if mask.is_untouched or evaluator.space.admits(mask)]
+        known = [mask for mask, _ in pairs]
+        collection.put(known, [made for _, made in pairs])
+    searcher = subset_searcher(evaluator, settings, prior, known)
+    runner = Runner(evaluator, collection, workers=Packed(evaluator), progress=progress)
     run = runner.run(searcher, budget)
     return promising(searcher, settings.subsets.finalists), searcher, run
 
@@ -95,8 +107,9 @@ def subset_searcher(
     evaluator: LanguageEvaluator,
     settings: RepairSettings,
     prior: Mapping[str, npt.NDArray[np.float64]] | None = None,
+    known: Sequence[Mask] = (),
 ) -> AttentionPruning | Active | Genetic:
-    """The searcher of the method of `settings`."""
+    """The searcher of the method of `settings`, which begins with the known masks; they count as samples."""
     subsets, space, figures = settings.subsets, evaluator.space, evaluator.figures
 
     def floor(reference: Measurement) -> UtilityFloor:
@@ -111,9 +124,10 @@ def subset_searcher(
             floored_sum(figures, subsets.epsilon, settings.max_perplexity),
             floor,
             seed=settings.seed,
-            states=subsets.samples,
+            states=max(subsets.samples, len(known) + 1),
             surrogate="pairwise" if subsets.surrogate == "auto" else subsets.surrogate,
             prior=prior,
+            known=known,
         )
     if settings.method == "attention-pruning":
         return AttentionPruning(
@@ -122,7 +136,8 @@ def subset_searcher(
             None,
             floor if settings.max_perplexity is not None else None,
             seed=settings.seed,
-            states=subsets.samples,
+            states=max(subsets.samples, len(known) + 1 + subsets.finalists),
+            known=known,
             surrogate=_PUBLISHED if subsets.surrogate == "auto" else subsets.surrogate,
             finalists=min(subsets.finalists, max(1, subsets.samples - 16)),
             epsilon=subsets.epsilon,
@@ -141,3 +156,13 @@ def promising(searcher: Searcher, count: int) -> list[Mask]:
     else:
         masks = []
     return [mask for mask in dict.fromkeys(masks) if not mask.is_untouched][:count]
+
+
+def _require_same(given: Context, evaluator: LanguageEvaluator) -> None:
+    asked = json.loads(json.dumps(evaluator.fingerprint()))
+    changed = differences(dict(given.fingerprint), asked)
+    if changed:
+        raise RunError(
+            f"the subsets in {given.store.path} were measured under other settings than you give now: "
+            f"{'; '.join(changed[:5])}. Give the options of that collection, or collect again"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -37,8 +37,8 @@ class Active(LearningSearcher):
     front that the surrogates see among the measured masks has not grown for some rounds, or with its states.
 
     Args:
-        space, figures, make_cost, make_floor, surrogate, prior: see `LearningSearcher`. The surrogate should know
-            where it knows little: "pairwise" (the default), "additive" or "ensemble".
+        space, figures, make_cost, make_floor, surrogate, prior, known: see `LearningSearcher`. The surrogate should
+            know where it knows little: "pairwise" (the default), "additive" or "ensemble".
         seed: of all random numbers.
         states: masks to measure in all, the untouched one included.
         initial: masks before the first fit, the untouched one included; by default a fifth of the states, but at
@@ -76,8 +76,9 @@ class Active(LearningSearcher):
         patience: int = 4,
         growth: float = 0.01,
         proposals: ProposalSettings | Mapping[str, Any] | None = None,
+        known: Sequence[Mask | Sequence[int]] = (),
     ) -> None:
-        super().__init__(space, figures, make_cost, make_floor, surrogate, prior)
+        super().__init__(space, figures, make_cost, make_floor, surrogate, prior, known=known)
         self.seed = require_count("seed", seed, 0)
         self.states = require_count("states", states, 1)
         first = max(16, min(self.states // 5, space.n_units)) if initial is None else initial
@@ -114,7 +115,7 @@ class Active(LearningSearcher):
         (reference,) = yield (self.space.untouched(),)
         self._begin(reference)
         costs = self._costs()
-        sown = SpreadSampling(self.space, seed=self.seed, samples=self.initial, small_share=self.small_share).masks()
+        sown = self.known or self._sown()
         first = tuple(mask for mask in dict.fromkeys(sown) if mask not in self._told)
         for start in range(0, len(first), self.batch):
             masks = first[start : start + self.batch]
@@ -150,6 +151,10 @@ class Active(LearningSearcher):
             self._learn(batch, (yield batch))
             turn += 1
         self._fit(self.seed)
+
+    def _sown(self) -> tuple[Mask, ...]:
+        """The first masks, when none are known."""
+        return SpreadSampling(self.space, seed=self.seed, samples=self.initial, small_share=self.small_share).masks()
 
     def _costs(self) -> list[Cost]:
         assert self._cost is not None

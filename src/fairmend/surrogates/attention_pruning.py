@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -47,7 +47,7 @@ class AttentionPruning(LearningSearcher):
     moves are our own, because they are not published. Of equally cheap masks the last one stays, as published.
 
     Args:
-        space, figures, make_floor, surrogate, prior: see `LearningSearcher`.
+        space, figures, make_floor, surrogate, prior, known: see `LearningSearcher`.
         make_cost: what annealing minimises; None is the published weighted sum with `epsilon`, scaled over the samples.
             The incumbent has the least measured cost in either case.
         seed: of all random numbers.
@@ -85,8 +85,9 @@ class AttentionPruning(LearningSearcher):
         moves: int = 1_000_000,
         chains: int = 16,
         log_loss: bool = False,
+        known: Sequence[Mask | Sequence[int]] = (),
     ) -> None:
-        super().__init__(space, figures, make_cost, make_floor, surrogate, prior, bool(log_loss))
+        super().__init__(space, figures, make_cost, make_floor, surrogate, prior, bool(log_loss), known)
         self.seed = require_count("seed", seed, 0)
         self.n_finalists = require_count("finalists", finalists, 1)
         self.states = require_count("states", states, LEAST_SAMPLES + self.n_finalists)
@@ -108,7 +109,7 @@ class AttentionPruning(LearningSearcher):
     def _steps(self) -> Steps:
         (reference,) = yield (self.space.untouched(),)
         self._begin(reference)
-        masks = self._subsets(self.states - self.n_finalists)
+        masks = self.known or self._subsets(self.states - self.n_finalists)
         for start in range(0, len(masks), _BATCH):
             batch = masks[start : start + _BATCH]
             self._learn(batch, (yield batch))

@@ -35,6 +35,7 @@ class LearningSearcher(SteppedSearcher):
         make_floor: builds the utility floor likewise; None sets none beside the cost's own.
         surrogate: of either figure, or its name or settings.
         prior, log_loss: see `fit_pair`.
+        known: masks to begin with in place of random ones, such as those that a collection has measured already.
 
     Attributes:
         incumbent: the mask of the least measured cost. With noisy measurements it owes part of that to luck: see
@@ -53,8 +54,11 @@ class LearningSearcher(SteppedSearcher):
         surrogate: str | Mapping[str, Any] | Surrogate,
         prior: Mapping[str, npt.ArrayLike] | None,
         log_loss: bool | None = None,
+        known: Sequence[Mask | Sequence[int]] = (),
     ) -> None:
         super().__init__(space)
+        masks = (mask if isinstance(mask, Mask) else space.mask(mask) for mask in known)
+        self.known = tuple(dict.fromkeys(mask for mask in masks if not mask.is_untouched))
         self.figures, self.make_cost, self.make_floor = figures, make_cost, make_floor
         self.surrogate = make_surrogate(surrogate) if isinstance(surrogate, str | Mapping) else surrogate
         self.prior = {name: np.asarray(values, dtype=np.float64) for name, values in (prior or {}).items()}
@@ -112,9 +116,10 @@ class LearningSearcher(SteppedSearcher):
         ]
 
     def _common_settings(self) -> dict[str, Any]:
-        """Surrogate and prior, JSON-ready."""
+        """Surrogate, prior and known masks, JSON-ready."""
         prior = {name: values.tolist() for name, values in self.prior.items()}
-        return {"surrogate": dict(self.surrogate.settings()), "prior": prior}
+        known = [list(mask.units()) for mask in self.known]
+        return {"surrogate": dict(self.surrogate.settings()), "prior": prior, "known": known}
 
     def _begin(self, reference: Measurement) -> None:
         """Set the floor, and the cost if it is relative to the untouched model, and learn that model's figures.
