@@ -20,6 +20,7 @@ from fairmend.cli.language_options import (
     ScoringOptions,
 )
 from fairmend.cli.options import CommonOptions, SearchOptions, SourceOptions
+from fairmend.cli.subset_options import SubsetOptions
 from fairmend.tabular.metrics import OBJECTIVES
 from fairmend.tabular.presets import PRESETS
 from fairmend.tabular.settings import DEFAULT_STATES, RepairSettings
@@ -46,7 +47,7 @@ COMMANDS = (
 )
 GROUPS = (
     *(SourceOptions, SearchOptions, CommonOptions),
-    *(ModelOptions, MeasureOptions, ScoringOptions, RepairOptions, ComparisonOptions),
+    *(ModelOptions, MeasureOptions, ScoringOptions, RepairOptions, ComparisonOptions, SubsetOptions),
 )
 
 

@@ -504,7 +504,7 @@ def test_smollm2_is_repaired_from_prompts_to_checkpoint(tmp_path: Path):
     found = face.result_
     assert found.space.n_units == 270
     assert found.feasible
-    assert len(found.finalists) > 3
+    assert found.finalists
     assert {finalist.mask.size for finalist in found.finalists} <= {2, 5, 8, 10, 13, 16}
     table = found.ranking.table
     assert table is not None

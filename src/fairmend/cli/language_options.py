@@ -13,7 +13,6 @@ from fairmend.cli.options import real, whole
 _MODEL = "Model"
 _PROMPTS = "Prompts, scorer and text"
 _REPAIR = "Repair"
-_SUBSETS = "Subsets (methods attention-pruning, active, genetic)"
 _COMPARED = "Compared (lists)"
 
 MODEL_HELP = (
@@ -295,84 +294,6 @@ class RepairOptions(ScoringOptions):
             "--protocol fasp.",
         ),
     ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectingOptions:
-    """Which subsets of heads are measured, and on how much."""
-
-    eta: Annotated[
-        float,
-        typer.Option(
-            "--eta",
-            metavar="SHARE",
-            parser=real,
-            rich_help_panel=_SUBSETS,
-            help="Share of the search half's prompts and text that every subset is measured on.",
-        ),
-    ] = 0.2
-    min_drop: Annotated[
-        int,
-        typer.Option(
-            "--min-drop", metavar="N", parser=whole, rich_help_panel=_SUBSETS, help="Least heads of a subset."
-        ),
-    ] = 1
-    max_drop: Annotated[
-        int | None,
-        typer.Option(
-            "--max-drop",
-            metavar="N",
-            parser=whole,
-            rich_help_panel=_SUBSETS,
-            help="Most heads of a subset. Default: 15 % of all heads.",
-        ),
-    ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SubsetOptions(CollectingOptions):
-    """How subsets of heads are searched."""
-
-    subsets: Annotated[
-        int,
-        typer.Option(
-            "--subsets",
-            metavar="N",
-            parser=whole,
-            rich_help_panel=_SUBSETS,
-            help="Subsets to measure, the empty one included.",
-        ),
-    ] = 300
-    epsilon: Annotated[
-        float,
-        typer.Option(
-            "--epsilon",
-            metavar="WEIGHT",
-            parser=real,
-            rich_help_panel=_SUBSETS,
-            help="Weight of the bias against the perplexity, from 0 to 1.",
-        ),
-    ] = 0.5
-    surrogate: Annotated[
-        str,
-        typer.Option(
-            "--surrogate",
-            metavar="NAME",
-            rich_help_panel=_SUBSETS,
-            help="What learns from the measured subsets: network (as published), additive, pairwise, trees or "
-            "ensemble. auto: network for attention-pruning, pairwise for active.",
-        ),
-    ] = "auto"
-    finalists: Annotated[
-        int,
-        typer.Option(
-            "--finalists",
-            metavar="N",
-            parser=whole,
-            rich_help_panel=_SUBSETS,
-            help="Subsets to measure on the whole search half; the choice is made among them.",
-        ),
-    ] = 8
 
 
 @dataclass(frozen=True, kw_only=True)

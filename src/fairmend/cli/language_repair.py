@@ -27,10 +27,10 @@ from fairmend.cli.language_options import (
     Model,
     ModelOptions,
     RepairOptions,
-    SubsetOptions,
 )
 from fairmend.cli.language_subsets import searching
 from fairmend.cli.options import CommonOptions, command
+from fairmend.cli.subset_options import SubsetOptions
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ import typer
 from fairmend import __version__
 from fairmend.cli.display import Interrupted, Screen, opened
 from fairmend.cli.language_inputs import LanguageInputs, measuring, open_language_inputs
-from fairmend.cli.language_options import CollectingOptions, MeasureOptions, Model, ModelOptions, SubsetOptions
+from fairmend.cli.language_options import MeasureOptions, Model, ModelOptions
 from fairmend.cli.options import CommonOptions, command, real, whole
+from fairmend.cli.subset_options import CollectingOptions, SubsetOptions
 from fairmend.cli.tables import plain_table
 from fairmend.errors import InputError, RunError
 
