@@ -23,7 +23,7 @@ help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
 
 # A sample that shows the planted bias and its repair in minutes; a real audit takes thousands of prompts.
-LM_DEMO := planted-smollm2 --axis gender_and_sex --scorer lexical --prompt-count 140 --new-tokens 12 --text-tokens 2048
+LM_DEMO := planted-smollm2 --axis gender_and_sex --scorer lexical --prompt-count 112 --new-tokens 12 --text-tokens 1024
 
 demo: $(VENV)/.installed ## Audit and repair a network trained on Adult, then a biased language model; results in ./fairmend-demo
 	@rm -rf fairmend-demo
