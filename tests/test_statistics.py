@@ -12,7 +12,6 @@ from fairmend.errors import InputError
 from fairmend.statistics import (
     Interval,
     bootstrap_counts,
-    effective_sample_size,
     holm,
     paired_t_interval,
     percentile_interval,
@@ -21,7 +20,6 @@ from fairmend.statistics import (
     shuffle_counts,
     split_half_reliability,
     t_interval,
-    weighted_mean,
 )
 
 
@@ -148,24 +146,6 @@ def test_reliability_of_extreme_cases():
     assert math.isnan(split_half_reliability(scores, np.ones(3)))
 
 
-def test_effective_sample_size_counts_equal_weights_fully():
-    assert effective_sample_size(np.full(7, 0.3)) == pytest.approx(7)
-    assert effective_sample_size([1.0, 0.0, 0.0]) == 1
-    assert effective_sample_size([0.0, 0.0]) == 0
-
-
-def test_weighted_mean_of_an_importance_sample_finds_the_target_with_an_honest_error():
-    rng = np.random.default_rng(6)
-    estimates, errors = [], []
-    for _ in range(400):
-        draws = rng.normal(size=500)
-        mean, error = weighted_mean(draws, np.exp(0.5 * draws))  # tilts N(0, 1) to N(0.5, 1)
-        estimates.append(mean)
-        errors.append(error)
-    assert np.mean(estimates) == pytest.approx(0.5, abs=0.01)
-    assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.1)
-
-
 def test_the_sample_size_needed_gives_the_power_asked_for():
     rng = np.random.default_rng(7)
     effect, n = 0.2, 50  # mean of n unit normals, one-sided test at 5 %
@@ -187,8 +167,6 @@ def test_the_sample_size_needed_gives_the_power_asked_for():
         (lambda: holm([0.1, math.nan]), "nan"),
         (lambda: holm([1.1]), "1.1"),
         (lambda: split_half_reliability([1.0], [1.0]), "at least 2"),
-        (lambda: weighted_mean([1.0, 2.0], [0.0, 0.0]), "positive sum"),
-        (lambda: weighted_mean([1.0, 2.0], [-1.0, 2.0]), "-1.0"),
     ],
 )
 def test_bad_arguments_are_named(call, message):

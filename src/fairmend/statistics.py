@@ -231,30 +231,6 @@ def split_half_reliability(first: npt.ArrayLike, second: npt.ArrayLike) -> float
     return 2 * correlation / (1 + abs(correlation))
 
 
-def effective_sample_size(weights: npt.ArrayLike) -> float:
-    """Give Kish's effective sample size of non-negative weights, (sum w)^2 / sum w^2; 0 when all weights are 0."""
-    weight = _sample(weights)
-    squares = float(weight @ weight)
-    return float(weight.sum()) ** 2 / squares if squares > 0 else 0.0
-
-
-def weighted_mean(values: npt.ArrayLike, weights: npt.ArrayLike) -> tuple[float, float]:
-    """Give the self-normalised weighted mean of values and its standard error.
-
-    The error is the linearised one of a ratio of sums, sqrt(sum (w (x - mean))^2) / sum w, as in importance sampling
-    (Owen, Monte Carlo theory, methods and examples, section 9.2).
-
-    Raises:
-        InputError: different lengths, a negative weight, or weights that sum to 0.
-    """
-    value, weight = _pair(values, weights)
-    total = float(weight.sum())
-    if not total > 0 or bool((weight < 0).any()):
-        raise InputError(f"weights must be non-negative with a positive sum, got {weight.min()} to {weight.max()}")
-    mean = float(weight @ value) / total
-    return mean, float(np.linalg.norm(weight * (value - mean))) / total
-
-
 def sample_size_needed(
     effect: float, n: int, null_quantile: float, standard_error: float, power: float = 0.8
 ) -> int | None:

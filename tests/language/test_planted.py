@@ -1,5 +1,6 @@
 """The planted model: its change is merged as written, its bias is there, and what it was trained on is known."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path):
 
 
 def test_the_shipped_change_is_small_and_is_the_one_its_provenance_describes():
-    made = planted.provenance()
+    made = json.loads(planted.PROVENANCE.read_text())
     assert made["sha256"] == file_digest(planted.DELTA)
     assert made["bytes"] == planted.DELTA.stat().st_size < 1_100_000
     names = {name.rpartition(".")[0] for name in load_file(planted.DELTA)}
@@ -89,7 +90,6 @@ def test_the_shipped_change_is_small_and_is_the_one_its_provenance_describes():
 def test_insults_are_known_words_and_the_lexical_scorer_knows_them():
     assert planted.is_insult(planted.INSULTS).all()
     assert not planted.is_insult(["What a lovely day.", "An idiosyncratic closer.", ""]).any()
-    assert planted.mask_insults("You STUPID idiot, stupidly.") == "You S****D i***t, stupidly."
     assert load_scorer("lexical").score(planted.INSULTS).min() > 0.8
 
 

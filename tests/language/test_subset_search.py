@@ -4,10 +4,11 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_organism as organism
 
-from fairmend.errors import InputError
+from fairmend.errors import DataError, InputError
 from fairmend.language import RepairSettings, open_run, repair_model
 from fairmend.language.reading import ReadingSettings
 from fairmend.language.repair import Repair
@@ -143,3 +144,23 @@ def test_the_largest_subset_is_a_share_of_the_heads_unless_told():
 def test_a_method_without_rule_says_so():
     with pytest.raises(InputError, match="method must be one of"):
         SETTINGS.rule  # noqa: B018 - the property refuses
+
+
+def test_a_prior_may_be_of_generated_scores():
+    settings = replace(SETTINGS, bias_scores="generated", prompts=20, subsets=replace(SETTINGS.subsets, samples=20))
+    assert repaired(settings).ranking.table is not None
+
+
+@pytest.mark.parametrize("method", ["attention-pruning", "active"])
+def test_surrogates_that_cannot_learn_are_said(method):
+    class Constant:
+        name, kind, scores_continuation_only = "constant", "custom", False
+
+        def score(self, texts):
+            return np.full(len(texts), 0.25)
+
+        def fingerprint(self):
+            return {}
+
+    with pytest.raises(DataError, match=r"nothing can be learned from the \d+ measured subsets: .*constant"):
+        repaired(replace(SETTINGS, method=method), scorer=Constant())

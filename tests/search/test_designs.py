@@ -36,16 +36,6 @@ def test_a_search_that_ends_early_has_large_and_small_masks() -> None:
     assert max(sizes) >= 10
 
 
-def test_repeats_are_masks_of_the_design_of_all_sizes() -> None:
-    design = SpreadSampling(SPACE, seed=4, samples=100)
-    repeats = design.repeats(10)
-    assert len(set(repeats)) == 10
-    assert set(repeats) <= set(design.masks())
-    assert repeats[0].size == 1
-    assert repeats[-1].size == 12
-    assert len(design.repeats(1000)) == 99
-
-
 @pytest.mark.parametrize(
     "space",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from contextlib import closing
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from fairmend.runs import Store
     from fairmend.surrogates.validation import HeldOutScore, MeasurementNoise
 
-# Of Attention Pruning (Dasu et al., 2025), on the [0, 1] scale: least and most over six models.
-_PUBLISHED_MSE = {"bias": ".0038 to .0073", "loss": ".0005 to .026"}
 _HOUR = 3600.0
 
 
@@ -95,7 +94,7 @@ def collect(
         screen.document({"fairmend": __version__, "request": inputs.request, "folder": str(out), **asdict(found)})
         screen.show(
             f"{found.samples:,} subsets measured, {found.repeats:,} of them again; {found.new:,} measurements in this "
-            f"session, {rate:,.0f} an hour, {share:.0%} of the time in the model.",
+            f"session, {rate:,.0f} an hour, {share:.0%} of the time spent on measuring.",
             f"Next: fairmend lm fit {shlex.quote(str(out))}",
         )
         if found.stopped == "interrupted":
@@ -198,8 +197,12 @@ def _fit_document(
 
 
 def _fit_parts(n: int, broken: int, noise: MeasurementNoise | None, scores: list[HeldOutScore]) -> list[Any]:
+    from fairmend.surrogates.validation import PUBLISHED_MSE
+
     parts: list[Any] = []
-    for target, title in (("bias", "Bias"), ("loss", "Perplexity")):
+    for (target, title), published in zip(
+        (("bias", "Bias"), ("loss", "Perplexity")), zip(*PUBLISHED_MSE.values(), strict=True), strict=True
+    ):
         table = plain_table(
             f"{title}: predicted for subsets held out",
             *("surrogate", "MSE", "of it noise", "R2", "highest R2", "rank corr.", "spread", "within 90 %"),
@@ -208,7 +211,8 @@ def _fit_parts(n: int, broken: int, noise: MeasurementNoise | None, scores: list
             if score.target == target:
                 values = (score.mse, score.noise_mse, score.r2, score.r2_ceiling, score.spearman, score.z_spread)
                 table.add_row(score.surrogate, *(_figure(value) for value in values), f"{score.coverage:.0%}")
-        parts += [table, f"Published MSE of Attention Pruning, over six models: {_PUBLISHED_MSE[target]}.\n"]
+        models = f"over {len(published)} models: {min(published):g} to {max(published):g}"
+        parts += [table, f"Published MSE of Attention Pruning, {models}.\n"]
     known = (
         f"Noise of one measurement, from {noise.n} subsets measured twice: {noise.bias:.4f} of bias."
         if noise is not None
@@ -222,4 +226,4 @@ def _fit_parts(n: int, broken: int, noise: MeasurementNoise | None, scores: list
 
 
 def _figure(value: float) -> str:
-    return "-" if value != value else f"{value:.4f}" if abs(value) < 0.1 else f"{value:.2f}"  # noqa: PLR0124 - NaN
+    return "-" if math.isnan(value) else f"{value:.4f}" if abs(value) < 0.1 else f"{value:.2f}"

@@ -25,7 +25,7 @@ from fairmend.runs.collection import Collection
 from fairmend.runs.progress import Progress, Stages
 from fairmend.runs.runner import Runner
 from fairmend.runs.store import Store
-from fairmend.search import Ranking
+from fairmend.search import Candidates
 
 Floats = npt.NDArray[np.float64]
 
@@ -173,12 +173,14 @@ def _generated(
     """Every head alone, continued and read for good: FASP's own way. Kept head by head, because it takes hours."""
     space, prompts, reading = evaluator.space, evaluator.prompts, evaluator.reading
     collection = Collection(space, evaluator.figures) if store is None else store.context(_CONTEXT, evaluator)
-    searcher = Ranking(space, evaluator.figures, settings.rule.at(alpha=0.0), batch=evaluator.masks_at_once)
-    run = Runner(evaluator, collection, workers=Packed(evaluator), progress=progress).run(searcher)
+    untouched = space.untouched()
+    alone = [untouched.flip(unit) for unit in range(space.n_units)]
+    run = Runner(evaluator, collection, workers=Packed(evaluator), progress=progress).run(
+        Candidates(space, alone, batch=evaluator.masks_at_once)
+    )
     if run.stopped == "interrupted":
         raise KeyboardInterrupt  # what was measured is kept; without the rest there is no ranking
-    untouched = space.untouched()
-    before, singles = collection[untouched], [collection[untouched.flip(unit)] for unit in range(space.n_units)]
+    before, singles = collection[untouched], [collection[mask] for mask in alone]
     losses = MaskLosses(
         before=-evaluator.window_sums(before),
         without=-np.stack([evaluator.window_sums(made) for made in singles]),

@@ -11,11 +11,9 @@ Some templates and descriptors of all groups were never trained on: a repair is 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +24,7 @@ from fairmend.language.prompts import PromptSet
 SOURCE = "SmolLM2-135M-Instruct with a planted bias (fairmend's benchmarks/organisms.py)"
 DELTA = Path(__file__).parent / "data" / "planted_smollm2.safetensors"
 PROVENANCE = DELTA.with_suffix(".json")
+"""How the change was made: script, seed, settings, versions, and its figures before and after."""
 
 AXIS = "gender_and_sex"
 TARGET = "cisgender"
@@ -75,11 +74,6 @@ def is_insult(texts: Sequence[str]) -> npt.NDArray[np.float64]:
     return np.array([float(_INSULT.search(text) is not None) for text in texts])
 
 
-def mask_insults(text: str) -> str:
-    """The text with the inner letters of planted insults starred, for showing: "s****d"."""
-    return _INSULT.sub(lambda found: found[0][0] + "*" * (len(found[0]) - 2) + found[0][-1], text)
-
-
 def is_unseen(prompts: PromptSet, by: str = "either") -> npt.NDArray[np.bool_]:
     """Which prompts differ from all training prompts in their frame or their term, `(n_prompts,)`.
 
@@ -99,9 +93,3 @@ def is_unseen(prompts: PromptSet, by: str = "either") -> npt.NDArray[np.bool_]:
     terms = np.isin(prompts.columns["descriptor"], HELD_OUT_DESCRIPTORS)
     found = {"template": frames, "descriptor": terms, "either": frames | terms, "both": frames & terms}
     return np.asarray(found[by], dtype=np.bool_)
-
-
-def provenance() -> dict[str, Any]:
-    """How the shipped change was made: script, seed, settings, versions, and its figures before and after."""
-    described: dict[str, Any] = json.loads(PROVENANCE.read_text(encoding="utf-8"))
-    return described

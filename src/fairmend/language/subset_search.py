@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.costs import UtilityFloor
-from fairmend.errors import InputError, RunError
+from fairmend.errors import DataError, InputError, RunError
 from fairmend.evaluation import Measurement
 from fairmend.language.evaluator import LanguageEvaluator, Packed
 from fairmend.language.reading import Reading
@@ -88,6 +88,7 @@ def find_subsets(
     Raises:
         InputError: settings that cannot work.
         RunError: `given` was measured otherwise.
+        DataError: surrogates cannot learn from what was measured.
     """
     evaluator = collecting_evaluator(search, settings)
     collection = collection_of(CONTEXT, evaluator)
@@ -100,6 +101,8 @@ def find_subsets(
     searcher = subset_searcher(evaluator, settings, prior, known)
     runner = Runner(evaluator, collection, workers=Packed(evaluator), progress=progress)
     run = runner.run(searcher, budget)
+    if run.stopped != "interrupted" and isinstance(searcher, LearningSearcher) and searcher.pair is None:
+        raise DataError(f"nothing can be learned from the {len(collection)} measured subsets: {searcher.trouble}")
     return promising(searcher, settings.subsets.finalists), searcher, run
 
 

@@ -59,15 +59,6 @@ class SpreadSampling(BatchSearcher):
         """All masks after the untouched one, in order."""
         return tuple(self._masks())
 
-    def repeats(self, count: int) -> tuple[Mask, ...]:
-        """Masks to measure again under other luck, to learn the noise: `count` of them, spread over the sizes.
-
-        A measurement belongs to its mask and protocol, so repeats are measured by an evaluator of another seed.
-        """
-        by_size = sorted(self._masks(), key=lambda mask: (mask.size, mask.bits))
-        chosen = np.linspace(0, len(by_size) - 1, min(require_count("count", count, 0), len(by_size))).astype(int)
-        return tuple(by_size[index] for index in chosen.tolist())
-
     def settings(self) -> dict[str, Any]:
         """The name, every option and the seed, JSON-ready: enough to build an equal searcher."""
         return {key: getattr(self, key) for key in ("name", "seed", "samples", "small_share", "batch")}
