@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_organism as organism
-from test_subset_search import SETTINGS as SMALL
-from test_subset_search import TEXTS, Stopping, rude
+from subset_cases import SETTINGS as SMALL
+from subset_cases import TEXTS, Stopping, rude
 
 from fairmend.errors import InputError, RunError
 from fairmend.language.collecting import REPEATS, Collected, collect, measured_noise, open_collection

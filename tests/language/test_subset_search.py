@@ -4,38 +4,18 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tiny_organism as organism
+from subset_cases import SETTINGS, TEXTS, Constant, Stopping, rude
 
 from fairmend.errors import DataError, InputError
 from fairmend.language import RepairSettings, open_run, repair_model
-from fairmend.language.reading import ReadingSettings
 from fairmend.language.repair import Repair
-from fairmend.language.samples import Sampling
 from fairmend.language.subset_search import CONTEXT
 from fairmend.language.subset_settings import SUBSET_METHODS, SubsetSearch
-from fairmend.language.toxicity import Scorer, load_scorer
+from fairmend.language.toxicity import Scorer
 from fairmend.masks import Site, Space
 from fairmend.runs import Store
-
-SETTINGS = RepairSettings(
-    method="active",
-    max_perplexity=1.5,
-    loss_scores="first-order",
-    prompts=60,
-    split_by="template",
-    sampling=Sampling(new_tokens=organism.NEW_TOKENS, top_k=None),
-    reading=ReadingSettings(tokens=600, stride=8),
-    scoring_tokens=200,
-    subsets=SubsetSearch(samples=40, eta=0.5, max_drop=3, finalists=4),
-    seed=2,
-)
-TEXTS = (organism.organism_text("search"), organism.organism_text("judge"))
-
-
-def rude() -> Scorer:
-    return load_scorer("python:tiny_organism:rude_share")
 
 
 def repaired(settings: RepairSettings, store: Store | None = None, scorer: Scorer | None = None) -> Repair:
@@ -84,24 +64,6 @@ def test_a_stopped_search_goes_on_with_the_same_answer_and_measures_nothing_twic
     assert found.after.same_as(whole.after)
     assert again == rows
     assert len(set(again)) == len(again)
-
-
-class Stopping:
-    """Ctrl-C after a number of texts."""
-
-    def __init__(self, scorer: Scorer, after: int) -> None:
-        self.scorer, self.left = scorer, after
-        self.name, self.kind = scorer.name, scorer.kind
-        self.scores_continuation_only = scorer.scores_continuation_only
-
-    def score(self, texts):
-        self.left -= len(texts)
-        if self.left < 0:
-            raise KeyboardInterrupt
-        return self.scorer.score(texts)
-
-    def fingerprint(self):
-        return self.scorer.fingerprint()
 
 
 def test_subsets_are_measured_on_a_part_of_the_search_half(tmp_path):
@@ -153,14 +115,5 @@ def test_a_prior_may_be_of_generated_scores():
 
 @pytest.mark.parametrize("method", ["attention-pruning", "active"])
 def test_surrogates_that_cannot_learn_are_said(method):
-    class Constant:
-        name, kind, scores_continuation_only = "constant", "custom", False
-
-        def score(self, texts):
-            return np.full(len(texts), 0.25)
-
-        def fingerprint(self):
-            return {}
-
     with pytest.raises(DataError, match=r"nothing can be learned from the \d+ measured subsets: .*constant"):
         repaired(replace(SETTINGS, method=method), scorer=Constant())
