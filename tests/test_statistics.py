@@ -51,6 +51,12 @@ def test_intervals_of_normal_means_cover_the_truth_as_often_as_they_say():
     assert hits / 2000 == pytest.approx(0.95, abs=0.015)
 
 
+def test_a_normal_interval_is_scipys():
+    found = Interval.normal(2.0, 0.5, 0.9)
+    assert (found.low, found.high) == pytest.approx(stats.norm.interval(0.9, 2.0, 0.5))
+    assert found.level == 0.9
+
+
 def test_percentile_interval_leaves_undefined_draws_out_but_not_many():
     draws = np.linspace(0, 1, 101)
     assert percentile_interval(draws, 0.9) == Interval(pytest.approx(0.05), pytest.approx(0.95), 0.9)

@@ -26,6 +26,12 @@ class Interval:
     high: float
     level: float = 0.95
 
+    @classmethod
+    def normal(cls, value: float, standard_error: float, level: float = 0.95) -> Interval:
+        """The interval of a normally distributed estimate."""
+        reach = float(ndtri((1 + level) / 2)) * standard_error
+        return cls(value - reach, value + reach, level)
+
     @property
     def half_width(self) -> float:
         """Half the distance between the limits."""

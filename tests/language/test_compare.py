@@ -13,12 +13,13 @@ from toy_scorer import WordScorer, text, two_groups
 
 from fairmend.errors import DataError, InputError, RunError
 from fairmend.language.compare import ComparisonSettings, compare_methods, rule_name
-from fairmend.language.comparison_files import load_comparison, open_comparison, save_comparison
+from fairmend.language.comparison_files import KIND, load_comparison, save_comparison
 from fairmend.language.evaluator import LanguageEvaluator
 from fairmend.language.folding import fold
 from fairmend.language.models import LanguageModel, weights_digest, wrap_model
 from fairmend.language.reading import Reading, ReadingSettings
 from fairmend.language.repair import halves
+from fairmend.language.run_directories import open_run
 from fairmend.language.samples import Sampling
 from fairmend.language.settings import RepairSettings
 from fairmend.language.toxicity import load_scorer
@@ -94,9 +95,9 @@ def test_fasp_makes_the_organism_fairer_than_chance_does():
 
 def test_a_directory_belongs_to_one_comparison(tmp_path: Path, lm: LanguageModel, compared: Any):
     given: dict[str, Any] = {"lm": lm, "prompts": PROMPTS, "scorer": WordScorer(), "texts": TEXTS}
-    open_comparison(tmp_path / "out", settings=SETTINGS, **given).close()
+    open_run(tmp_path / "out", kind=KIND, settings=SETTINGS, **given).close()
     with pytest.raises(RunError, match=r"settings\.alphas: was \[0\.17, 0\.34\], is \[0\.2\]"):
-        open_comparison(tmp_path / "out", settings=replace(SETTINGS, alphas=(0.2,)), **given)
+        open_run(tmp_path / "out", kind=KIND, settings=replace(SETTINGS, alphas=(0.2,)), **given)
     with pytest.raises(RunError, match="no finished comparison"):
         load_comparison(tmp_path / "out")
     save_comparison(compared, lm, SETTINGS, tmp_path / "out")

@@ -6,13 +6,12 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from fairmend.cli.display import Interrupted, Screen, opened
+from fairmend.cli.display import Screen, opened
 from fairmend.cli.language_inputs import (
     LanguageInputs,
     absolute,
@@ -23,13 +22,13 @@ from fairmend.cli.language_inputs import (
 )
 from fairmend.cli.language_options import SCORES_HELP, ComparisonOptions, MeasureOptions, Model, ModelOptions
 from fairmend.cli.language_repair import read_scores
+from fairmend.cli.language_runs import language_run
 from fairmend.cli.options import CommonOptions, command, real
 from fairmend.cli.study_options import levels
 
 if TYPE_CHECKING:
     from fairmend.language.compare import ComparisonSettings
     from fairmend.language.head_scores import HeadScores
-    from fairmend.runs import Store
 
 
 def register(app: typer.Typer) -> None:
@@ -118,51 +117,23 @@ def _compare(
     scores_file: Path | None,
     screen: Screen,
 ) -> None:
-    from fairmend.cli.folders import tidy
     from fairmend.language.compare import compare_methods
-    from fairmend.language.comparison_files import load_comparison, open_comparison, save_comparison
+    from fairmend.language.comparison_files import KIND, load_comparison, save_comparison
 
-    lm, prompts = inputs.lm, inputs.prompts[0]
-    _ = lm.head_map  # a model without heads to drop is refused before a folder is made
     request = {**inputs.request, "scores": None if scores_file is None else absolute(scores_file)}
-    store: Store | None = None
-    with tidy(out, keep=lambda: store is not None and store.next_id > 2):
-        try:
-            store = open_comparison(
-                out,
-                lm=lm,
-                prompts=prompts,
-                scorer=inputs.scorer,
-                settings=settings,
-                texts=inputs.texts,
-                others=inputs.others,
-                judge_prompts=inputs.judge_prompts,
-                scores=scores,
-                request=request,
-            )
-            with closing(store):
-                found = compare_methods(
-                    lm,
-                    prompts,
-                    inputs.scorer,
-                    settings,
-                    texts=inputs.texts,
-                    others=inputs.others,
-                    judge_prompts=inputs.judge_prompts,
-                    scores=scores,
-                    store=store,
-                    progress=screen.steps,
-                    batch_size=options.batch_size,
-                )
-            screen.steps.close()
-            command_line = shlex.join(["fairmend", *sys.argv[1:]])
-            files = save_comparison(found, lm, settings, out, request=request, command=command_line)
-        except KeyboardInterrupt:
-            screen.warn(
-                f"Stopped by Ctrl-C. Everything measured so far is kept in {out}; go on with: fairmend resume "
-                f"{shlex.quote(str(out))}"
-            )
-            raise Interrupted from None
+    with language_run(out, inputs, settings, screen, kind=KIND, request=request, scores=scores) as store:
+        found = compare_methods(
+            inputs.lm,
+            settings=settings,
+            scores=scores,
+            store=store,
+            progress=screen.steps,
+            batch_size=options.batch_size,
+            **inputs.subject,
+        )
+        screen.steps.close()
+        command_line = shlex.join(["fairmend", *sys.argv[1:]])
+        files = save_comparison(found, inputs.lm, settings, out, request=request, command=command_line)
     _present(load_comparison(out), files, screen)
 
 

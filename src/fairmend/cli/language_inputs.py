@@ -53,6 +53,17 @@ class LanguageInputs:
         return None if self.judged is None else self.judged[0]
 
     @property
+    def subject(self) -> dict[str, Any]:
+        """Everything but the model, by the names that `repair_model` and `open_run` have for it."""
+        return {
+            "prompts": self.prompts[0],
+            "scorer": self.scorer,
+            "texts": self.texts,
+            "others": self.others,
+            "judge_prompts": self.judge_prompts,
+        }
+
+    @property
     def others(self) -> tuple[PromptSet, ...]:
         """Of the other axes, to judge on."""
         return (self.judged or self.prompts)[1:]

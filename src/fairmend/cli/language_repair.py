@@ -28,6 +28,7 @@ from fairmend.cli.language_options import (
     ModelOptions,
     RepairOptions,
 )
+from fairmend.cli.language_runs import go_on, language_run
 from fairmend.cli.language_subsets import searching
 from fairmend.cli.options import CommonOptions, command
 from fairmend.cli.subset_options import SubsetOptions
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from fairmend.language.head_scores import HeadScores
     from fairmend.language.models import LanguageModel
     from fairmend.language.settings import RepairSettings
-    from fairmend.runs import Store
     from fairmend.runs.context import Context
 
 
@@ -183,60 +183,34 @@ def _repair(
     extra: Mapping[str, Any],
     screen: Screen,
 ) -> None:
-    from fairmend.cli.folders import tidy
     from fairmend.language.repair import repair_model
-    from fairmend.language.saving import load_result, open_run, save_repair
+    from fairmend.language.run_directories import REPAIR
+    from fairmend.language.saving import load_result, save_repair
 
     lm = inputs.lm
-    _ = lm.head_map  # a model without heads to drop is refused before a folder is made
     if extra["slice"]:
         _require_sliceable(lm)
     request = {**inputs.request, **extra}
-    again = f"go on with: fairmend resume {shlex.quote(str(out))}"
-    store: Store | None = None
     with (
         read_collection(extra["from"], settings) as subsets,
-        tidy(out, keep=lambda: store is not None and store.next_id > 2),
+        language_run(out, inputs, settings, screen, kind=REPAIR, request=request, scores=scores) as store,
     ):
-        try:
-            store = open_run(
-                out,
-                lm=lm,
-                prompts=inputs.prompts[0],
-                scorer=inputs.scorer,
-                settings=settings,
-                texts=inputs.texts,
-                others=inputs.others,
-                judge_prompts=inputs.judge_prompts,
-                scores=scores,
-                request=request,
-            )
-            with closing(store):
-                repaired = repair_model(
-                    lm,
-                    inputs.prompts[0],
-                    inputs.scorer,
-                    settings,
-                    texts=inputs.texts,
-                    others=inputs.others,
-                    judge_prompts=inputs.judge_prompts,
-                    scores=scores,
-                    subsets=subsets,
-                    store=store,
-                    progress=screen.steps,
-                    batch_size=options.batch_size,
-                )
-            screen.steps.close()
-            command_line = shlex.join(["fairmend", *sys.argv[1:]])
-            files = save_repair(
-                repaired, lm, out, slice_heads=bool(extra["slice"]), request=request, command=command_line
-            )
-        except KeyboardInterrupt:
-            screen.warn(f"Stopped by Ctrl-C. Everything measured so far is kept in {out}; {again}")
-            raise Interrupted from None
+        repaired = repair_model(
+            lm,
+            settings=settings,
+            scores=scores,
+            subsets=subsets,
+            store=store,
+            progress=screen.steps,
+            batch_size=options.batch_size,
+            **inputs.subject,
+        )
+        screen.steps.close()
+        command_line = shlex.join(["fairmend", *sys.argv[1:]])
+        files = save_repair(repaired, lm, out, slice_heads=bool(extra["slice"]), request=request, command=command_line)
     _present(load_result(out), files, screen)
     if repaired.run.stopped == "interrupted":
-        screen.warn(f"Stopped by Ctrl-C: this is the best so far, not judged on held-out prompts; {again}")
+        screen.warn(f"Stopped by Ctrl-C: this is the best so far, not judged on held-out prompts; {go_on(out)}")
         raise Interrupted
 
 

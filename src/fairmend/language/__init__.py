@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from fairmend.language.models import LanguageModel, load_model, save_model, wrap_model
     from fairmend.language.prompts import PromptSet, prompt_set
     from fairmend.language.repair import Repair, repair_model
+    from fairmend.language.run_directories import open_run
     from fairmend.language.samples import Sampling
-    from fairmend.language.saving import load_result, open_run, read_mask, save_repair
+    from fairmend.language.saving import load_result, read_mask, save_repair
     from fairmend.language.settings import RepairSettings
     from fairmend.language.slicing import slice_groups
     from fairmend.language.toxicity import Scorer, load_scorer
@@ -33,8 +34,9 @@ _MODULES = {
     "models": ("LanguageModel", "load_model", "save_model", "wrap_model"),
     "prompts": ("PromptSet", "prompt_set"),
     "repair": ("Repair", "repair_model"),
+    "run_directories": ("open_run",),
     "samples": ("Sampling",),
-    "saving": ("load_result", "open_run", "read_mask", "save_repair"),
+    "saving": ("load_result", "read_mask", "save_repair"),
     "settings": ("RepairSettings",),
     "slicing": ("slice_groups",),
     "toxicity": ("Scorer", "load_scorer"),

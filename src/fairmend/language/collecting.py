@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -17,21 +17,19 @@ from typing import Any
 
 import numpy as np
 
-import fairmend
 from fairmend.errors import InputError, RunError
 from fairmend.language.evaluator import LanguageEvaluator
 from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
 from fairmend.language.reading import Reading
 from fairmend.language.repair import halves, make_evaluator
-from fairmend.language.saving import describe_subject
+from fairmend.language.run_directories import open_run
 from fairmend.language.settings import RepairSettings
 from fairmend.language.subset_search import CONTEXT, collecting_evaluator
 from fairmend.language.texts import Text, read_text
 from fairmend.language.toxicity import Scorer
 from fairmend.masks import Mask, Space
 from fairmend.runs.budgets import Stopped
-from fairmend.runs.directories import open_directory
 from fairmend.runs.progress import Meter, Progress
 from fairmend.runs.store import Store
 from fairmend.search import SpreadSampling
@@ -40,7 +38,6 @@ from fairmend.surrogates.validation import MeasurementNoise, noise_from_repeats
 
 KIND = "language collection"
 REPEATS = "subsets, measured again"
-_IDENTITY = ("kind", "settings", "model", "prompts", "judge_prompts", "others", "texts", "scorer", "scores")
 _BLOCK = 100
 _REPEAT_EVERY = 12  # subsets, one is measured again to learn the noise
 
@@ -65,35 +62,18 @@ class Collected:
     stopped: Stopped
 
 
-def open_collection(
-    out: str | Path,
-    *,
-    lm: LanguageModel,
-    prompts: PromptSet,
-    scorer: Scorer,
-    settings: RepairSettings,
-    texts: tuple[Text, Text],
-    request: Mapping[str, Any] | None = None,
-) -> Store:
+def open_collection(out: str | Path, *, settings: RepairSettings, **subject: Any) -> Store:
     """Start a collection in a directory, or open the same one there to go on with it, with whatever budget.
 
     Args:
         out: the directory; made if it does not exist.
-        lm, prompts, scorer, settings, texts: what is measured, on what and how, as for `repair_model`; the samples of
-            `settings.subsets` do not count.
-        request: JSON-ready: how they were named by the person who asked.
+        settings: how subsets are measured; the samples of `settings.subsets` do not count.
+        subject: what is measured and on what: `lm`, `prompts`, `scorer`, `texts` and `request` of `open_run`.
 
     Raises:
         RunError: the directory holds another run (what differs is named) or other files, or cannot be written.
     """
-    header = {
-        "kind": KIND,
-        "fairmend": fairmend.__version__,
-        "settings": collecting_settings(settings).to_json(),
-        **describe_subject(lm, prompts, scorer, texts, (), None, None),
-        "request": dict(request or {}),
-    }
-    return open_directory(Path(out), header, identity=_IDENTITY)
+    return open_run(out, settings=collecting_settings(settings), kind=KIND, **subject)
 
 
 def collecting_settings(settings: RepairSettings) -> RepairSettings:

@@ -19,6 +19,7 @@ from fairmend.report import figures as pictures
 from fairmend.report.figures import Point, Spot
 from fairmend.report.tables import Cell, Column, Table, defined, fixed
 from fairmend.search import PruningRule
+from fairmend.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +30,6 @@ CAVEAT = (
     "it on others (another --seed, or fairmend lm repair)"
 )
 UNTOUCHED = "untouched"
-_Z = 1.959963984540054  # of a 95 % interval
 _WIDE = 8.0  # times: perplexities further apart than this are drawn on a logarithmic axis
 
 
@@ -203,6 +203,5 @@ def _perplexity_cells(change: PerplexityChange) -> dict[str, Cell]:
 
 def _spot(label: str, judgement: Judgement, hollow: bool = False) -> Spot:
     read, change = judgement.perplexity, judgement.main.change
-    reach = _Z * read.after_error
     y = Point(math.nan) if change is None else Point.of(change.after.value, change.after.interval)
-    return Spot(label, Point(read.after, read.after - reach, read.after + reach), y, hollow)
+    return Spot(label, Point.of(read.after, Interval.normal(read.after, read.after_error)), y, hollow)

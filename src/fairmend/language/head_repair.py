@@ -18,7 +18,8 @@ from fairmend.language.models import LanguageModel, load_model, wrap_model
 from fairmend.language.prompt_files import read_prompts
 from fairmend.language.prompts import PromptSet, holistic_bias_prompts
 from fairmend.language.repair import Repair, repair_model
-from fairmend.language.saving import open_run, save_repair
+from fairmend.language.run_directories import open_run
+from fairmend.language.saving import save_repair
 from fairmend.language.settings import RepairSettings
 from fairmend.language.texts import Text, read_text
 from fairmend.language.toxicity import DEFAULT_SCORER, Scorer, load_scorer

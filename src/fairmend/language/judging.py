@@ -17,8 +17,6 @@ from fairmend.language.perplexity import Perplexity, perplexity_ratio
 from fairmend.masks import Mask
 from fairmend.statistics import Interval
 
-_Z = 1.959963984540054  # of a 95 % interval
-
 
 @dataclass(frozen=True)
 class PerplexityChange:
@@ -122,14 +120,13 @@ def perplexity_change(before: Perplexity, after: Perplexity) -> PerplexityChange
         InputError: they are of different protocols or texts.
     """
     ratio = perplexity_ratio(before, after)
-    reach = _Z * ratio.standard_error
     return PerplexityChange(
         before=before.value,
         after=after.value,
         before_error=before.standard_error,
         after_error=after.standard_error,
         ratio=ratio.value,
-        interval=Interval(ratio.value - reach, ratio.value + reach),
+        interval=Interval.normal(ratio.value, ratio.standard_error),
         n_tokens=before.n_tokens,
         protocol=before.protocol,
     )

@@ -1,4 +1,4 @@
-"""The directory of a language repair: its run from the start, the repaired checkpoint and its figures at the end.
+"""What a language repair leaves in its directory at the end: the repaired checkpoint and its figures.
 
 Every file is written whole or not at all, and `result.json` last: a directory that has it is complete.
 """
@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from transformers import PreTrainedModel
 
-import fairmend
 from fairmend.artifacts import staging
 from fairmend.errors import InputError, ModelError, RunError
 from fairmend.language.cards import render_language_card
 from fairmend.language.folding import fold
 from fairmend.language.head_pictures import draw_ranking, pictures_of
-from fairmend.language.head_scores import HeadScores
 from fairmend.language.models import LanguageModel, save_model
-from fairmend.language.prompts import PromptSet
 from fairmend.language.repair import Repair
 from fairmend.language.results import (
     SCHEMA,
@@ -31,73 +28,12 @@ from fairmend.language.results import (
     describe_slicing,
     mask_for,
 )
-from fairmend.language.settings import RepairSettings
 from fairmend.language.slicing import Slicing, slice_groups
-from fairmend.language.texts import Text
-from fairmend.language.toxicity import Scorer
 from fairmend.masks import Mask
 from fairmend.report.tables import json_bytes
-from fairmend.runs.directories import RUN, open_directory
-from fairmend.runs.store import Store
+from fairmend.runs.directories import RUN
 
-KIND = "language repair"
 MASK, RESULT, CARD = "mask.json", "result.json", "README.md"
-_IDENTITY = ("kind", "settings", "model", "prompts", "judge_prompts", "others", "texts", "scorer", "scores")
-
-
-def open_run(
-    out: str | Path,
-    *,
-    lm: LanguageModel,
-    prompts: PromptSet,
-    scorer: Scorer,
-    settings: RepairSettings,
-    texts: tuple[Text, Text],
-    others: Sequence[PromptSet] = (),
-    judge_prompts: PromptSet | None = None,
-    scores: HeadScores | None = None,
-    request: Mapping[str, Any] | None = None,
-) -> Store:
-    """Start a run in a directory, or open the same run there to go on with it.
-
-    Args:
-        out: the directory; made if it does not exist.
-        lm, prompts, scorer, settings, texts, others, judge_prompts, scores: what is repaired, on what and how; see
-            `repair_model`.
-        request: JSON-ready: how they were named by the person who asked, so that the run can be resumed.
-
-    Raises:
-        RunError: the directory holds another run (what differs is named) or other files, or cannot be written.
-    """
-    header = {
-        "kind": KIND,
-        "fairmend": fairmend.__version__,
-        "settings": settings.to_json(),
-        **describe_subject(lm, prompts, scorer, texts, others, judge_prompts, scores),
-        "request": dict(request or {}),
-    }
-    return open_directory(Path(out), header, identity=_IDENTITY)
-
-
-def describe_subject(
-    lm: LanguageModel,
-    prompts: PromptSet,
-    scorer: Scorer,
-    texts: tuple[Text, Text],
-    others: Sequence[PromptSet],
-    judge_prompts: PromptSet | None,
-    scores: HeadScores | None,
-) -> dict[str, Any]:
-    """What a run is about, as far as it tells runs apart, JSON-ready."""
-    return {
-        "model": lm.fingerprint(),
-        "prompts": prompts.fingerprint(),
-        "judge_prompts": None if judge_prompts is None else judge_prompts.fingerprint(),
-        "others": [other.fingerprint() for other in others],
-        "texts": [text.fingerprint() for text in texts],
-        "scorer": {"name": scorer.name, **scorer.fingerprint()},
-        "scores": None if scores is None else scores.digest(),
-    }
 
 
 def save_repair(

@@ -1,0 +1,63 @@
+"""The folder of a command for language models: begun or gone on with, and kept when Ctrl-C ends it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fairmend.cli.display import Interrupted, Screen
+from fairmend.cli.folders import tidy
+from fairmend.cli.language_inputs import LanguageInputs
+
+if TYPE_CHECKING:
+    from fairmend.language.head_scores import HeadScores
+    from fairmend.language.run_directories import Settings
+    from fairmend.runs import Store
+
+
+@contextmanager
+def language_run(
+    out: Path,
+    inputs: LanguageInputs,
+    settings: Settings,
+    screen: Screen,
+    *,
+    kind: str,
+    request: Mapping[str, Any],
+    scores: HeadScores | None = None,
+) -> Iterator[Store]:
+    """The store of a run in a folder, open while the body works on it.
+
+    Args:
+        out: the folder; it is removed again if the body finds that its input cannot work before it measured anything.
+        inputs, settings, scores: what the run is about.
+        screen: where it is said how to go on after Ctrl-C.
+        kind: of run.
+        request: the options that lead here, for `fairmend resume`.
+
+    Raises:
+        Interrupted: Ctrl-C.
+        RunError: the folder holds something else.
+    """
+    from fairmend.language.run_directories import open_run
+
+    _ = inputs.lm.head_map  # a model without heads to drop is refused before a folder is made
+    store: Store | None = None
+    with tidy(out, keep=lambda: store is not None and store.next_id > 2):
+        try:
+            store = open_run(
+                out, lm=inputs.lm, settings=settings, scores=scores, kind=kind, request=request, **inputs.subject
+            )
+            with closing(store):
+                yield store
+        except KeyboardInterrupt:
+            screen.warn(f"Stopped by Ctrl-C. Everything measured so far is kept in {out}; {go_on(out)}")
+            raise Interrupted from None
+
+
+def go_on(out: Path) -> str:
+    """How to go on with the run in a folder, in words."""
+    return f"go on with: fairmend resume {shlex.quote(str(out))}"

@@ -1,0 +1,68 @@
+"""The directory of a run of the language wing: what the run is about, so that the same one is gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import fairmend
+from fairmend.language.head_scores import HeadScores
+from fairmend.language.models import LanguageModel
+from fairmend.language.prompts import PromptSet
+from fairmend.language.texts import Text
+from fairmend.language.toxicity import Scorer
+from fairmend.runs.directories import open_directory
+from fairmend.runs.store import Store
+
+REPAIR = "language repair"
+_IDENTITY = ("kind", "settings", "model", "prompts", "judge_prompts", "others", "texts", "scorer", "scores")
+
+
+class Settings(Protocol):
+    """What is to be done, as far as it tells runs apart."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready description."""
+
+
+def open_run(
+    out: str | Path,
+    *,
+    lm: LanguageModel,
+    prompts: PromptSet,
+    scorer: Scorer,
+    settings: Settings,
+    texts: tuple[Text, Text],
+    others: Sequence[PromptSet] = (),
+    judge_prompts: PromptSet | None = None,
+    scores: HeadScores | None = None,
+    request: Mapping[str, Any] | None = None,
+    kind: str = REPAIR,
+) -> Store:
+    """Start a run in a directory, or open the same run there to go on with it.
+
+    Args:
+        out: the directory; made if it does not exist.
+        lm, prompts, scorer, settings, texts, others, judge_prompts, scores: what is repaired, compared or measured, on
+            what and how; see `repair_model`.
+        request: JSON-ready: how they were named by the person who asked, so that the run can be resumed.
+        kind: of run; a directory holds one kind.
+
+    Raises:
+        RunError: the directory holds another run (what differs is named) or other files, or cannot be written.
+    """
+    header = {
+        "kind": kind,
+        "fairmend": fairmend.__version__,
+        "settings": settings.to_json(),
+        "model": lm.fingerprint(),
+        "prompts": prompts.fingerprint(),
+        "judge_prompts": None if judge_prompts is None else judge_prompts.fingerprint(),
+        "others": [other.fingerprint() for other in others],
+        "texts": [text.fingerprint() for text in texts],
+        "scorer": {"name": scorer.name, **scorer.fingerprint()},
+        "scores": None if scores is None else scores.digest(),
+        "request": dict(request or {}),
+    }
+    return open_directory(Path(out), header, identity=_IDENTITY)
