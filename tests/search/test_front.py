@@ -9,7 +9,7 @@ from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_dis
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from fairmend.errors import InputError
-from fairmend.search.front import Front, crowding_distances, domination_ranks, hypervolume
+from fairmend.search.front import Front, along_front, crowding_distances, domination_ranks, hypervolume
 
 points = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=40)
 
@@ -77,3 +77,25 @@ def test_crowding_distances_equal_pymoos(seed: int) -> None:
 def test_points_all_equal_are_all_at_an_end_or_crowded() -> None:
     assert crowding_distances(np.ones((4, 2))).tolist() == [math.inf, 0.0, 0.0, math.inf]
     assert crowding_distances(np.ones((1, 2))).tolist() == [math.inf]
+
+
+@given(points, st.integers(0, 40))
+def test_points_along_the_front_come_before_those_behind_it(offered: list[tuple[int, int]], count: int) -> None:
+    chosen = along_front(offered, count)
+    assert len(chosen) == len(set(chosen)) == min(count, len(offered))
+    front = {p for p in offered if not any(dominates(q, p) for q in offered)}
+    on_front = [offered[index] in front for index in chosen]
+    assert sum(on_front[: len(front)]) == min(count, len(front)), "no point behind the front while there are others"
+
+
+def test_points_along_the_front_are_spread_out() -> None:
+    corners = [(0.0, 10.0), (5.0, 5.0), (10.0, 0.0)]
+    crowd = [(4.9 - step / 100, 5.1 + step / 100) for step in range(20)]
+    offered = [*crowd, *corners]
+    first, between, last = [offered[index] for index in along_front(offered, 3)]
+    assert [first, last] == corners[::2]
+    assert 4.7 <= between[0] <= 5.0
+    assert along_front([(math.nan, 1.0), (1.0, math.inf), (2.0, 2.0)], 3) == [2]
+    assert along_front([], 3) == []
+    with pytest.raises(InputError, match=r"shape \(n_points, 2\), got \(1, 3\)"):
+        along_front([(1.0, 2.0, 3.0)], 2)

@@ -129,6 +129,38 @@ def test_the_whole_front_is_wider_than_that_of_one_cost() -> None:
     assert losses[0] > losses[1]
 
 
+def test_attention_pruning_anneals_along_the_whole_front_on_one_pair_of_surrogates() -> None:
+    model = simulated(3)
+    spans, annealed = [], []
+    for whole in (True, False):
+        pruning = AttentionPruning(
+            model.space, FIGURES, None, floor, seed=3, states=110, finalists=10, surrogate="additive", moves=60_000,
+            whole_front=whole,
+        )  # fmt: skip
+        drive(pruning, model)
+        made = [pruning._told[mask] for mask in pruning.annealed]
+        spans.append(np.ptp([measurement.utility for measurement in made]))
+        annealed.append(pruning.annealed)
+    assert spans[0] > spans[1]
+    assert len(annealed[0]) == len(set(annealed[0])) <= 10
+
+
+def test_finalists_of_a_front_are_spread_along_it_and_keep_the_floor() -> None:
+    model = simulated(3)
+    active = Active(
+        model.space, FIGURES, COST, floor, seed=3, states=110, whole_front=True, patience=0, proposals=QUICK
+    )
+    assert active.front_finalists(5) == []
+    drive(active, model)
+    chosen = active.front_finalists(5)
+    assert len(set(chosen)) == 5
+    assert not any(mask.is_untouched for mask in chosen)
+    truth = model.truth(chosen)
+    limit = floor(model.truth([model.space.untouched()])[0])
+    assert all(limit.admits(measurement) for measurement in truth)
+    assert np.ptp([measurement.bias for measurement in truth]) > 0.05
+
+
 def test_finalists_are_less_lucky_than_the_incumbent() -> None:
     """The measured best owes more to noise than what surrogates and measurements say together."""
     luck = []

@@ -4,7 +4,7 @@ from fairmend.search.annealing import Annealing, RandomWalk
 from fairmend.search.base import Incumbent, MakeCost, Searcher
 from fairmend.search.catalogue import SEARCH_NAMES, SearchName, make_searcher
 from fairmend.search.designs import SpreadSampling, drawn_fraction
-from fairmend.search.front import Front, hypervolume
+from fairmend.search.front import Front, along_front, hypervolume
 from fairmend.search.genetic import Genetic, MakeFloor
 from fairmend.search.pruning_rules import METHODS, Method, PruningRule
 from fairmend.search.ranking import Candidates, Ranking, SingleInterventions
@@ -30,6 +30,7 @@ __all__ = [
     "SingleInterventions",
     "SpreadSampling",
     "UniformSampling",
+    "along_front",
     "drawn_fraction",
     "hypervolume",
     "make_searcher",

@@ -72,6 +72,48 @@ def hypervolume(points: npt.ArrayLike, reference: tuple[float, float]) -> float:
     return float((widths * (reference[1] - kept[:, 1])).sum())
 
 
+def along_front(points: npt.ArrayLike, count: int) -> list[int]:
+    """Choose points spread along the front; where it has too few, those spread along the front behind it follow.
+
+    Args:
+        points: shape (n_points, 2), both to minimise; those that are not finite are never chosen.
+        count: how many at most.
+
+    Returns:
+        Their indices: within a front by ascending first objective.
+
+    Raises:
+        InputError: the points do not have two objectives each.
+    """
+    array = np.asarray(points, dtype=np.float64)
+    if array.size and (array.ndim != 2 or array.shape[1] != 2):
+        raise InputError(f"a front needs points of shape (n_points, 2), got {array.shape}")
+    left = list(range(len(array)))
+    chosen: list[int] = []
+    while len(chosen) < count:
+        front: Front[int] = Front()
+        for index in left:
+            front.offer(index, float(array[index, 0]), float(array[index, 1]))
+        if not len(front):
+            break
+        layer = list(front)
+        chosen += [layer[place] for place in _spread(front.points(), count - len(chosen))]
+        left = [index for index in left if index not in set(layer)]
+    return chosen
+
+
+def _spread(points: npt.NDArray[np.float64], count: int) -> list[int]:
+    """Places in a front of both ends, and then always of the point farthest from those taken; in order."""
+    span = np.ptp(points, axis=0)
+    scaled = points / np.where(span > 0, span, 1.0)
+    taken = [0, len(points) - 1][: min(count, len(points))]
+    while len(taken) < min(count, len(points)):
+        away = np.abs(scaled[:, None] - scaled[taken]).sum(axis=-1).min(axis=1)
+        away[taken] = -1.0
+        taken.append(int(away.argmax()))
+    return sorted(set(taken))
+
+
 def domination_ranks(
     objectives: npt.NDArray[np.float64], violations: npt.NDArray[np.float64] | None = None
 ) -> npt.NDArray[np.int64]:

@@ -21,11 +21,10 @@ from fairmend.surrogates.base import Surrogate, one_thread
 from fairmend.surrogates.evaluator import SurrogateEvaluator
 from fairmend.surrogates.fitting import FittedPair
 from fairmend.surrogates.learning import LearningSearcher
-from fairmend.surrogates.objectives import terms_of, with_epsilon
+from fairmend.surrogates.objectives import costs_along_front, terms_of
 from fairmend.surrogates.proposals import ProposalSettings, propose
 
 _REACH, _LEAST_REACH = 1.4, 4
-FRONT_EPSILONS = (0.5, 0.1, 0.9, 0.3, 0.7)
 
 
 class Active(LearningSearcher):
@@ -158,8 +157,7 @@ class Active(LearningSearcher):
 
     def _costs(self) -> list[Cost]:
         assert self._cost is not None
-        others = [with_epsilon(self._cost, epsilon) for epsilon in FRONT_EPSILONS] if self.whole_front else []
-        return [self._cost, *others]
+        return costs_along_front(self._cost) if self.whole_front else [self._cost]
 
     def _within_reach(self) -> Space:
         """The space, but for masks much larger than any that was measured to keep the cost's utility floor.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, zip_longest
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from fairmend.costs import WeightedSum
+from fairmend.costs import Cost, WeightedSum
 from fairmend.evaluation import Figures
 from fairmend.masks import Mask, Space
 from fairmend.search.base import MakeCost, Steps, require_choice, require_count, require_number
@@ -18,7 +19,7 @@ from fairmend.surrogates.annealing import anneal, best_of
 from fairmend.surrogates.base import LEAST_SAMPLES, Surrogate
 from fairmend.surrogates.fitting import FittedPair
 from fairmend.surrogates.learning import LearningSearcher
-from fairmend.surrogates.objectives import FlooredSum
+from fairmend.surrogates.objectives import FlooredSum, costs_along_front
 from fairmend.surrogates.proposals import ProposalSettings, anneal_any
 from fairmend.surrogates.samples import Samples
 
@@ -57,10 +58,13 @@ class AttentionPruning(LearningSearcher):
         design: "uniform" subsets as published, or "spread" ones (see `SpreadSampling`).
         moves: of all chains together.
         chains: independent annealers.
+        whole_front: whether chains also anneal with other weights of bias and loss, all on the same surrogates, for a
+            search whose result is the front; they share the moves.
         log_loss: whether the logarithm of the loss is learned; False as published.
 
     Attributes:
-        annealed: what annealing ended with, the best first; () while there are no surrogates.
+        annealed: what annealing ended with, the best first (of every weight in turn); () while there are no
+            surrogates.
 
     Raises:
         InputError: an option outside its range, or too few states for a fit.
@@ -84,6 +88,7 @@ class AttentionPruning(LearningSearcher):
         design: Design = "uniform",
         moves: int = 1_000_000,
         chains: int = 16,
+        whole_front: bool = False,
         log_loss: bool = False,
         known: Sequence[Mask | Sequence[int]] = (),
     ) -> None:
@@ -95,11 +100,12 @@ class AttentionPruning(LearningSearcher):
         self.design: Design = require_choice("design", design, ("uniform", "spread"))
         self.moves = require_count("moves", moves, 1)
         self.chains = require_count("chains", chains, 1)
+        self.whole_front = bool(whole_front)
         self.annealed: tuple[Mask, ...] = ()
 
     def settings(self) -> dict[str, Any]:
         """The name, every option and the seed, JSON-ready: enough to build an equal searcher."""
-        options = ("name", "seed", "states", "epsilon", "design", "moves", "chains", "log_loss")
+        options = ("name", "seed", "states", "epsilon", "design", "moves", "chains", "whole_front", "log_loss")
         return {
             **{key: getattr(self, key) for key in options},
             "finalists": self.n_finalists,
@@ -134,20 +140,30 @@ class AttentionPruning(LearningSearcher):
     def _annealed(self, pair: FittedPair) -> list[Mask]:
         """The finalists: the best mask of all chains, then what the other chains ended with."""
         assert self._cost is not None
+        if not self.whole_front:
+            return self._ends(pair, self._cost, np.random.default_rng(self.seed), self.moves, self.chains)
+        costs = costs_along_front(self._cost)
+        moves, chains = max(1, self.moves // len(costs)), -(-self.chains // len(costs))
+        ends = [
+            self._ends(pair, cost, np.random.default_rng([self.seed, number]), moves, chains)
+            for number, cost in enumerate(costs)
+        ]
+        in_turn = (mask for mask in chain.from_iterable(zip_longest(*ends)) if mask is not None)
+        return list(dict.fromkeys(in_turn))[: self.n_finalists]
+
+    def _ends(self, pair: FittedPair, cost: Cost, rng: np.random.Generator, moves: int, chains: int) -> list[Mask]:
+        """What annealing with one cost ends with, the best first."""
         if pair.bias.form() is None or pair.loss.form() is None:
-            rng = np.random.default_rng(self.seed)
-            settings = ProposalSettings(moves=self.moves)
-            return [anneal_any(pair, self.space, self.figures, self._cost, rng, settings)]
+            return [anneal_any(pair, self.space, self.figures, cost, rng, ProposalSettings(moves=moves))]
         found = anneal(
             pair,
             self.space,
-            self._cost,
-            seed=self.seed,
-            states=self.moves + 1,
-            chains=self.chains,
+            cost,
+            seed=rng,
+            states=moves + 1,
+            chains=chains,
             start_temperature=_START_TEMPERATURE,
             end_temperature=_END_TEMPERATURE,
             ties="last",
         )
-        best = [(found.mask, found.cost), *found.chains]
-        return best_of(best, self.n_finalists)
+        return best_of([(found.mask, found.cost), *found.chains], self.n_finalists)

@@ -13,7 +13,7 @@ from fairmend.errors import InputError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.masks import Mask, Space
 from fairmend.search.base import Incumbent, MakeCost, SteppedSearcher, require_finite
-from fairmend.search.front import Front
+from fairmend.search.front import Front, along_front
 from fairmend.search.genetic import MakeFloor
 from fairmend.surrogates.base import Predictor, Surrogate, one_thread
 from fairmend.surrogates.fitting import FittedPair, fit_pair, make_surrogate
@@ -87,13 +87,34 @@ class LearningSearcher(SteppedSearcher):
         costs = np.zeros(len(masks))
         for index, belief in enumerate(self.believed(masks)):
             costs[index] = self._cost(belief)
-            loss, error = self.figures.loss(belief), belief.utility_se
-            # Of many masks near the floor the luckiest look admissible: a margin keeps the chosen ones above it.
-            if masks[index].bits and loss <= limit < loss + _MARGIN * error:
+            if masks[index].bits and self.figures.loss(belief) <= limit and not self._keeps(limit, belief):
                 costs[index] += penalty
         chosen = [masks[index] for index in np.argsort(costs, kind="stable")[:count].tolist()]
         untouched = self.space.untouched()
         return chosen if untouched in chosen else [*chosen, untouched]
+
+    def front_finalists(self, count: int) -> list[Mask]:
+        """Measured masks spread along the front of bias and loss, by the surrogates' figures; the untouched one is not.
+
+        A mask whose utility keeps the floor only within its error is left out. Where the front has too few masks, those
+        right behind it follow. Measure them again on data that the search did not see.
+
+        Args:
+            count: how many masks at most.
+        """
+        if self._cost is None:
+            return []
+        masks = [mask for mask, made in self._told.items() if made.is_finite and not mask.is_untouched]
+        limit = terms_of(self._cost).limit
+        pairs = zip(masks, self.believed(masks), strict=True)
+        kept = [(mask, belief) for mask, belief in pairs if self._keeps(limit, belief)]
+        chosen = along_front([(belief.bias, self.figures.loss(belief)) for _, belief in kept], count)
+        return [kept[index][0] for index in chosen]
+
+    def _keeps(self, limit: float, belief: Measurement) -> bool:
+        """Whether a mask keeps the floor with a margin: of many masks near it the luckiest look admissible."""
+        loss, error = self.figures.loss(belief), belief.utility_se
+        return loss <= limit and not limit < loss + _MARGIN * error
 
     def believed(self, masks: Sequence[Mask]) -> list[Measurement]:
         """What is believed of measured masks whose figures are finite: measurements and predictions, weighed.

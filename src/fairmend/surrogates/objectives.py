@@ -12,6 +12,8 @@ from fairmend.errors import InputError
 from fairmend.evaluation import Figures, Measurement
 
 FLOOR_PENALTY = 3.0
+FRONT_EPSILONS = (0.5, 0.1, 0.9, 0.3, 0.7)
+"""Weights of the bias that together lead along the whole front."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,14 @@ def with_epsilon(cost: Cost, epsilon: float) -> Cost:
         changed: Any = with_epsilon(cost.weighted, epsilon)
         return FlooredSum(changed, cost.floor, cost.penalty)
     return cost
+
+
+def costs_along_front(cost: Cost) -> list[Cost]:
+    """The cost itself, and with other weights of bias and loss, so that what is cheap lies all along the front.
+
+    A cost without weights stays alone.
+    """
+    return list(dict.fromkeys([cost, *(with_epsilon(cost, epsilon) for epsilon in FRONT_EPSILONS)]))
 
 
 def _limit(floor: UtilityFloor) -> float:
