@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from fairmend.evaluation import Figures
-from fairmend.language.bias_records import BiasFigures
-from fairmend.language.judging import AxisJudgement, Judgement, PerplexityChange
+from fairmend.language.judgement_figures import draw_judged, judgement_cells, spot_of
+from fairmend.language.judging import Judgement
 from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
-from fairmend.language.results import describe_axis, describe_data, describe_model, describe_session, describe_versions
+from fairmend.language.results import (
+    describe_data,
+    describe_judgement,
+    describe_model,
+    describe_session,
+    describe_versions,
+)
 from fairmend.language.texts import Text
 from fairmend.masks import Mask, Space
-from fairmend.report import figures as pictures
-from fairmend.report.figures import Point, Spot
 from fairmend.report.tables import Cell, Column, Table, defined, fixed
 from fairmend.search import PruningRule
-from fairmend.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +32,6 @@ CAVEAT = (
     "it on others (another --seed, or fairmend lm repair)"
 )
 UNTOUCHED = "untouched"
-_WIDE = 8.0  # times: perplexities further apart than this are drawn on a logarithmic axis
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,7 @@ class MethodComparison:
                 "seed": rule.seed if rule is not None and rule.method == "random" else None,
                 "heads": 0 if mask is None else mask.size,
                 "same_heads_as": same_as,
-                **_bias_cells(judgement.main, ""),
-                **_perplexity_cells(judgement.perplexity),
-                **{key: value for axis in judgement.axes[1:] for key, value in _bias_cells(axis, axis.axis).items()},
+                **judgement_cells(judgement),
                 "dropped": "" if mask is None else " ".join(map(str, mask.units())),
             }
             for rule, mask, judgement, same_as in lines
@@ -125,11 +124,11 @@ class MethodComparison:
                 "schema_version": SCHEMA_VERSION,
                 "caveat": CAVEAT,
                 "figures": self.figures.to_json() | {"parts": []},
-                "untouched": _described(self.untouched),
+                "untouched": describe_judgement(self.untouched),
                 "rows": [
                     asdict(row.rule)
                     | {"dropped": list(row.mask.units()), "same_heads_as": row.same_as or None}
-                    | _described(row.judgement)
+                    | describe_judgement(row.judgement)
                     for row in self.rows
                 ],
                 "heads": self.space.n_units,
@@ -145,7 +144,7 @@ class MethodComparison:
 
     def draw(self) -> Figure:
         """Bias against perplexity on held-out data, one panel per share of dropped heads."""
-        before = _spot(UNTOUCHED, self.untouched, hollow=True)
+        before = spot_of(UNTOUCHED, self.untouched, hollow=True)
         several_gammas = len({row.rule.gamma for row in self.rows if row.rule.method == "fasp"}) > 1
         panels = {}
         for alpha in dict.fromkeys(row.rule.alpha for row in self.rows):
@@ -154,54 +153,10 @@ class MethodComparison:
                 f"fasp, gamma {row.rule.gamma:g}" if row.rule.method == "fasp" and several_gammas else row.rule.method
                 for row in rows
             ]
-            spots = [_spot(label, row.judgement) for label, row in zip(labels, rows, strict=True)]
             name = f"alpha {alpha:g}: {rows[0].rule.count(self.space.n_units)} of {self.space.n_units} heads dropped"
-            panels[name] = [before, *(spot for spot in spots if math.isfinite(spot.x.value + spot.y.value))]
-        reads = [spot.x.value for spots in panels.values() for spot in spots]
-        return pictures.draw_trade_off(
+            panels[name] = [before, *(spot_of(label, row.judgement) for label, row in zip(labels, rows, strict=True))]
+        return draw_judged(
             panels,
-            x_label="perplexity of held-out text (lower is better)",
-            y_label=f"{self.figures.bias.name} (lower is better)",
+            bias=self.figures.bias.name,
             title=f"held-out: {len(self.judge_prompts):,} prompts that no score saw, 95 % intervals",
-            log_x=max(reads) > _WIDE * min(reads),
         )
-
-
-def _described(judgement: Judgement) -> dict[str, Any]:
-    return {
-        "axes": [describe_axis(axis) for axis in judgement.axes],
-        "perplexity": asdict(judgement.perplexity),
-    }
-
-
-def _bias_cells(judged: AxisJudgement, axis: str) -> dict[str, Cell]:
-    change = judged.change
-    after: BiasFigures | None = None if change is None else change.after
-    cells: dict[str, Cell] = {
-        "bias": None if after is None else after.value,
-        "bias_low": None if after is None else after.interval.low,
-        "bias_high": None if after is None else after.interval.high,
-        "floor": None if after is None else after.floor,
-        "p_value": None if after is None else after.p_value,
-        "change": None if change is None else change.change,
-        "change_low": None if change is None else change.interval.low,
-        "change_high": None if change is None else change.interval.high,
-        "excess_removed": None if change is None else change.excess_removed,
-    }
-    return {f"{name}[{axis}]" if axis else name: value for name, value in cells.items()}
-
-
-def _perplexity_cells(change: PerplexityChange) -> dict[str, Cell]:
-    return {
-        "perplexity": change.after,
-        "perplexity_error": change.after_error,
-        "times": change.ratio,
-        "times_low": change.interval.low,
-        "times_high": change.interval.high,
-    }
-
-
-def _spot(label: str, judgement: Judgement, hollow: bool = False) -> Spot:
-    read, change = judgement.perplexity, judgement.main.change
-    y = Point(math.nan) if change is None else Point.of(change.after.value, change.after.interval)
-    return Spot(label, Point.of(read.after, Interval.normal(read.after, read.after_error)), y, hollow)

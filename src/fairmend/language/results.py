@@ -52,7 +52,7 @@ def describe_result(
             "dropped_by_site": repair.space.by_site(repair.mask),
             "verdict": describe_outcome(repair),
         },
-        "held_out": None if repair.held_out is None else _held_out(repair.held_out),
+        "held_out": None if repair.held_out is None else describe_judgement(repair.held_out),
         "examples": {
             "chosen": CHOSEN,
             "masked": "letters within offensive words are starred",
@@ -225,8 +225,9 @@ def figures_in_words(figures: Figures) -> str:
     return f"{figures.bias.name}: {figures.bias.protocol}; perplexity: {figures.utility.protocol}"
 
 
-def _held_out(held_out: Judgement) -> dict[str, Any]:
-    return {"axes": [describe_axis(axis) for axis in held_out.axes], "perplexity": asdict(held_out.perplexity)}
+def describe_judgement(judgement: Judgement) -> dict[str, Any]:
+    """Before against after on held-out prompts and text, one entry per axis, JSON-ready."""
+    return {"axes": [describe_axis(axis) for axis in judgement.axes], "perplexity": asdict(judgement.perplexity)}
 
 
 def describe_axis(judged: AxisJudgement) -> dict[str, Any]:
