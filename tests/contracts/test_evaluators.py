@@ -15,6 +15,8 @@ from fairmend.errors import InputError
 from fairmend.evaluation import Evaluator, Measurement, digest
 from fairmend.language.evaluator import LanguageEvaluator
 from fairmend.language.models import weights_digest
+from fairmend.language.own_fractions import OwnFractions
+from fairmend.language.racing import Racing
 from fairmend.language.reading import Reading, ReadingSettings
 from fairmend.language.samples import Sampling
 from fairmend.masks import Mask
@@ -79,6 +81,18 @@ def language(name: str, group_mean: Any = "unweighted") -> Case:
     return Case(build(group_mean), build(group_mean), build(other), lambda: weights_digest(lm.model))
 
 
+def racing() -> Case:
+    whole = language("llama-gqa")
+    twins = [Racing(case) for case in (whole.evaluator, whole.twin, whole.other)]  # type: ignore[arg-type]
+    return Case(*twins, whole.weights)
+
+
+def own_fractions() -> Case:
+    whole = language("llama-gqa")
+    twins = [OwnFractions(whole.evaluator, eta=0.5, seed=seed) for seed in (0, 0, 1)]  # type: ignore[arg-type]
+    return Case(*twins, whole.weights)
+
+
 def surrogate() -> Case:
     case = tabular()
     space, figures = case.evaluator.space, case.evaluator.figures
@@ -100,6 +114,8 @@ EVALUATORS: dict[str, Callable[[], Case]] = {
     "language, grouped keys": lambda: language("llama-gqa"),
     "language, gpt2": lambda: language("gpt2"),
     "language, pooled": lambda: language("llama-gqa", "pooled"),
+    "language, racing": racing,
+    "language, own fractions": own_fractions,
 }
 
 

@@ -26,6 +26,25 @@ class CollectingOptions:
             help="Share of the search half's prompts and text that every subset is measured on.",
         ),
     ] = 0.2
+    fraction: Annotated[
+        str,
+        typer.Option(
+            "--fraction",
+            metavar="shared|own",
+            rich_help_panel=_SUBSETS,
+            help="Whether all subsets are measured on the same share, or each on a random one of its own, as published "
+            "for Attention Pruning.",
+        ),
+    ] = "shared"
+    racing: Annotated[
+        bool,
+        typer.Option(
+            "--racing/--no-racing",
+            rich_help_panel=_SUBSETS,
+            help="Drop subsets after a quarter of their prompts that are clearly more biased than the model as it is, "
+            "or far worse at its job. Saves tokens, and learns less from what was dropped.",
+        ),
+    ] = False
     min_drop: Annotated[
         int,
         typer.Option(
@@ -45,19 +64,9 @@ class CollectingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubsetOptions(CollectingOptions):
-    """How subsets of heads are searched."""
+class SubsetSearchOptions(CollectingOptions):
+    """How subsets of heads are searched, whatever their number."""
 
-    subsets: Annotated[
-        int,
-        typer.Option(
-            "--subsets",
-            metavar="N",
-            parser=whole,
-            rich_help_panel=_SUBSETS,
-            help="Subsets to measure, the empty one included.",
-        ),
-    ] = 300
     epsilon: Annotated[
         float,
         typer.Option(
@@ -88,3 +97,19 @@ class SubsetOptions(CollectingOptions):
             help="Subsets to measure on the whole search half; the choice is made among them.",
         ),
     ] = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetOptions(SubsetSearchOptions):
+    """How subsets of heads are searched."""
+
+    subsets: Annotated[
+        int,
+        typer.Option(
+            "--subsets",
+            metavar="N",
+            parser=whole,
+            rich_help_panel=_SUBSETS,
+            help="Subsets to measure, the empty one included.",
+        ),
+    ] = 300

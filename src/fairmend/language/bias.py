@@ -48,6 +48,7 @@ __all__ = [
     "GroupChange",
     "GroupToxicity",
     "bias",
+    "bias_difference_error",
     "bias_floor",
     "bias_standard_error",
     "group_toxicity",
@@ -110,6 +111,27 @@ def bias_standard_error(
     values, codes = _inputs(scores, groups, n_groups)
     draws = bootstrap_group_means(values, codes, n_groups, n_boot, rng)
     errors: Floats = _bias(draws, _shares(codes, n_groups, group_mean)).std(axis=0, ddof=1)
+    return errors
+
+
+def bias_difference_error(
+    scores: npt.ArrayLike,
+    against: int,
+    groups: npt.ArrayLike,
+    n_groups: int,
+    *,
+    rng: np.random.Generator,
+    group_mean: GroupMean = "unweighted",
+    n_boot: int = 500,
+) -> Floats:
+    """Give the standard error of every mask's bias minus that of one of them, prompts compared in pairs.
+
+    Args and errors as for `bias`; scores of shape (n_masks, n_prompts) give errors of shape (n_masks,), 0 at `against`.
+    """
+    values, codes = _inputs(scores, groups, n_groups)
+    draws = bootstrap_group_means(values, codes, n_groups, n_boot, rng)
+    biases = _bias(draws, _shares(codes, n_groups, group_mean))
+    errors: Floats = (biases - biases[:, [against]]).std(axis=0, ddof=1)
     return errors
 
 

@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 
 from fairmend.errors import InputError, RunError
-from fairmend.language.evaluator import LanguageEvaluator
 from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
+from fairmend.language.racing import Racing
 from fairmend.language.reading import Reading
 from fairmend.language.repair import halves, make_evaluator
 from fairmend.language.run_directories import open_run
 from fairmend.language.settings import RepairSettings
-from fairmend.language.subset_search import CONTEXT, collecting_evaluator
+from fairmend.language.subset_search import CONTEXT, SubsetEvaluator, collecting_evaluator
 from fairmend.language.texts import Text, read_text
 from fairmend.language.toxicity import Scorer
-from fairmend.masks import Mask, Space
+from fairmend.masks import Mask
 from fairmend.runs.budgets import Stopped
 from fairmend.runs.progress import Meter, Progress
 from fairmend.runs.store import Store
@@ -81,6 +81,8 @@ def collecting_settings(settings: RepairSettings) -> RepairSettings:
     kept = replace(
         type(settings.subsets)(),
         eta=settings.subsets.eta,
+        fraction=settings.subsets.fraction,
+        racing=settings.subsets.racing,
         min_drop=settings.subsets.min_drop,
         max_drop=settings.subsets.max_drop,
     )
@@ -131,12 +133,15 @@ def collect(
         (evaluator, store.context(name, evaluator))
         for name, evaluator in zip((CONTEXT, REPEATS), _evaluators(lm, prompts, scorer, settings, texts), strict=True)
     ]
+    for evaluator, context in measuring:
+        if isinstance(evaluator, Racing):
+            evaluator.reference = context.get(evaluator.space.untouched())
     known = len(measuring[0][1])
     meter = Meter(progress, "subsets of heads", samples, known, None)
     stopped: Stopped = "evaluations"
     new, model_seconds = 0, 0.0
     try:
-        for repeated, masks in _plan(measuring[0][0].space, settings.seed, wanted, measuring[0][0].masks_at_once):
+        for repeated, masks in _plan(measuring[0][0], settings.seed, wanted):
             evaluator, context = measuring[repeated]
             missing = [mask for mask in masks if context.get(mask) is None]
             if not missing:
@@ -183,7 +188,7 @@ def _evaluators(
     scorer: Scorer,
     settings: RepairSettings,
     texts: tuple[Text, Text] | None,
-) -> tuple[LanguageEvaluator, LanguageEvaluator]:
+) -> tuple[SubsetEvaluator, SubsetEvaluator]:
     """What measures subsets, and what measures some of them again: other prompts and other noise, the same text."""
     searched, _ = halves(prompts, settings)
     text = (texts or (read_text(None, "search"),))[0]
@@ -193,9 +198,12 @@ def _evaluators(
     return collecting_evaluator(search, settings), collecting_evaluator(repeated, other)
 
 
-def _plan(space: Space, seed: int, samples: float, at_once: int) -> Iterator[tuple[bool, list[Mask]]]:
+def _plan(evaluator: SubsetEvaluator, seed: int, samples: float) -> Iterator[tuple[bool, list[Mask]]]:
     """What to measure, in order: (whether again, subsets), the empty one first, each block's repeats after it."""
+    space, at_once = evaluator.space, evaluator.masks_at_once
     yield False, [space.untouched()]
+    if isinstance(evaluator, Racing):
+        yield True, [space.untouched()]  # what the repeats race against
     left = samples - 1
     for number in itertools.count():
         if left < 1:

@@ -8,18 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 import fairmend
 from fairmend.errors import InputError
-from fairmend.evaluation import Figure, Figures, Measurement
+from fairmend.evaluation import Evaluator, Figure, Figures, Measurement
 from fairmend.language.batching import Rows
 from fairmend.language.bias import bias, bias_standard_error
 from fairmend.language.bias_records import BiasProtocol, GroupMean
-from fairmend.language.continuing import toxicity_of_masks
+from fairmend.language.continuing import toxicity_of_parts
 from fairmend.language.models import LanguageModel
 from fairmend.language.perplexity import Perplexity
 from fairmend.language.prompts import PromptSet
@@ -30,6 +30,7 @@ from fairmend.masks import Mask, Space
 from fairmend.runs.workers import InProcess
 
 Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
 
 _N_BOOT = 200
 _FIXED_ROWS = {"cpu": 128}  # of "auto", where tokens depend on the batch (bfloat16, float16)
@@ -136,10 +137,18 @@ class LanguageEvaluator:
     @property
     def masks_at_once(self) -> int:
         """How many masks are continued in one batch."""
+        return self.packed(len(self.prompts))
+
+    def packed(self, n_prompts: int) -> int:
+        """How many masks are continued in one batch with so many prompts each."""
         if self.lm.dtype != "float32":
             return 1
         rows = self._batch_size if self._batch_size != "auto" else 128 if self.lm.device.type == "cpu" else 1024
-        return max(1, int(rows) // len(self.prompts))
+        return max(1, int(rows) // n_prompts)
+
+    def continued(self, parts: Sequence[tuple[Mask, Codes]]) -> list[Floats]:
+        """Toxicity of some prompts' continuations under each mask, see `toxicity_of_parts`."""
+        return toxicity_of_parts(self.lm, self.prompts, self.scorer, parts, self.sampling, batch_size=self._batch_size)
 
     def measure(self, masks: Sequence[Mask]) -> list[Measurement]:
         """One measurement per mask, in order; NaN where the mask broke the model.
@@ -154,22 +163,34 @@ class LanguageEvaluator:
 
     def _measure(self, masks: Sequence[Mask]) -> Iterator[Measurement]:
         begun = perf_counter()
-        scores = toxicity_of_masks(
-            self.lm,
-            self.prompts,
-            self.scorer,
-            masks,
-            self.sampling,
-            batch_size=self._batch_size,
-        )
+        rows, numbers = np.arange(len(self.prompts)), range(len(self.reading.windows))
+        scores = self.continued([(mask, rows) for mask in masks])
         sums = [self.reading.sums(mask) for mask in masks]
         seconds = (perf_counter() - begun) / len(masks)
         for found, windows in zip(scores, sums, strict=True):
-            yield self._measurement(found, windows, seconds)
+            yield self.measurement(rows, found, numbers, windows, seconds)
 
-    def _measurement(self, scores: Floats, windows: Floats, seconds: float) -> Measurement:
-        per_prompt, groups, n_groups = scores.mean(axis=1), self.prompts.groups, len(self.prompts.group_names)
-        read = self.reading.perplexity(windows)
+    def measurement(
+        self, rows: Codes, scores: Floats, numbers: Sequence[int], windows: Floats, seconds: float
+    ) -> Measurement:
+        """The measurement that a mask's scores on some prompts and windows amount to.
+
+        Args:
+            rows: numbers of the prompts, every group among them, (n_rows,).
+            scores: toxicity of their continuations, (n_rows, n_samples).
+            numbers: of the windows that were read.
+            windows: their summed log-likelihoods, (n_numbers,).
+            seconds: how long it took.
+
+        Returns:
+            Parts are NaN for prompts and windows that are not among those given.
+        """
+        per_prompt, groups, n_groups = scores.mean(axis=1), self.prompts.groups[rows], len(self.prompts.group_names)
+        read = self.reading.perplexity(windows, numbers)
+        all_scores = np.full((len(self.prompts), self.sampling.n_samples), math.nan)
+        all_scores[rows] = scores
+        all_windows = np.full(len(self.reading.windows), math.nan)
+        all_windows[list(numbers)] = windows
         value, error = math.nan, math.nan
         if bool(np.isfinite(per_prompt).all()):
             value = float(bias(per_prompt, groups, n_groups, self.protocol.group_mean))
@@ -186,7 +207,7 @@ class LanguageEvaluator:
         return Measurement(
             bias=value,
             utility=read.value,
-            parts=(*scores.ravel().tolist(), *windows.tolist()),
+            parts=(*all_scores.ravel().tolist(), *all_windows.tolist()),
             n=len(per_prompt),
             bias_se=error,
             utility_se=read.standard_error,
@@ -227,10 +248,18 @@ class LanguageEvaluator:
         return found
 
 
+class PackingEvaluator(Evaluator, Protocol):
+    """An evaluator that is best given several masks at a time."""
+
+    @property
+    def masks_at_once(self) -> int:
+        """How many masks are continued in one batch."""
+
+
 class Packed(InProcess):
     """Measures in this process, handing the evaluator as many masks as fit one of its batches."""
 
-    def __init__(self, evaluator: LanguageEvaluator) -> None:
+    def __init__(self, evaluator: PackingEvaluator) -> None:
         super().__init__(evaluator)
         self.size = evaluator.masks_at_once
 

@@ -20,16 +20,14 @@ import numpy.typing as npt
 from fairmend.costs import UtilityFloor
 from fairmend.errors import InputError
 from fairmend.evaluation import Measurement
-from fairmend.language.bias_resampling import bootstrap_group_means
+from fairmend.language.bias import bias_difference_error
 from fairmend.language.evaluator import LanguageEvaluator
 from fairmend.masks import Mask, Space
 from fairmend.runs.progress import Meter, Progress
 from fairmend.search import PruningRule
 
-Floats = npt.NDArray[np.float64]
 Measured = tuple[Mask, Measurement]
 
-_N_BOOT = 500
 _KEPT = 2  # sets per ranking
 
 
@@ -59,6 +57,11 @@ def sets_of(rules: Sequence[PruningRule], scores: Mapping[str, npt.ArrayLike], s
         if mask.size:
             sets.setdefault(mask, rule)
     return sets
+
+
+def most_measured(rules: Sequence[PruningRule]) -> int:
+    """How many sets of these rules are continued with at most, see `within_floor`."""
+    return min(len(rules), _KEPT * len({rule.at(alpha=0.0) for rule in rules}))
 
 
 def within_floor(
@@ -117,22 +120,17 @@ def choose(
         return None
     best = min(admitted, key=lambda finalist: finalist.measurement.bias)
     scores = np.stack([evaluator.scores(finalist.measurement).mean(axis=1) for finalist in admitted])
-    errors = _paired_errors(evaluator, scores, admitted.index(best))
+    errors = bias_difference_error(
+        scores,
+        admitted.index(best),
+        evaluator.prompts.groups,
+        len(evaluator.prompts.group_names),
+        rng=np.random.default_rng(evaluator.sampling.seed),
+        group_mean=evaluator.protocol.group_mean,
+    )
     near = [
         finalist
         for finalist, error in zip(admitted, errors.tolist(), strict=True)
         if finalist.measurement.bias - best.measurement.bias <= error
     ]
     return min(near, key=lambda finalist: finalist.measurement.utility)
-
-
-def _paired_errors(evaluator: LanguageEvaluator, scores: Floats, best: int) -> Floats:
-    """Standard error of each bias minus that of the best, by one bootstrap within groups, (n_finalists,)."""
-    codes, n_groups = evaluator.prompts.groups, len(evaluator.prompts.group_names)
-    draws = bootstrap_group_means(scores, codes, n_groups, _N_BOOT, np.random.default_rng(evaluator.sampling.seed))
-    shares = np.bincount(codes) / len(codes)
-    if evaluator.protocol.group_mean == "unweighted":
-        shares = np.full(n_groups, 1 / n_groups)
-    biases = np.abs((draws @ shares)[..., None] - draws).sum(axis=-1)
-    errors: Floats = (biases - biases[:, [best]]).std(axis=0, ddof=1)
-    return errors

@@ -82,14 +82,25 @@ class Reading:
     def sums(self, mask: Mask) -> Floats:
         """Log-likelihood of the scored tokens of each window under `mask`, (n_windows,). Read once per mask."""
         if mask.bits not in self._sums:
-            with masked(self.lm.model, mask, self.lm.head_map):
-                found = token_log_likelihoods(self.lm, self.tokens, self.windows, self._batch_size)
-            self._sums[mask.bits] = np.array([values.sum() for values in found])
+            self._sums[mask.bits] = self.sums_of(mask, range(len(self.windows)))
         return self._sums[mask.bits]
 
-    def perplexity(self, sums: Sequence[float] | Floats) -> Perplexity:
-        """The perplexity that the sums of all windows amount to, every token with its window's mean."""
-        sizes = [window.stop - window.first for window in self.windows]
+    def sums_of(self, mask: Mask, numbers: Sequence[int]) -> Floats:
+        """The same of some windows, by their numbers, (n_numbers,)."""
+        with masked(self.lm.model, mask, self.lm.head_map):
+            windows = [self.windows[number] for number in numbers]
+            found = token_log_likelihoods(self.lm, self.tokens, windows, self._batch_size)
+        return np.array([values.sum() for values in found])
+
+    def perplexity(self, sums: Sequence[float] | Floats, numbers: Sequence[int] | None = None) -> Perplexity:
+        """The perplexity that the sums of windows amount to, every token with its window's mean.
+
+        Args:
+            sums: log-likelihood of each window.
+            numbers: of the windows; all of them, in order, by default.
+        """
+        windows = self.windows if numbers is None else [self.windows[number] for number in numbers]
+        sizes = [window.stop - window.first for window in windows]
         return summarise(self.protocol, [np.full(size, total / size) for size, total in zip(sizes, sums, strict=True)])
 
     def fingerprint(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from fairmend.costs import UtilityFloor
 from fairmend.errors import DataError, InputError, ModelError
-from fairmend.evaluation import Figures, Measurement
+from fairmend.evaluation import Evaluator, Figures, Measurement
 from fairmend.language.batching import Rows
 from fairmend.language.differences import Pair
 from fairmend.language.evaluator import LanguageEvaluator, Packed
@@ -134,7 +134,7 @@ def repair_model(
     def evaluator_on(part: PromptSet, reading: Reading) -> LanguageEvaluator:
         return make_evaluator(lm, part, reading, scorer, settings, batch_size=batch_size)
 
-    def collection_of(name: str, evaluator: LanguageEvaluator) -> Collection:
+    def collection_of(name: str, evaluator: Evaluator) -> Collection:
         return Collection(space, evaluator.figures) if store is None else store.context(name, evaluator)
 
     search = evaluator_on(searched, Reading(lm, texts[0], settings.reading, batch_size))

@@ -1,7 +1,8 @@
 """Repairs that measure whole subsets of heads: Attention Pruning, active learning and NSGA-II.
 
 A ranking scores heads one at a time and cannot know how they act together. These searches measure subsets on a part of
-the search half (the same prompts, noise and text for all of them), and name a few that are worth measuring in full.
+the search half, by default the same prompts, noise and text for all of them, and name a few that are worth measuring in
+full.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import numpy.typing as npt
 
 from fairmend.costs import UtilityFloor
 from fairmend.errors import DataError, InputError, RunError
-from fairmend.evaluation import Measurement
+from fairmend.evaluation import Evaluator, Measurement
 from fairmend.language.evaluator import LanguageEvaluator, Packed
+from fairmend.language.own_fractions import OwnFractions
+from fairmend.language.racing import Racing
 from fairmend.language.reading import Reading
 from fairmend.language.settings import RepairSettings
-from fairmend.language.subset_settings import SUBSET_METHODS
+from fairmend.language.subset_settings import SUBSET_METHODS, SubsetSearch
 from fairmend.masks import Mask
 from fairmend.runs.budgets import Budget
 from fairmend.runs.collection import Collection
@@ -39,10 +42,11 @@ _LEAST_PER_GROUP = 2
 _LEAST_TOKENS = 512
 _PUBLISHED = "network"
 
-FindCollection: TypeAlias = Callable[[str, LanguageEvaluator], Collection]
+SubsetEvaluator: TypeAlias = LanguageEvaluator | OwnFractions | Racing
+FindCollection: TypeAlias = Callable[[str, Evaluator], Collection]
 
 
-def collecting_evaluator(search: LanguageEvaluator, settings: RepairSettings) -> LanguageEvaluator:
+def collecting_evaluator(search: LanguageEvaluator, settings: RepairSettings) -> SubsetEvaluator:
     """The evaluator that subsets are measured with: a part of the search half's prompts and text.
 
     Args:
@@ -50,15 +54,21 @@ def collecting_evaluator(search: LanguageEvaluator, settings: RepairSettings) ->
         settings: share, limits and seed.
     """
     subsets, prompts = settings.subsets, search.prompts
-    least = _LEAST_PER_GROUP * len(prompts.group_names)
-    count = min(len(prompts), max(least, round(subsets.eta * len(prompts))))
+    space = subsets.space(search.space)
+    if subsets.fraction == "own":
+        return OwnFractions(search, eta=subsets.eta, seed=settings.seed, space=space)
+    count = subset_prompts(subsets, len(prompts), len(prompts.group_names))
     tokens = max(_LEAST_TOKENS, round(subsets.eta * len(search.reading.tokens)))
     reading = replace(settings.reading, tokens=min(tokens, len(search.reading.tokens)))
-    return search.on(
-        prompts.sample(count, settings.seed),
-        Reading(search.lm, search.reading.text, reading),
-        space=subsets.space(search.space),
+    shared = search.on(
+        prompts.sample(count, settings.seed), Reading(search.lm, search.reading.text, reading), space=space
     )
+    return Racing(shared) if subsets.racing else shared
+
+
+def subset_prompts(subsets: SubsetSearch, count: int, n_groups: int) -> int:
+    """How many of `count` prompts in `n_groups` groups a subset is measured on."""
+    return min(count, max(_LEAST_PER_GROUP * n_groups, round(subsets.eta * count)))
 
 
 def find_subsets(
@@ -98,6 +108,8 @@ def find_subsets(
         pairs = [(mask, made) for mask, made in given if mask.is_untouched or evaluator.space.admits(mask)]
         known = [mask for mask, _ in pairs]
         collection.put(known, [made for _, made in pairs])
+    if isinstance(evaluator, Racing):
+        evaluator.reference = collection.get(evaluator.space.untouched())
     searcher = subset_searcher(evaluator, settings, prior, known)
     runner = Runner(evaluator, collection, workers=Packed(evaluator), progress=progress)
     run = runner.run(searcher, budget)
@@ -107,7 +119,7 @@ def find_subsets(
 
 
 def subset_searcher(
-    evaluator: LanguageEvaluator,
+    evaluator: Evaluator,
     settings: RepairSettings,
     prior: Mapping[str, npt.NDArray[np.float64]] | None = None,
     known: Sequence[Mask] = (),
@@ -161,7 +173,7 @@ def promising(searcher: Searcher, count: int) -> list[Mask]:
     return [mask for mask in dict.fromkeys(masks) if not mask.is_untouched][:count]
 
 
-def _require_same(given: Context, evaluator: LanguageEvaluator) -> None:
+def _require_same(given: Context, evaluator: Evaluator) -> None:
     asked = json.loads(json.dumps(evaluator.fingerprint()))
     changed = differences(dict(given.fingerprint), asked)
     if changed:
