@@ -12,8 +12,8 @@ import pytest
 
 import fairmend
 from fairmend.cli import options
+from fairmend.cli.comparison_options import ComparisonOptions
 from fairmend.cli.language_options import (
-    ComparisonOptions,
     MeasureOptions,
     ModelOptions,
     RepairOptions,

@@ -114,3 +114,57 @@ def test_the_result_says_what_it_is_of(run: Run, office: Path) -> None:
     assert found["model"]["fingerprint"]["weights_sha256"]
     again = lm(run, "compare", COMPARE | {"--method": "random", "--json": True}).document
     assert {**found, "session": 0} == {**again, "session": 0}
+
+
+COSTS: dict[str, Any] = MEASURE | {
+    "--loss-scores": "first-order",
+    "--method": "fasp,active,magnitude",
+    "--alpha": 0.4,
+    "--tokens": 3000,
+    "--seeds": 2,
+    "--eta": 0.6,
+    "--max-drop": 5,
+    "--finalists": 2,
+    "--out": "costs",
+}
+
+
+def test_repairs_are_compared_at_an_equal_number_of_tokens(run: Run, office: Path) -> None:
+    outcome = lm(run, "compare", COSTS)
+    assert outcome.code == 0, outcome.err
+    with Path("costs/compare.csv").open(newline="") as file:
+        untouched, *lines = csv.DictReader(file)
+    assert [(line["method"], line["seed"]) for line in lines] == [
+        (method, seed) for method in ("fasp", "active", "magnitude") for seed in ("0", "1")
+    ]
+    assert all(0 < int(line["tokens"]) <= 3000 for line in lines)
+    assert {line["method"] for line in lines if line["subsets"]} == {"active"}
+    assert untouched["times"] == "1.0"
+    assert "Mean over seeds" in outcome.out
+    assert Path("costs/compare.png").read_bytes().startswith(b"\x89PNG")
+    found = run("show", "costs", "--json").document
+    assert [one["method"] for one in found["methods"]] == ["fasp", "active", "magnitude"]
+    resumed = run("resume", "costs", "--json")
+    assert resumed.code == 0
+    assert resumed.document["rows"] == found["rows"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"--tokens": None}, ("--method active", "--tokens")),
+        ({"--tokens": 30}, ("30 tokens are too few for fasp", "which needs")),
+        ({"--tokens": 0}, ("tokens", "0")),
+        ({"--seeds": 0}, ("seeds", "0")),
+        ({"--alpha": "0.1,0.2"}, ("--alpha", "one")),
+        ({"--bias-scores": "generated"}, ("generated", "equal cost")),
+        ({"--scores": "heads.csv"}, ("--scores", "--tokens")),
+    ],
+)
+def test_what_cannot_be_compared_at_equal_cost_is_refused(
+    run: Run, office: Path, changes: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    refused = lm(run, "compare", {name: value for name, value in (COSTS | changes).items() if value is not None})
+    assert refused.code == 2
+    assert all(word in refused.message for word in words), refused.message
+    assert not Path("costs").exists()

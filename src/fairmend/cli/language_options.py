@@ -13,7 +13,6 @@ from fairmend.cli.options import real, whole
 _MODEL = "Model"
 _PROMPTS = "Prompts, scorer and text"
 _REPAIR = "Repair"
-_COMPARED = "Compared (lists)"
 
 MODEL_HELP = (
     "A directory with a checkpoint of transformers (config.json, .safetensors, tokenizer), a .gguf file, a Hugging "
@@ -294,46 +293,6 @@ class RepairOptions(ScoringOptions):
             "--protocol fasp.",
         ),
     ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparisonOptions(ScoringOptions):
-    """What is compared."""
-
-    method: Annotated[
-        str,
-        typer.Option(
-            "--method", metavar="NAME[,NAME]", rich_help_panel=_COMPARED, help="The methods, see repair --help."
-        ),
-    ] = "fasp,performance-only,fairness-only,magnitude,gradient,random"
-    alpha: Annotated[
-        str,
-        typer.Option(
-            "--alpha",
-            metavar="SHARE[,SHARE]",
-            rich_help_panel=_COMPARED,
-            help="Shares of the heads to drop: every method drops exactly so many.",
-        ),
-    ] = "0.02,0.05,0.1"
-    gamma: Annotated[
-        str,
-        typer.Option(
-            "--gamma",
-            metavar="SHARE[,SHARE]",
-            rich_help_panel=_COMPARED,
-            help="Shares of the heads that are critical to the perplexity; fasp is shown at every one of them.",
-        ),
-    ] = "0.3"
-    random_draws: Annotated[
-        int,
-        typer.Option(
-            "--random-draws",
-            metavar="N",
-            parser=whole,
-            rich_help_panel=_COMPARED,
-            help="Sets that the method random draws at every alpha.",
-        ),
-    ] = 3
 
 
 SCORES_HELP = (

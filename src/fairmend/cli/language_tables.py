@@ -123,6 +123,54 @@ def compare_parts(result: Mapping[str, Any]) -> list[RenderableType]:
     return [*parts, f"{caveat[:1].upper()}{caveat[1:]}.\n"]
 
 
+def cost_parts(result: Mapping[str, Any]) -> list[RenderableType]:
+    """What a comparison at equal cost says: a line per repair, and a line per method over its seeds."""
+    before = result["untouched"]["axes"][0]["change"]["before"]
+    single = plain_table(
+        f"{result['model']['name']}, {result['figures']['bias']['name']}: {result['tokens']:,} generated tokens each",
+        *("method", "seed", "prompts", "subsets", "heads", "bias", "change [95 %]", "times perplexity [95 %]"),
+        tight=True,
+    )
+    single.add_row("untouched", "", "", "", "0", _given(before["value"]), "", "")
+    for row in result["rows"]:
+        change, read = row["axes"][0]["change"], row["perplexity"]
+        single.add_row(
+            row["method"],
+            str(row["seed"]),
+            f"{row['prompts']:,}",
+            "" if row["subsets"] is None else f"{row['subsets']:,}",
+            str(len(row["dropped"])),
+            "broken" if change is None else _given(change["after"]["value"]),
+            "" if change is None else f"{change['change']:+.4f}{_limits(change['interval'])}",
+            f"{_given(read['ratio'], '.3f')}{_limits(read['interval'])}",
+        )
+    means = plain_table(
+        "Mean over seeds, +- half of its 95 % interval", "method", "change", "of the excess gone", "times perplexity"
+    )
+    for one in result["methods"]:
+        means.add_row(
+            one["method"],
+            _mean(one, "change", "+.4f"),
+            _mean(one, "removed", ".0%"),
+            _mean(one, "times", ".3f"),
+        )
+    caveat = str(result["caveat"])
+    return [
+        single,
+        f"Noise floor of the untouched model's bias: {before['floor']:.4f} (p {p_value(before['p_value'])}); "
+        f"{before['n']:,} held-out prompts, scorer {before['scorer']}.\n",
+        means,
+        f"{caveat[:1].upper()}{caveat[1:]}.\n",
+    ]
+
+
+def _mean(one: Mapping[str, Any], name: str, written: str) -> str:
+    value, reach = one[name], one[f"{name}_half_width"]
+    if value is None:
+        return "-"
+    return f"{value:{written}}" if reach is None else f"{value:{written}} +- {reach:{written.removeprefix('+')}}"
+
+
 def _row_name(row: Mapping[str, Any]) -> str:
     gamma = f", gamma {row['gamma']:g}" if row["method"] == "fasp" else ""
     seed = f", seed {row['seed']}" if row["method"] == "random" else ""

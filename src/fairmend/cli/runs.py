@@ -17,6 +17,7 @@ _KINDS: dict[str, ModuleType] = {
     "tabular repair": tabular,
     "language repair": language_repair,
     "language comparison": language_compare,
+    "language comparison at equal cost": language_compare,
 }
 _RESULTS = ("result.json", "compare.json")
 

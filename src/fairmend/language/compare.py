@@ -10,24 +10,20 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_args
 
 from fairmend.errors import InputError
-from fairmend.evaluation import Measurement
 from fairmend.language.batching import Rows
 from fairmend.language.comparison import ComparedSet, MethodComparison
-from fairmend.language.evaluator import LanguageEvaluator, Packed
 from fairmend.language.head_ranking import rank_heads
 from fairmend.language.head_scores import HeadScores
-from fairmend.language.judging import judge
+from fairmend.language.judged_sets import judge_sets
 from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
 from fairmend.language.reading import Reading
-from fairmend.language.repair import given_ranking, halves, judged_with, make_evaluator, measure_sets, scoring_evaluator
+from fairmend.language.repair import given_ranking, halves, judged_with, make_evaluator, scoring_evaluator
 from fairmend.language.settings import RepairSettings
 from fairmend.language.texts import Text, read_text
 from fairmend.language.toxicity import Scorer
 from fairmend.masks import Mask, Space
-from fairmend.runs.collection import Collection
 from fairmend.runs.progress import Progress
-from fairmend.runs.runner import Runner
 from fairmend.runs.store import Store
 from fairmend.search import METHODS, Method, PruningRule
 from fairmend.search.base import require_choice, require_count
@@ -147,13 +143,7 @@ def compare_methods(
     sets = {rule: _set(rule, ranked, space) for rule in settings.rules}
     notes += [f"{rule_name(rule)}: {said}" for rule, (mask, said) in sets.items() if mask is None]
     masks = list(dict.fromkeys(mask for mask, _ in sets.values() if mask is not None))
-    measured = [_measure(evaluator, masks, store, progress) for evaluator in evaluators]
-
-    def look_up(evaluator: LanguageEvaluator, wanted: Sequence[Mask]) -> list[Measurement]:
-        found = measured[evaluators.index(evaluator)]
-        return [found[mask] for mask in wanted]
-
-    judgements = {mask: judge(evaluators, mask, look_up, shared.seed) for mask in [space.untouched(), *masks]}
+    judgements = judge_sets(evaluators, masks, store=store, progress=progress, seed=shared.seed)
     first: dict[Mask, str] = {}
     rows = []
     for rule, (mask, _) in sets.items():
@@ -219,19 +209,3 @@ def _set(rule: PruningRule, scores: Mapping[str, Any], space: Space) -> tuple[Ma
         return space.mask(rule.choose(scores, space.n_units, space.frozen)), ""
     except InputError as error:
         return None, str(error)
-
-
-def _measure(
-    evaluator: LanguageEvaluator, masks: Sequence[Mask], store: Store | None, progress: Progress | None
-) -> Collection:
-    """Measure the untouched model and every mask, looking up what is known."""
-    if store is None:
-        collection = Collection(evaluator.space, evaluator.figures)
-    else:
-        collection = store.context(f"held-out {evaluator.prompts.axis}", evaluator)
-    runner = Runner(evaluator, collection, workers=Packed(evaluator), progress=progress)
-    (before,) = runner.measure([evaluator.space.untouched()])
-    # A broken model is refused, with the remedy, where it is judged.
-    if before.is_finite and measure_sets(runner, evaluator, masks).stopped == "interrupted":
-        raise KeyboardInterrupt  # what was measured is kept; half a table would compare unlike things
-    return collection

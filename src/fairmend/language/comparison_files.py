@@ -1,4 +1,4 @@
-"""What a comparison of pruning methods leaves in its directory at the end: tables and picture."""
+"""What a comparison leaves in its directory at the end: tables and picture."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from typing import Any
 
 from fairmend.errors import RunError
 from fairmend.files import write_atomically
-from fairmend.language.compare import ComparisonSettings
-from fairmend.language.comparison import SCHEMA, SCHEMA_VERSION, MethodComparison
+from fairmend.language import comparison, equal_cost_report
+from fairmend.language.comparison import MethodComparison
+from fairmend.language.equal_cost_report import CostComparison
 from fairmend.language.models import LanguageModel
+from fairmend.language.run_directories import Settings
 from fairmend.report import figures
 from fairmend.report.tables import json_bytes
 
-KIND = "language comparison"
+KIND, COST_KIND = "language comparison", "language comparison at equal cost"
 RESULT = "compare.json"
+_SCHEMAS = {module.SCHEMA: module.SCHEMA_VERSION for module in (comparison, equal_cost_report)}
 
 
 def save_comparison(
-    comparison: MethodComparison,
+    compared: MethodComparison | CostComparison,
     lm: LanguageModel,
-    settings: ComparisonSettings,
+    settings: Settings,
     out: str | Path,
     *,
     request: Mapping[str, Any] | None = None,
@@ -33,10 +36,10 @@ def save_comparison(
     Raises:
         RunError: a file cannot be written.
     """
-    picture = comparison.draw()
-    result = comparison.to_json(lm, settings.to_json(), request=request, command=command)
+    picture = compared.draw()
+    result = compared.to_json(lm, settings.to_json(), request=request, command=command)
     contents = {
-        "compare.csv": comparison.table().csv(),
+        "compare.csv": compared.table().csv(),
         "compare.png": figures.png(picture),
         "compare.svg": figures.svg(picture),
         RESULT: json_bytes(result),
@@ -60,6 +63,7 @@ def load_comparison(out: str | Path) -> dict[str, Any]:
         raise RunError(f"{out} holds no finished comparison (no {RESULT}): run it again to go on with it") from error
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}): compare again, or restore it from a copy") from error
-    if not isinstance(result, dict) or (result.get("schema"), result.get("schema_version")) != (SCHEMA, SCHEMA_VERSION):
-        raise RunError(f"{path} is not the result of a {SCHEMA}, version {SCHEMA_VERSION}: name the directory of one")
+    if not isinstance(result, dict) or _SCHEMAS.get(result.get("schema", "")) != result.get("schema_version", 0):
+        expected = " or ".join(f"a {schema}, version {version}" for schema, version in _SCHEMAS.items())
+        raise RunError(f"{path} is not the result of {expected}: name the directory of one")
     return result

@@ -24,7 +24,7 @@ from fairmend.language.settings import RepairSettings
 from fairmend.runs.collection import Collection
 from fairmend.runs.progress import Progress, Stages
 from fairmend.runs.runner import Runner
-from fairmend.runs.store import Store
+from fairmend.runs.store import Section, Store
 from fairmend.search import Candidates
 
 Floats = npt.NDArray[np.float64]
@@ -87,7 +87,7 @@ def rank_heads(
     evaluator: LanguageEvaluator,
     settings: RepairSettings,
     *,
-    store: Store | None = None,
+    store: Store | Section | None = None,
     progress: Progress | None = None,
 ) -> HeadRanking:
     """Find the scores that the method of `settings` needs.
@@ -134,7 +134,7 @@ def gradient_scores(losses: MaskLosses, head_map: HeadMap) -> Floats:
 
 
 def _rank(
-    evaluator: LanguageEvaluator, settings: RepairSettings, store: Store | None, progress: Progress | None
+    evaluator: LanguageEvaluator, settings: RepairSettings, store: Store | Section | None, progress: Progress | None
 ) -> HeadRanking:
     lm, needs, reading = evaluator.lm, settings.needs, evaluator.reading
     if "magnitude" in needs:
@@ -168,7 +168,7 @@ def _rank(
 
 
 def _generated(
-    evaluator: LanguageEvaluator, settings: RepairSettings, store: Store | None, progress: Progress | None
+    evaluator: LanguageEvaluator, settings: RepairSettings, store: Store | Section | None, progress: Progress | None
 ) -> HeadScores:
     """Every head alone, continued and read for good: FASP's own way. Kept head by head, because it takes hours."""
     space, prompts, reading = evaluator.space, evaluator.prompts, evaluator.reading

@@ -29,7 +29,7 @@ from fairmend.runs.collection import Collection
 from fairmend.runs.context import Context
 from fairmend.runs.progress import Progress
 from fairmend.runs.runner import Runner, RunSummary
-from fairmend.runs.store import Store
+from fairmend.runs.store import Section, Store
 from fairmend.search import Candidates, PruningRule
 
 
@@ -91,7 +91,7 @@ def repair_model(
     judge_prompts: PromptSet | None = None,
     scores: HeadScores | None = None,
     subsets: Context | None = None,
-    store: Store | None = None,
+    store: Store | Section | None = None,
     progress: Progress | None = None,
     held_out: bool = True,
     batch_size: Rows = "auto",

@@ -160,6 +160,10 @@ class Store:
         with database.explained(self.path):
             return tuple(name for (name,) in self._connection.execute("SELECT name FROM contexts ORDER BY id"))
 
+    def section(self, name: str) -> Section:
+        """A part of the store for one of several runs in it: its contexts have names of their own."""
+        return Section(self, name)
+
     def _stored(self, name: str) -> Context | None:
         query = "SELECT id, space, figures, fingerprint FROM contexts WHERE name = ?"
         with database.explained(self.path):
@@ -255,6 +259,25 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Section:
+    """A part of a store for one of several runs in it, see `Store.section`. Events are those of the whole store."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store, self.name = store, name
+
+    def context(self, name: str, evaluator: Evaluator | None = None) -> Context:
+        """The measurements that this run made under `name`, see `Store.context`."""
+        return self.store.context(f"{self.name}: {name}", evaluator)
+
+    def record(self, kind: str, payload: Mapping[str, Any]) -> int:
+        """Commit an event, see `Store.record`."""
+        return self.store.record(kind, payload)
+
+    def events(self, kind: str | None = None) -> list[Event]:
+        """What happened, see `Store.events`."""
+        return self.store.events(kind)
 
 
 def _json(what: str, payload: Mapping[str, Any]) -> str:
