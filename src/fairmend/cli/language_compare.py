@@ -144,7 +144,7 @@ def _settings(
         searching_subsets = sorted(set(named.get("methods", ())) & set(SUBSET_METHODS))
         if searching_subsets:
             raise InputError(
-                f"--method {searching_subsets[0]} measures as many subsets as it may, so it is compared at equal cost only: "
+                f"--method {searching_subsets[0]} measures as many subsets as it may, so it is compared at equal cost: "
                 "add --tokens N, such as --tokens 100000"
             )
         return ComparisonSettings(
