@@ -189,5 +189,5 @@ def test_kills_at_random_moments_of_every_stage_change_nothing(parent: Parent, t
         repeats += require_no_repeats(journal(directory), kills)
     assert len(struck) >= 20
     assert {at.partition(":")[0] for at in struck} == set(STAGES)
-    assert sum(at.endswith(": measuring") for at in struck) >= len(struck) // 2, "most kills must strike while measuring"
+    assert sum(at.endswith(": measuring") for at in struck) >= len(struck) // 2, "most must strike while measuring"
     print(f"{len(struck)} kills over {RUNS} runs, {repeats} masks measured again; struck: {sorted(struck)}")
