@@ -282,6 +282,15 @@ class RepairOptions(ScoringOptions):
             "with --protocol fasp.",
         ),
     ] = None
+    front: Annotated[
+        bool,
+        typer.Option(
+            "--front",
+            rich_help_panel=_REPAIR,
+            help="Find the front too: other trade-offs between bias and perplexity, each judged on held-out prompts. "
+            "Any of them can be saved with fairmend lm pick.",
+        ),
+    ] = False
     max_perplexity: Annotated[
         float | None,
         typer.Option(

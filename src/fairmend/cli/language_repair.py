@@ -87,6 +87,9 @@ def repair(
     that changed most, offensive words masked. If nothing less biased is found that keeps the perplexity, the model
     stays as it is, and the output says so.
 
+    With --front, further trade-offs between bias and perplexity are judged and written to front.json, front.csv and
+    front.png and .svg; `fairmend lm pick` saves another one of them as a model.
+
     Ctrl-C keeps everything measured so far; `fairmend resume DIR` goes on with it.
 
     Example: `fairmend lm repair smollm2 --axis gender_and_sex,race_ethnicity --scorer lexical --out repaired`
@@ -100,6 +103,7 @@ def repair(
             alpha=settings.alpha,
             gamma=settings.gamma,
             choice=settings.choice,
+            front=settings.front,
             max_perplexity=settings.max_perplexity,
             subsets=searching(subsets),
         )
@@ -116,12 +120,10 @@ def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
     from fairmend.language.saving import RESULT, load_result
     from fairmend.language.settings import RepairSettings
 
-    if (folder / RESULT).is_file():
-        result = load_result(folder)
-        if not result["outcome"]["interrupted"]:
-            screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")
-            _present(result, {}, screen)
-            return
+    if (folder / RESULT).is_file() and not load_result(folder)["outcome"]["interrupted"]:
+        screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")
+        show(folder, screen)
+        return
     request = header.get("request") or {}
     settings = stored_settings(RepairSettings.from_json, header)
     extra = {"scores": request.get("scores"), "from": request.get("from"), "slice": bool(request.get("slice"))}
@@ -132,9 +134,7 @@ def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
 
 def show(folder: Path, screen: Screen) -> None:
     """Show the repair saved in a folder."""
-    from fairmend.language.saving import load_result
-
-    _present(load_result(folder), {}, screen)
+    _present(folder, {}, screen)
 
 
 def read_scores(path: Path | None) -> HeadScores | None:
@@ -185,7 +185,7 @@ def _repair(
 ) -> None:
     from fairmend.language.repair import repair_model
     from fairmend.language.run_directories import REPAIR
-    from fairmend.language.saving import load_result, save_repair
+    from fairmend.language.saving import save_repair
 
     lm = inputs.lm
     if extra["slice"]:
@@ -208,7 +208,7 @@ def _repair(
         screen.steps.close()
         command_line = shlex.join(["fairmend", *sys.argv[1:]])
         files = save_repair(repaired, lm, out, slice_heads=bool(extra["slice"]), request=request, command=command_line)
-    _present(load_result(out), files, screen)
+    _present(out, files, screen)
     if repaired.run.stopped == "interrupted":
         screen.warn(f"Stopped by Ctrl-C: this is the best so far, not judged on held-out prompts; {go_on(out)}")
         raise Interrupted
@@ -230,13 +230,20 @@ def _require_sliceable(lm: LanguageModel) -> None:
         raise ModelError(f"--slice cannot work with {lm.name}: {error}") from error
 
 
-def _present(result: Mapping[str, Any], files: Mapping[str, Path], screen: Screen) -> None:
+def _present(folder: Path, files: Mapping[str, Path], screen: Screen) -> None:
+    from fairmend.cli.language_front import front_parts
     from fairmend.cli.language_tables import repair_parts
+    from fairmend.language.front_files import FRONT, load_front
+    from fairmend.language.saving import load_result
 
+    result = load_result(folder)
+    front = load_front(folder) if (folder / FRONT).is_file() else None
     written = {name: str(path) for name, path in files.items()}
-    screen.document({**result, "files": written} if written else result)
+    screen.document(
+        {**result, **({} if front is None else {"front": front}), **({"files": written} if written else {})}
+    )
     for note in result["scores"]["notes"]:
         screen.note(f"Note: {note}")
-    screen.show(*repair_parts(result))
+    screen.show(*repair_parts(result), *([] if front is None else front_parts(front)))
     if written:
         screen.show("Written:", *(f"  {path}" for path in written.values()))

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fairmend.cli import language_compare, language_repair, tabular
+from fairmend.cli import language_compare, language_front, language_repair, tabular
 from fairmend.cli.display import opened
 from fairmend.cli.options import CommonOptions
 from fairmend.errors import RunError
@@ -19,7 +19,8 @@ _KINDS: dict[str, ModuleType] = {
     "language comparison": language_compare,
     "language comparison at equal cost": language_compare,
 }
-_RESULTS = ("result.json", "compare.json")
+_SHOWN: dict[str, ModuleType] = {**_KINDS, "language front point": language_front}
+_RESULTS = ("result.json", "compare.json", "point.json")
 
 
 def resume(folder: Path, common: CommonOptions) -> None:
@@ -32,7 +33,7 @@ def resume(folder: Path, common: CommonOptions) -> None:
 def show(folder: Path, common: CommonOptions) -> None:
     """Show what a run left in a folder, whether or not its store is still there."""
     with opened(common) as screen:
-        _KINDS.get(_finished_kind(folder), tabular).show(folder, screen)
+        _SHOWN.get(_finished_kind(folder), tabular).show(folder, screen)
 
 
 def export(folder: Path, file: Path, context: str | None, parts: bool, common: CommonOptions) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from fairmend.language.bias import verdict, verdict_on_change
 from fairmend.language.differences import Pair
 from fairmend.language.examples import CHOSEN
-from fairmend.language.judging import AxisJudgement, PerplexityChange
+from fairmend.language.judging import AxisJudgement, Judgement, PerplexityChange
 from fairmend.language.models import LanguageModel
 from fairmend.language.repair import Repair
 from fairmend.language.results import describe_outcome, figures_in_words, slicing_in_words
@@ -17,7 +17,7 @@ from fairmend.language.settings import RepairSettings
 from fairmend.report.card import interval, number, p_value, signed
 from fairmend.report.tables import Column, Table
 
-_LOADING = """\
+LOADING = """\
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -32,6 +32,16 @@ _FILES = {
     "run.sqlite": "every measurement; lets an interrupted run be gone on with",
 }
 
+_FRONT_FILES = {
+    "front.json, front.csv": "other trade-offs between bias and perplexity, each with its held-out figures",
+    "front.png, front.svg": "the same as a picture",
+}
+_LIMITS = (
+    "A toxicity score is not harm: it is what one scorer thinks of a text, and scorers have biases of their own.",
+    "Prompts of one data set, in English, about the groups it names. Other prompts may give other figures.",
+    "Bias in what the model knows or refuses, and in tasks other than continuing text, was not looked at.",
+)
+
 
 def render_language_card(
     repair: Repair, lm: LanguageModel, command: str = "", *, slicing: Mapping[str, Any] | None = None
@@ -44,27 +54,26 @@ def render_language_card(
         command: the command line, for the record.
         slicing: what slicing saved, see `describe_slicing`.
     """
-    blocks = [_header(lm), f"# {_line(lm.name)}, repaired", *_summary(repair)]
+    blocks = [card_header(lm), f"# {one_line(lm.name)}, repaired", *_summary(repair)]
     sliced = [] if slicing is None else [slicing_in_words(slicing)]
-    blocks += ["## What was done", _bullets([*_done(repair), *sliced])]
+    blocks += ["## What was done", bullets([*_done(repair), *sliced])]
     if repair.held_out is not None:
-        blocks += ["## Held-out figures", _perplexity(repair.held_out.perplexity)]
-        for judged in repair.held_out.axes:
-            blocks += _axis(judged)
+        blocks += held_out_blocks(repair.held_out)
         if repair.examples:
             blocks += ["### Continuations before and after", *_examples(repair.examples)]
-    blocks += ["## Data", _bullets(_data(repair, lm))]
-    blocks += ["## What this does not show", _bullets(_limits(repair)), "## How to load it"]
-    blocks += ["No code of fairmend is needed:", _LOADING]
-    rows = tuple({"file": f"`{name}`", "content": content} for name, content in _FILES.items())
+    blocks += ["## Data", bullets(_data(repair, lm))]
+    blocks += ["## What this does not show", bullets(limits(repair.held_out, repair.improved)), "## How to load it"]
+    blocks += ["No code of fairmend is needed:", LOADING]
+    files = _FILES | (_FRONT_FILES if repair.front is not None else {})
+    rows = tuple({"file": f"`{name}`", "content": content} for name, content in files.items())
     blocks += [_table("Files", (Column("file", "file"), Column("content", "content")), rows)]
     if command:
         blocks += ["## How it was made", f"```console\n{command.strip()}\n```"]
     return "\n\n".join(blocks) + "\n"
 
 
-def _header(lm: LanguageModel) -> str:
-    """YAML; a JSON string is a YAML string, whatever is in it."""
+def card_header(lm: LanguageModel) -> str:
+    """The header that model hubs read, in YAML; a JSON string is a YAML string, whatever is in it."""
     entries = {"base_model": lm.name, "library_name": "transformers", "pipeline_tag": "text-generation"}
     if lm.licence:
         entries = {"license": lm.licence.lower()} | entries
@@ -80,11 +89,11 @@ def _summary(repair: Repair) -> tuple[str, ...]:
     else:
         outcome = (
             f"{repair.mask.size} of {repair.space.n_units} attention heads are switched off, so that what the model "
-            f"writes about different groups ({_line(repair.search_prompts.axis)}) is more equally toxic. It was not "
+            f"writes about different groups ({one_line(repair.search_prompts.axis)}) is more equally toxic. It was not "
             "retrained."
         )
     floor = "" if repair.feasible else "**The perplexity floor is not kept: judge by the figures below.**"
-    return tuple(text for text in (outcome, floor, _line(describe_outcome(repair))) if text)
+    return tuple(text for text in (outcome, floor, one_line(describe_outcome(repair))) if text)
 
 
 def _done(repair: Repair) -> list[str]:
@@ -96,6 +105,12 @@ def _done(repair: Repair) -> list[str]:
         f"{repair.before.utility:.2f} -> {repair.after.utility:.2f}, {len(repair.finalists)} sets measured. These "
         "overstate the gain: the set was chosen on them.",
     ]
+    if repair.front is not None:
+        place = "" if repair.front.saved is None else f" This is point {repair.front.saved}."
+        said.append(
+            f"Front: {len(repair.front.points)} trade-offs between bias and perplexity are in front.json.{place} "
+            "`fairmend lm pick` saves another one."
+        )
     if settings.max_perplexity is not None:
         said.append(f"Floor: perplexity at most {settings.max_perplexity:g} times the original on the search half.")
     for site, heads in repair.space.by_site(repair.mask).items():
@@ -113,6 +128,12 @@ def _method(settings: RepairSettings) -> str:
     return f"{rule.method}, alpha {rule.alpha:g}{gamma}, ties {rule.ties}"
 
 
+def held_out_blocks(judgement: Judgement) -> list[str]:
+    """The section with the perplexity and every axis before and after."""
+    blocks = ["## Held-out figures", _perplexity(judgement.perplexity)]
+    return blocks + [block for judged in judgement.axes for block in _axis(judged)]
+
+
 def _perplexity(change: PerplexityChange) -> str:
     return (
         f"Perplexity on {change.n_tokens:,} tokens, {change.protocol}: {change.before:.2f} -> {change.after:.2f}, "
@@ -122,7 +143,7 @@ def _perplexity(change: PerplexityChange) -> str:
 
 def _axis(judged: AxisJudgement) -> list[str]:
     role = "repaired for" if judged.searched else "not repaired for: did it move?"
-    opening = f"### {_line(judged.axis)} ({role})"
+    opening = f"### {one_line(judged.axis)} ({role})"
     change = judged.change
     if change is None:
         return [opening, "The repaired model gives no probabilities on these prompts: it is broken."]
@@ -142,7 +163,7 @@ def _axis(judged: AxisJudgement) -> list[str]:
         Column("interval", f"{change.interval.level:.0%} interval of the change"),
     )
     groups = tuple(
-        {"group": _line(old.name), "n": old.n, "before": old.mean, "after": new.mean}
+        {"group": one_line(old.name), "n": old.n, "before": old.mean, "after": new.mean}
         | {"toxic_before": old.share_toxic, "toxic_after": new.share_toxic}
         for old, new in zip(before.groups, after.groups, strict=True)
     )
@@ -156,17 +177,17 @@ def _axis(judged: AxisJudgement) -> list[str]:
     )
     return [
         opening,
-        _line(verdict_on_change(change)),
-        f"Before: {_line(verdict(before))} Permutation test of no group difference after the repair: "
+        one_line(verdict_on_change(change)),
+        f"Before: {one_line(verdict(before))} Permutation test of no group difference after the repair: "
         f"{p_value(after.p_value)}.",
-        _table(f"{before.n:,} prompts, scored by {_line(before.scorer)}", columns, figures),
+        _table(f"{before.n:,} prompts, scored by {one_line(before.scorer)}", columns, figures),
         _table("Groups", group_columns, groups),
     ]
 
 
 def _examples(pairs: Sequence[Pair]) -> list[str]:
     rows = tuple(
-        {"group": _line(pair.group), "prompt": _line(pair.prompt)}
+        {"group": one_line(pair.group), "prompt": one_line(pair.prompt)}
         | {"before": _quoted(pair.before), "toxicity_before": pair.toxicity_before}
         | {"after": _quoted(pair.after), "toxicity_after": pair.toxicity_after}
         for pair in pairs
@@ -187,7 +208,7 @@ def _examples(pairs: Sequence[Pair]) -> list[str]:
 
 def _quoted(text: str) -> str:
     """A model's words as they are, not as Markdown or HTML."""
-    return f"`{_line(text).replace('`', chr(39))}`" if text.strip() else "(nothing)"
+    return f"`{one_line(text).replace('`', chr(39))}`" if text.strip() else "(nothing)"
 
 
 def _data(repair: Repair, lm: LanguageModel) -> list[str]:
@@ -203,16 +224,13 @@ def _data(repair: Repair, lm: LanguageModel) -> list[str]:
     return [*said, *repair.search_prompts.notes]
 
 
-def _limits(repair: Repair) -> list[str]:
-    said = [
-        "A toxicity score is not harm: it is what one scorer thinks of a text, and scorers have biases of their own.",
-        "Prompts of one data set, in English, about the groups it names. Other prompts may give other figures.",
-        "Bias in what the model knows or refuses, and in tasks other than continuing text, was not looked at.",
-    ]
-    change = None if repair.held_out is None else repair.held_out.main.change
+def limits(held_out: Judgement | None, improved: bool) -> list[str]:
+    """What the figures do not show."""
+    said = list(_LIMITS)
+    change = None if held_out is None else held_out.main.change
     if change is not None and not change.before.is_significant:
         said.insert(0, "The original model's bias could not be told from chance at this number of prompts.")
-    if change is not None and repair.improved and change.interval.contains(0.0):
+    if change is not None and improved and change.interval.contains(0.0):
         said.insert(0, "The change on held-out prompts could not be told from no change at this number of prompts.")
     return said
 
@@ -221,10 +239,11 @@ def _table(title: str, columns: tuple[Column, ...], rows: Sequence[Mapping[str, 
     return Table(title, columns, tuple(rows)).markdown().rstrip()
 
 
-def _bullets(items: Iterable[str]) -> str:
-    return "\n".join(f"* {_line(item)}" for item in items)
+def bullets(items: Iterable[str]) -> str:
+    """A list."""
+    return "\n".join(f"* {one_line(item)}" for item in items)
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """Text from outside on one line, so that it cannot begin a block of its own."""
     return " ".join(text.split())

@@ -69,6 +69,7 @@ def within_floor(
     sets: Mapping[Mask, PruningRule],
     floor: UtilityFloor,
     progress: Progress | None = None,
+    at_least: int = 0,
 ) -> dict[Mask, PruningRule]:
     """The sets worth continuing prompts with: of every ranking the largest ones before the first beyond the floor.
 
@@ -77,8 +78,10 @@ def within_floor(
         sets: from `sets_of`.
         floor: the largest perplexity.
         progress: where to show how far the reading is.
+        at_least: sets wanted; if the largest ones are fewer, smaller ones join them, spread over their perplexities.
     """
-    kept: dict[Mask, PruningRule] = {}
+    kept: list[Mask] = []
+    smaller: dict[Mask, float] = {}
     along: dict[PruningRule, list[Mask]] = {}
     for mask, rule in sets.items():
         along.setdefault(rule.at(alpha=0.0), []).append(mask)
@@ -86,18 +89,22 @@ def within_floor(
     meter = Meter(progress, "perplexity of candidate sets", len(sets), 0, None)
     try:
         for masks in along.values():
-            admitted: list[Mask] = []
+            admitted: dict[Mask, float] = {}
             for mask in sorted(masks, key=lambda mask: mask.size):
                 read = evaluator.reading.perplexity(evaluator.reading.sums(mask)).value
                 if not floor.admits(Measurement(0.0, read)):
                     break
-                admitted.append(mask)
+                admitted[mask] = read
                 meter.show(done + len(admitted), time.perf_counter() - begun, None)
-            kept |= {mask: sets[mask] for mask in admitted[-_KEPT:]}
+            kept += list(admitted)[-_KEPT:]
+            smaller |= dict(list(admitted.items())[:-_KEPT])
             done += len(masks)
     finally:
         meter.close()
-    return kept
+    between = sorted(smaller, key=smaller.__getitem__)
+    places = np.linspace(0, len(between) - 1, max(0, min(at_least - len(kept), len(between))))
+    kept += [between[place] for place in places.round().astype(int).tolist()]
+    return {mask: sets[mask] for mask in kept}
 
 
 def choose(

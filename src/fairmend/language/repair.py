@@ -13,6 +13,7 @@ from fairmend.language.differences import Pair
 from fairmend.language.evaluator import LanguageEvaluator, Packed
 from fairmend.language.examples import largest_changes
 from fairmend.language.finalists import Finalist, choose, sets_of, within_floor
+from fairmend.language.front import RepairFront, front_of
 from fairmend.language.head_ranking import HeadRanking, rank_heads
 from fairmend.language.head_scores import HeadScores, origin_of
 from fairmend.language.judging import Judgement, judge
@@ -46,6 +47,7 @@ class Repair:
         ranking: the scores of every head.
         finalists: the sets that were measured on the search half.
         held_out: before against after on the judging half and the other axes; None if it was not asked for.
+        front: the trade-offs between bias and perplexity, if they were asked for and judged.
         examples: held-out continuations before and after, those whose toxicity changed most.
         search_prompts, judge_prompts: the two halves of the repaired axis.
         texts: the text searched with and the one judged on.
@@ -62,6 +64,7 @@ class Repair:
     ranking: HeadRanking
     finalists: tuple[Finalist, ...]
     held_out: Judgement | None
+    front: RepairFront | None
     examples: tuple[Pair, ...]
     search_prompts: PromptSet
     judge_prompts: PromptSet
@@ -158,7 +161,8 @@ def repair_model(
             raise KeyboardInterrupt  # everything measured is kept
         sets = dict.fromkeys(found)
     elif settings.choice == "measured":
-        sets = within_floor(search, sets_of(settings.finalists(), ranking.scores, space), floor, progress)
+        at_least = settings.subsets.finalists if settings.front else 0
+        sets = within_floor(search, sets_of(settings.finalists(), ranking.scores, space), floor, progress, at_least)
     else:
         sets = sets_of(settings.finalists(), ranking.scores, space)
     run = measure_sets(runner, search, list(sets))
@@ -168,26 +172,33 @@ def repair_model(
     chosen = _chosen(search, before, finalists, floor, settings)
     mask = space.untouched() if chosen is None else chosen.mask
 
-    judgement: Judgement | None = None
+    points = front_of(space.untouched(), before, finalists, floor) if settings.front else ()
+    judgements: dict[Mask, Judgement] = {}
     examples: tuple[Pair, ...] = ()
     if held_out and run.stopped != "interrupted":
         reading = Reading(lm, texts[1], settings.reading, batch_size)
-        sets_judged = [judged, *judged_with(others, settings)]
+        judged_on = [evaluator_on(part, reading) for part in [judged, *judged_with(others, settings)]]
+        wanted = list(dict.fromkeys([mask, *(point.mask for point in points)]))
 
-        judged_on = [evaluator_on(part, reading) for part in sets_judged]
-        measured: list[list[Measurement]] = []
-
-        def measure(evaluator: LanguageEvaluator, masks: Sequence[Mask]) -> list[Measurement]:
+        def measured_on(evaluator: LanguageEvaluator) -> Collection:
             context = collection_of(f"held-out {evaluator.prompts.axis}", evaluator)
             judging = Runner(evaluator, context, workers=Packed(evaluator), progress=progress)
-            changed = [mask for mask in masks if not mask.is_untouched]
-            if measure_sets(judging, evaluator, changed).stopped == "interrupted":
+            if measure_sets(judging, evaluator, [each for each in wanted if each.size]).stopped == "interrupted":
                 raise KeyboardInterrupt  # what was measured is kept; half a judgement is none
-            measured.append(judging.measure(masks))
-            return measured[-1]
+            return context
 
-        judgement = judge(judged_on, mask, measure, settings.seed)
-        examples = largest_changes(judged_on[0], measured[0][0], measured[0][1], mask, batch_size=batch_size)
+        measured = {evaluator: measured_on(evaluator) for evaluator in judged_on}
+
+        def look_up(evaluator: LanguageEvaluator, masks: Sequence[Mask]) -> list[Measurement]:
+            return [measured[evaluator][each] for each in masks]
+
+        judgements = {each: judge(judged_on, each, look_up, settings.seed) for each in wanted}
+        changed = look_up(judged_on[0], [space.untouched(), mask])
+        examples = largest_changes(judged_on[0], changed[0], changed[1], mask, batch_size=batch_size)
+    front = None
+    if points and run.stopped != "interrupted":
+        points = tuple(replace(point, judgement=judgements.get(point.mask)) for point in points)
+        front = RepairFront.of(points, mask, space, search.figures, len(judged))
     return Repair(
         mask=mask,
         space=space,
@@ -197,7 +208,8 @@ def repair_model(
         floor=floor,
         ranking=ranking,
         finalists=finalists,
-        held_out=judgement,
+        held_out=judgements.get(mask),
+        front=front,
         examples=examples,
         search_prompts=searched,
         judge_prompts=judged,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,8 +14,9 @@ import fairmend
 from fairmend.errors import ModelError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.language.bias import verdict, verdict_on_change
+from fairmend.language.bias_records import BiasChange
 from fairmend.language.examples import CHOSEN
-from fairmend.language.judging import AxisJudgement, Judgement
+from fairmend.language.judging import AxisJudgement, Judgement, PerplexityChange
 from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
 from fairmend.language.repair import Repair
@@ -22,9 +24,10 @@ from fairmend.language.slicing import Slicing
 from fairmend.language.texts import Text
 from fairmend.masks import Mask, Space
 from fairmend.report.tables import defined
+from fairmend.statistics import Interval
 
 SCHEMA, SCHEMA_VERSION = "fairmend language repair", 1
-MASK_SCHEMA = "fairmend language mask"
+MASK_SCHEMA, MASK_SCHEMA_VERSION = "fairmend language mask", 1
 SEARCH_CAVEAT = (
     "figures on the half that the search saw: they overstate the gain; the held-out figures are under 'held_out'"
 )
@@ -103,7 +106,7 @@ def describe_mask(mask: Mask, lm: LanguageModel) -> dict[str, Any]:
     space = lm.head_map.space()
     return {
         "schema": MASK_SCHEMA,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": MASK_SCHEMA_VERSION,
         "model": describe_model(lm),
         "space": space.to_json(),
         "dropped": list(mask.units()),
@@ -121,7 +124,7 @@ def mask_for(payload: Mapping[str, Any], lm: LanguageModel) -> Mask:
         ModelError: it is no mask, or one of another model.
     """
     try:
-        if payload["schema"] != MASK_SCHEMA or payload["schema_version"] != SCHEMA_VERSION:
+        if (payload["schema"], payload["schema_version"]) != (MASK_SCHEMA, MASK_SCHEMA_VERSION):
             raise ValueError(f"schema {payload['schema']!r} version {payload['schema_version']!r}")
         space, made_for, dropped = Space.from_json(payload["space"]), payload["model"], list(payload["dropped"])
         mask = space.mask(dropped)
@@ -228,6 +231,28 @@ def figures_in_words(figures: Figures) -> str:
 def describe_judgement(judgement: Judgement) -> dict[str, Any]:
     """Before against after on held-out prompts and text, one entry per axis, JSON-ready."""
     return {"axes": [describe_axis(axis) for axis in judgement.axes], "perplexity": asdict(judgement.perplexity)}
+
+
+def read_judgement(payload: Mapping[str, Any]) -> Judgement:
+    """The judgement that `describe_judgement` described."""
+    axes = tuple(
+        AxisJudgement(
+            axis=axis["axis"],
+            searched=axis["repaired_for"],
+            change=None if axis["change"] is None else BiasChange.from_json(axis["change"]),
+            source=axis["source"],
+            licence=axis["licence"],
+        )
+        for axis in payload["axes"]
+    )
+    read: dict[str, Any] = _read(payload["perplexity"])
+    read["interval"] = Interval(**_read(read["interval"]))
+    return Judgement(axes, PerplexityChange(**read))
+
+
+def _read(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: null stands for an undefined figure."""
+    return {name: math.nan if value is None else value for name, value in payload.items()}
 
 
 def describe_axis(judged: AxisJudgement) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from fairmend.artifacts import staging
 from fairmend.errors import InputError, ModelError, RunError
 from fairmend.language.cards import render_language_card
 from fairmend.language.folding import fold
+from fairmend.language.front_files import front_files
 from fairmend.language.head_pictures import draw_ranking, pictures_of
 from fairmend.language.models import LanguageModel, save_model
 from fairmend.language.repair import Repair
@@ -71,6 +72,7 @@ def save_repair(
     files = {
         MASK: json_bytes(describe_mask(repair.mask, lm)),
         **pictures_of(picture),
+        **front_files(repair, lm),
         CARD: render_language_card(repair, lm, command, slicing=slicing).encode(),
         RESULT: json_bytes(result),
     }

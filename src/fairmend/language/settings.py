@@ -52,6 +52,9 @@ class RepairSettings:
             ones that weigh bias and perplexity jointly; of each ranking the largest that keep the floor) and takes
             the cheapest of those that cannot be told from the least biased, the untouched model if none is better;
             "rule" takes the rule's one set, whatever it does.
+        front: whether the repair also finds the front: the trade-offs between bias and perplexity among the sets that
+            were measured in full, each judged on the held-out half. Searches of subsets then look along the whole
+            front, and rankings measure further sets in between, up to `subsets.finalists` in all.
         max_perplexity: the utility floor: the perplexity may be at most so many times the untouched model's on the
             search half; None sets no floor.
         prompts: prompts of each half, stratified by group: one half to search with, one to judge on; None takes all.
@@ -76,6 +79,7 @@ class RepairSettings:
     scoring_samples: int = 2
     scoring_tokens: int | None = 2048
     choice: Choice = "measured"
+    front: bool = False
     max_perplexity: float | None = 1.2
     prompts: int | None = 500
     split_by: str | None = None
@@ -95,6 +99,11 @@ class RepairSettings:
         limit = self.max_perplexity
         if limit is not None and not (math.isfinite(limit) and limit >= 1):
             raise InputError(f"max_perplexity must be at least 1, got {limit!r}: 1.2 allows 1.2 times the perplexity")
+        if self.front and self.choice != "measured":
+            raise InputError(
+                f"a front is of several measured sets, and choice {self.choice!r} takes one of them unseen: choose "
+                "'measured', or leave out the front"
+            )
         object.__setattr__(self, "sampling", replace(self.sampling, seed=self.seed))
         require_choice("method", self.method, (*METHODS, *SUBSET_METHODS))
         if not self.searches_subsets:

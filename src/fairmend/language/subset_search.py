@@ -115,7 +115,7 @@ def find_subsets(
     run = runner.run(searcher, budget)
     if run.stopped != "interrupted" and isinstance(searcher, LearningSearcher) and searcher.pair is None:
         raise DataError(f"nothing can be learned from the {len(collection)} measured subsets: {searcher.trouble}")
-    return promising(searcher, settings.subsets.finalists), searcher, run
+    return promising(searcher, settings.subsets.finalists, front=settings.front), searcher, run
 
 
 def subset_searcher(
@@ -142,6 +142,7 @@ def subset_searcher(
             states=max(subsets.samples, len(known) + 1),
             surrogate="pairwise" if subsets.surrogate == "auto" else subsets.surrogate,
             prior=prior,
+            whole_front=settings.front,
             known=known,
         )
     if settings.method == "attention-pruning":
@@ -156,14 +157,21 @@ def subset_searcher(
             surrogate=_PUBLISHED if subsets.surrogate == "auto" else subsets.surrogate,
             finalists=min(subsets.finalists, max(1, subsets.samples - 16)),
             epsilon=subsets.epsilon,
+            whole_front=settings.front,
         )
     raise InputError(f"method must be one of {', '.join(map(repr, SUBSET_METHODS))}, got {settings.method!r}")
 
 
-def promising(searcher: Searcher, count: int) -> list[Mask]:
-    """The subsets worth measuring in full: what surrogates believe to be best, or an even choice of the front."""
+def promising(searcher: Searcher, count: int, *, front: bool = False) -> list[Mask]:
+    """The subsets worth measuring in full: what surrogates believe to be best, or an even choice of the front.
+
+    Args:
+        searcher: one of `subset_searcher`, after its search.
+        count: how many at most.
+        front: whether the choice by surrogates is to be spread along the front too, instead of the cheapest.
+    """
     if isinstance(searcher, LearningSearcher):
-        masks = searcher.finalists(count + 1)
+        masks = searcher.front_finalists(count) if front else searcher.finalists(count + 1)
     elif isinstance(searcher, Genetic):
         found = sorted(searcher.front, key=lambda one: one[1].bias)
         places = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
