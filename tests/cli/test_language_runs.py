@@ -21,7 +21,7 @@ COMPARE: dict[str, Any] = (
 )
 RUNS = [
     pytest.param("repair", REPAIR, "fairmend.language.repair.judge", "result.json", id="repair"),
-    pytest.param("compare", COMPARE, "fairmend.language.compare.judge", "compare.json", id="compare"),
+    pytest.param("compare", COMPARE, "fairmend.language.judged_sets.judge", "compare.json", id="compare"),
 ]
 
 
