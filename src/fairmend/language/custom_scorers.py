@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import inspect
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from fairmend.errors import InputError
+from fairmend.language.custom_functions import load_function, source_digest
 from fairmend.language.toxicity import Floats, ScorerKind, score_visible
 
 
@@ -42,11 +37,7 @@ class CustomScorer:
 
     def fingerprint(self) -> dict[str, Any]:
         """The function's name and the SHA-256 of the file that defines it, null when it has none."""
-        digest = None
-        with suppress(OSError, TypeError):
-            source = inspect.getsourcefile(inspect.unwrap(self._function))
-            digest = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else None
-        return {"kind": self.kind, "name": self.name, "source_sha256": digest}
+        return {"kind": self.kind, "name": self.name, "source_sha256": source_digest(self._function)}
 
     def _checked(self, texts: list[str]) -> Floats:
         try:
@@ -70,38 +61,9 @@ class CustomScorer:
 
 
 def load_custom(spec: str) -> CustomScorer:
-    """Import the function that "python:MODULE:FUNCTION" names; modules in the working directory are found.
+    """The scorer that "python:MODULE:FUNCTION" names, see `load_function`.
 
     Raises:
-        InputError: a malformed spec, a module that cannot be imported, or no such function in it.
+        InputError: there is no such function.
     """
-    parts = spec.split(":")
-    if len(parts) != 3 or not all(parts):
-        raise InputError(f"a scorer of your own is named python:MODULE:FUNCTION, got {spec!r}")
-    _, module_name, function_name = parts
-    try:
-        with _working_directory_importable():
-            module = importlib.import_module(module_name)
-    except Exception as error:  # importing runs the user's code, which may raise anything
-        raise InputError(
-            f"cannot import the module {module_name!r} of the scorer {spec!r}: {type(error).__name__}: {error}"
-        ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        found = [name for name, member in vars(module).items() if inspect.isfunction(member)]
-        raise InputError(
-            f"the module {module_name!r} has no function {function_name!r}; it has {', '.join(found) or 'none'}"
-        )
-    return CustomScorer(function, spec)
-
-
-@contextmanager
-def _working_directory_importable() -> Iterator[None]:
-    """An installed command does not look for modules where it is run; python -c does."""
-    here = str(Path.cwd())
-    sys.path.append(here)
-    try:
-        yield
-    finally:
-        with suppress(ValueError):
-            sys.path.remove(here)
+    return CustomScorer(load_function(spec, "scorer"), spec)

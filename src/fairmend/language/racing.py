@@ -15,10 +15,8 @@ from fairmend.evaluation import Figures, Measurement
 from fairmend.language.bias import bias, bias_difference_error, bias_floor
 from fairmend.language.evaluator import Codes, Floats, LanguageEvaluator
 from fairmend.language.strata import stratified_order
+from fairmend.language.subset_settings import RACING_PERPLEXITY
 from fairmend.masks import Mask, Space
-
-LARGEST_PERPLEXITY = 1.6
-"""Times the untouched model's: masks beyond are dropped from the race."""
 
 _SHARE = 0.25
 _LEAST_PER_GROUP = 2
@@ -29,7 +27,7 @@ class Racing:
     """Measures masks like another evaluator, but the bad ones on a quarter of the prompts.
 
     The text is read first, then a quarter of the prompts, stratified by group, is continued. A mask stays there whose
-    perplexity is more than `LARGEST_PERPLEXITY` times the untouched model's, or whose bias on that quarter is more than
+    perplexity is more than `RACING_PERPLEXITY` times the untouched model's, or whose bias on that quarter is more than
     one standard error (prompts compared in pairs) above the untouched model's. All others are continued on the rest.
     Nothing else decides, so that a measurement depends on the mask and the protocol only.
 
@@ -71,7 +69,7 @@ class Racing:
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything the figures depend on, JSON-ready."""
-        rules = {"largest_perplexity": LARGEST_PERPLEXITY, "share": _SHARE, "errors": _ERRORS}
+        rules = {"largest_perplexity": RACING_PERPLEXITY, "share": _SHARE, "errors": _ERRORS}
         return {**self.whole.fingerprint(), "racing": rules}
 
     def measure(self, masks: Sequence[Mask]) -> list[Measurement]:
@@ -115,7 +113,7 @@ class Racing:
 
     def _stays(self, scores: Floats, read: Floats, reference: Measurement) -> bool:
         """Whether a mask stays in the race with such scores on the first prompts."""
-        if not self.whole.reading.perplexity(read).value <= LARGEST_PERPLEXITY * reference.utility:
+        if not self.whole.reading.perplexity(read).value <= RACING_PERPLEXITY * reference.utility:
             return False
         both = np.stack([self.whole.scores(reference)[self._first].mean(axis=1), scores.mean(axis=1)])
         if not np.isfinite(both).all():

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import fairmend
 from fairmend.language.head_scores import HeadScores
 from fairmend.language.models import LanguageModel
+from fairmend.language.objectives import Objective
 from fairmend.language.prompts import PromptSet
 from fairmend.language.texts import Text
 from fairmend.language.toxicity import Scorer
@@ -16,7 +17,8 @@ from fairmend.runs.directories import open_directory
 from fairmend.runs.store import Store
 
 REPAIR = "language repair"
-_IDENTITY = ("kind", "settings", "model", "prompts", "judge_prompts", "others", "texts", "scorer", "scores")
+_MATERIAL = ("model", "prompts", "judge_prompts", "others", "texts", "scorer", "scores", "objectives")
+_IDENTITY = ("kind", "settings", *_MATERIAL)
 
 
 class Settings(Protocol):
@@ -37,6 +39,7 @@ def open_run(
     others: Sequence[PromptSet] = (),
     judge_prompts: PromptSet | None = None,
     scores: HeadScores | None = None,
+    objectives: Sequence[Objective] = (),
     request: Mapping[str, Any] | None = None,
     kind: str = REPAIR,
 ) -> Store:
@@ -44,8 +47,8 @@ def open_run(
 
     Args:
         out: the directory; made if it does not exist.
-        lm, prompts, scorer, settings, texts, others, judge_prompts, scores: what is repaired, compared or measured, on
-            what and how; see `repair_model`.
+        lm, prompts, scorer, settings, texts, others, judge_prompts, scores, objectives: what is repaired, compared or
+            measured, on what and how; see `repair_model`.
         request: JSON-ready: how they were named by the person who asked, so that the run can be resumed.
         kind: of run; a directory holds one kind.
 
@@ -63,6 +66,7 @@ def open_run(
         "texts": [text.fingerprint() for text in texts],
         "scorer": {"name": scorer.name, **scorer.fingerprint()},
         "scores": None if scores is None else scores.digest(),
+        "objectives": [objective.fingerprint() for objective in objectives] or None,
         "request": dict(request or {}),
     }
     return open_directory(Path(out), header, identity=_IDENTITY)

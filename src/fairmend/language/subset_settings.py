@@ -14,6 +14,9 @@ SubsetMethod = Literal["attention-pruning", "active", "genetic"]
 Fraction = Literal["shared", "own"]
 SUBSET_METHODS: tuple[SubsetMethod, ...] = get_args(SubsetMethod)
 
+RACING_PERPLEXITY = 1.6
+"""Times the untouched model's: subsets beyond are dropped from a race, see `Racing`."""
+
 _LARGEST_SHARE = 0.15
 
 
