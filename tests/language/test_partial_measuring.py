@@ -17,12 +17,12 @@ from fairmend.language.bias import bias, bias_standard_error
 from fairmend.language.collecting import REPEATS, collect, open_collection
 from fairmend.language.evaluator import LanguageEvaluator
 from fairmend.language.own_fractions import OwnFractions
-from fairmend.language.racing import LARGEST_PERPLEXITY, Racing
+from fairmend.language.racing import Racing
 from fairmend.language.reading import Reading
 from fairmend.language.repair import repair_model
 from fairmend.language.settings import RepairSettings
 from fairmend.language.subset_search import CONTEXT
-from fairmend.language.subset_settings import SubsetSearch
+from fairmend.language.subset_settings import RACING_PERPLEXITY, SubsetSearch
 from fairmend.masks import Mask
 from fairmend.runs import Store
 from fairmend.runs.export import export
@@ -108,14 +108,14 @@ def test_a_race_measures_good_masks_in_full_and_bad_ones_on_a_quarter(whole):
         rows = continued(whole, made)
         np.testing.assert_array_equal(whole.scores(made)[rows], whole.scores(entire)[rows])
         assert out or made.same_as(entire)
-        worse = entire.utility > LARGEST_PERPLEXITY * full[0].utility
+        worse = entire.utility > RACING_PERPLEXITY * full[0].utility
         assert out or not worse
         if out:
             assert len(rows) == 20
             assert np.bincount(whole.prompts.groups[rows]).tolist() == [5, 5, 5, 5]
             assert made.bias_se > entire.bias_se
     best = min(range(len(masks)), key=lambda number: full[number].bias)
-    assert full[best].utility > LARGEST_PERPLEXITY * full[0].utility or not dropped[best]
+    assert full[best].utility > RACING_PERPLEXITY * full[0].utility or not dropped[best]
 
 
 def test_a_dropped_mask_has_no_more_bias_than_its_quarter_shows(whole):
@@ -163,8 +163,10 @@ def test_another_way_of_measuring_is_another_collection(tmp_path, change):
         collection(tmp_path, replace(SMALL, subsets=replace(SMALL.subsets, **change)), 3)
 
 
-def test_a_race_needs_the_same_prompts_for_all():
+def test_a_race_that_cannot_work_is_refused():
     with pytest.raises(InputError, match="racing compares"):
         SubsetSearch(racing=True, fraction="own")
+    with pytest.raises(InputError, match=r"max_perplexity=2\.0"):
+        replace(RACING, max_perplexity=2.0)
     with pytest.raises(InputError, match="'shared', 'own'"):
         SubsetSearch(fraction="other")

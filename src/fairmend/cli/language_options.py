@@ -302,6 +302,28 @@ class RepairOptions(ScoringOptions):
             "--protocol fasp.",
         ),
     ] = None
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--objective",
+            metavar="python:MODULE:FUNCTION",
+            rich_help_panel=_REPAIR,
+            help="A further figure that must not get worse: a function of your own that takes the transformers model, "
+            "heads dropped, and its tokenizer, and gives one number per item, lower is better. May be given several "
+            "times.",
+        ),
+    ] = None
+    objective_limit: Annotated[
+        float,
+        typer.Option(
+            "--objective-limit",
+            metavar="RATIO",
+            parser=real,
+            rich_help_panel=_REPAIR,
+            help="Largest value of every --objective on the half of its items that is searched with, as a multiple of "
+            "the original model's.",
+        ),
+    ] = 1.1
 
 
 SCORES_HELP = (

@@ -105,13 +105,14 @@ def repair(
             choice=settings.choice,
             front=settings.front,
             max_perplexity=settings.max_perplexity,
+            objective_limit=settings.objective_limit,
             subsets=searching(subsets),
         )
         table = read_scores(scores)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         files = {"scores": scores, "from": collected}
         extra: dict[str, Any] = {name: None if path is None else absolute(path) for name, path in files.items()}
-        extra["slice"] = sliced
+        extra |= {"slice": sliced, "objectives": list(settings.objective or ())}
         _repair(out, inputs, chosen, options, table, extra, screen)
 
 
@@ -127,6 +128,7 @@ def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
     request = header.get("request") or {}
     settings = stored_settings(RepairSettings.from_json, header)
     extra = {"scores": request.get("scores"), "from": request.get("from"), "slice": bool(request.get("slice"))}
+    extra["objectives"] = list(request.get("objectives") or ())
     table = read_scores(None if extra["scores"] is None else Path(str(extra["scores"])))
     inputs, options = reopen_language_inputs(request, screen, settings.seed)
     _repair(folder, inputs, settings, options, table, extra, screen)
@@ -183,6 +185,7 @@ def _repair(
     extra: Mapping[str, Any],
     screen: Screen,
 ) -> None:
+    from fairmend.language.objectives import load_objective
     from fairmend.language.repair import repair_model
     from fairmend.language.run_directories import REPAIR
     from fairmend.language.saving import save_repair
@@ -191,15 +194,19 @@ def _repair(
     if extra["slice"]:
         _require_sliceable(lm)
     request = {**inputs.request, **extra}
+    objectives = [load_objective(spec) for spec in extra["objectives"]]
     with (
         read_collection(extra["from"], settings) as subsets,
-        language_run(out, inputs, settings, screen, kind=REPAIR, request=request, scores=scores) as store,
+        language_run(
+            out, inputs, settings, screen, kind=REPAIR, request=request, scores=scores, objectives=objectives
+        ) as store,
     ):
         repaired = repair_model(
             lm,
             settings=settings,
             scores=scores,
             subsets=subsets,
+            objectives=objectives,
             store=store,
             progress=screen.steps,
             batch_size=options.batch_size,

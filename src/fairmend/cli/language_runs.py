@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from fairmend.cli.language_inputs import LanguageInputs
 
 if TYPE_CHECKING:
     from fairmend.language.head_scores import HeadScores
+    from fairmend.language.objectives import Objective
     from fairmend.language.run_directories import Settings
     from fairmend.runs import Store
 
@@ -28,12 +29,13 @@ def language_run(
     kind: str,
     request: Mapping[str, Any],
     scores: HeadScores | None = None,
+    objectives: Sequence[Objective] = (),
 ) -> Iterator[Store]:
     """The store of a run in a folder, open while the body works on it.
 
     Args:
         out: the folder; it is removed again if the body finds that its input cannot work before it measured anything.
-        inputs, settings, scores: what the run is about.
+        inputs, settings, scores, objectives: what the run is about.
         screen: where it is said how to go on after Ctrl-C.
         kind: of run.
         request: the options that lead here, for `fairmend resume`.
@@ -49,7 +51,14 @@ def language_run(
     with tidy(out, keep=lambda: store is not None and store.next_id > 2):
         try:
             store = open_run(
-                out, lm=inputs.lm, settings=settings, scores=scores, kind=kind, request=request, **inputs.subject
+                out,
+                lm=inputs.lm,
+                settings=settings,
+                scores=scores,
+                objectives=objectives,
+                kind=kind,
+                request=request,
+                **inputs.subject,
             )
             with closing(store):
                 yield store

@@ -56,6 +56,7 @@ def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
         title = "Held-out prompts, never seen by the search"
         parts += [_changes(title, held_out["axes"]), _perplexity_line(held_out["perplexity"]), KEY]
         parts += [part for axis in held_out["axes"] if axis["change"] is not None for part in (_moved(axis), "")]
+        parts += _objective_parts(result.get("objectives") or ())
         parts += _example_parts(result["examples"])
     if result.get("slicing") is not None:
         from fairmend.language.results import slicing_in_words
@@ -180,6 +181,27 @@ def _row_name(row: Mapping[str, Any]) -> str:
 def _limits(interval: Mapping[str, Any]) -> str:
     low, high = interval["low"], interval["high"]
     return "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+
+
+def _objective_parts(objectives: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    if not objectives:
+        return []
+    table = plain_table(
+        "Further objectives (lower is better), on items that the choice did not see",
+        *("objective", "items", "before", "after", "change", "interval", "sets vetoed"),
+    )
+    for each in objectives:
+        judged, search = each["held_out"], each["search"]
+        table.add_row(
+            each["name"],
+            f"{judged['n']:,}",
+            _given(judged["before"]),
+            _given(judged["after"]),
+            _given(judged["change"], "+.4f"),
+            _limits(judged["interval"]).strip(),
+            f"{search['vetoed']} of {len(search['finalists'])}",
+        )
+    return [table, ""]
 
 
 def _example_parts(examples: Mapping[str, Any]) -> list[RenderableType]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fairmend.language.head_scores import HeadScores, score_heads
     from fairmend.language.heads import HeadMap, find_heads
     from fairmend.language.models import LanguageModel, load_model, save_model, wrap_model
+    from fairmend.language.objectives import Objective, load_objective
     from fairmend.language.prompts import PromptSet, prompt_set
     from fairmend.language.repair import Repair, repair_model
     from fairmend.language.run_directories import open_run
@@ -32,6 +33,7 @@ _MODULES = {
     "head_scores": ("HeadScores", "score_heads"),
     "heads": ("HeadMap", "find_heads"),
     "models": ("LanguageModel", "load_model", "save_model", "wrap_model"),
+    "objectives": ("Objective", "load_objective"),
     "prompts": ("PromptSet", "prompt_set"),
     "repair": ("Repair", "repair_model"),
     "run_directories": ("open_run",),
@@ -52,6 +54,7 @@ __all__ = [
     "HeadScores",
     "LanguageEvaluator",
     "LanguageModel",
+    "Objective",
     "PromptSet",
     "Repair",
     "RepairSettings",
@@ -61,6 +64,7 @@ __all__ = [
     "find_heads",
     "fold",
     "load_model",
+    "load_objective",
     "load_result",
     "load_scorer",
     "masked",

@@ -59,6 +59,7 @@ def render_language_card(
     blocks += ["## What was done", bullets([*_done(repair), *sliced])]
     if repair.held_out is not None:
         blocks += held_out_blocks(repair.held_out)
+        blocks += _objectives(repair)
         if repair.examples:
             blocks += ["### Continuations before and after", *_examples(repair.examples)]
     blocks += ["## Data", bullets(_data(repair, lm))]
@@ -122,7 +123,9 @@ def _done(repair: Repair) -> list[str]:
 def _method(settings: RepairSettings) -> str:
     if settings.searches_subsets:
         subsets = settings.subsets
-        return f"{settings.method}, {subsets.samples} subsets on a share of {subsets.eta:g} of the search half"
+        share = f"a {'share' if subsets.fraction == 'shared' else 'random share of its own'} of {subsets.eta:g}"
+        raced = ", bad ones on a quarter of that" if subsets.racing else ""
+        return f"{settings.method}, {subsets.samples} subsets, each on {share} of the search half{raced}"
     rule = settings.rule
     gamma = f", gamma {rule.gamma:g}" if rule.method == "fasp" else ""
     return f"{rule.method}, alpha {rule.alpha:g}{gamma}, ties {rule.ties}"
@@ -183,6 +186,31 @@ def _axis(judged: AxisJudgement) -> list[str]:
         _table(f"{before.n:,} prompts, scored by {one_line(before.scorer)}", columns, figures),
         _table("Groups", group_columns, groups),
     ]
+
+
+def _objectives(repair: Repair) -> list[str]:
+    """Further figures, on items that the choice did not see."""
+    rows = []
+    for objective in repair.objectives:
+        change = objective.change(repair.mask)
+        limits = interval(change.interval.low, change.interval.high)
+        rows.append(
+            {"name": one_line(objective.name), "n": change.n, "before": change.before, "after": change.after}
+            | {"change": change.change, "interval": limits}
+        )
+    columns = (
+        Column("name", "objective (lower is better)"),
+        Column("n", "items"),
+        Column("before", "before", number),
+        Column("after", "after", number),
+        Column("change", "change", signed),
+        Column("interval", "95% interval of the change"),
+    )
+    settings = repair.settings
+    title = f"On other items, at most {settings.objective_limit:g} times the original were allowed"
+    if settings.choice == "rule":
+        title = "Reported only: the rule's set was taken, whatever it does"
+    return ["### Further objectives", _table(title, columns, rows)] if rows else []
 
 
 def _examples(pairs: Sequence[Pair]) -> list[str]:

@@ -15,6 +15,7 @@ from fairmend.language.folding import fold
 from fairmend.language.head_scores import HeadScores
 from fairmend.language.holistic_bias_files import read_holistic_bias
 from fairmend.language.models import LanguageModel, load_model, wrap_model
+from fairmend.language.objectives import Objective, load_objective
 from fairmend.language.prompt_files import read_prompts
 from fairmend.language.prompts import PromptSet, holistic_bias_prompts
 from fairmend.language.repair import Repair, repair_model
@@ -36,6 +37,8 @@ class HeadRepair:
         scorer: of toxicity: an object, or a name for `load_scorer`, such as "lexical".
         text: what the perplexity is taken of, see `read_text`; Wikipedia passages by default.
         holistic_bias: directory of the data set; fetched when not given.
+        objectives: further figures that a repair must keep, see `repair_model`: objects, or names such as
+            "python:module:function".
         settings: everything else; `changes` are made to it.
         changes: single settings by name, such as alpha=0.05, see `RepairSettings`.
 
@@ -58,6 +61,7 @@ class HeadRepair:
         scorer: str | Scorer = DEFAULT_SCORER,
         text: str | Path | None = None,
         holistic_bias: str | Path | None = None,
+        objectives: Sequence[str | Objective] = (),
         settings: RepairSettings | None = None,
         **changes: Any,
     ) -> None:
@@ -71,6 +75,7 @@ class HeadRepair:
         self.scorer = scorer
         self.text = text
         self.holistic_bias = holistic_bias
+        self.objectives = tuple(objectives)
         self.settings = replace(base, **changes)
 
     def fit(
@@ -100,6 +105,7 @@ class HeadRepair:
         lm = _loaded(model, tokenizer)
         axis, others = self._prompts(prompts)
         scorer = load_scorer(self.scorer) if isinstance(self.scorer, str) else self.scorer
+        objectives = [load_objective(given) if isinstance(given, str) else given for given in self.objectives]
         texts: tuple[Text, Text] = (read_text(self.text, "search"), read_text(self.text, "judge"))
         store = None
         if out is not None:
@@ -112,6 +118,7 @@ class HeadRepair:
                 texts=texts,
                 others=others,
                 scores=scores,
+                objectives=objectives,
             )
         try:
             result = repair_model(
@@ -122,6 +129,7 @@ class HeadRepair:
                 texts=texts,
                 others=others,
                 scores=scores,
+                objectives=objectives,
                 store=store,
                 progress=progress,
             )

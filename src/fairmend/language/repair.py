@@ -18,6 +18,8 @@ from fairmend.language.head_ranking import HeadRanking, rank_heads
 from fairmend.language.head_scores import HeadScores, origin_of
 from fairmend.language.judging import Judgement, judge
 from fairmend.language.models import LanguageModel
+from fairmend.language.objective_judging import MeasuredObjective, begin_objectives, measure_objectives
+from fairmend.language.objectives import Objective
 from fairmend.language.prompts import PromptSet
 from fairmend.language.reading import Reading
 from fairmend.language.settings import RepairSettings
@@ -53,6 +55,7 @@ class Repair:
         texts: the text searched with and the one judged on.
         run: how the measuring of the finalists went.
         settings: how it was set.
+        objectives: further figures of the finalists, which kept some from being chosen.
     """
 
     mask: Mask
@@ -71,6 +74,7 @@ class Repair:
     texts: tuple[Text, Text]
     run: RunSummary
     settings: RepairSettings
+    objectives: tuple[MeasuredObjective, ...] = ()
 
     @property
     def feasible(self) -> bool:
@@ -94,6 +98,7 @@ def repair_model(
     judge_prompts: PromptSet | None = None,
     scores: HeadScores | None = None,
     subsets: Context | None = None,
+    objectives: Sequence[Objective] = (),
     store: Store | Section | None = None,
     progress: Progress | None = None,
     held_out: bool = True,
@@ -115,6 +120,9 @@ def repair_model(
         scores: the heads' scores, if they are known already. They must be of this model, and of prompts and text that
             are searched with: scores that `lm score` wrote say so, see `HeadScores.origin`.
         subsets: measured subsets of heads for a method that searches subsets, see `collecting`.
+        objectives: further figures, lower is better. Every set that is measured on the search half is measured by them
+            too, and not chosen if it has more than `settings.objective_limit` times the untouched model's; the rule's
+            one set is, when the choice is "rule".
         store: where measurements are kept; a store with an interrupted run is gone on with.
         progress: where to show how far it is.
         held_out: whether to judge on the other half and the other axes.
@@ -130,6 +138,7 @@ def repair_model(
     """
     settings = settings or RepairSettings()
     _require_other_axes(prompts, others)
+    further = begin_objectives(lm, objectives)
     searched, judged = halves(prompts, settings, judge_prompts)
     texts = texts or (read_text(None, "search"), read_text(None, "judge"))
     space = lm.head_map.space()
@@ -169,10 +178,15 @@ def repair_model(
     finalists = tuple(
         Finalist(mask, rule, made) for mask, rule in sets.items() if (made := collection.get(mask)) is not None
     )
-    chosen = _chosen(search, before, finalists, floor, settings)
+    if further and run.stopped == "interrupted":
+        raise KeyboardInterrupt  # nothing can be chosen without them; everything measured is kept
+    masks = [finalist.mask for finalist in finalists]
+    measured_further = measure_objectives(further, masks, collection_of, settings.objective_limit, progress)
+    admitted = [finalist for finalist in finalists if all(each.admits(finalist.mask) for each in measured_further)]
+    chosen = _chosen(search, before, finalists if settings.choice == "rule" else admitted, floor, settings)
     mask = space.untouched() if chosen is None else chosen.mask
 
-    points = front_of(space.untouched(), before, finalists, floor) if settings.front else ()
+    points = front_of(space.untouched(), before, admitted, floor) if settings.front else ()
     judgements: dict[Mask, Judgement] = {}
     examples: tuple[Pair, ...] = ()
     if held_out and run.stopped != "interrupted":
@@ -216,6 +230,7 @@ def repair_model(
         texts=texts,
         run=run,
         settings=settings,
+        objectives=measured_further,
     )
 
 

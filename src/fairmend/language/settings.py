@@ -14,9 +14,9 @@ from fairmend.language.bias_records import GroupMean
 from fairmend.language.head_scores import BiasMethod, LossMethod
 from fairmend.language.reading import ReadingSettings
 from fairmend.language.samples import Sampling
-from fairmend.language.subset_settings import SUBSET_METHODS, SubsetMethod, SubsetSearch
+from fairmend.language.subset_settings import RACING_PERPLEXITY, SUBSET_METHODS, SubsetMethod, SubsetSearch
 from fairmend.search import METHODS, Method, PruningRule
-from fairmend.search.base import require_choice
+from fairmend.search.base import require_choice, require_number
 from fairmend.search.pruning_rules import NEEDS, PruningTies
 
 BiasScoring = Literal["auto", "first-order", "reweighted", "generated"]
@@ -64,6 +64,8 @@ class RepairSettings:
         reading: how the perplexity is taken.
         subsets: how subsets are searched by the methods "attention-pruning", "active" and "genetic", which read
             neither alpha, gamma nor ties.
+        objective_limit: how many times the untouched model's figure by a further objective a set of heads may have, see
+            `repair_model`.
         seed: of everything random.
 
     Raises:
@@ -87,6 +89,7 @@ class RepairSettings:
     group_mean: GroupMean = "unweighted"
     reading: ReadingSettings = field(default_factory=ReadingSettings)
     subsets: SubsetSearch = field(default_factory=SubsetSearch)
+    objective_limit: float = 1.1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -99,6 +102,12 @@ class RepairSettings:
         limit = self.max_perplexity
         if limit is not None and not (math.isfinite(limit) and limit >= 1):
             raise InputError(f"max_perplexity must be at least 1, got {limit!r}: 1.2 allows 1.2 times the perplexity")
+        require_number("objective_limit", self.objective_limit, 0, math.inf, positive=True)
+        if self.searches_subsets and self.subsets.racing and (limit is None or limit > RACING_PERPLEXITY):
+            raise InputError(
+                f"racing drops subsets beyond {RACING_PERPLEXITY} times the perplexity, which max_perplexity={limit!r} "
+                "admits: lower it, or do not race"
+            )
         if self.front and self.choice != "measured":
             raise InputError(
                 f"a front is of several measured sets, and choice {self.choice!r} takes one of them unseen: choose "
