@@ -169,7 +169,7 @@ def test_what_is_written_out_is_what_is_predicted(name: str) -> None:
 
 @every_surrogate
 def test_measurements_with_more_noise_count_less(name: str) -> None:
-    """Half of the masks are measured so badly that they say nothing: told so, the surrogate errs less than half as much."""
+    """Half of the masks are measured so badly that they say nothing: told so, it errs less than half as much."""
     seen = masks(160, 2)
     noise = np.where(np.arange(160) % 2, 12.0, 0.05)
     targets = figure(seen, 0.0) + noise * np.random.default_rng(0).normal(size=160)
