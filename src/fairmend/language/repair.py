@@ -16,7 +16,8 @@ from fairmend.language.finalists import Finalist, choose, sets_of, within_floor
 from fairmend.language.front import RepairFront, front_of
 from fairmend.language.head_ranking import HeadRanking, rank_heads
 from fairmend.language.head_scores import HeadScores, origin_of
-from fairmend.language.judging import Judgement, judge
+from fairmend.language.judged_sets import judge_measured, measure_held_out, measure_sets
+from fairmend.language.judging import Judgement
 from fairmend.language.models import LanguageModel
 from fairmend.language.objective_judging import MeasuredObjective, begin_objectives, measure_objectives
 from fairmend.language.objectives import Objective
@@ -27,13 +28,12 @@ from fairmend.language.subset_search import find_subsets
 from fairmend.language.texts import Text, read_text
 from fairmend.language.toxicity import Scorer
 from fairmend.masks import Mask, Space
-from fairmend.runs.budgets import Budget
 from fairmend.runs.collection import Collection
 from fairmend.runs.context import Context
 from fairmend.runs.progress import Progress
 from fairmend.runs.runner import Runner, RunSummary
 from fairmend.runs.store import Section, Store
-from fairmend.search import Candidates, PruningRule
+from fairmend.search import PruningRule
 
 
 @dataclass(frozen=True)
@@ -192,23 +192,11 @@ def repair_model(
     if held_out and run.stopped != "interrupted":
         reading = Reading(lm, texts[1], settings.reading, batch_size)
         judged_on = [evaluator_on(part, reading) for part in [judged, *judged_with(others, settings)]]
-        wanted = list(dict.fromkeys([mask, *(point.mask for point in points)]))
-
-        def measured_on(evaluator: LanguageEvaluator) -> Collection:
-            context = collection_of(f"held-out {evaluator.prompts.axis}", evaluator)
-            judging = Runner(evaluator, context, workers=Packed(evaluator), progress=progress)
-            if measure_sets(judging, evaluator, [each for each in wanted if each.size]).stopped == "interrupted":
-                raise KeyboardInterrupt  # what was measured is kept; half a judgement is none
-            return context
-
-        measured = {evaluator: measured_on(evaluator) for evaluator in judged_on}
-
-        def look_up(evaluator: LanguageEvaluator, masks: Sequence[Mask]) -> list[Measurement]:
-            return [measured[evaluator][each] for each in masks]
-
-        judgements = {each: judge(judged_on, each, look_up, settings.seed) for each in wanted}
-        changed = look_up(judged_on[0], [space.untouched(), mask])
-        examples = largest_changes(judged_on[0], changed[0], changed[1], mask, batch_size=batch_size)
+        wanted = [mask, *(point.mask for point in points)]
+        measured = measure_held_out(judged_on, wanted, store=store, progress=progress)
+        judgements = judge_measured(measured, wanted, settings.seed)
+        held = measured[judged_on[0]]
+        examples = largest_changes(judged_on[0], held[space.untouched()], held[mask], mask, batch_size=batch_size)
     front = None
     if points and run.stopped != "interrupted":
         points = tuple(replace(point, judgement=judgements.get(point.mask)) for point in points)
@@ -232,12 +220,6 @@ def repair_model(
         settings=settings,
         objectives=measured_further,
     )
-
-
-def measure_sets(runner: Runner, evaluator: LanguageEvaluator, masks: Sequence[Mask]) -> RunSummary:
-    """Measure the untouched model and every mask; their number is told, so that the time left can be shown."""
-    searcher = Candidates(evaluator.space, masks, batch=evaluator.masks_at_once)
-    return runner.run(searcher, Budget(evaluations=1 + len(searcher.masks)))
 
 
 def make_evaluator(
