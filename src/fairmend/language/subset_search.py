@@ -104,7 +104,7 @@ def find_subsets(
     collection = collection_of(CONTEXT, evaluator)
     known: list[Mask] = []
     if given is not None:
-        _require_same(given, evaluator)
+        require_same(given, evaluator)
         pairs = [(mask, made) for mask, made in given if mask.is_untouched or evaluator.space.admits(mask)]
         known = [mask for mask, _ in pairs]
         collection.put(known, [made for _, made in pairs])
@@ -181,7 +181,12 @@ def promising(searcher: Searcher, count: int, *, front: bool = False) -> list[Ma
     return [mask for mask in dict.fromkeys(masks) if not mask.is_untouched][:count]
 
 
-def _require_same(given: Context, evaluator: Evaluator) -> None:
+def require_same(given: Context, evaluator: Evaluator) -> None:
+    """Refuse given subsets that were measured otherwise than the evaluator measures, or of another model.
+
+    Raises:
+        RunError: they were; the first settings that differ are named.
+    """
     asked = json.loads(json.dumps(evaluator.fingerprint()))
     changed = differences(dict(given.fingerprint), asked)
     if changed:
