@@ -8,9 +8,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from .conftest import Run
-from .language_desk import MEASURE, REPAIR, lm
+from .language_desk import MEASURE, REPAIR, gpt2, lm
 
 COLLECT: dict[str, Any] = MEASURE | {"--subsets": 24, "--eta": 0.6, "--max-drop": 5, "--out": "collected"}
 SEARCH: dict[str, Any] = REPAIR | {"--subsets": 30, "--eta": 0.6, "--max-drop": 5, "--finalists": 3}
@@ -63,9 +65,68 @@ def test_a_repair_learns_from_a_collection(run: Run, office: Path, method: str) 
     assert len(used) <= len(known) + 3
     assert run("resume", "out").code == 0
 
-    other = lm(run, "repair", SEARCH | {"--method": method, "--from": "collected", "--eta": 0.9, "--out": "other"})
-    assert other.code == 2
-    assert "measured under other settings" in other.message
+
+def test_a_collection_of_another_model_or_under_other_settings_is_refused(run: Run, office: Path) -> None:
+    gpt2("other", seed=1)
+    assert lm(run, "collect", COLLECT | {"--subsets": 3}, "other").code == 0
+    refused = lm(run, "repair", SEARCH | {"--method": "active", "--from": "collected"})
+    assert refused.code == 2
+    for word in ("collected/run.sqlite", "of another model", "model.weights_sha256", "collect again"):
+        assert word in refused.message
+    assert not Path("out").exists()
+    refused = lm(run, "repair", SEARCH | {"--method": "active", "--from": "collected", "--eta": 0.9}, "other")
+    assert refused.code == 2
+    assert "under other settings than you give now: prompts." in refused.message
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(("folder", "words"), [("nowhere", "does not exist"), ("model", "run.sqlite does not exist")])
+def test_a_folder_without_a_collection_is_refused(run: Run, office: Path, folder: str, words: str) -> None:
+    refused = lm(run, "repair", SEARCH | {"--method": "active", "--from": folder})
+    assert refused.code == 2
+    assert words in refused.message
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("method", ["attention-pruning", "active"])
+def test_too_few_subsets_to_learn_from_are_refused(run: Run, office: Path, method: str) -> None:
+    few = lm(run, "repair", SEARCH | {"--method": method, "--subsets": 7})
+    assert few.code == 2
+    assert f"{method} learns from at least 8 measured subsets" in few.message
+    assert lm(run, "collect", COLLECT | {"--subsets": 5}).code == 0
+    few = lm(run, "repair", SEARCH | {"--method": method, "--subsets": 5, "--from": "collected"})
+    assert few.code == 2
+    assert "ask for more subsets, or collect more" in few.message
+    assert not Path("out").exists()
+
+
+def constant_scorer() -> dict[str, str]:
+    Path("constant_scorer_of_cli_tests.py").write_text("def score(texts):\n    return [0.25 for _ in texts]\n")
+    return {"--scorer": "python:constant_scorer_of_cli_tests:score"}
+
+
+def test_a_bias_that_is_always_the_same_teaches_nothing(run: Run, office: Path) -> None:
+    constant = constant_scorer()
+    assert lm(run, "collect", COLLECT | constant | {"--subsets": 12}).code == 0
+    unfit = run("lm", "fit", "collected")
+    assert unfit.code == 2
+    assert "nothing can be learned from a constant" in unfit.message
+    for method, told in (("attention-pruning", "nothing can be learned from the"), ("active", "nothing to repair")):
+        refused = lm(run, "repair", SEARCH | constant | {"--method": method, "--subsets": 12, "--out": method})
+        assert refused.code == 2
+        assert told in refused.message
+        assert "Traceback" not in refused.err
+
+
+@pytest.mark.parametrize("method", ["fasp", "genetic"])
+def test_when_no_subset_is_better_the_model_stays_as_it_is(run: Run, office: Path, method: str) -> None:
+    done = lm(run, "repair", SEARCH | constant_scorer() | {"--method": method})
+    assert done.code == 0, done.message
+    assert "Nothing was changed" in done.out
+    outcome = json.loads(Path("out/result.json").read_text())["outcome"]
+    assert (outcome["improved"], outcome["feasible"], outcome["dropped"]) == (False, True, 0)
+    original, saved = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in ("model", "out"))
+    assert all(torch.equal(saved[name], weights) for name, weights in original.items())
 
 
 def test_a_collection_is_of_no_use_to_a_ranking(run: Run, office: Path) -> None:

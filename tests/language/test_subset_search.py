@@ -75,6 +75,25 @@ def test_subsets_are_measured_on_a_part_of_the_search_half(tmp_path):
     assert samples == {"part": 30, "all": 60}
 
 
+@pytest.mark.parametrize("method", SUBSET_METHODS)
+def test_when_no_subset_keeps_the_floor_nothing_is_changed(method):
+    subsets = replace(SETTINGS.subsets, samples=20, surrogate="additive")
+    repair = repaired(replace(SETTINGS, method=method, max_perplexity=1.0, subsets=subsets))
+    assert all(finalist.measurement.utility > repair.before.utility for finalist in repair.finalists)
+    assert not repair.improved
+    assert repair.feasible
+    assert repair.after.same_as(repair.before)
+    assert repair.held_out.main.change.change == 0
+
+
+@pytest.mark.parametrize(("method", "samples"), [("active", 7), ("attention-pruning", 8)])
+def test_too_few_subsets_to_learn_from_are_refused_before_anything_is_measured(method, samples):
+    scorer = Stopping(rude(), after=0)
+    settings = replace(SETTINGS, method=method, subsets=replace(SETTINGS.subsets, samples=samples))
+    with pytest.raises(InputError, match=f"{method} learns from at least 8 measured subsets, and would have 7"):
+        repaired(settings, scorer=scorer)
+
+
 def test_settings_survive_json():
     assert RepairSettings.from_json(SETTINGS.to_json()) == SETTINGS
 

@@ -24,7 +24,7 @@ from fairmend.language.objectives import Objective
 from fairmend.language.prompts import PromptSet
 from fairmend.language.reading import Reading
 from fairmend.language.settings import RepairSettings
-from fairmend.language.subset_search import collecting_evaluator, find_subsets, require_same
+from fairmend.language.subset_search import find_subsets, require_searchable
 from fairmend.language.texts import Text, read_text
 from fairmend.language.toxicity import Scorer
 from fairmend.masks import Mask, Space
@@ -150,8 +150,7 @@ def repair_model(
         return Collection(space, evaluator.figures) if store is None else store.context(name, evaluator)
 
     search = evaluator_on(searched, Reading(lm, texts[0], settings.reading, batch_size))
-    if subsets is not None and settings.searches_subsets:
-        require_same(subsets, collecting_evaluator(search, settings))  # before the heads are scored, which takes long
+    require_searchable(search, settings, subsets)
     collection = collection_of("search", search)
     runner = Runner(search, collection, workers=Packed(search), progress=progress)
     (before,) = runner.measure([space.untouched()])

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.costs import UtilityFloor
-from fairmend.errors import DataError, InputError, RunError
+from fairmend.errors import DataError, InputError
 from fairmend.evaluation import Evaluator, Measurement
 from fairmend.language.evaluator import LanguageEvaluator, Packed
 from fairmend.language.own_fractions import OwnFractions
@@ -34,6 +34,7 @@ from fairmend.search import Genetic
 from fairmend.search.base import Searcher
 from fairmend.surrogates.active import Active
 from fairmend.surrogates.attention_pruning import AttentionPruning
+from fairmend.surrogates.base import LEAST_SAMPLES
 from fairmend.surrogates.learning import LearningSearcher
 from fairmend.surrogates.objectives import floored_sum
 
@@ -88,7 +89,8 @@ def find_subsets(
         settings: the method and how it searches.
         collection_of: where measurements are kept, by name and evaluator.
         prior: "bias" and "loss" effects of every head, see `fit_pair`; used by "active".
-        given: subsets that were measured already, see `collecting`; taken in place of random ones, not by "genetic".
+        given: subsets that were measured already and are `require_searchable`; taken in place of random ones, not by
+            "genetic".
         budget: ends the search before its samples are measured.
         progress: where to show how far it is.
 
@@ -97,14 +99,12 @@ def find_subsets(
 
     Raises:
         InputError: settings that cannot work.
-        RunError: `given` was measured otherwise.
         DataError: surrogates cannot learn from what was measured.
     """
     evaluator = collecting_evaluator(search, settings)
     collection = collection_of(CONTEXT, evaluator)
     known: list[Mask] = []
     if given is not None:
-        require_same(given, evaluator)
         pairs = [(mask, made) for mask, made in given if mask.is_untouched or evaluator.space.admits(mask)]
         known = [mask for mask, _ in pairs]
         collection.put(known, [made for _, made in pairs])
@@ -155,7 +155,7 @@ def subset_searcher(
             states=max(subsets.samples, len(known) + 1 + subsets.finalists),
             known=known,
             surrogate=_PUBLISHED if subsets.surrogate == "auto" else subsets.surrogate,
-            finalists=min(subsets.finalists, max(1, subsets.samples - 16)),
+            finalists=subsets.finalists if known else min(subsets.finalists, max(1, subsets.samples - 16)),
             epsilon=subsets.epsilon,
             whole_front=settings.front,
         )
@@ -181,16 +181,34 @@ def promising(searcher: Searcher, count: int, *, front: bool = False) -> list[Ma
     return [mask for mask in dict.fromkeys(masks) if not mask.is_untouched][:count]
 
 
-def require_same(given: Context, evaluator: Evaluator) -> None:
-    """Refuse given subsets that were measured otherwise than the evaluator measures, or of another model.
+def require_searchable(search: LanguageEvaluator, settings: RepairSettings, given: Context | None) -> None:
+    """Refuse what surrogates could not learn from, before anything is measured.
+
+    Args:
+        search: on the whole search half.
+        settings: the method and how it searches; one that learns nothing from subsets is never refused.
+        given: subsets that were measured already.
 
     Raises:
-        RunError: they were; the first settings that differ are named.
+        InputError: too few subsets to learn from.
+        DataError: the given ones are of another model, or were measured otherwise; what differs is named.
     """
-    asked = json.loads(json.dumps(evaluator.fingerprint()))
-    changed = differences(dict(given.fingerprint), asked)
-    if changed:
-        raise RunError(
-            f"the subsets in {given.store.path} were measured under other settings than you give now: "
-            f"{'; '.join(changed[:5])}. Give the options of that collection, or collect again"
+    if settings.method not in ("active", "attention-pruning"):
+        return
+    if given is not None:
+        asked = json.loads(json.dumps(collecting_evaluator(search, settings).fingerprint()))
+        changed = differences(dict(given.fingerprint), asked)
+        if changed:
+            raise DataError(
+                f"the subsets in {given.store.path} are of another model or were measured under other settings than "
+                f"you give now: {'; '.join(changed[:5])}. Give the model and the options of that collection, or "
+                "collect again"
+            )
+    known, samples = 0 if given is None else len(given), settings.subsets.samples
+    # Of the samples of Attention Pruning at least one is a finalist, which nothing is learned from.
+    learned = max(samples, known) if settings.method == "active" else known or samples - 1
+    if learned < LEAST_SAMPLES:
+        raise InputError(
+            f"{settings.method} learns from at least {LEAST_SAMPLES} measured subsets, and would have {learned}: ask "
+            "for more subsets" + ("" if given is None else ", or collect more")
         )

@@ -54,7 +54,8 @@ def floored_sum(figures: Figures, epsilon: float, floor: float | None = None) ->
         if reference.bias <= 0 or size == 0:
             raise InputError(
                 f"the untouched model measures bias {reference.bias!r} and {figures.utility.name} "
-                f"{reference.utility!r}: a cost relative to them needs both to differ from 0"
+                f"{reference.utility!r}: a cost relative to them needs both to differ from 0; without bias there is "
+                "nothing to repair, so check how bias is measured, or measure on more samples"
             )
         weighted = WeightedSum(figures, epsilon, (0.0, reference.bias), (loss, loss + size))
         return FlooredSum(weighted, None if floor is None else UtilityFloor.relative(figures, reference, floor))
