@@ -85,11 +85,6 @@ class Mask:
         """The bit set as little-endian bytes, ceil(n_units / 8) long: what a store keeps."""
         return self.bits.to_bytes((self.n_units + 7) // 8, "little")
 
-    @classmethod
-    def unpacked(cls, packed: bytes, n_units: int, dials: tuple[float, ...] = ()) -> Mask:
-        """The inverse of `packed`."""
-        return cls(int.from_bytes(packed, "little"), n_units, dials)
-
     def flip(self, unit: int) -> Mask:
         """The neighbour in which `unit` is dropped if it was not, and restored if it was."""
         return Mask(self.bits ^ (1 << unit), self.n_units, self.dials)

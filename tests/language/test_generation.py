@@ -41,7 +41,7 @@ def taken(found: Continuations, rows: list[int]) -> list[tuple[int, ...]]:
 
 
 def mask_of(dropped: np.ndarray) -> Mask:
-    return Mask.unpacked(np.packbits(dropped, bitorder="little").tobytes(), len(dropped))
+    return Mask(sum(1 << unit for unit in np.flatnonzero(dropped).tolist()), len(dropped))
 
 
 def next_logits(lm: LanguageModel, tokens: list[int]) -> torch.Tensor:

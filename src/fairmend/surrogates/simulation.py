@@ -122,18 +122,6 @@ class SimulatedModel:
         bias = np.where(raw[0] < self._base[0], self._base[0] * np.exp(raw[0] / self._base[0] - 1.0), raw[0])
         return bias * np.exp(-0.5 * babble), raw[1]
 
-    def additivity(self, seed: int = 1) -> dict[float, tuple[float, float]]:
-        """By share of heads dropped: how the sum of single effects correlates with the truth, for bias and loss."""
-        found = {}
-        for share, masks in self._trial_masks(np.random.default_rng(seed)).items():
-            joint = _JOINT[masks[:, self._groups].sum(axis=2).astype(np.int64)]
-            first, second = (
-                _correlation(masks @ effect, masks @ effect + joint @ strength)
-                for effect, strength in zip(self._effects, self._joint, strict=True)
-            )
-            found[share] = (first, second)
-        return found
-
     def fingerprint(self) -> Mapping[str, Any]:
         """Effects, joint effects and noise."""
         return {
