@@ -23,7 +23,8 @@ from fairmend.language.settings import RepairSettings
 from fairmend.runs import Store
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SETTINGS = replace(SMALL, method="fasp", alpha=0.4, gamma=0.0)
+READING = replace(SMALL.reading, tokens=240)
+SETTINGS = replace(SMALL, method="fasp", alpha=0.4, gamma=0.0, prompts=40, reading=READING)
 
 
 def sentence_losses(model: Any, tokenizer: Any) -> list[float]:
@@ -47,10 +48,15 @@ def objective(function: Callable[[Any, Any], Any] = sentence_losses, name: str =
 
 
 def repaired(
-    objectives: list[Objective], settings: RepairSettings = SETTINGS, store: Store | None = None, **options: Any
+    objectives: list[Objective],
+    settings: RepairSettings = SETTINGS,
+    store: Store | None = None,
+    held_out: bool = False,
 ) -> Repair:
     lm, prompts = organism.tiny_organism(), organism.organism_prompts()
-    return repair_model(lm, prompts, rude(), settings, texts=TEXTS, objectives=objectives, store=store, **options)
+    return repair_model(
+        lm, prompts, rude(), settings, texts=TEXTS, objectives=objectives, store=store, held_out=held_out
+    )
 
 
 def start(out: Path, objectives: list[Objective], settings: RepairSettings = SETTINGS) -> Store:
@@ -102,7 +108,7 @@ def test_it_is_judged_on_items_that_the_choice_did_not_see():
 
 
 def test_result_and_card_tell_of_it(tmp_path):
-    found = repaired([objective(), objective(lambda model, tokenizer: [0.0] * 5, "always nothing")])
+    found = repaired([objective(), objective(lambda model, tokenizer: [0.0] * 5, "always nothing")], held_out=True)
     save_repair(found, organism.tiny_organism(), tmp_path / "out")
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     first, second = result["objectives"]

@@ -18,7 +18,7 @@ from fairmend.language.collecting import REPEATS, collect, open_collection
 from fairmend.language.evaluator import LanguageEvaluator
 from fairmend.language.own_fractions import OwnFractions
 from fairmend.language.racing import Racing
-from fairmend.language.reading import Reading
+from fairmend.language.reading import Reading, ReadingSettings
 from fairmend.language.repair import repair_model
 from fairmend.language.settings import RepairSettings
 from fairmend.language.subset_search import CONTEXT
@@ -35,7 +35,9 @@ RACING = replace(SMALL, subsets=replace(SMALL.subsets, racing=True, eta=1.0, max
 def whole() -> LanguageEvaluator:
     lm = organism.tiny_organism()
     prompts = organism.organism_prompts().sample(80, 0)
-    return LanguageEvaluator(lm, prompts, Reading(lm, TEXTS[0], SMALL.reading), rude(), sampling=SMALL.sampling)
+    return LanguageEvaluator(
+        lm, prompts, Reading(lm, TEXTS[0], ReadingSettings(tokens=200, stride=8)), rude(), sampling=SMALL.sampling
+    )
 
 
 def every_pair(whole: LanguageEvaluator) -> list[Mask]:
@@ -136,11 +138,12 @@ def test_a_race_goes_on_with_a_reference_that_is_known(whole):
 
 @pytest.mark.parametrize("settings", [OWN, RACING], ids=["own fractions", "racing"])
 def test_repairs_collections_and_exports_work_on_parts(tmp_path, settings):
+    smaller = replace(settings, subsets=replace(settings.subsets, samples=20))
     subject = organism.tiny_organism(), organism.organism_prompts(), rude()
-    repair = repair_model(*subject, replace(settings, prompts=120), texts=TEXTS)
+    repair = repair_model(*subject, smaller, texts=TEXTS)
     assert repair.improved
     assert all(math.isfinite(finalist.measurement.bias) for finalist in repair.finalists)
-    assert {finalist.measurement.n for finalist in repair.finalists} == {120}
+    assert {finalist.measurement.n for finalist in repair.finalists} == {60}
     assert repair.held_out.main.change.excess_removed > 0.5
     assert RepairSettings.from_json(settings.to_json()) == settings
     rows = collection(tmp_path, settings, 12)
