@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fairmend import __version__
-from fairmend.cli import language_compare, language_front, language_repair, language_subsets
+from fairmend.cli import language_compare, language_front, language_repair, language_subsets, language_sweep
 from fairmend.cli.display import Screen, opened
 from fairmend.cli.language_inputs import LanguageInputs, measuring, open_language_inputs, open_model, sampled
 from fairmend.cli.language_options import SLICE_HELP, MeasureOptions, Model, ModelOptions, ScoringOptions
@@ -122,6 +122,7 @@ language_repair.register(app)
 language_front.register(app)
 language_compare.register(app)
 language_subsets.register(app)
+language_sweep.register(app)
 
 
 @app.command()

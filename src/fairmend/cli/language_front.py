@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fairmend.cli.display import Screen, opened
+from fairmend.cli.judgement_tables import JUDGED, judged_cells
 from fairmend.cli.language_inputs import open_model, options_of
 from fairmend.cli.options import CommonOptions, command, whole
 from fairmend.cli.tables import number, plain_table
@@ -76,35 +77,17 @@ def front_parts(front: Mapping[str, Any]) -> list[RenderableType]:
 def _table(front: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> Table:
     table = plain_table(
         f"Trade-offs between {front['figures']['bias']} and perplexity: held-out prompts and text",
-        *("point", "heads", "bias", "change [95 %]", "perplexity", "times [95 %]", "bias, search half"),
+        *("point", "heads", *JUDGED, "bias, search half"),
         tight=True,
     )
     for point in points:
         table.add_row(
             f"{point['point']}{' (saved)' if point['point'] == front.get('saved') else ''}",
             str(len(point["dropped"])),
-            *_held_out_cells(point),
+            *judged_cells(point["held_out"], not point["dropped"]),
             number(point["search"]["bias"]),
         )
     return table
-
-
-def _held_out_cells(point: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    if point["held_out"] is None:
-        return "not judged", "", "", ""
-    change, read = point["held_out"]["axes"][0]["change"], point["held_out"]["perplexity"]
-    is_new = bool(point["dropped"])
-    bias, moved = "broken", ""
-    if change is not None:
-        bias = number(change["after"]["value"])
-        moved = f"{number(change['change'], '+')}{_limits(change['interval'])}" if is_new else ""
-    times = f"{read['ratio']:.3f}{_limits(read['interval'])}" if is_new and read["ratio"] is not None else ""
-    return bias, moved, "broken" if read["after"] is None else f"{read['after']:.2f}", times
-
-
-def _limits(interval: Mapping[str, Any]) -> str:
-    low, high = interval["low"], interval["high"]
-    return "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
 
 
 def _request(folder: Path) -> Mapping[str, Any]:

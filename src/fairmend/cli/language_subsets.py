@@ -14,7 +14,13 @@ import typer
 
 from fairmend import __version__
 from fairmend.cli.display import Interrupted, Screen, opened
-from fairmend.cli.language_inputs import LanguageInputs, measuring, open_language_inputs
+from fairmend.cli.language_inputs import (
+    LanguageInputs,
+    measuring,
+    open_language_inputs,
+    reopen_language_inputs,
+    stored_settings,
+)
 from fairmend.cli.language_options import MeasureOptions, Model, ModelOptions
 from fairmend.cli.options import CommonOptions, command, real, whole
 from fairmend.cli.subset_options import CollectingOptions, SubsetOptions
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from fairmend.surrogates.validation import HeldOutScore, MeasurementNoise
 
 _HOUR = 3600.0
+_ASKED = "collecting"  # the event that says how much was asked for
 
 
 def register(app: typer.Typer) -> None:
@@ -88,18 +95,56 @@ def collect(
             raise InputError(f"--hours must be more than 0, got {hours:g}")
         settings = measuring(measure, common.seed, subsets=searching(subsets))
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
-        found = _collect(out, inputs, settings, samples_wanted, hours, screen)
-        share = found.model_seconds / found.seconds if found.seconds > 0 and found.new else 1.0
-        rate = found.new / found.seconds * _HOUR if found.seconds > 0 else 0.0
-        screen.document({"fairmend": __version__, "request": inputs.request, "folder": str(out), **asdict(found)})
-        screen.show(
-            f"{found.samples:,} subsets measured, {found.repeats:,} of them again; {found.new:,} measurements in this "
-            f"session, {rate:,.0f} an hour, {share:.0%} of the time spent on measuring.",
-            f"Next: fairmend lm fit {shlex.quote(str(out))}",
+        _collect(out, inputs, settings, samples_wanted, hours, screen)
+
+
+def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
+    """Go on with the collection in a folder, whose store has this header, to the end that was asked for last."""
+    from fairmend.language.settings import RepairSettings
+
+    settings = stored_settings(RepairSettings.from_json, header)
+    subsets, hours = _last_end(folder)
+    if subsets is None and hours is None:
+        raise RunError(f"{folder} does not say when it is to end: go on with fairmend lm collect and --subsets N")
+    inputs, _ = reopen_language_inputs(header.get("request") or {}, screen, settings.seed)
+    _collect(folder, inputs, settings, subsets, hours, screen)
+
+
+def show(folder: Path, screen: Screen) -> None:
+    """Show how far the collection in a folder is."""
+    from fairmend.language.collecting import REPEATS
+    from fairmend.language.subset_search import CONTEXT
+    from fairmend.runs import Store
+    from fairmend.runs.directories import RUN
+
+    with closing(Store.open(folder / RUN, read_only=True)) as store:
+        known = store.contexts()
+        counts = [len(store.context(name)) if name in known else 0 for name in (CONTEXT, REPEATS)]
+        model = store.header["request"].get("called", "")
+    subsets, hours = _last_end(folder)
+    screen.document(
+        {"folder": str(folder), "samples": counts[0], "repeats": counts[1], "subsets": subsets, "hours": hours}
+    )
+    wanted = "" if subsets is None else f" of {subsets:,} asked for"
+    screen.show(
+        f"{model}: {counts[0]:,} subsets measured{wanted}, {counts[1]:,} of them again.",
+        f"More: fairmend resume {shlex.quote(str(folder))}, or fairmend lm collect with a larger --subsets.",
+        f"What can be learned of them: fairmend lm fit {shlex.quote(str(folder))}",
+    )
+
+
+def _last_end(folder: Path) -> tuple[int | None, float | None]:
+    """Subsets in all and hours of a session, as they were asked for last; None where they were not."""
+    from fairmend.runs import Store
+    from fairmend.runs.directories import RUN
+
+    with closing(Store.open(folder / RUN, read_only=True)) as store:
+        asked = store.events(_ASKED)
+    if not asked:
+        raise RunError(
+            f"{folder} does not say how many subsets were wanted: go on with fairmend lm collect --subsets N"
         )
-        if found.stopped == "interrupted":
-            screen.warn("Stopped by Ctrl-C. Everything measured is kept; the same command goes on.")
-            raise Interrupted
+    return asked[-1].payload["subsets"], asked[-1].payload["hours"]
 
 
 def _collect(
@@ -109,7 +154,7 @@ def _collect(
     samples: int | None,
     hours: float | None,
     screen: Screen,
-) -> Collected:
+) -> None:
     from fairmend.cli.folders import tidy
     from fairmend.language.collecting import collect as collect_subsets
     from fairmend.language.collecting import open_collection
@@ -122,7 +167,8 @@ def _collect(
             out, lm=lm, prompts=prompts, scorer=scorer, settings=settings, texts=texts, request=inputs.request
         )
         with closing(store):
-            return collect_subsets(
+            store.record(_ASKED, {"subsets": samples, "hours": hours})
+            found = collect_subsets(
                 lm,
                 prompts,
                 scorer,
@@ -133,6 +179,22 @@ def _collect(
                 texts=texts,
                 progress=screen.steps,
             )
+    _present(found, out, inputs, screen)
+
+
+def _present(found: Collected, out: Path, inputs: LanguageInputs, screen: Screen) -> None:
+    share = found.model_seconds / found.seconds if found.seconds > 0 and found.new else 1.0
+    rate = found.new / found.seconds * _HOUR if found.seconds > 0 else 0.0
+    screen.document({"fairmend": __version__, "request": inputs.request, "folder": str(out), **asdict(found)})
+    screen.show(
+        f"{found.samples:,} subsets measured, {found.repeats:,} of them again; {found.new:,} measurements in this "
+        f"session, {rate:,.0f} an hour, {share:.0%} of the time spent on measuring.",
+        f"Next: fairmend lm fit {shlex.quote(str(out))}",
+    )
+    if found.stopped == "interrupted":
+        again = f"fairmend resume {shlex.quote(str(out))}"
+        screen.warn(f"Stopped by Ctrl-C. Everything measured is kept; go on with: {again}")
+        raise Interrupted
 
 
 @command

@@ -8,19 +8,29 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fairmend.cli import language_compare, language_front, language_repair, tabular
+from fairmend.cli import (
+    language_compare,
+    language_front,
+    language_repair,
+    language_subsets,
+    language_sweep,
+    tabular,
+)
 from fairmend.cli.display import opened
 from fairmend.cli.options import CommonOptions
 from fairmend.errors import RunError
 
+_COLLECTION = "language collection"
 _KINDS: dict[str, ModuleType] = {
     "tabular repair": tabular,
     "language repair": language_repair,
     "language comparison": language_compare,
     "language comparison at equal cost": language_compare,
+    _COLLECTION: language_subsets,
+    "language sweep": language_sweep,
 }
 _SHOWN: dict[str, ModuleType] = {**_KINDS, "language front point": language_front}
-_RESULTS = ("result.json", "compare.json", "point.json")
+_RESULTS = ("result.json", "compare.json", "sweep.json", "point.json")
 
 
 def resume(folder: Path, common: CommonOptions) -> None:
@@ -33,7 +43,8 @@ def resume(folder: Path, common: CommonOptions) -> None:
 def show(folder: Path, common: CommonOptions) -> None:
     """Show what a run left in a folder, whether or not its store is still there."""
     with opened(common) as screen:
-        _SHOWN.get(_finished_kind(folder), tabular).show(folder, screen)
+        kind = _finished_kind(folder) or _collection(folder)
+        _SHOWN.get(kind, tabular).show(folder, screen)
 
 
 def export(folder: Path, file: Path, context: str | None, parts: bool, common: CommonOptions) -> None:
@@ -73,6 +84,13 @@ def _header(folder: Path) -> dict[str, Any]:
     if header.get("kind") not in _KINDS:
         raise RunError(f"{folder} holds a run of another kind ({header.get('kind')!r}): expected {', '.join(_KINDS)}")
     return header
+
+
+def _collection(folder: Path) -> str:
+    """The kind of a run that has no result but its store; "" where there is none."""
+    from fairmend.runs.directories import RUN
+
+    return _COLLECTION if (folder / RUN).is_file() and _header(folder)["kind"] == _COLLECTION else ""
 
 
 def _finished_kind(folder: Path) -> str:

@@ -41,7 +41,7 @@ from fairmend.surrogates.objectives import floored_sum
 CONTEXT = "subsets"
 _LEAST_PER_GROUP = 2
 _LEAST_TOKENS = 512
-_PUBLISHED = "network"
+PUBLISHED_SURROGATE = "network"
 
 SubsetEvaluator: TypeAlias = LanguageEvaluator | OwnFractions | Racing
 FindCollection: TypeAlias = Callable[[str, Evaluator], Collection]
@@ -154,7 +154,7 @@ def subset_searcher(
             seed=settings.seed,
             states=max(subsets.samples, len(known) + 1 + subsets.finalists),
             known=known,
-            surrogate=_PUBLISHED if subsets.surrogate == "auto" else subsets.surrogate,
+            surrogate=PUBLISHED_SURROGATE if subsets.surrogate == "auto" else subsets.surrogate,
             finalists=subsets.finalists if known else min(subsets.finalists, max(1, subsets.samples - 16)),
             epsilon=subsets.epsilon,
             whole_front=settings.front,

@@ -25,6 +25,8 @@ from fairmend.surrogates.samples import Samples
 
 Design = Literal["uniform", "spread"]
 _BATCH = 64
+MOVES, CHAINS = 1_000_000, 16
+"""Of annealing, unless told otherwise."""
 _START_TEMPERATURE, _END_TEMPERATURE = 0.1, 0.0005
 
 
@@ -86,8 +88,8 @@ class AttentionPruning(LearningSearcher):
         finalists: int = 1,
         epsilon: float = 0.5,
         design: Design = "uniform",
-        moves: int = 1_000_000,
-        chains: int = 16,
+        moves: int = MOVES,
+        chains: int = CHAINS,
         whole_front: bool = False,
         log_loss: bool = False,
         known: Sequence[Mask | Sequence[int]] = (),
@@ -152,18 +154,45 @@ class AttentionPruning(LearningSearcher):
         return list(dict.fromkeys(in_turn))[: self.n_finalists]
 
     def _ends(self, pair: FittedPair, cost: Cost, rng: np.random.Generator, moves: int, chains: int) -> list[Mask]:
-        """What annealing with one cost ends with, the best first."""
-        if pair.bias.form() is None or pair.loss.form() is None:
-            return [anneal_any(pair, self.space, self.figures, cost, rng, ProposalSettings(moves=moves))]
-        found = anneal(
-            pair,
-            self.space,
-            cost,
-            seed=rng,
-            states=moves + 1,
-            chains=chains,
-            start_temperature=_START_TEMPERATURE,
-            end_temperature=_END_TEMPERATURE,
-            ties="last",
+        return anneal_pair(
+            pair, self.space, self.figures, cost, rng=rng, count=self.n_finalists, moves=moves, chains=chains
         )
-        return best_of([(found.mask, found.cost), *found.chains], self.n_finalists)
+
+
+def anneal_pair(
+    pair: FittedPair,
+    space: Space,
+    figures: Figures,
+    cost: Cost,
+    *,
+    rng: np.random.Generator,
+    count: int = 1,
+    moves: int = MOVES,
+    chains: int = CHAINS,
+) -> list[Mask]:
+    """The masks that chains of annealing on fitted surrogates end with, the cheapest first.
+
+    Args:
+        pair: the surrogates. Chains that cannot run compiled on them (trees) are one plain chain.
+        space: what may be dropped.
+        figures: what the predictions mean.
+        cost: to minimise; of equally cheap masks the last one stays, as published.
+        rng: for the chains.
+        count: masks at most.
+        moves: of all chains together.
+        chains: independent annealers.
+    """
+    if pair.bias.form() is None or pair.loss.form() is None:
+        return [anneal_any(pair, space, figures, cost, rng, ProposalSettings(moves=moves))]
+    found = anneal(
+        pair,
+        space,
+        cost,
+        seed=rng,
+        states=moves + 1,
+        chains=chains,
+        start_temperature=_START_TEMPERATURE,
+        end_temperature=_END_TEMPERATURE,
+        ties="last",
+    )
+    return best_of([(found.mask, found.cost), *found.chains], count)
