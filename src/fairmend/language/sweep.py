@@ -22,7 +22,12 @@ from fairmend.language.prompts import PromptSet
 from fairmend.language.reading import Reading
 from fairmend.language.repair import halves, judged_with, make_evaluator
 from fairmend.language.settings import RepairSettings
-from fairmend.language.subset_search import PUBLISHED_SURROGATE, SubsetEvaluator, collecting_evaluator, require_searchable
+from fairmend.language.subset_search import (
+    PUBLISHED_SURROGATE,
+    SubsetEvaluator,
+    collecting_evaluator,
+    require_searchable,
+)
 from fairmend.language.sweep_report import JudgedWinner, SubsetSweep, Winner
 from fairmend.language.texts import Text, read_text
 from fairmend.language.toxicity import Scorer
