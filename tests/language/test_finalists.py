@@ -1,0 +1,72 @@
+"""The choice among measured sets of heads."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from repair_cases import SETTINGS, search_evaluator, small
+
+from fairmend.costs import UtilityFloor
+from fairmend.evaluation import Measurement
+from fairmend.language import RepairSettings
+from fairmend.language.evaluator import LanguageEvaluator
+from fairmend.language.finalists import Finalist, choose, within_floor
+from fairmend.language.models import LanguageModel
+from fairmend.masks import Mask
+from fairmend.search import PruningRule
+
+
+@pytest.fixture(scope="module")
+def lm() -> LanguageModel:
+    return small()
+
+
+def _finalists(lm: LanguageModel, figures: list[tuple[float, float]]) -> tuple[LanguageEvaluator, list[Finalist]]:
+    """Sets whose prompts of group "even" are toxic by the given bias, with the given perplexity."""
+    evaluator = search_evaluator(lm, SETTINGS)
+    found = []
+    for unit, (bias, perplexity) in enumerate(figures):
+        scores = np.where(evaluator.prompts.groups == 0, bias, 0.0) + np.tile([0.0, 0.02], 10)
+        parts = (*scores.tolist(), *np.zeros(len(evaluator.reading.windows)))
+        found.append(Finalist(Mask(1 << unit, 12), PruningRule(), Measurement(bias, perplexity, parts)))
+    return evaluator, found
+
+
+def test_the_cheapest_of_those_that_cannot_be_told_apart_is_taken(lm: LanguageModel):
+    evaluator, finalists = _finalists(lm, [(0.10, 31.0), (0.3, 30.0), (0.1, 34.0), (0.0, 90.0)])
+    reference = Measurement(0.4, 30.0)
+    floor = UtilityFloor(37.5, "lower")
+    assert choose(evaluator, reference, finalists, floor) == finalists[0]
+    assert choose(evaluator, reference, finalists, UtilityFloor(math.inf, "lower")) == finalists[3]
+    assert choose(evaluator, Measurement(0.05, 30.0), finalists, floor) is None
+    assert choose(evaluator, reference, finalists, UtilityFloor(29.0, "lower")) is None
+    assert choose(evaluator, reference, [], floor) is None
+
+
+def test_of_every_ranking_the_largest_sets_within_the_floor_are_continued_with(lm: LanguageModel):
+    evaluator = search_evaluator(lm, SETTINGS)
+    heads = range(evaluator.space.n_units)
+    rules = [PruningRule(alpha=size / 12, loss_weight=weight) for weight in (0.0, 1.0) for size in (1, 2, 3, 4)]
+    sets = {
+        evaluator.space.mask(heads[: rule.count(12)] if rule.loss_weight else heads[-rule.count(12) :]): rule
+        for rule in rules
+    }
+    read = {mask: evaluator.reading.perplexity(evaluator.reading.sums(mask)).value for mask in sets}
+    assert list(within_floor(evaluator, sets, UtilityFloor(math.inf, "lower")).values()) == [*rules[2:4], *rules[6:8]]
+    limit = sorted(read.values())[4]
+    kept = within_floor(evaluator, sets, UtilityFloor(limit, "lower"))
+    for weight in (0.0, 1.0):
+        along = [mask for mask, rule in sets.items() if rule.loss_weight == weight]
+        admitted = list(itertools.takewhile(lambda mask: read[mask] <= limit, along))
+        assert [mask for mask in kept if sets[mask].loss_weight == weight] == admitted[-2:]
+    assert within_floor(evaluator, sets, UtilityFloor(0.5, "lower")) == {}
+
+
+def test_finalists_hold_the_rule_itself_and_smaller_sets():
+    rules = RepairSettings(alpha=0.3).finalists()
+    assert len(rules) == 18
+    assert rules[-1] == RepairSettings(alpha=0.3).rule
+    assert {rule.count(100) for rule in rules} == {5, 10, 15, 20, 25, 30}
+    assert RepairSettings(choice="rule").finalists() == (PruningRule(),)
+    assert len(RepairSettings(method="magnitude").finalists()) == 6
