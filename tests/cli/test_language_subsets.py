@@ -29,12 +29,12 @@ def test_a_collection_goes_on_and_says_what_can_be_learned_of_it(run: Run, offic
     more = lm(run, "collect", COLLECT | {"--json": True, "--subsets": 40}).document
     assert more["new"] > 0
 
-    told = run("lm", "fit", "collected")
+    told = run("lm", "fit", "collected", "--folds", "2")
     assert told.code == 0, told.message
     for name in ("network", "additive", "pairwise", "trees", "ensemble"):
         assert name in told.out
     assert "measured twice" in told.out
-    fitted = run("lm", "fit", "collected", "--json").document
+    fitted = run("lm", "fit", "collected", "--folds", "2", "--json").document
     assert {(score["surrogate"], score["target"]) for score in fitted["scores"]} >= {("network", "bias")}
     assert fitted["subsets"] == more["samples"]
 
