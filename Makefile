@@ -32,7 +32,7 @@ demo: $(VENV)/.installed ## Audit and repair a network trained on Adult, then a 
 	$(BIN)/fairmend tabular repair --preset adult-sex --out fairmend-demo/network
 	$(BIN)/fairmend lm audit $(LM_DEMO)
 	$(BIN)/fairmend lm score $(LM_DEMO) --out fairmend-demo/heads.csv
-	$(BIN)/fairmend lm repair $(LM_DEMO) --scores fairmend-demo/heads.csv --out fairmend-demo/language-model
+	$(BIN)/fairmend lm repair $(LM_DEMO) --scores fairmend-demo/heads.csv --front --finalists 6 --out fairmend-demo/language-model
 
 test: $(VENV)/.tested ## Lint, types, import rules, all tests with coverage
 	$(BIN)/ruff check

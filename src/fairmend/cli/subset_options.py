@@ -94,7 +94,8 @@ class SubsetSearchOptions(CollectingOptions):
             metavar="N",
             parser=whole,
             rich_help_panel=_SUBSETS,
-            help="Subsets to measure on the whole search half; the choice is made among them.",
+            help="Subsets to measure on the whole search half; the choice is made among them. With --front a ranking "
+            "measures so many sets too, if its own are fewer.",
         ),
     ] = 8
 

@@ -114,8 +114,8 @@ class RepairFront:
             for number, (label, point) in enumerate(zip(labels, self.points, strict=True))
             if point.judgement is not None
         ]
-        title = f"held-out: {self.n_judged:,} prompts that no search saw, 95 % intervals"
-        return draw_judged({"points of the front": spots}, bias=self.figures.bias.name, title=title)
+        title = f"{self.n_judged:,} held-out prompts, 95 % intervals"
+        return draw_judged({title: spots}, bias=self.figures.bias.name)
 
 
 def front_of(

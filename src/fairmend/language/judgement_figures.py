@@ -31,7 +31,7 @@ def spot_of(label: str, judgement: Judgement, hollow: bool = False) -> Spot:
     return Spot(label, Point.of(read.after, Interval.normal(read.after, read.after_error)), y, hollow)
 
 
-def draw_judged(panels: Mapping[str, Sequence[Spot]], *, bias: str, title: str) -> Figure:
+def draw_judged(panels: Mapping[str, Sequence[Spot]], *, bias: str, title: str = "") -> Figure:
     """Draw bias against perplexity on held-out data; broken models are left out.
 
     Args:
