@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from fairmend.errors import InputError
 from fairmend.surrogates.forms import Floats, Form
@@ -142,8 +143,14 @@ def one_thread() -> Iterator[None]:
     if torch is not None:
         torch.set_num_threads(1)
     try:
-        with threadpool_limits(1):
+        with _libraries(len(sys.modules)).limit(limits=1):
             yield
     finally:
         if torch is not None:
             torch.set_num_threads(threads)
+
+
+@lru_cache(maxsize=1)
+def _libraries(n_modules: int) -> ThreadpoolController:
+    """The loaded numerical libraries. Looking for them takes milliseconds, and only an import can bring another one."""
+    return ThreadpoolController()
