@@ -23,30 +23,24 @@ def press(*given: object, **named: object) -> None:
 
 
 def test_a_sweep_answers_the_design_questions(run: Run, office: Path) -> None:
-    assert lm(run, "collect", COLLECT).code == 0
-    done = lm(run, "sweep", SWEEP | {"--subsets": "20,30"})
+    assert lm(run, "collect", COLLECT | {"--subsets": 80}).code == 0
+    count = run("show", "collected", "--json").document["samples"]
+    done = lm(run, "sweep", SWEEP)
     assert done.code == 0, done.message
     assert {path.name for path in Path("swept").iterdir()} == {
         *("sweep.csv", "sweep.json", "sweep.png", "sweep.svg", "run.sqlite")
     }
     rows = pd.read_csv("swept/sweep.csv")
-    assert rows["subsets"].dropna().tolist() == [20, 20, 20, 30, 30, 30]
-    assert rows["epsilon"].dropna().tolist() == [0.5, 1, 1] * 2
+    budgets = [count // 4, count // 2, count]  # unless told otherwise
+    assert rows["subsets"].dropna().tolist() == [budget for budget in budgets for _ in range(3)]
+    assert rows["epsilon"].dropna().tolist() == [0.5, 1, 1] * 3
     assert {"bias", "perplexity", "heads", "tokens", "seconds", "predicted_bias", "dropped"} <= set(rows.columns)
     assert "1 (bias only)" in done.out
-    assert "Generated to measure the subsets: 20 subsets" in done.out
+    assert f"Generated to measure the subsets: {budgets[0]} subsets" in done.out
     for told in (run("show", "swept"), run("resume", "swept")):
         assert told.code == 0, told.message
         assert told.out.strip() in done.out
     assert run("show", "swept", "--json").document == json.loads(Path("swept/sweep.json").read_text())
-
-
-def test_a_quarter_half_and_all_are_learned_from_unless_told(run: Run, office: Path) -> None:
-    assert lm(run, "collect", COLLECT | {"--subsets": 68}).code == 0
-    count = run("show", "collected", "--json").document["samples"]
-    done = lm(run, "sweep", SWEEP | {"--json": True, "--epsilon": "0.5"})
-    assert done.code == 0, done.message
-    assert [row["subsets"] for row in done.document["rows"]] == [count // 4, count // 2, count]
 
 
 def test_a_stopped_sweep_goes_on_from_any_folder(run: Run, office: Path, monkeypatch: pytest.MonkeyPatch) -> None:

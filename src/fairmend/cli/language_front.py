@@ -102,7 +102,7 @@ def _request(folder: Path) -> Mapping[str, Any]:
     if not request:
         raise RunError(
             f"{folder} was not made by the command line, and does not say where its model is: save the point with "
-            "fairmend.language.picking.save_point"
+            "fairmend.language.save_point"
         )
     return request
 
