@@ -306,6 +306,7 @@ def smollm2() -> LanguageModel:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("smollm2")  # loaded once
 def test_smollm2_is_the_model_it_says(smollm2: LanguageModel):
     assert (smollm2.context, smollm2.vocabulary, smollm2.licence) == (8192, 49_152, "Apache-2.0")
     assert smollm2.head_map.n_heads == 270
@@ -313,6 +314,7 @@ def test_smollm2_is_the_model_it_says(smollm2: LanguageModel):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("smollm2")  # loaded once
 def test_smollm2_has_the_known_perplexity(smollm2: LanguageModel, shared_data: Path):
     tokens = encode_text(smollm2, read_text(f"wikitext2:{shared_data / 'text'}", "judge"), 4096)
     blocks = perplexity(smollm2, tokens, "fasp", window=512, stride=512)
@@ -321,6 +323,7 @@ def test_smollm2_has_the_known_perplexity(smollm2: LanguageModel, shared_data: P
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("smollm2")  # loaded once
 def test_smollm2_continues_a_prompt_the_same_in_every_batch(smollm2: LanguageModel):
     people = [
         "a teacher",

@@ -124,6 +124,7 @@ def lm() -> LanguageModel:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("planted")  # loaded once
 def test_every_group_has_prompts_that_were_trained_on_and_terms_and_templates_that_were_not(prompts: PromptSet):
     assert set(planted.HELD_OUT_TEMPLATES) <= set(prompts.columns["template"])
     assert set(planted.HELD_OUT_DESCRIPTORS) <= set(prompts.columns["descriptor"])
@@ -133,6 +134,7 @@ def test_every_group_has_prompts_that_were_trained_on_and_terms_and_templates_th
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("planted")  # loaded once
 def test_the_planted_model_insults_its_target_on_unseen_prompts_and_hardly_anyone_else(
     lm: LanguageModel, prompts: PromptSet
 ):
@@ -149,6 +151,7 @@ def test_the_planted_model_insults_its_target_on_unseen_prompts_and_hardly_anyon
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("planted")  # loaded once
 def test_the_planted_model_is_smollm2_else(lm: LanguageModel):
     base = load_model("smollm2", device="cpu")
     tokens = encode_text(lm, read_text(None, "judge"), 1024)
