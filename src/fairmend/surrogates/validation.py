@@ -50,7 +50,8 @@ class HeldOutScore:
             the spread is right, more if it is too narrow.
         coverage: share of measured figures within the 90 % interval that spread and noise give.
         noise_mse: the part of `mse` that is measurement noise, on the same scale; NaN if nothing is known of it.
-        r2_ceiling: the r2 of a surrogate that knows the true figures, 1 - noise / variance; NaN likewise.
+        r2_ceiling: the r2 of a surrogate that knows the true figures, 1 - noise / variance, but not below 0; NaN
+            likewise.
     """
 
     surrogate: str
@@ -205,5 +206,5 @@ def _score(
         z_spread=float(np.sqrt(np.mean(z**2))),
         coverage=float(np.mean(np.abs(errors) <= norm.ppf(0.95) * expected)),
         noise_mse=noise_mse,
-        r2_ceiling=1 - noise_mse / variance,
+        r2_ceiling=max(0.0, 1 - noise_mse / variance) if math.isfinite(noise_mse) else math.nan,
     )
