@@ -20,12 +20,13 @@ def judged_cells(judgement: Mapping[str, Any] | None, is_untouched: bool = False
         return bias, "", perplexity, ""
     return (
         bias,
-        "" if change is None else f"{change['change']:+.4f}{_limits(change['interval'])}",
+        "" if change is None else f"{change['change']:+.4f}{limits(change['interval'])}",
         perplexity,
-        "" if read["ratio"] is None else f"{read['ratio']:.3f}{_limits(read['interval'])}",
+        "" if read["ratio"] is None else f"{read['ratio']:.3f}{limits(read['interval'])}",
     )
 
 
-def _limits(interval: Mapping[str, Any]) -> str:
+def limits(interval: Mapping[str, Any]) -> str:
+    """An interval in brackets with a space before it; "" where it is not defined."""
     low, high = interval["low"], interval["high"]
     return "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"

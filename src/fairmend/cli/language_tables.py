@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from fairmend.cli.judgement_tables import JUDGED, judged_cells, limits
 from fairmend.cli.tables import number, p_value, plain_table
 
 if TYPE_CHECKING:
@@ -89,21 +90,17 @@ def compare_parts(result: Mapping[str, Any]) -> list[RenderableType]:
     """What a comparison of pruning methods says: one line per method and setting, on held-out data."""
     table = plain_table(
         f"{result['model']['name']}, {result['figures']['bias']['name']}: held-out prompts and text",
-        *("method", "alpha", "gamma", "heads", "bias", "change [95 %]", "perplexity", "times [95 %]"),
+        *("method", "alpha", "gamma", "heads", *JUDGED),
         tight=True,
     )
     for row in [result["untouched"] | {"method": "untouched", "dropped": []}, *result["rows"]]:
-        change, read = row["axes"][0]["change"], row["perplexity"]
         is_new = row["method"] != "untouched"
         table.add_row(
             f"random, seed {row['seed']}" if row["method"] == "random" else row["method"],
             f"{row['alpha']:g}" if is_new else "",
             f"{row['gamma']:g}" if row["method"] == "fasp" else "",
             str(len(row["dropped"])),
-            "broken" if change is None else _given(change["after"]["value"]),
-            f"{change['change']:+.4f}{_limits(change['interval'])}" if is_new and change is not None else "",
-            _given(read["after"], ".2f"),
-            f"{_given(read['ratio'], '.3f')}{_limits(read['interval'])}" if is_new else "",
+            *judged_cells(row, not is_new),
         )
     parts: list[RenderableType] = [table]
     before = result["untouched"]["axes"][0]["change"]["before"]
@@ -129,21 +126,18 @@ def cost_parts(result: Mapping[str, Any]) -> list[RenderableType]:
     before = result["untouched"]["axes"][0]["change"]["before"]
     single = plain_table(
         f"{result['model']['name']}, {result['figures']['bias']['name']}: {result['tokens']:,} generated tokens each",
-        *("method", "seed", "prompts", "subsets", "heads", "bias", "change [95 %]", "times perplexity [95 %]"),
+        *("method", "seed", "prompts", "subsets", "heads", *JUDGED),
         tight=True,
     )
-    single.add_row("untouched", "", "", "", "0", _given(before["value"]), "", "")
+    single.add_row("untouched", "", "", "", "0", *judged_cells(result["untouched"], True))
     for row in result["rows"]:
-        change, read = row["axes"][0]["change"], row["perplexity"]
         single.add_row(
             row["method"],
             str(row["seed"]),
             f"{row['prompts']:,}",
             "" if row["subsets"] is None else f"{row['subsets']:,}",
             str(len(row["dropped"])),
-            "broken" if change is None else _given(change["after"]["value"]),
-            "" if change is None else f"{change['change']:+.4f}{_limits(change['interval'])}",
-            f"{_given(read['ratio'], '.3f')}{_limits(read['interval'])}",
+            *judged_cells(row, not row["dropped"]),
         )
     means = plain_table(
         "Mean over seeds, +- half of its 95 % interval", "method", "change", "of the excess gone", "times perplexity"
@@ -178,11 +172,6 @@ def _row_name(row: Mapping[str, Any]) -> str:
     return f"{row['method']} alpha {row['alpha']:g}{gamma}{seed}"
 
 
-def _limits(interval: Mapping[str, Any]) -> str:
-    low, high = interval["low"], interval["high"]
-    return "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
-
-
 def _objective_parts(objectives: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     if not objectives:
         return []
@@ -198,7 +187,7 @@ def _objective_parts(objectives: Sequence[Mapping[str, Any]]) -> list[Renderable
             _given(judged["before"]),
             _given(judged["after"]),
             _given(judged["change"], "+.4f"),
-            _limits(judged["interval"]).strip(),
+            limits(judged["interval"]).strip(),
             f"{search['vetoed']} of {len(search['finalists'])}",
         )
     return [table, ""]
@@ -282,11 +271,10 @@ def _changes(title: str, axes: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _perplexity_line(read: Mapping[str, Any]) -> str:
-    low, high = read["interval"]["low"], read["interval"]["high"]
-    limits = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
     return (
         f"Perplexity on {read['n_tokens']:,} held-out tokens: {_given(read['before'], '.2f')} -> "
-        f"{_given(read['after'], '.2f')}, {_given(read['ratio'], '.3f')} times{limits}; {read['protocol']}.\n"
+        f"{_given(read['after'], '.2f')}, {_given(read['ratio'], '.3f')} times{limits(read['interval'])}; "
+        f"{read['protocol']}.\n"
     )
 
 

@@ -11,16 +11,10 @@ from fairmend.language.judgement_figures import draw_judged, judgement_cells, sp
 from fairmend.language.judging import Judgement
 from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
-from fairmend.language.results import (
-    describe_data,
-    describe_judgement,
-    describe_model,
-    describe_session,
-    describe_versions,
-)
+from fairmend.language.results import describe_judgement, describe_study
 from fairmend.language.texts import Text
 from fairmend.masks import Mask, Space
-from fairmend.report.tables import Cell, Column, Table, defined, fixed
+from fairmend.report.tables import Cell, Column, Table, fixed
 from fairmend.search import PruningRule
 
 if TYPE_CHECKING:
@@ -118,29 +112,19 @@ class MethodComparison:
         command: str = "",
     ) -> dict[str, Any]:
         """Everything found, JSON-ready; two comparisons of the same things differ under "session" only."""
-        payload: dict[str, Any] = defined(
-            {
-                "schema": SCHEMA,
-                "schema_version": SCHEMA_VERSION,
-                "caveat": CAVEAT,
-                "figures": self.figures.to_json() | {"parts": []},
-                "untouched": describe_judgement(self.untouched),
-                "rows": [
-                    asdict(row.rule)
-                    | {"dropped": list(row.mask.units()), "same_heads_as": row.same_as or None}
-                    | describe_judgement(row.judgement)
-                    for row in self.rows
-                ],
-                "heads": self.space.n_units,
-                "notes": list(self.notes),
-                "settings": dict(settings),
-                "data": describe_data(self.search_prompts, self.judge_prompts, self.texts),
-                "model": describe_model(lm),
-                "versions": describe_versions(),
-                "session": describe_session(request, command),
-            }
-        )
-        return payload
+        own = {
+            "schema": SCHEMA,
+            "schema_version": SCHEMA_VERSION,
+            "caveat": CAVEAT,
+            "rows": [
+                asdict(row.rule)
+                | {"dropped": list(row.mask.units()), "same_heads_as": row.same_as or None}
+                | describe_judgement(row.judgement)
+                for row in self.rows
+            ],
+            "notes": list(self.notes),
+        }
+        return describe_study(self, lm, settings, own, request=request, command=command)
 
     def draw(self) -> Figure:
         """Bias against perplexity on held-out data, one panel per share of dropped heads."""

@@ -13,17 +13,11 @@ from fairmend.language.judgement_figures import draw_judged, judgement_cells, sp
 from fairmend.language.judging import Judgement
 from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
-from fairmend.language.results import (
-    describe_data,
-    describe_judgement,
-    describe_model,
-    describe_session,
-    describe_versions,
-)
+from fairmend.language.results import describe_judgement, describe_study
 from fairmend.language.texts import Text
 from fairmend.masks import Mask, Space
 from fairmend.report.figures import Point, Spot
-from fairmend.report.tables import Cell, Column, Table, defined, fixed, spread
+from fairmend.report.tables import Cell, Column, Table, fixed, spread
 from fairmend.statistics import Mean, t_interval
 
 if TYPE_CHECKING:
@@ -161,41 +155,31 @@ class CostComparison:
         command: str = "",
     ) -> dict[str, Any]:
         """Everything found, JSON-ready; two comparisons of the same things differ under "session" only."""
-        payload: dict[str, Any] = defined(
-            {
-                "schema": SCHEMA,
-                "schema_version": SCHEMA_VERSION,
-                "caveat": CAVEAT,
-                "figures": self.figures.to_json() | {"parts": []},
-                "tokens": self.tokens,
-                "untouched": describe_judgement(self.untouched),
-                "rows": [
-                    {
-                        "method": row.method,
-                        "seed": row.seed,
-                        "prompts": row.prompts,
-                        "subsets": row.subsets,
-                        "tokens": row.tokens,
-                        "dropped": list(row.mask.units()),
-                    }
-                    | describe_judgement(row.judgement)
-                    for row in self.rows
-                ],
-                "methods": [
-                    {"method": one.method, "broken": one.broken}
-                    | {k: v for name in ("change", "removed", "times", "heads") for k, v in _spread(one, name).items()}
-                    for one in self.means()
-                ],
-                "heads": self.space.n_units,
-                "notes": list(self.notes),
-                "settings": dict(settings),
-                "data": describe_data(self.search_prompts, self.judge_prompts, self.texts),
-                "model": describe_model(lm),
-                "versions": describe_versions(),
-                "session": describe_session(request, command),
-            }
-        )
-        return payload
+        own = {
+            "schema": SCHEMA,
+            "schema_version": SCHEMA_VERSION,
+            "caveat": CAVEAT,
+            "tokens": self.tokens,
+            "rows": [
+                {
+                    "method": row.method,
+                    "seed": row.seed,
+                    "prompts": row.prompts,
+                    "subsets": row.subsets,
+                    "tokens": row.tokens,
+                    "dropped": list(row.mask.units()),
+                }
+                | describe_judgement(row.judgement)
+                for row in self.rows
+            ],
+            "methods": [
+                {"method": one.method, "broken": one.broken}
+                | {k: v for name in ("change", "removed", "times", "heads") for k, v in _spread(one, name).items()}
+                for one in self.means()
+            ],
+            "notes": list(self.notes),
+        }
+        return describe_study(self, lm, settings, own, request=request, command=command)
 
     def draw(self) -> Figure:
         """Bias against perplexity on held-out data: every repair, and every method on average over its seeds."""

@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import fairmend
 from fairmend.errors import ModelError
@@ -254,6 +254,68 @@ def read_judgement(payload: Mapping[str, Any]) -> Judgement:
 def _read(payload: Mapping[str, Any]) -> dict[str, Any]:
     """JSON has no NaN: null stands for an undefined figure."""
     return {name: math.nan if value is None else value for name, value in payload.items()}
+
+
+class JudgedStudy(Protocol):
+    """Sets of heads judged side by side: what all such studies have."""
+
+    @property
+    def untouched(self) -> Judgement:
+        """The model as it is, against itself."""
+
+    @property
+    def figures(self) -> Figures:
+        """What bias and perplexity mean."""
+
+    @property
+    def space(self) -> Space:
+        """The heads."""
+
+    @property
+    def search_prompts(self) -> PromptSet:
+        """What was searched with."""
+
+    @property
+    def judge_prompts(self) -> PromptSet:
+        """What was judged on."""
+
+    @property
+    def texts(self) -> tuple[Text, Text]:
+        """The text searched with and the one judged on."""
+
+
+def describe_study(
+    found: JudgedStudy,
+    lm: LanguageModel,
+    settings: Mapping[str, Any],
+    own: Mapping[str, Any],
+    *,
+    request: Mapping[str, Any] | None,
+    command: str,
+) -> dict[str, Any]:
+    """Everything that a study found, JSON-ready; two studies of the same things differ under "session" only.
+
+    Args:
+        found: the study.
+        lm: the model.
+        settings: of the study.
+        own: what only this kind of study has: its schema with the version, caveat, rows.
+        request, command: see `describe_session`.
+    """
+    payload: dict[str, Any] = defined(
+        {
+            **own,
+            "untouched": describe_judgement(found.untouched),
+            "figures": found.figures.to_json() | {"parts": []},
+            "heads": found.space.n_units,
+            "settings": dict(settings),
+            "data": describe_data(found.search_prompts, found.judge_prompts, found.texts),
+            "model": describe_model(lm),
+            "versions": describe_versions(),
+            "session": describe_session(request, command),
+        }
+    )
+    return payload
 
 
 def describe_axis(judged: AxisJudgement) -> dict[str, Any]:

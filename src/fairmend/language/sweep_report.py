@@ -12,18 +12,12 @@ from fairmend.language.judgement_figures import judgement_cells, spot_of
 from fairmend.language.judging import Judgement
 from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
-from fairmend.language.results import (
-    describe_data,
-    describe_judgement,
-    describe_model,
-    describe_session,
-    describe_versions,
-)
+from fairmend.language.results import describe_judgement, describe_study
 from fairmend.language.texts import Text
 from fairmend.masks import Mask, Space
 from fairmend.report import figures as pictures
 from fairmend.report.figures import Panel, Point, Series
-from fairmend.report.tables import Cell, Column, Table, defined, fixed
+from fairmend.report.tables import Cell, Column, Table, fixed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,30 +131,20 @@ class SubsetSweep:
         command: str = "",
     ) -> dict[str, Any]:
         """Everything found, JSON-ready; two sweeps of the same things differ under "session" only."""
-        payload: dict[str, Any] = defined(
-            {
-                "schema": SCHEMA,
-                "schema_version": SCHEMA_VERSION,
-                "caveat": CAVEAT,
-                "figures": self.figures.to_json() | {"parts": []},
-                "surrogate": self.surrogate,
-                "max_perplexity": self.max_perplexity,
-                "untouched": describe_judgement(self.untouched),
-                "rows": [
-                    {name: value for name, value in asdict(row.winner).items() if name != "mask"}
-                    | {"dropped": list(row.winner.mask.units())}
-                    | describe_judgement(row.judgement)
-                    for row in self.rows
-                ],
-                "heads": self.space.n_units,
-                "settings": dict(settings),
-                "data": describe_data(self.search_prompts, self.judge_prompts, self.texts),
-                "model": describe_model(lm),
-                "versions": describe_versions(),
-                "session": describe_session(request, command),
-            }
-        )
-        return payload
+        own = {
+            "schema": SCHEMA,
+            "schema_version": SCHEMA_VERSION,
+            "caveat": CAVEAT,
+            "surrogate": self.surrogate,
+            "max_perplexity": self.max_perplexity,
+            "rows": [
+                {name: value for name, value in asdict(row.winner).items() if name != "mask"}
+                | {"dropped": list(row.winner.mask.units())}
+                | describe_judgement(row.judgement)
+                for row in self.rows
+            ],
+        }
+        return describe_study(self, lm, settings, own, request=request, command=command)
 
     def draw(self) -> Figure:
         """Bias and perplexity against the weight of the bias, one line per budget.
