@@ -72,6 +72,9 @@ LEARNED: dict[str, Callable[[Space, int], Any]] = {
     "active, whole front": lambda space, states: Active(
         space, FIGURES, penalised, seed=7, states=states, surrogate="additive", whole_front=True, proposals=QUICK
     ),
+    "active, with starts": lambda space, states: Active(
+        space, FIGURES, penalised, seed=7, states=states, starts=[[4], [4, 5], [7]], patience=0, proposals=QUICK
+    ),
     "attention-pruning": lambda space, states: AttentionPruning(
         space, FIGURES, penalised, seed=7, states=states, surrogate=Ridge(), finalists=3, moves=600, chains=4
     ),

@@ -10,8 +10,9 @@ from subset_cases import SETTINGS, TEXTS, Constant, Stopping, rude
 
 from fairmend.errors import DataError, InputError
 from fairmend.language import RepairSettings, open_run, repair_model
+from fairmend.language.finalists import sets_of
 from fairmend.language.repair import Repair
-from fairmend.language.subset_search import CONTEXT
+from fairmend.language.subset_search import CONTEXT, starting_rules
 from fairmend.language.subset_settings import SUBSET_METHODS, SubsetSearch
 from fairmend.language.toxicity import Scorer
 from fairmend.masks import Site, Space
@@ -73,6 +74,18 @@ def test_subsets_are_measured_on_a_part_of_the_search_half(tmp_path):
         assert part.figures.utility.protocol == whole.figures.utility.protocol
         samples = {name: sum("toxicity" in p for p in c.figures.parts) for name, c in (("part", part), ("all", whole))}
     assert samples == {"part": 30, "all": 60}
+
+
+def test_an_active_search_begins_with_the_sets_of_a_ranking(tmp_path):
+    with start(tmp_path / "run", SETTINGS) as store:
+        repair = repaired(SETTINGS, store)
+        measured = [mask for mask, _ in store.context(CONTEXT)]
+    rules = starting_rules(SETTINGS, repair.space)
+    assert {rule.method for rule in rules} == {"fasp"}
+    assert max(rule.count(repair.space.n_units) for rule in rules) == 3
+    ranked = sets_of(rules, repair.ranking.scores, repair.space)
+    assert measured[0].is_untouched
+    assert all(mask in ranked for mask in measured[1:4])
 
 
 @pytest.mark.parametrize("method", SUBSET_METHODS)

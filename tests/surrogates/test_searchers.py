@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +109,25 @@ def test_active_runs_on_every_surrogate(surrogate: str | Surrogate) -> None:
     active = Active(model.space, FIGURES, COST, seed=1, states=28, batch=6, surrogate=surrogate, proposals=quick)
     drive(active, model)
     assert active.pair is not None
+
+
+def test_active_begins_with_its_starts() -> None:
+    model = simulated(n_heads=20)
+    space, starts = model.space, [[0], [1, 2], [], [0], [3]]
+
+    def first(count: int, **options: Any) -> list[Mask]:
+        searcher = Active(space, FIGURES, COST, seed=0, starts=starts, patience=0, proposals=QUICK, **options)
+        return drive(searcher, model)[:count]
+
+    wanted = [space.untouched(), *(space.mask(units) for units in ([0], [1, 2], [3]))]
+    assert first(4, states=30) == wanted
+    # Of few first masks at most half are starts: surrogates need others beside them.
+    few = first(4, states=30, initial=4)
+    assert few[:3] == wanted[:3]
+    assert few[3] != wanted[3]
+    # Beside known masks they are measured as far as there are states for them.
+    known = [space.mask([unit]) for unit in range(4, 14)]
+    assert first(99, states=13, known=known) == [wanted[0], *known, *wanted[1:3]]
 
 
 def test_active_stops_when_the_front_stands_still() -> None:

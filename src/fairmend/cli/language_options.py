@@ -247,8 +247,8 @@ class RepairOptions(ScoringOptions):
             rich_help_panel=_REPAIR,
             help="How heads are ranked: fasp (by bias, sparing those critical to the perplexity), performance-only, "
             "fairness-only, magnitude, gradient or random. Or how subsets of heads are searched: attention-pruning "
-            "(surrogate networks and annealing), active (surrogates that choose what to measure next) or genetic "
-            "(NSGA-II); these take hundreds of measurements, see --subsets.",
+            "(surrogate networks and annealing), active (begins with fasp's sets; surrogates choose what to measure "
+            "next) or genetic (NSGA-II); these take hundreds of measurements, see --subsets.",
         ),
     ] = "fasp"
     alpha: Annotated[
@@ -268,7 +268,8 @@ class RepairOptions(ScoringOptions):
             metavar="SHARE",
             parser=real,
             rich_help_panel=_REPAIR,
-            help="Share of the heads that are critical to the perplexity and never dropped; fasp only.",
+            help="Share of the heads that are critical to the perplexity and never dropped; fasp, and "
+            "active for the sets that it begins with.",
         ),
     ] = 0.3
     choice: Annotated[

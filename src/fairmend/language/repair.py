@@ -24,7 +24,7 @@ from fairmend.language.objectives import Objective
 from fairmend.language.prompts import PromptSet
 from fairmend.language.reading import Reading
 from fairmend.language.settings import RepairSettings
-from fairmend.language.subset_search import find_subsets, require_searchable
+from fairmend.language.subset_search import find_subsets, require_searchable, starting_rules
 from fairmend.language.texts import Text, read_text
 from fairmend.language.toxicity import Scorer
 from fairmend.masks import Mask, Space
@@ -164,8 +164,10 @@ def repair_model(
     if settings.searches_subsets:
         table = ranking.table
         prior = None if table is None else {"bias": table.axis(searched.axis).effect, "loss": table.loss.effect}
+        ranked = {} if prior is None else sets_of(starting_rules(settings, space), ranking.scores, space)
+        starts = list(within_floor(search, ranked, floor, progress))
         found, _, collected = find_subsets(
-            search, settings, collection_of, prior=prior, given=subsets, progress=progress
+            search, settings, collection_of, prior=prior, starts=starts, given=subsets, progress=progress
         )
         if collected.stopped == "interrupted":
             raise KeyboardInterrupt  # everything measured is kept

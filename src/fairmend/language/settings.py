@@ -38,7 +38,8 @@ class RepairSettings:
         method: how heads are ranked, see `fairmend.search.PruningRule`, or how subsets of them are searched, see
             `subsets`.
         alpha: share of the heads to drop; the largest share, when the choice is "measured".
-        gamma: share of the heads that are critical to the perplexity and are never dropped; "fasp" only.
+        gamma: share of the heads that are critical to the perplexity and are never dropped; "fasp" and the sets
+            that "active" begins with.
         ties: "exact", or "published" as in FASP's code.
         bias_scores: how each head's effect on the bias is found. "generated" continues the prompts without the head,
             exact and slow, and reads the text without it; "reweighted" draws continuations once and weights them by
@@ -62,8 +63,8 @@ class RepairSettings:
         sampling: how prompts are continued and what of it is scored; its seed is that of these settings.
         group_mean: what a group is compared with, see `BiasProtocol`.
         reading: how the perplexity is taken.
-        subsets: how subsets are searched by the methods "attention-pruning", "active" and "genetic", which read
-            neither alpha, gamma nor ties.
+        subsets: how subsets are searched by the methods "attention-pruning", "active" and "genetic", which do not read
+            alpha. "active" begins with FASP's sets, so that it reads gamma and ties.
         objective_limit: how many times the untouched model's figure by a further objective a set of heads may have, see
             `repair_model`.
         seed: of everything random.

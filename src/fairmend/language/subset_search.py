@@ -24,13 +24,13 @@ from fairmend.language.racing import Racing
 from fairmend.language.reading import Reading
 from fairmend.language.settings import RepairSettings
 from fairmend.language.subset_settings import SUBSET_METHODS, SubsetSearch
-from fairmend.masks import Mask
+from fairmend.masks import Mask, Space
 from fairmend.runs.budgets import Budget
 from fairmend.runs.collection import Collection
 from fairmend.runs.context import Context, differences
 from fairmend.runs.progress import Progress
 from fairmend.runs.runner import Runner, RunSummary
-from fairmend.search import Genetic
+from fairmend.search import Genetic, PruningRule
 from fairmend.search.base import Searcher
 from fairmend.surrogates.active import Active
 from fairmend.surrogates.attention_pruning import AttentionPruning
@@ -78,6 +78,7 @@ def find_subsets(
     collection_of: FindCollection,
     *,
     prior: Mapping[str, npt.NDArray[np.float64]] | None = None,
+    starts: Sequence[Mask] = (),
     given: Context | None = None,
     budget: Budget | None = None,
     progress: Progress | None = None,
@@ -89,6 +90,7 @@ def find_subsets(
         settings: the method and how it searches.
         collection_of: where measurements are kept, by name and evaluator.
         prior: "bias" and "loss" effects of every head, see `fit_pair`; used by "active".
+        starts: subsets to begin with, see `starting_rules`; used by "active".
         given: subsets that were measured already and are `require_searchable`; taken in place of random ones, not by
             "genetic".
         budget: ends the search before its samples are measured.
@@ -110,7 +112,7 @@ def find_subsets(
         collection.put(known, [made for _, made in pairs])
     if isinstance(evaluator, Racing):
         evaluator.reference = collection.get(evaluator.space.untouched())
-    searcher = subset_searcher(evaluator, settings, prior, known)
+    searcher = subset_searcher(evaluator, settings, prior, starts, known)
     runner = Runner(evaluator, collection, workers=Packed(evaluator), progress=progress)
     run = runner.run(searcher, budget)
     if run.stopped != "interrupted" and isinstance(searcher, LearningSearcher) and searcher.pair is None:
@@ -122,10 +124,12 @@ def subset_searcher(
     evaluator: Evaluator,
     settings: RepairSettings,
     prior: Mapping[str, npt.NDArray[np.float64]] | None = None,
+    starts: Sequence[Mask] = (),
     known: Sequence[Mask] = (),
 ) -> AttentionPruning | Active | Genetic:
     """The searcher of the method of `settings`, which begins with the known masks; they count as samples."""
     subsets, space, figures = settings.subsets, evaluator.space, evaluator.figures
+    begun_with = [mask for mask in dict.fromkeys(starts) if space.admits(mask) and mask not in known]
 
     def floor(reference: Measurement) -> UtilityFloor:
         return settings.floor(figures, reference)
@@ -139,9 +143,10 @@ def subset_searcher(
             floored_sum(figures, subsets.epsilon, settings.max_perplexity),
             floor,
             seed=settings.seed,
-            states=max(subsets.samples, len(known) + 1),
+            states=max(subsets.samples, len(known) + 1 + (len(begun_with) if known else 0)),
             surrogate="pairwise" if subsets.surrogate == "auto" else subsets.surrogate,
             prior=prior,
+            starts=begun_with,
             whole_front=settings.front,
             known=known,
         )
@@ -160,6 +165,20 @@ def subset_searcher(
             whole_front=settings.front,
         )
     raise InputError(f"method must be one of {', '.join(map(repr, SUBSET_METHODS))}, got {settings.method!r}")
+
+
+def starting_rules(settings: RepairSettings, space: Space) -> tuple[PruningRule, ...]:
+    """FASP's rules whose sets an active search begins with: up to as many heads as a subset may have.
+
+    A few noisy subsets of hundreds of heads say little; one backward pass says something about every head. So the sets
+    that a ranking suggests are measured first, and the surrogates learn from them how much the ranking is worth.
+
+    Args:
+        settings: how FASP ranks and how many heads a subset may have.
+        space: of all heads.
+    """
+    share = min(settings.subsets.space(space).largest / space.n_units, 1 - settings.gamma)
+    return replace(settings, method="fasp", alpha=share, choice="measured").finalists()
 
 
 def promising(searcher: Searcher, count: int, *, front: bool = False) -> list[Mask]:

@@ -30,16 +30,19 @@ _REACH, _LEAST_REACH = 1.4, 4
 class Active(LearningSearcher):
     """Active learning of the masks that matter: batches proposed by surrogates that are fitted again after each.
 
-    The first masks are spread over the space (`SpreadSampling`). Every further batch comes from `propose`: annealing
-    on draws from the surrogates, and NSGA-II on bold predictions. Masks much larger than any that was measured to keep
-    the cost's utility floor are not proposed. No mask is asked twice. The search ends when the
-    front that the surrogates see among the measured masks has not grown for some rounds, or with its states.
+    The first masks are those given as `starts`, and others spread over the space (`SpreadSampling`). Every further
+    batch comes from `propose`: annealing on draws from the surrogates, and NSGA-II on bold predictions. Masks much
+    larger than any that was measured to keep the cost's utility floor are not proposed. No mask is asked twice. The
+    search ends when the front that the surrogates see among the measured masks has not grown for some rounds, or with
+    its states.
 
     Args:
         space, figures, make_cost, make_floor, surrogate, prior, known: see `LearningSearcher`. The surrogate should
             know where it knows little: "pairwise" (the default), "additive" or "ensemble".
         seed: of all random numbers.
         states: masks to measure in all, the untouched one included.
+        starts: masks to measure before the first fit, such as those that a ranking of the units suggests; at most half
+            of `initial`, or, beside known masks, as many as there are states left for.
         initial: masks before the first fit, the untouched one included; by default a fifth of the states, but at
             least 16 and at most one per unit.
         batch: masks per round.
@@ -68,6 +71,7 @@ class Active(LearningSearcher):
         states: int,
         surrogate: str | Mapping[str, Any] | Surrogate = "pairwise",
         prior: Mapping[str, npt.ArrayLike] | None = None,
+        starts: Sequence[Mask | Sequence[int]] = (),
         initial: int | None = None,
         batch: int = 16,
         small_share: float = 0.25,
@@ -82,6 +86,10 @@ class Active(LearningSearcher):
         self.states = require_count("states", states, 1)
         first = max(16, min(self.states // 5, space.n_units)) if initial is None else initial
         self.initial = min(require_count("initial", first, 1), self.states)
+        masks = (mask if isinstance(mask, Mask) else space.mask(mask) for mask in starts)
+        distinct = tuple(dict.fromkeys(mask for mask in masks if not mask.is_untouched))
+        room = max(0, self.states - 1 - len(self.known)) if self.known else self.initial // 2
+        self.starts = distinct[:room]
         self.batch = require_count("batch", batch, 1)
         self.small_share = require_number("small_share", small_share, 0, 1)
         self.whole_front = bool(whole_front)
@@ -107,6 +115,7 @@ class Active(LearningSearcher):
         return {
             **{key: getattr(self, key) for key in options},
             **self._common_settings(),
+            "starts": [list(mask.units()) for mask in self.starts],
             "proposals": asdict(self.proposals),
         }
 
@@ -114,7 +123,7 @@ class Active(LearningSearcher):
         (reference,) = yield (self.space.untouched(),)
         self._begin(reference)
         costs = self._costs()
-        sown = self.known or self._sown()
+        sown = (*self.known, *self.starts, *(() if self.known else self._spread()))
         first = tuple(mask for mask in dict.fromkeys(sown) if mask not in self._told)
         for start in range(0, len(first), self.batch):
             masks = first[start : start + self.batch]
@@ -151,9 +160,10 @@ class Active(LearningSearcher):
             turn += 1
         self._fit(self.seed)
 
-    def _sown(self) -> tuple[Mask, ...]:
-        """The first masks, when none are known."""
-        return SpreadSampling(self.space, seed=self.seed, samples=self.initial, small_share=self.small_share).masks()
+    def _spread(self) -> tuple[Mask, ...]:
+        """The other first masks, when none are known."""
+        samples = self.initial - len(self.starts)
+        return SpreadSampling(self.space, seed=self.seed, samples=samples, small_share=self.small_share).masks()
 
     def _costs(self) -> list[Cost]:
         assert self._cost is not None
