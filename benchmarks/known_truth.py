@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 from fairmend.costs import Cost, UtilityFloor
 from fairmend.evaluation import Measurement
 from fairmend.masks import Mask
-from fairmend.search import Annealing, Genetic, PruningRule, Ranking, Searcher, UniformSampling
+from fairmend.search import Annealing, Genetic, PruningRule, Searcher, UniformSampling
 from fairmend.statistics import t_interval
 from fairmend.surrogates.active import Active
 from fairmend.surrogates.attention_pruning import AttentionPruning
@@ -86,18 +86,26 @@ def random_search(model: SimulatedModel, states: int, seed: int) -> tuple[Mask, 
     return cheapest(told, MAKE_COST(told[model.space.untouched()])), len(told)
 
 
+def single_scores(model: SimulatedModel) -> dict[str, np.ndarray]:
+    """Bias and perplexity without each head, every head measured alone, and both of the untouched model last."""
+    space = model.space
+    made = model.measure([*(space.mask([unit]) for unit in range(space.n_units)), space.untouched()])
+    return {"bias": np.array([one.bias for one in made]), "loss": np.array([one.utility for one in made])}
+
+
+def fasp_sets(model: SimulatedModel, scores: dict[str, np.ndarray]) -> list[Mask]:
+    """FASP's set for each share of heads."""
+    n_units = model.space.n_units
+    singles = {name: values[:-1] for name, values in scores.items()}
+    return [model.space.mask(PruningRule("fasp", alpha=share).choose(singles, n_units)) for share in ALPHAS]
+
+
 def fasp(model: SimulatedModel, states: int, seed: int) -> tuple[Mask, int]:
     """Every head alone, then FASP's set for each share of heads; the best measured of those sets."""
-    told = drive(Ranking(model.space, FIGURES, PruningRule("fasp", alpha=ALPHAS[0])), model.measure)
-    scores = {"loss": np.full(model.space.n_units, np.nan), "bias": np.full(model.space.n_units, np.nan)}
-    for mask, made in told.items():
-        if mask.size == 1:
-            scores["loss"][mask.units()[0]], scores["bias"][mask.units()[0]] = made.utility, made.bias
-    sets = [model.space.mask(PruningRule("fasp", alpha=a).choose(scores, model.space.n_units)) for a in ALPHAS]
-    found = dict(zip(sets, model.measure(sets), strict=True))
     untouched = model.space.untouched()
-    found[untouched] = told[untouched]
-    return cheapest(found, MAKE_COST(told[untouched])), len(told | found)
+    sets = [untouched, *fasp_sets(model, single_scores(model))]
+    told = dict(zip(sets, model.measure(sets), strict=True))
+    return cheapest(told, MAKE_COST(told[untouched])), model.space.n_units + len(sets)
 
 
 def genetic(model: SimulatedModel, states: int, seed: int) -> tuple[Mask, int]:
@@ -139,6 +147,22 @@ def active(model: SimulatedModel, states: int, seed: int) -> tuple[Mask, int]:
     return searcher.finalists(1)[0], len(told)
 
 
+def active_with_scores(model: SimulatedModel, states: int, seed: int, begin: bool = False) -> tuple[Mask, int]:
+    """The same with noisy scores of single heads as a prior, which count as no masks: a repair has them for little."""
+    scores = single_scores(model)
+    effects = {"bias": scores["bias"] - scores["bias"][-1], "loss": np.log(scores["loss"] / scores["loss"][-1])}
+    prior = {name: values[:-1] for name, values in effects.items()}
+    starts = fasp_sets(model, scores) if begin else []
+    searcher = Active(model.space, FIGURES, MAKE_COST, seed=seed, states=states, patience=0, prior=prior, starts=starts)
+    told = drive(searcher, model.measure)
+    return searcher.finalists(1)[0], len(told)
+
+
+def active_from_sets(model: SimulatedModel, states: int, seed: int) -> tuple[Mask, int]:
+    """And with FASP's sets by these scores to begin with."""
+    return active_with_scores(model, states, seed, begin=True)
+
+
 METHODS_AND_BUDGETS: dict[str, tuple[Callable[[SimulatedModel, int, int], tuple[Mask, int]], tuple[int, ...]]] = {
     "random": (random_search, (100, 200, 300, 600)),
     "FASP": (fasp, (155,)),
@@ -147,6 +171,8 @@ METHODS_AND_BUDGETS: dict[str, tuple[Callable[[SimulatedModel, int, int], tuple[
     "AP as published": (attention_pruning, (100, 200, 300, 600)),
     "AP, finalists measured": (attention_pruning_chosen, (100, 200, 300, 600)),
     "active": (active, (100, 150, 200, 300)),
+    "active, scores given": (active_with_scores, (40, 100, 200)),
+    "active, scores and FASP's sets given": (active_from_sets, (40, 100, 200)),
 }
 
 
