@@ -13,7 +13,7 @@ from known_landscapes import FIGURES, floor, penalised
 
 import fairmend.search
 import fairmend.surrogates
-from fairmend.masks import Space
+from fairmend.masks import Mask, Space
 from fairmend.search import (
     METHODS,
     SEARCH_NAMES,
@@ -62,6 +62,12 @@ def build_ranking(ranking: str, space: Space) -> Searcher:
     return Ranking(space, FIGURES, RANKED[ranking], scores=GIVEN)
 
 
+def some(space: Space) -> list[Mask]:
+    """A few masks of a space."""
+    rng = np.random.default_rng(3)
+    return [space.sample(rng) for _ in range(3)]
+
+
 # Searches that learn surrogates, and the design that they begin with, by their number of states.
 QUICK = ProposalSettings(moves=400, genetic_states=60, genetic_share=0.3)
 LEARNED: dict[str, Callable[[Space, int], Any]] = {
@@ -73,7 +79,7 @@ LEARNED: dict[str, Callable[[Space, int], Any]] = {
         space, FIGURES, penalised, seed=7, states=states, surrogate="additive", whole_front=True, proposals=QUICK
     ),
     "active, with starts": lambda space, states: Active(
-        space, FIGURES, penalised, seed=7, states=states, starts=[[4], [4, 5], [7]], patience=0, proposals=QUICK
+        space, FIGURES, penalised, seed=7, states=states, starts=some(space), patience=0, proposals=QUICK
     ),
     "attention-pruning": lambda space, states: AttentionPruning(
         space, FIGURES, penalised, seed=7, states=states, surrogate=Ridge(), finalists=3, moves=600, chains=4

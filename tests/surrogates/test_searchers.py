@@ -11,7 +11,7 @@ import pytest
 from fairmend.costs import UtilityFloor
 from fairmend.errors import InputError
 from fairmend.evaluation import Measurement
-from fairmend.masks import Mask
+from fairmend.masks import Mask, Site, Space
 from fairmend.runs import Budget, Runner, Store
 from fairmend.search import Annealing, UniformSampling
 from fairmend.surrogates import (
@@ -128,6 +128,8 @@ def test_active_begins_with_its_starts() -> None:
     # Beside known masks they are measured as far as there are states for them.
     known = [space.mask([unit]) for unit in range(4, 14)]
     assert first(99, states=13, known=known) == [wanted[0], *known, *wanted[1:3]]
+    with pytest.raises(InputError, match="outside the space"):
+        Active(Space((Site("heads", 20),), max_drop=1), FIGURES, COST, seed=0, states=30, starts=[[1, 2]])
 
 
 def test_active_stops_when_the_front_stands_still() -> None:

@@ -55,7 +55,7 @@ class Active(LearningSearcher):
             front is wanted, and none if a cost is: at 200 masks of a simulated model that left .05 of regret, not .07.
 
     Raises:
-        InputError: an option outside its range.
+        InputError: an option outside its range, or starts outside the space.
     """
 
     name = "active"
@@ -86,7 +86,7 @@ class Active(LearningSearcher):
         self.states = require_count("states", states, 1)
         first = max(16, min(self.states // 5, space.n_units)) if initial is None else initial
         self.initial = min(require_count("initial", first, 1), self.states)
-        masks = (mask if isinstance(mask, Mask) else space.mask(mask) for mask in starts)
+        masks = (space.mask(mask.units() if isinstance(mask, Mask) else mask) for mask in starts)
         distinct = tuple(dict.fromkeys(mask for mask in masks if not mask.is_untouched))
         room = max(0, self.states - 1 - len(self.known)) if self.known else self.initial // 2
         self.starts = distinct[:room]
