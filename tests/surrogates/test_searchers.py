@@ -337,9 +337,38 @@ def test_active_refuses_a_cost_that_surrogates_cannot_be_searched_for() -> None:
         active.tell(active.ask(), model.measure([model.space.untouched()]))
 
 
+def test_a_pair_is_drawn_as_far_as_told() -> None:
+    model = simulated(n_heads=12)
+    active = Active(model.space, FIGURES, COST, seed=0, states=30, patience=0, proposals=QUICK)
+    drive(active, model)
+    assert active.pair is not None
+    dropped = np.eye(12)
+    mean = active.pair.predict(dropped)
+    drawn = active.pair.draw(np.random.default_rng(1), 0.5, 0.0).predict(dropped)
+    whole = active.pair.draw(np.random.default_rng(1), 1.0, 0.0).predict(dropped)
+    np.testing.assert_array_equal(drawn[1], mean[1])
+    assert np.abs(drawn[0] - mean[0]).max() > 0
+    np.testing.assert_allclose(drawn[0] - mean[0], (whole[0] - mean[0]) / 2, rtol=1e-6, atol=1e-12)
+
+
+def test_more_proposals_keep_the_floor_when_the_loss_is_not_drawn() -> None:
+    broken = []
+    for exploration in (0.0, 1.0):
+        proposals = ProposalSettings(moves=3000, loss_exploration=exploration)
+        for seed in range(3):
+            model = simulated(seed)
+            active = Active(model.space, FIGURES, COST, seed=seed, states=60, patience=0, proposals=proposals)
+            asked = drive(active, model)[active.initial :]
+            limit = floor(model.truth([model.space.untouched()])[0])
+            broken.append(sum(not limit.admits(made) for made in model.truth(asked)))
+    assert sum(broken[:3]) < sum(broken[3:])
+
+
 def test_proposal_settings_are_checked() -> None:
     with pytest.raises(InputError, match="proposals need genetic_share"):
         ProposalSettings(exploration=2.0)
+    with pytest.raises(InputError, match="both explorations within"):
+        ProposalSettings(loss_exploration=-0.1)
 
 
 # --- the simulated model

@@ -72,20 +72,23 @@ class FittedPair:
             self.loss_scale.figure(self.loss.predict(dropped).mean),
         )
 
-    def draw(self, rng: np.random.Generator, width: float = 1.0) -> FittedPair:
+    def draw(self, rng: np.random.Generator, bias_width: float = 1.0, loss_width: float = 1.0) -> FittedPair:
         """A pair that the truth might be: one draw of either predictor.
 
         Args:
             rng: for the draws.
-            width: how far to go from the mean to the draw: 1 is the draw, 0 the mean. Surrogates that cannot be
-                written out are drawn in full.
+            bias_width, loss_width: how far to go from the mean to the draw: 1 is the draw, 0 the mean. Surrogates that
+                cannot be written out go all the way unless it is 0.
         """
-        bias, loss = (_towards(predictor, predictor.draw(rng), width) for predictor in (self.bias, self.loss))
-        return FittedPair(bias, loss, self.bias_scale, self.loss_scale, self.n, {"drawn": width})
+        bias, loss = _towards_draw(self.bias, rng, bias_width), _towards_draw(self.loss, rng, loss_width)
+        return FittedPair(bias, loss, self.bias_scale, self.loss_scale, self.n, {"drawn": [bias_width, loss_width]})
 
 
-def _towards(predictor: Predictor, drawn: Predictor, width: float) -> Predictor:
+def _towards_draw(predictor: Predictor, rng: np.random.Generator, width: float) -> Predictor:
     """The way from a predictor's mean to a draw, gone in part."""
+    if width == 0.0:
+        return predictor
+    drawn = predictor.draw(rng)
     start, end = predictor.form(), drawn.form()
     if drawn is predictor or width == 1.0 or start is None or end is None:
         return drawn

@@ -28,9 +28,11 @@ class ProposalSettings:
     """How a batch is put together.
 
     Args:
-        exploration: how far the functions that annealing works on stray from the surrogates' mean, in posterior
-            draws: 1 is Thompson sampling, which explores more than a few hundred noisy measurements can pay for; 0
-            only exploits.
+        exploration: how far the functions of the bias that annealing works on stray from the surrogate's mean, in
+            posterior draws: 1 is Thompson sampling, which explores more than a few hundred noisy measurements can pay
+            for; 0 only exploits.
+        loss_exploration: the same of the loss. Of many masks that a draw finds just within the utility floor most break
+            it: with the mean instead, more proposals are masks that can be chosen.
         genetic_share: share of the batch taken from NSGA-II's front; the rest comes from annealing.
         boldness: spreads taken off the predictions that NSGA-II minimises: how much uncertainty is a promise.
         moves: of each annealing.
@@ -43,6 +45,7 @@ class ProposalSettings:
     """
 
     exploration: float = 0.3
+    loss_exploration: float = 0.0
     genetic_share: float = 0.0
     boldness: float = 1.0
     moves: int = 20_000
@@ -55,14 +58,15 @@ class ProposalSettings:
         if not (
             0 <= self.genetic_share <= 1
             and 0 <= self.exploration <= 1
+            and 0 <= self.loss_exploration <= 1
             and self.moves >= 1
             and self.genetic_states >= 1
             and self.distance >= 1
             and 0 < self.end_temperature <= self.start_temperature
         ):
             raise InputError(
-                "proposals need genetic_share and exploration within [0, 1], moves, genetic_states and distance of at "
-                f"least 1, and 0 < end_temperature <= start_temperature, got {self}"
+                "proposals need genetic_share and both explorations within [0, 1], moves, genetic_states and distance "
+                f"of at least 1, and 0 < end_temperature <= start_temperature, got {self}"
             )
 
 
@@ -81,9 +85,9 @@ def propose(
     """A batch of different masks that were not measured yet, most promising first.
 
     Annealing works on one function after another that the truth might be, drawn from the surrogates and moved part of
-    the way back to their mean (Thompson sampling, tempered: Thompson 1933): masks that are good under many such
-    functions, or very good under some, are proposed. NSGA-II works on figures that are better than the mean by the
-    spread, and gives the masks of its front that lie furthest apart.
+    the way back to their mean, by default all of it for the loss (Thompson sampling, tempered: Thompson 1933): masks
+    that are good under many such functions, or very good under some, are proposed. NSGA-II works on figures that are
+    better than the mean by the spread, and gives the masks of its front that lie furthest apart.
 
     Args:
         pair: the surrogates.
@@ -122,7 +126,8 @@ def _propose(
         if len(batch.masks) >= count:
             break
         cost = costs[turn % len(costs)]
-        batch.offer_near(anneal_any(pair.draw(rng, settings.exploration), space, figures, cost, rng, settings), rng)
+        drawn = pair.draw(rng, settings.exploration, settings.loss_exploration)
+        batch.offer_near(anneal_any(drawn, space, figures, cost, rng, settings), rng)
     while len(batch.masks) < count and batch.offer_random(rng):
         pass
     return batch.masks
