@@ -62,7 +62,8 @@ def test_a_repair_learns_from_a_collection(run: Run, office: Path, method: str) 
         assert run("export", folder, f"{folder}.parquet", "--context", "subsets").code == 0
     known, used = (pd.read_parquet(f"{folder}.parquet") for folder in ("collected", "out"))
     assert used["dropped"].map(list).tolist()[: len(known)] == known["dropped"].map(list).tolist()
-    assert len(used) <= len(known) + 3
+    # Beyond them Attention Pruning measures its finalists, active search the ranking's sets that it begins with.
+    assert len(used) <= len(known) + (3 if method == "attention-pruning" else 7)
     assert run("resume", "out").code == 0
 
 

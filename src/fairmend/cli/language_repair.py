@@ -61,7 +61,7 @@ def repair(
             "--from",
             metavar="DIR",
             help="Folder of fairmend lm collect, made with the same options: its subsets are learned from, and count "
-            "as --subsets.",
+            "as --subsets. active also measures the ranking's sets.",
         ),
     ] = None,
     sliced: Annotated[
