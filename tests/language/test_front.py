@@ -116,11 +116,12 @@ def test_only_sets_within_the_floor_that_no_other_beats_are_points() -> None:
         finalist((2,), 0.6, 12.5),  # beaten
         finalist((3,), 0.2, 14.0),
         finalist((4,), 0.1, 16.0),  # beyond the floor
-        finalist((5,), 1.1, 9.0),  # more biased, but reads better
+        finalist((5,), 1.1, 9.0),  # reads better, but is more biased than the untouched model
+        finalist((7,), 1.0, 9.5),
         finalist((6,), math.nan, 10.0),
     ]
     points = front_of(SPACE.untouched(), Measurement(1.0, 10.0), finalists, UtilityFloor(15.0, "lower"))
-    assert [point.mask.units() for point in points] == [(), (5,), (1,), (3,)]
+    assert [point.mask.units() for point in points] == [(), (7,), (1,), (3,)]
 
 
 def test_the_untouched_model_is_a_point_even_if_a_set_beats_it() -> None:

@@ -48,7 +48,7 @@ class RepairFront:
     """The trade-offs that a repair found, by ascending perplexity on the search half; point 0 is the untouched model.
 
     Attributes:
-        points: the untouched model, then sets of heads that no other one beats in both figures.
+        points: the untouched model, then sets of heads with less bias that no other one beats in both figures.
         saved: number of the point that the repair saved; None if that is not one of them.
         space: the heads.
         figures: what bias and perplexity mean.
@@ -123,6 +123,8 @@ def front_of(
 ) -> tuple[FrontPoint, ...]:
     """The untouched model and the finalists within the floor that no other set beats in bias and perplexity.
 
+    A set with more bias than the untouched model is no repair, whatever its perplexity: it is left out.
+
     Args:
         untouched: the mask that drops nothing, which is always a point, the first one.
         before: its measurement.
@@ -136,7 +138,7 @@ def front_of(
     front.offer(FrontPoint(untouched, before), before.bias, before.utility)
     for finalist in finalists:
         made = finalist.measurement
-        if floor.admits(made):
+        if floor.admits(made) and made.bias <= before.bias:
             front.offer(FrontPoint(finalist.mask, made), made.bias, made.utility)
     changed = [point for point in front if not point.mask.is_untouched]
     return (FrontPoint(untouched, before), *reversed(changed))
