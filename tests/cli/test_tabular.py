@@ -17,8 +17,8 @@ from fairlearn.metrics import equalized_odds_difference
 from sklearn.metrics import accuracy_score, f1_score
 
 from fairmend.cli import inputs
-from fairmend.cli.progress import Steps
 from fairmend.runs import Store
+from fairmend.search.base import SteppedSearcher
 from fairmend.tabular import sources
 from fairmend.tabular.formats import read_network
 
@@ -305,32 +305,30 @@ class TestPresets:
         assert str(folder / "h192.csv") in run("fetch", "meps16").out
 
 
-def interrupted_after(monkeypatch, updates):
-    """Press Ctrl-C at the given update of the progress."""
-    seen = []
-    shown = Steps.update
+def interrupted_after(monkeypatch, asks):
+    """Press Ctrl-C when the search asks for its next masks: a number of states is no matter of this machine's speed."""
+    ask, left = SteppedSearcher.ask, iter(range(asks))
 
-    def update(self, *given, **named):
-        seen.append(given)
-        if len(seen) == updates:
+    def struck(searcher):
+        if next(left, None) is None:
             raise KeyboardInterrupt
-        shown(self, *given, **named)
+        return ask(searcher)
 
-    monkeypatch.setattr(Steps, "update", update)
+    monkeypatch.setattr(SteppedSearcher, "ask", struck)
 
 
 class TestInterruption:
     def test_a_search_that_is_stopped_saves_says_how_to_resume_and_resumes_to_the_same_answer(
         self, run, desk, monkeypatch
     ):
-        words = arguments(REPAIR | {"--states": 20_000})
+        words = arguments(REPAIR | {"--states": 2_000})
         whole = run("tabular", "repair", *words, "--out", "whole", "--json").document
         with monkeypatch.context() as patched:
-            interrupted_after(patched, 2)
+            interrupted_after(patched, 700)
             stopped = run("tabular", "repair", *words, "--json")
         assert stopped.code == 130
         assert stopped.document["outcome"]["interrupted"]
-        assert 0 < stopped.document["search"]["asked"] < 20_000
+        assert 0 < stopped.document["search"]["asked"] < 2_000
         assert "go on with: fairmend resume out" in stopped.message
         assert {path.name for path in Path("out").iterdir()} == SAVED
         resumed = run("resume", "out", "--json")
