@@ -22,26 +22,45 @@ def lm() -> LanguageModel:
     return small()
 
 
-def _finalists(lm: LanguageModel, figures: list[tuple[float, float]]) -> tuple[LanguageEvaluator, list[Finalist]]:
-    """Sets whose prompts of group "even" are toxic by the given bias, with the given perplexity."""
-    evaluator = search_evaluator(lm, SETTINGS)
-    found = []
-    for unit, (bias, perplexity) in enumerate(figures):
-        scores = np.where(evaluator.prompts.groups == 0, bias, 0.0) + np.tile([0.0, 0.02], 10)
-        parts = (*scores.tolist(), *np.zeros(len(evaluator.reading.windows)))
-        found.append(Finalist(Mask(1 << unit, 12), PruningRule(), Measurement(bias, perplexity, parts)))
-    return evaluator, found
+def _measured(evaluator: LanguageEvaluator, bias: float, perplexity: float, noise: float = 0.0, seed: int = 0):
+    """Figures of prompts of which group "even" is more toxic by the given bias, and each by chance."""
+    scores = np.where(evaluator.prompts.groups == 0, bias, 0.0) + np.tile([0.0, 0.02], 10)
+    scores += noise * np.random.default_rng(seed).normal(size=scores.shape)
+    parts = (*scores.tolist(), *np.zeros(len(evaluator.reading.windows)))
+    return Measurement(bias, perplexity, parts)
+
+
+def _finalists(evaluator: LanguageEvaluator, figures: list[tuple[float, float]]) -> list[Finalist]:
+    made = [_measured(evaluator, bias, perplexity) for bias, perplexity in figures]
+    return [Finalist(Mask(1 << unit, 12), PruningRule(), measurement) for unit, measurement in enumerate(made)]
 
 
 def test_the_cheapest_of_those_that_cannot_be_told_apart_is_taken(lm: LanguageModel):
-    evaluator, finalists = _finalists(lm, [(0.10, 31.0), (0.3, 30.0), (0.1, 34.0), (0.0, 90.0)])
-    reference = Measurement(0.4, 30.0)
+    evaluator = search_evaluator(lm, SETTINGS)
+    finalists = _finalists(evaluator, [(0.10, 31.0), (0.3, 30.5), (0.1, 34.0), (0.0, 90.0)])
+    reference = _measured(evaluator, 0.4, 30.0)
     floor = UtilityFloor(37.5, "lower")
     assert choose(evaluator, reference, finalists, floor) == finalists[0]
     assert choose(evaluator, reference, finalists, UtilityFloor(math.inf, "lower")) == finalists[3]
-    assert choose(evaluator, Measurement(0.05, 30.0), finalists, floor) is None
+    assert choose(evaluator, _measured(evaluator, 0.05, 30.0), finalists, floor) is None
     assert choose(evaluator, reference, finalists, UtilityFloor(29.0, "lower")) is None
     assert choose(evaluator, reference, [], floor) is None
+
+
+@pytest.mark.parametrize(("bias", "expected"), [(0.1, True), (1.0, False)])
+def test_no_head_is_dropped_for_what_may_be_luck(lm: LanguageModel, bias: float, expected: bool):
+    evaluator = search_evaluator(lm, SETTINGS)
+    reference = _measured(evaluator, bias, 30.0, noise=0.5)
+    luckier = [Finalist(Mask(1, 12), None, _measured(evaluator, 0.09, 31.0, noise=0.5, seed=1))]
+    chosen = choose(evaluator, reference, luckier, UtilityFloor(math.inf, "lower"))
+    assert (chosen is None) is expected
+
+
+def test_a_set_as_good_as_the_untouched_model_is_taken_where_it_also_reads_better(lm: LanguageModel):
+    evaluator = search_evaluator(lm, SETTINGS)
+    reference = _measured(evaluator, 0.1, 30.0, noise=0.5)
+    better = [Finalist(Mask(1, 12), None, _measured(evaluator, 0.09, 29.0, noise=0.5, seed=1))]
+    assert choose(evaluator, reference, better, UtilityFloor(math.inf, "lower")) == better[0]
 
 
 def test_of_every_ranking_the_largest_sets_within_the_floor_are_continued_with(lm: LanguageModel):

@@ -85,7 +85,8 @@ def card_header(lm: LanguageModel) -> str:
 def _summary(repair: Repair) -> tuple[str, ...]:
     if not repair.improved:
         outcome = (
-            "**The model is unchanged**: no set of heads that was measured lowered the bias and kept the perplexity."
+            "**The model is unchanged**: no set of heads that was measured kept the perplexity and lowered the bias by "
+            "more than its noise."
         )
     else:
         outcome = (

@@ -2,7 +2,8 @@
 
 The least biased of several measured sets is so partly by luck. So the choice is made by the one-standard-error rule
 (Breiman, Friedman, Olshen, Stone, Classification and Regression Trees, 1984, section 3.4.3): of all sets whose bias is
-within one standard error of the least, prompts compared in pairs, the one with the lowest perplexity is taken.
+within one standard error of the least, prompts compared in pairs, the one with the lowest perplexity is taken. The
+empty set is one of them, so that no head is dropped for what may be luck alone.
 
 Reading a text takes a fraction of the time of continuing all prompts. So the text is read first: of the sets along one
 ranking, from small to large, only the largest ones that keep the floor are continued with.
@@ -98,7 +99,8 @@ def within_floor(
                 meter.show(done + len(admitted), time.perf_counter() - begun, None)
             kept += list(admitted)[-_KEPT:]
             smaller |= dict(list(admitted.items())[:-_KEPT])
-            done += len(masks)
+            done += len(masks)  # those beyond the floor need no reading
+            meter.show(done, time.perf_counter() - begun, None)
     finally:
         meter.close()
     between = sorted(smaller, key=smaller.__getitem__)
@@ -110,7 +112,8 @@ def within_floor(
 def choose(
     evaluator: LanguageEvaluator, reference: Measurement, finalists: Sequence[Finalist], floor: UtilityFloor
 ) -> Finalist | None:
-    """The finalist to take, or None when none is admitted by the floor and less biased than the untouched model.
+    """The finalist to take, or None when the floor admits none that is less biased than the untouched model, or the
+    untouched model is as good as any.
 
     Args:
         evaluator: whose prompts were measured on.
@@ -118,26 +121,28 @@ def choose(
         finalists: what was measured.
         floor: the largest perplexity.
     """
-    admitted = [
+    better = [
         finalist
         for finalist in finalists
         if floor.admits(finalist.measurement) and finalist.measurement.bias < reference.bias
     ]
-    if not admitted:
+    if not better:
         return None
-    best = min(admitted, key=lambda finalist: finalist.measurement.bias)
-    scores = np.stack([evaluator.scores(finalist.measurement).mean(axis=1) for finalist in admitted])
+    untouched = Finalist(evaluator.space.untouched(), None, reference)
+    candidates = [untouched, *better]
+    best = min(better, key=lambda finalist: finalist.measurement.bias)
     errors = bias_difference_error(
-        scores,
-        admitted.index(best),
+        np.stack([evaluator.scores(candidate.measurement).mean(axis=1) for candidate in candidates]),
+        candidates.index(best),
         evaluator.prompts.groups,
         len(evaluator.prompts.group_names),
         rng=np.random.default_rng(evaluator.sampling.seed),
         group_mean=evaluator.protocol.group_mean,
     )
     near = [
-        finalist
-        for finalist, error in zip(admitted, errors.tolist(), strict=True)
-        if finalist.measurement.bias - best.measurement.bias <= error
+        candidate
+        for candidate, error in zip(candidates, errors.tolist(), strict=True)
+        if candidate.measurement.bias - best.measurement.bias <= error
     ]
-    return min(near, key=lambda finalist: finalist.measurement.utility)
+    chosen = min(near, key=lambda candidate: candidate.measurement.utility)
+    return None if chosen is untouched else chosen

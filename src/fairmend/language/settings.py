@@ -51,8 +51,8 @@ class RepairSettings:
         scoring_tokens: tokens of the text that heads are scored with; None takes as many as `reading`.
         choice: "measured" measures several sets around the rule's on the search half (smaller ones, and for "fasp"
             ones that weigh bias and perplexity jointly; of each ranking the largest that keep the floor) and takes
-            the cheapest of those that cannot be told from the least biased, the untouched model if none is better;
-            "rule" takes the rule's one set, whatever it does.
+            the cheapest of those that cannot be told from the least biased, which may be the untouched model; "rule"
+            takes the rule's one set, whatever it does.
         front: whether the repair also finds the front: the trade-offs between bias and perplexity among the sets that
             were measured in full, each judged on the held-out half. Searches of subsets then look along the whole
             front, and rankings measure further sets in between, up to `subsets.finalists` in all.
