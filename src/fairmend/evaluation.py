@@ -58,15 +58,17 @@ class Figures:
         return cls(Figure(**payload["bias"]), Figure(**payload["utility"]), tuple(payload["parts"]))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Measurement:
     """The figures of one mask, raw: nothing is pre-mixed, scaled or penalised.
+
+    Two are equal if everything but the time taken is, NaN equal to NaN.
 
     Attributes:
         bias, utility: see `Figures`. NaN when the mask broke the model (such a mask is never chosen).
         bias_se, utility_se: standard errors, NaN when the evaluator gives none.
         n: number of samples (rows, prompts) behind the figures.
-        seconds: time it took to measure; not part of equality.
+        seconds: time it took to measure.
         parts: raw parts, named by `Figures.parts`.
     """
 
@@ -83,9 +85,11 @@ class Measurement:
         """Whether both figures are numbers."""
         return math.isfinite(self.bias) and math.isfinite(self.utility)
 
-    def same_as(self, other: Measurement) -> bool:
-        """Equality of everything but the time taken, NaN equal to NaN."""
-        return self._figures() == other._figures()
+    def __eq__(self, other: object) -> bool:
+        return self._figures() == other._figures() if isinstance(other, Measurement) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._figures())
 
     def _figures(self) -> tuple[Any, ...]:
         raw = (self.bias, self.utility, *self.parts, self.n, self.bias_se, self.utility_se)

@@ -72,7 +72,7 @@ def test_what_was_put_is_found_exactly(collection: Collection) -> None:
     for mask, made in zip(MASKS, MADE, strict=True):
         found = collection.get(mask)
         assert found is not None
-        assert found.same_as(made)
+        assert found == made
         assert found.seconds == made.seconds
         assert collection[mask] is found
     assert collection.get(Mask(1, 300, (0.0,))) is None

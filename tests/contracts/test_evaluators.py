@@ -48,7 +48,7 @@ class Case:
         """Whether two lists of measurements agree."""
         pairs = list(zip(first, second, strict=True))
         if self.exact:
-            return all(one.same_as(other) for one, other in pairs)
+            return all(one == other for one, other in pairs)
         return all(
             (one.bias, one.utility) == pytest.approx((other.bias, other.utility), rel=1e-9) for one, other in pairs
         )

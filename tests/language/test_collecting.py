@@ -39,7 +39,7 @@ def test_a_stopped_collection_goes_on_as_if_it_had_not_stopped(tmp_path):
     assert stopped.new + rest.new == whole.new
     for name in (CONTEXT, REPEATS):
         assert [mask for mask, _ in again[name]] == [mask for mask, _ in rows[name]]
-        assert all(a.same_as(b) for (_, a), (_, b) in zip(again[name], rows[name], strict=True))
+        assert all(a == b for (_, a), (_, b) in zip(again[name], rows[name], strict=True))
 
 
 def test_a_longer_collection_begins_like_a_shorter_one(tmp_path):
@@ -58,7 +58,7 @@ def test_time_ends_it_too(tmp_path):
 def test_noise_is_learned_from_subsets_measured_twice(tmp_path):
     _, rows = collected(tmp_path, samples=60)
     pairs = [(dict(rows[CONTEXT])[mask], again) for mask, again in rows[REPEATS]]
-    assert any(not first.same_as(again) for first, again in pairs)
+    assert any(first != again for first, again in pairs)
     with Store.open(tmp_path / "run.sqlite", read_only=True) as store:
         noise = measured_noise(store)
     differences = np.array([again.bias - first.bias for first, again in pairs])

@@ -77,8 +77,8 @@ def test_a_measurement_does_not_depend_on_the_others(name: str):
     together = evaluator_of(lm, batch_size=48).measure(masks)
     alone = [evaluator_of(lm).measure([mask])[0] for mask in masks]
     backwards = evaluator_of(lm, batch_size=24).measure(masks[::-1])[::-1]
-    assert all(one.same_as(other) for one, other in zip(together, alone, strict=True))
-    assert all(one.same_as(other) for one, other in zip(together, backwards, strict=True))
+    assert all(one == other for one, other in zip(together, alone, strict=True))
+    assert all(one == other for one, other in zip(together, backwards, strict=True))
     assert len({measurement.parts for measurement in together}) == len(masks)
 
 
@@ -188,7 +188,7 @@ def test_a_run_keeps_every_score_and_measures_nothing_twice(lm: LanguageModel, t
         evaluator = evaluator_of(lm, scorer=scorer)
         again = Runner(evaluator, store.context("search", evaluator)).measure(masks)
     assert scorer.texts_seen == 0
-    assert all(one.same_as(other) for one, other in zip(first, again, strict=True))
+    assert all(one == other for one, other in zip(first, again, strict=True))
     np.testing.assert_array_equal(evaluator.scores(again[2]), evaluator.scores(first[2]))
 
 

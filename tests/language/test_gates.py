@@ -96,6 +96,7 @@ def test_open_gates_change_nothing() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # raised by importing torch.compile
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
 def test_gates_are_changed_in_place_and_obeyed_by_a_compiled_model() -> None:
     model = tiny("llama-gqa")
     head_map, masks = some_masks(model, 4)

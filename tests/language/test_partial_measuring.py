@@ -102,14 +102,14 @@ def test_tiny_fractions_leave_two_prompts_of_every_group_and_two_windows(whole):
 def test_a_race_measures_good_masks_in_full_and_bad_ones_on_a_quarter(whole):
     masks = every_pair(whole)
     raced, full = Racing(whole).measure(masks), whole.measure(masks)
-    assert raced[0].same_as(full[0])
+    assert raced[0] == full[0]
     dropped = [made.n == 20 for made in raced]
     assert 0 < sum(dropped) < len(masks)
     for made, entire, out in zip(raced, full, dropped, strict=True):
         assert made.utility == entire.utility
         rows = continued(whole, made)
         np.testing.assert_array_equal(whole.scores(made)[rows], whole.scores(entire)[rows])
-        assert out or made.same_as(entire)
+        assert out or made == entire
         worse = entire.utility > RACING_PERPLEXITY * full[0].utility
         assert out or not worse
         if out:
@@ -133,7 +133,7 @@ def test_a_race_goes_on_with_a_reference_that_is_known(whole):
     mask = whole.space.mask([1, 3])
     first = Racing(whole)
     reference, made = first.measure([whole.space.untouched(), mask])
-    assert Racing(whole, reference).measure([mask])[0].same_as(made)
+    assert Racing(whole, reference).measure([mask])[0] == made
 
 
 @pytest.mark.parametrize("settings", [OWN, RACING], ids=["own fractions", "racing"])
@@ -149,7 +149,7 @@ def test_repairs_collections_and_exports_work_on_parts(tmp_path, settings):
     rows = collection(tmp_path, settings, 12)
     assert len({made.n for _, made in rows[CONTEXT]}) == (1 if settings is OWN else 2)
     again = collection(tmp_path, settings, 20)
-    assert all(a.same_as(b) for (_, a), (_, b) in zip(again[CONTEXT], rows[CONTEXT], strict=False))
+    assert all(a == b for (_, a), (_, b) in zip(again[CONTEXT], rows[CONTEXT], strict=False))
     assert again[REPEATS]
     with Store.open(tmp_path / "run.sqlite", read_only=True) as store:
         export(store, CONTEXT, tmp_path / "measured.parquet", parts=True)

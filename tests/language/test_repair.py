@@ -92,7 +92,7 @@ def test_held_out_figures_are_those_of_the_folded_model(repaired: Repair, lm: La
 def test_same_seed_same_repair(repaired: Repair):
     again = repair_model(small(), PROMPTS, WordScorer(), SETTINGS, texts=TEXTS, others=[two_groups(30, "other")])
     assert again.mask == repaired.mask
-    assert again.after.same_as(repaired.after)
+    assert again.after == repaired.after
     assert again.held_out == repaired.held_out
 
 
@@ -102,7 +102,7 @@ def test_untouched_stands_when_nothing_measured_is_less_biased(lm: LanguageModel
     assert all(finalist.measurement.bias > found.before.bias for finalist in found.finalists)
     assert not found.improved
     assert found.feasible
-    assert found.after.same_as(found.before)
+    assert found.after == found.before
     assert found.held_out.main.change.change == 0  # type: ignore[union-attr]
 
 

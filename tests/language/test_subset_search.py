@@ -62,7 +62,7 @@ def test_a_stopped_search_goes_on_with_the_same_answer_and_measures_nothing_twic
         found = repaired(settings, store)
         again = [mask for mask, _ in store.context(CONTEXT)]
     assert found.mask == whole.mask
-    assert found.after.same_as(whole.after)
+    assert found.after == whole.after
     assert again == rows
     assert len(set(again)) == len(again)
 
@@ -95,7 +95,7 @@ def test_when_no_subset_keeps_the_floor_nothing_is_changed(method):
     assert all(finalist.measurement.utility > repair.before.utility for finalist in repair.finalists)
     assert not repair.improved
     assert repair.feasible
-    assert repair.after.same_as(repair.before)
+    assert repair.after == repair.before
     assert repair.held_out.main.change.change == 0
 
 

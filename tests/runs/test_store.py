@@ -61,7 +61,7 @@ def test_every_figure_comes_back_as_it_went_in(tmp_path: Path, made: dict[Mask, 
         back = list(store.context("search", evaluator))
     assert [mask for mask, _ in back] == list(made)
     for (_, found), expected in zip(back, made.values(), strict=True):
-        assert found.same_as(expected)
+        assert found == expected
         assert found.seconds == expected.seconds
 
 
@@ -70,7 +70,7 @@ def test_numpy_numbers_are_kept_as_plain_ones(path: Path) -> None:
     with Store.create(path, HEADER) as store:
         store.context("search", ToyEvaluator()).put([SPACE.mask([1])], [odd])
     with Store.open(path) as store:
-        assert store.context("search")[SPACE.mask([1])].same_as(Measurement(0.5, 0.25, (1.0, 2.0), 3))
+        assert store.context("search")[SPACE.mask([1])] == Measurement(0.5, 0.25, (1.0, 2.0), 3)
 
 
 def test_a_mask_keeps_its_first_measurement(path: Path) -> None:

@@ -39,7 +39,7 @@ def test_figures_and_order_do_not_depend_on_the_number_of_workers(n: int) -> Non
         for masks in (MASKS, MASKS[:1], MASKS[3:5]):
             measurements = workers.measure(masks, lambda part, _: kept.extend(part))
             expected = alone.measure(masks)
-            assert all(found.same_as(wanted) for found, wanted in zip(measurements, expected, strict=True))
+            assert all(found == wanted for found, wanted in zip(measurements, expected, strict=True))
         assert workers.measure([]) == []
         assert workers.digest == alone.digest
         assert workers.size == n
@@ -84,7 +84,7 @@ def test_an_exception_in_a_worker_is_raised_here_and_the_workers_go_on() -> None
         assert "Traceback" in caught.value.__notes__[0]
         assert "worker 1 of 2" in caught.value.__notes__[1]
         assert kept == [SPACE.mask([6])]
-        assert workers.measure([SPACE.mask([7])])[0].same_as(ToyEvaluator().measure([SPACE.mask([7])])[0])
+        assert workers.measure([SPACE.mask([7])])[0] == ToyEvaluator().measure([SPACE.mask([7])])[0]
 
 
 def test_workers_that_cannot_be_built_are_refused_with_the_reason() -> None:

@@ -140,7 +140,7 @@ def test_figures_depend_neither_on_order_nor_on_batches(network: Network, table:
             cut = int(rng.integers(1, len(masks)))
             measured = evaluator.measure(batch[:cut]) + evaluator.measure(batch[cut:])
             for mask, measurement in zip(batch, measured, strict=True):
-                assert measurement.same_as(alone[mask])
+                assert measurement == alone[mask]
 
 
 def test_no_figure_depends_on_the_order_of_the_rows(network: Network, table: Table, rng: np.random.Generator) -> None:
@@ -148,7 +148,7 @@ def test_no_figure_depends_on_the_order_of_the_rows(network: Network, table: Tab
     shuffled = tuple(part[order] for part in table)
     masks = [make_mask(rng, network) for _ in range(20)]
     first, second = (build(network, rows).measure(masks) for rows in (table, shuffled))
-    assert all(one.same_as(other) for one, other in zip(first, second, strict=True))
+    assert all(one == other for one, other in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("path", ["incremental", "batched"])
@@ -251,7 +251,7 @@ def test_the_batched_path_gives_the_same_in_slices(
     whole = build(network, table, path="batched").measure(masks)
     monkeypatch.setattr(batched, "_VALUES", 3 * 300 * 8)
     sliced = build(network, table, path="batched").measure(masks)
-    assert all(one.same_as(other) for one, other in zip(whole, sliced, strict=True))
+    assert all(one == other for one, other in zip(whole, sliced, strict=True))
 
 
 @pytest.mark.parametrize(("n_classes", "utility"), [(2, "accuracy"), (2, "log_loss"), (3, "accuracy"), (3, "log_loss")])
@@ -273,7 +273,7 @@ def test_a_sample_of_every_cell_estimates_the_figures_of_all_rows(
     assert np.mean([sample.utility for sample in samples]) == pytest.approx(whole.utility, rel=0.03)
     np.testing.assert_allclose(np.mean([sample.parts for sample in samples], axis=0), whole.parts, rtol=0.12, atol=2)
     exact = build(network, table, utility=utility, rows_per_cell=len(y)).measure(masks)[0]
-    assert exact.same_as(whole)
+    assert exact == whole
 
 
 def test_what_cannot_be_measured_is_refused(network: Network, table: Table, rng: np.random.Generator) -> None:
