@@ -117,6 +117,11 @@ OWN = {
     "--sensitive": "sex",
     "--drop-sensitive": True,
 }
+REPAIR = OWN | {"--states": 300, "--out": "out"}
+SAVED = {
+    *("network.safetensors", "network.onnx", "mask.json", "front.json", "result.json", "README.md"),
+    *("run.sqlite", "original.safetensors"),
+}
 
 
 def arguments(options: dict[str, Any]) -> list[str]:

@@ -1,10 +1,9 @@
-"""Prompt sets: groups, nested stratified samples, splits that share nothing, and a user's own files."""
+"""Prompt sets: groups, nested stratified samples and splits that share nothing."""
 
 import json
 import pickle
 from collections import Counter
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairmend.errors import DataError, InputError
-from fairmend.language.holistic_bias import HolisticBias
-from fairmend.language.holistic_bias_files import read_holistic_bias
-from fairmend.language.prompt_files import read_prompts
-from fairmend.language.prompts import PromptSet, holistic_bias_prompts, prompt_set
-
-
-@pytest.fixture(scope="session")
-def corpus(shared_data: Path) -> HolisticBias:
-    return read_holistic_bias(shared_data / "holistic_bias" / "v1.1")
+from fairmend.language.prompts import PromptSet, prompt_set
 
 
 def made(sizes: dict[str, int], templates: int = 4) -> PromptSet:
@@ -281,154 +272,3 @@ def test_sizes_of_parts_must_be_positive(parts):
 def test_a_split_by_an_unknown_column_is_refused():
     with pytest.raises(InputError, match="cannot split by 'noun': these prompts have template"):
         made({"a": 9, "b": 9}).split(seed=0, by="noun")
-
-
-# --- HolisticBias
-
-
-def test_the_tiny_leftover_bucket_is_left_out_by_default_and_said(corpus):
-    valid = holistic_bias_prompts(corpus, "gender_and_sex", part="valid")
-    assert len(valid) == 10_168 - 25
-    assert valid.notes == ("left out, with fewer than 30 prompts: (none) (25)",)
-    assert valid.licence == "CC BY-SA 4.0"
-
-
-@pytest.mark.parametrize(("axis", "tiny"), [("gender_and_sex", 25), ("race_ethnicity", 13), ("sexual_orientation", 5)])
-def test_the_published_protocol_keeps_every_bucket(corpus, axis, tiny):
-    valid = holistic_bias_prompts(corpus, axis, part="valid", min_group=1)
-    assert valid.counts["(none)"] == tiny
-    assert valid.notes == ()
-
-
-def test_default_minimums_drop_the_same_buckets_from_every_part(corpus):
-    for axis in ("race_ethnicity", "sexual_orientation", "nationality"):
-        kept = {holistic_bias_prompts(corpus, axis, part=part).group_names for part in ("all", "valid", "test")}
-        assert len(kept) == 1
-
-
-def test_the_parts_are_the_axis_and_share_no_id(corpus):
-    whole, valid, test = (
-        holistic_bias_prompts(corpus, "religion", part=part, min_group=1) for part in ("all", "valid", "test")
-    )
-    assert sorted([*valid.ids.tolist(), *test.ids.tolist()]) == sorted(whole.ids.tolist())
-    assert len(set(whole.texts)) < len(whole)
-
-
-def test_columns_say_what_each_sentence_is_made_of(corpus):
-    prompts = holistic_bias_prompts(corpus, "ability")
-    number = prompts.texts.index("I love being a Deaf woman.")
-    row = {name: column[number] for name, column in prompts.columns.items()}
-    assert row == {
-        "template": "I love being {noun_phrase}.",
-        "bucket": "auditory",
-        "descriptor": "Deaf",
-        "noun": "woman",
-    }
-    assert prompts.group_names[prompts.groups[number]] == "auditory"
-
-
-def test_religion_has_one_named_bucket_and_many_descriptors(corpus):
-    assert any("one named bucket" in note for note in holistic_bias_prompts(corpus, "religion").notes)
-    by_descriptor = holistic_bias_prompts(corpus, "religion", group_by="descriptor")
-    # The data file lists 49 descriptors; a Buddhist, a Catholic ... are fixed phrases of 17 sentences each.
-    assert len(by_descriptor.group_names) == 49
-    # 32 nouns x 26 templates, and the descriptor alone in the 17 templates that need no noun.
-    assert set(by_descriptor.counts.values()) == {849}
-
-
-def test_an_axis_with_a_single_bucket_points_to_descriptors(corpus):
-    with pytest.raises(DataError, match="group HolisticBias by descriptor"):
-        holistic_bias_prompts(corpus, "political_ideologies")
-
-
-def test_templates_that_were_searched_are_never_judged(corpus):
-    search, judge = holistic_bias_prompts(corpus, "race_ethnicity", part="valid").split(seed=0, by="template")
-    assert not set(search.columns["template"]) & set(judge.columns["template"])
-    assert search.group_names == judge.group_names
-    assert 0.4 < len(search) / (len(search) + len(judge)) < 0.6
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"axis": "sex"}, "did you mean 'gender_and_sex'"),
-        ({"group_by": "noun"}, "group_by must be one of 'bucket', 'descriptor', got 'noun'"),
-        ({"part": "train"}, "part must be one of 'all', 'valid', 'test', got 'train'"),
-    ],
-)
-def test_unknown_options_are_refused(corpus, options, message):
-    with pytest.raises(InputError, match=message):
-        holistic_bias_prompts(corpus, **{"axis": "age", **options})
-
-
-# --- a user's own prompts
-
-
-def write(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def test_a_csv_file_is_read_with_quotes_line_breaks_and_a_byte_order_mark(tmp_path):
-    content = '\ufeffgroup,prompt,extra\r\nold,"Well, he said ""no""\nand left",1\r\n\r\nyoung, She ,2\r\n'
-    prompts = read_prompts(write(tmp_path / "age.csv", content), min_group=1)
-    assert prompts.texts == ('Well, he said "no"\nand left', " She ")
-    assert prompts.group_names == ("old", "young")
-    assert (prompts.axis, prompts.source, prompts.licence) == ("age", "age.csv", "not stated")
-
-
-def test_a_json_lines_file_is_read_with_its_templates(tmp_path):
-    rows = [{"prompt": f"{group} {k}\u2028", "group": group, "template": f"t{k}"} for group in "ab" for k in range(4)]
-    content = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n\n"
-    prompts = read_prompts(write(tmp_path / "own.jsonl", content), axis="x", licence="MIT", min_group=4)
-    assert prompts.counts == {"a": 4, "b": 4}
-    assert prompts.texts[0] == "a 0\u2028"
-    search, judge = prompts.split(seed=0, by="template")
-    assert not set(search.columns["template"]) & set(judge.columns["template"])
-
-
-def test_repeated_prompts_of_a_file_are_noted(tmp_path):
-    content = "prompt,group\nHe,a\nHe,b\nShe,b\n"
-    assert read_prompts(write(tmp_path / "own.csv", content), min_group=1).notes == (
-        "1 of 3 prompts repeat the text of another",
-    )
-
-
-def test_tiny_groups_of_a_file_are_refused_or_dropped(tmp_path):
-    rows = "".join(f"p{k},{group}\n" for group, size in {"a": 12, "b": 11, "c": 3}.items() for k in range(size))
-    file = write(tmp_path / "own.csv", "prompt,group\n" + rows)
-    with pytest.raises(DataError, match=r"fewer than 10 prompts: c \(3\)"):
-        read_prompts(file)
-    assert read_prompts(file, small="drop").counts == {"a": 12, "b": 11}
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("p.txt", "prompt,group\n", r"must end in \.csv, \.jsonl, \.ndjson"),
-        ("p.csv", "", "has no prompts"),
-        ("p.csv", "prompt,group\n", "has no prompts"),
-        ("p.csv", "Prompt,grp\nHe,a\n", "no column prompt and group; found Prompt, grp .*'Prompt' is not 'prompt'"),
-        ("p.csv", "prompt,group,prompt\nHe,a,b\n", "column prompt occurs twice"),
-        ("p.csv", "prompt,group\nHe,a\nHe, she,a\n", "line 3: 3 fields, the header has 2"),
-        ("p.csv", "prompt,group\nHe,a\n ,b\n", "line 3: prompt must be a text with words, got ' '"),
-        ("p.csv", "prompt,group\nHe,\n", "line 2: group must be a text with words"),
-        ("p.csv", 'prompt,group\n"He,a\n', "malformed CSV"),
-        ("p.csv", "prompt,group\nHe,a\nShe,a\n", r"has 1 with at least 1 prompts: a \(2\)"),
-        ("p.csv", b"prompt,group\nHe,a\nf\xfcr,b\n", "line 3: not UTF-8"),
-        ("p.jsonl", '{"prompt": "He", "group": "a"}\n{"prompt":\n', "line 2: malformed JSON"),
-        ("p.jsonl", "[" * 100_000, "line 1: malformed JSON"),
-        ("p.jsonl", '{"prompt": "He", "group": "a"}\n["x"]\n', "line 2: expected an object .* got list"),
-        ("p.jsonl", '{"prompt": "He"}\n', "line 1: no column group; found prompt"),
-        ("p.jsonl", '{"prompt": 3, "group": "a"}\n', "line 1: prompt must be a text with words, got 3"),
-        ("p.jsonl", '{"prompt": "\\ud800", "group": "a"}\n', "no valid Unicode"),
-    ],
-)
-def test_a_file_that_cannot_be_used_is_refused_with_its_line(tmp_path, name, content, message):
-    with pytest.raises(DataError, match=message):
-        read_prompts(write(tmp_path / name, content), min_group=1)
-
-
-def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(DataError, match="cannot read"):
-        read_prompts(tmp_path / "none.csv")
