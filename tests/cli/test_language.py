@@ -100,6 +100,30 @@ class TestScore:
         assert "<!-- people bias -->" in drawn
         assert "dropped" not in drawn
 
+    def test_ctrl_c_keeps_what_is_scored_and_the_same_command_goes_on(
+        self, run: Run, office: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def press(*given: object, **named: object) -> None:
+            raise KeyboardInterrupt
+
+        options = MEASURE | {"--out": "heads.csv"}
+        assert lm(run, "score", options | {"--out": "whole.csv"}).code == 0
+        with monkeypatch.context() as pressed:
+            pressed.setattr("fairmend.language.head_scores.first_order_losses", press)
+            stopped = lm(run, "score", options)
+        assert stopped.code == 130
+        assert "kept in heads.csv.unfinished; give the same command again" in stopped.message
+        assert not Path("heads.csv").exists()
+        other = lm(run, "score", options | {"--seed": 1})
+        assert other.code == 2
+        assert "heads.csv.unfinished belongs to another run" in other.message
+        assert "settings.seed: was 0, is 1" in other.message
+        with monkeypatch.context() as drawn:
+            drawn.setattr("fairmend.language.generation._Batch", None)  # whatever was written is not written again
+            assert lm(run, "score", options).code == 0
+        assert Path("heads.csv").read_bytes() == Path("whole.csv").read_bytes()
+        assert not Path("heads.csv.unfinished").exists()
+
     def test_a_repair_goes_on_from_its_scores(self, run: Run, office: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert lm(run, "score", MEASURE | {"--loss-scores": "first-order", "--out": "heads.csv"}).code == 0
         whole = lm(run, "repair", REPAIR | {"--json": True}).document

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,12 +14,14 @@ from fairmend.cli import language_compare, language_front, language_repair, lang
 from fairmend.cli.display import Screen, opened
 from fairmend.cli.language_inputs import LanguageInputs, measuring, open_language_inputs, open_model, sampled
 from fairmend.cli.language_options import SLICE_HELP, MeasureOptions, Model, ModelOptions, ScoringOptions
+from fairmend.cli.language_runs import language_run
 from fairmend.cli.options import CommonOptions, command, whole
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
     from fairmend.language.head_scores import HeadScores
     from fairmend.language.settings import RepairSettings
+    from fairmend.runs import Store
 
 app = typer.Typer(
     name="lm",
@@ -91,13 +94,20 @@ def score(
     a warning where they are mostly noise. Prompts and text are those that a repair with the same --seed searches with,
     so that `fairmend lm repair --scores FILE.csv` can go on from here.
 
+    Ctrl-C keeps what is scored in FILE.csv.unfinished; the same command goes on from there.
+
     Example: `fairmend lm score smollm2 --axis gender_and_sex --scorer lexical --out heads.csv`
     """
     with opened(common) as screen:
         files = _new_files(out)
         settings = measuring(measure, common.seed, scoring)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
-        found = _score(inputs, settings, options, screen)
+        unfinished = out.with_name(f"{out.name}.unfinished")
+        again = "give the same command again to go on with it"
+        with language_run(
+            unfinished, inputs, settings, screen, kind="head scores", request=inputs.request, again=again
+        ) as store:
+            found = _score(inputs, settings, options, store, screen)
         from fairmend.cli.language_tables import score_parts
         from fairmend.files import write_atomically
         from fairmend.language.head_pictures import draw_scores, pictures_of
@@ -107,6 +117,7 @@ def score(
         picture = draw_scores(found, inputs.lm.head_map, title=f"{inputs.lm.name}: what every head does")
         for path, content in zip(files[1:], pictures_of(picture).values(), strict=True):
             write_atomically(path, content)
+        shutil.rmtree(unfinished)
         written = [str(path) for path in files]
         screen.document(
             {"fairmend": __version__, "request": inputs.request, "file": str(out), "files": written}
@@ -223,7 +234,9 @@ def _new_files(out: Path) -> tuple[Path, Path, Path]:
     return files
 
 
-def _score(inputs: LanguageInputs, settings: RepairSettings, options: ModelOptions, screen: Screen) -> HeadScores:
+def _score(
+    inputs: LanguageInputs, settings: RepairSettings, options: ModelOptions, store: Store, screen: Screen
+) -> HeadScores:
     """The scores of all heads, on what a repair searches with."""
     from fairmend.language.head_scores import origin_of, score_heads
     from fairmend.language.reading import Reading
@@ -247,6 +260,7 @@ def _score(inputs: LanguageInputs, settings: RepairSettings, options: ModelOptio
             group_mean=settings.group_mean,
             seed=settings.seed,
             batch_size=options.batch_size,
+            store=store,
             progress=stages,
         )
     return replace(found, origin=origin_of(inputs.lm, text, searched))

@@ -30,6 +30,7 @@ def language_run(
     request: Mapping[str, Any],
     scores: HeadScores | None = None,
     objectives: Sequence[Objective] = (),
+    again: str | None = None,
 ) -> Iterator[Store]:
     """The store of a run in a folder, open while the body works on it.
 
@@ -39,16 +40,18 @@ def language_run(
         screen: where it is said how to go on after Ctrl-C.
         kind: of run.
         request: the options that lead here, for `fairmend resume`.
+        again: how to go on, in words, where it is not by `fairmend resume`.
 
     Raises:
         Interrupted: Ctrl-C.
         RunError: the folder holds something else.
     """
     from fairmend.language.run_directories import open_run
+    from fairmend.runs.parts import holds_parts
 
     _ = inputs.lm.head_map  # a model without heads to drop is refused before a folder is made
-    store: Store | None = None
-    with tidy(out, keep=lambda: store is not None and store.next_id > 2):
+    worth_keeping = False
+    with tidy(out, keep=lambda: worth_keeping):
         try:
             store = open_run(
                 out,
@@ -61,9 +64,12 @@ def language_run(
                 **inputs.subject,
             )
             with closing(store):
-                yield store
+                try:
+                    yield store
+                finally:
+                    worth_keeping = store.next_id > 2 or holds_parts(store)
         except KeyboardInterrupt:
-            screen.warn(f"Stopped by Ctrl-C. Everything measured so far is kept in {out}; {go_on(out)}")
+            screen.warn(f"Stopped by Ctrl-C. Everything measured so far is kept in {out}; {again or go_on(out)}")
             raise Interrupted from None
 
 

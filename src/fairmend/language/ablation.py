@@ -24,6 +24,7 @@ from fairmend.language.mask_runs import MaskRuns, checked_gates, rows_at_once
 from fairmend.language.models import LanguageModel
 from fairmend.language.perplexity import PerplexityProtocol, Window, token_log_likelihoods
 from fairmend.language.reliability import Reliability, split_reliability
+from fairmend.runs.parts import Keep, keep_nothing, within
 
 Floats = npt.NDArray[np.float64]
 
@@ -110,6 +111,7 @@ def masked_losses(
     resume: bool = True,
     batch_size: Rows = "auto",
     progress: Done | None = None,
+    keep: Keep = keep_nothing,
 ) -> MaskLosses:
     """Measure the loss on a text with each of several masks, exactly.
 
@@ -121,6 +123,7 @@ def masked_losses(
         resume: save the layers before the first one that a mask changes, where the architecture allows it.
         batch_size: windows times masks at once.
         progress: told how many masks times windows are done.
+        keep: keeps the losses of every batch.
 
     Raises:
         InputError: gates of another shape, or a text without two tokens.
@@ -150,7 +153,8 @@ def masked_losses(
 
                 hooks.reset()
                 before[chunk] = runs.unmasked(partial(losses, 1))[0]
-                for part, found in runs.masked(masked, len(chunk), fit, batch_size):
+                of_chunk = within(keep, f"{len(chunk)} windows from {chunk[0]} on")
+                for part, found in runs.masked(masked, len(chunk), fit, batch_size, of_chunk):
                     without[np.ix_(part, chunk)] = found
                     done += found.size
                     if progress is not None:

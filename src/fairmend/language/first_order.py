@@ -38,6 +38,9 @@ Top k. Under top-k decoding p_a jumps where a token enters or leaves the top k; 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -52,10 +55,14 @@ from fairmend.language.models import LanguageModel
 from fairmend.language.perplexity import PerplexityProtocol
 from fairmend.language.samples import ScoredSample, beginnings
 from fairmend.language.toxicity import Scorer
+from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
 Floats = npt.NDArray[np.float64]
 
 _TOKENS_AT_ONCE_ON_CPU = 2048
+# A part takes about a minute or less, and its batches are full.
+_SEQUENCES_PER_PART_ON_CPU = 256
+_SEQUENCES_PER_PART_ON_GPU = 4096
 
 
 def first_order_losses(
@@ -65,6 +72,7 @@ def first_order_losses(
     *,
     batch_size: Rows = "auto",
     progress: Done | None = None,
+    keep: Keep = keep_nothing,
 ) -> MaskLosses:
     """Estimate the loss on a text without each head from the gradient of the loss with respect to its gate.
 
@@ -76,6 +84,7 @@ def first_order_losses(
         protocol: windows and mean, from `perplexity_protocol`.
         batch_size: windows at once.
         progress: told how many windows are read.
+        keep: keeps the gradients.
 
     Raises:
         InputError: a text without two tokens.
@@ -89,6 +98,7 @@ def first_order_losses(
         WHOLE,
         batch_size,
         progress=progress,
+        keep=keep,
     )
     counts = np.array([window.shape[1] for window in windows], dtype=np.float64)
     # Loss is minus log-likelihood, and switching off is a step of -1: the signs cancel.
@@ -102,6 +112,7 @@ def first_order_toxicity(
     scorer: Scorer | None = None,
     batch_size: Rows = "auto",
     progress: Done | None = None,
+    keep: Keep = keep_nothing,
 ) -> MaskToxicity:
     """Estimate the toxicity without each head from continuations of the unmasked model.
 
@@ -113,6 +124,7 @@ def first_order_toxicity(
             without: much noisier where a few words decide.
         batch_size: sequences at once.
         progress: told how many continuations are gone through.
+        keep: keeps the gradients.
 
     Raises:
         ModelError: out of memory.
@@ -121,7 +133,7 @@ def first_order_toxicity(
     begun = None if scorer is None else beginnings(lm, sample, scorer)
     weights = advantages(sample.toxicity, groups, begun).transpose(1, 0, 2).reshape(n_samples * n_prompts, -1)
     _, gradients = gate_gradients(
-        lm, sample.prompt_ids, sample.continuations, sample.draws[0].rule, batch_size, weights, progress
+        lm, sample.prompt_ids, sample.continuations, sample.draws[0].rule, batch_size, weights, progress, keep
     )
     slopes = gradients.reshape(n_samples, n_prompts, -1).mean(axis=0).T
     before = sample.toxicity.mean(axis=1)
@@ -146,6 +158,7 @@ def gate_gradients(
     batch_size: Rows = "auto",
     weights: Floats | None = None,
     progress: Done | None = None,
+    keep: Keep = keep_nothing,
 ) -> tuple[Floats, Floats]:
     """Log-likelihood of every continuation, and its gradient with respect to all gates.
 
@@ -154,6 +167,7 @@ def gate_gradients(
         weights: of each token's log-likelihood in the gradient, `(n_sequences, longest continuation)` or, of all tokens
             alike, `(n_sequences, 1)`; 1 when not given.
         progress: told how many sequences are gone through.
+        keep: keeps both, some hundred sequences at a time.
 
     Returns:
         `(n_sequences,)` and `(n_sequences, n_heads)`.
@@ -161,11 +175,45 @@ def gate_gradients(
     Raises:
         ModelError: out of memory.
     """
-    gates = torch.ones(len(prompt_ids), lm.head_map.n_heads, requires_grad=True)
+    n = len(prompt_ids)
     sizes = [len(prompt) + len(row) for prompt, row in zip(prompt_ids, continuations, strict=True)]
-    batches = BatchSize(batch_size, lm.device, _bytes_per_row(lm, max(sizes), max(map(len, continuations))))
+    order = sorted(range(n), key=sizes.__getitem__)
+    together = _SEQUENCES_PER_PART_ON_GPU if lm.device.type == "cuda" else _SEQUENCES_PER_PART_ON_CPU
+    likelihoods, gradients = np.empty(n), np.empty((n, lm.head_map.n_heads))
+    for start in range(0, n, together):
+        part = order[start : start + together]
+
+        def of_part(part: list[int] = part, start: int = start) -> Arrays:
+            found, slopes = _gate_gradients(
+                lm,
+                [prompt_ids[row] for row in part],
+                [continuations[row] for row in part],
+                rule,
+                batch_size,
+                None if weights is None else weights[part],
+                None if progress is None else lambda done: progress(start + done, n),
+            )
+            return {"log_likelihoods": found, "gradients": slopes}
+
+        made = keep(f"gradients of {len(part)} sequences from {part[0]} on", of_part)
+        likelihoods[part], gradients[part] = made["log_likelihoods"], made["gradients"]
+    return likelihoods, gradients
+
+
+def _gate_gradients(
+    lm: LanguageModel,
+    prompt_ids: list[Any],
+    continuations: list[Any],
+    rule: DecodingRule,
+    batch_size: Rows,
+    weights: Floats | None,
+    progress: Callable[[int], None] | None,
+) -> tuple[Floats, Floats]:
+    gates = torch.ones(len(prompt_ids), lm.head_map.n_heads, requires_grad=True)
+    longest = max(len(prompt) + len(row) for prompt, row in zip(prompt_ids, continuations, strict=True))
+    batches = BatchSize(batch_size, lm.device, _bytes_per_row(lm, longest, max(map(len, continuations))))
     if batch_size == "auto" and lm.device.type == "cpu":
-        batches.rows = min(batches.rows, max(1, _TOKENS_AT_ONCE_ON_CPU // max(sizes)))
+        batches.rows = min(batches.rows, max(1, _TOKENS_AT_ONCE_ON_CPU // longest))
     found, done = np.zeros(len(prompt_ids)), 0
     with torch.enable_grad():
         for rows, values in batched_log_likelihoods(
@@ -173,12 +221,14 @@ def gate_gradients(
         ):
             # A token that rounding puts outside of the top k now has no gradient.
             finite = torch.where(values.isfinite(), values, torch.zeros_like(values))
-            weighted = finite if weights is None else finite * torch.tensor(weights[list(rows)]).to(finite)
+            weighted = finite
+            if weights is not None:  # as long as the longest continuation of all parts
+                weighted = finite * torch.tensor(weights[list(rows), : finite.shape[1]]).to(finite)
             weighted.sum().backward()  # type: ignore[no-untyped-call]
             found[list(rows)] = finite.detach().sum(dim=1).double().cpu().numpy()
             done += len(rows)
             if progress is not None:
-                progress(done, len(found))
+                progress(done)
     gradient = gates.grad
     assert gradient is not None
     return found, gradient.double().cpu().numpy()

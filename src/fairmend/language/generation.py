@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from fairmend.language.decoding import DecodingRule
 from fairmend.language.forward import last_logits
 from fairmend.language.gates import HeadGates
 from fairmend.language.models import LanguageModel
+from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
 NO_TOKEN = -1  # fills the token ids after a continuation's end
 _WIDTH_STEP = 8
@@ -86,6 +88,7 @@ def generate(
     gates: npt.ArrayLike | Tensor | None = None,
     batch_size: Rows | BatchSize = "auto",
     progress: Done | None = None,
+    keep: Keep = keep_nothing,
 ) -> Continuations:
     """Continue each prompt by up to `new_tokens` tokens.
 
@@ -102,6 +105,7 @@ def generate(
         gates: shape `(n_heads,)` for all prompts or `(n_prompts, n_heads)`; 0 switches a head off.
         batch_size: prompts at once.
         progress: told how many prompts are continued.
+        keep: keeps what is written, batch by batch.
 
     Raises:
         InputError: arguments that do not fit together.
@@ -119,16 +123,20 @@ def generate(
     batches = batch_size if isinstance(batch_size, BatchSize) else _batch_size(lm, batch_size, encoded, new_tokens)
     with torch.inference_mode(), HeadGates(lm.model, lm.head_map) if row_gates is not None else nullcontext() as hooks:
 
-        def decode(rows: Sequence[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        def decode(rows: Sequence[int]) -> Arrays:
             filled = [*rows, *[rows[0]] * (_fewest_rows(lm.device) - len(rows))]
             chosen = None if row_gates is None else row_gates[filled if len(row_gates) > 1 else [0] * len(filled)]
             batch = _Batch(lm, [encoded[row] for row in filled], streams[filled], hooks, chosen)
-            return batch.decode(rule, new_tokens)
+            found, scores = batch.decode(rule, new_tokens)
+            return {"tokens": found[: len(rows)], "log_likelihoods": scores[: len(rows)]}
+
+        def kept(rows: Sequence[int]) -> Arrays:
+            return keep(f"{len(rows)} prompts from {rows[0]} on", partial(decode, rows))
 
         for width in sorted({_width(prompt) for prompt in encoded}):
             rows = [row for row, prompt in enumerate(encoded) if _width(prompt) == width]
-            for part, (found, scores) in batches.run(decode, rows):
-                tokens[list(part)], likelihoods[list(part)] = found[: len(part)], scores[: len(part)]
+            for part, found in batches.run(kept, rows):
+                tokens[list(part)], likelihoods[list(part)] = found["tokens"], found["log_likelihoods"]
                 done += len(part)
                 if progress is not None:
                     progress(done, len(prompts))

@@ -163,6 +163,7 @@ def _rank(
             group_mean=evaluator.protocol.group_mean,
             seed=settings.seed,
             progress=shown,
+            store=store,
         )
     return HeadRanking.of(table, axis, needs)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -30,6 +30,8 @@ from fairmend.language.reweighting import reweighted_toxicity
 from fairmend.language.samples import Sampling, draw_sample
 from fairmend.language.texts import Text
 from fairmend.language.toxicity import Scorer
+from fairmend.runs.parts import Keep, Parts, keep_nothing, within
+from fairmend.runs.store import Section, Store
 
 Floats = npt.NDArray[np.float64]
 LossMethod = Literal["exact", "first-order"]
@@ -222,6 +224,7 @@ def score_heads(
     group_mean: GroupMean = "unweighted",
     seed: int = 0,
     batch_size: Rows = "auto",
+    store: Store | Section | None = None,
     progress: Stage | None = None,
 ) -> HeadScores:
     """Score every head of a model.
@@ -239,6 +242,7 @@ def score_heads(
         group_mean: what a group is compared with, see `BiasProtocol`.
         seed: of the splits that reliability and signs are taken from.
         batch_size: sequences at once.
+        store: where what is drawn and measured is kept; an interrupted scoring of the same is gone on with.
         progress: told what is being done.
 
     Raises:
@@ -253,23 +257,37 @@ def score_heads(
         if value not in allowed:
             raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
     sampling = sampling or Sampling()
+    keep: Keep = keep_nothing
+    if store is not None:
+        work = {
+            "model": lm.fingerprint(),
+            "tokens": array_digest(tokens.numpy()),
+            "protocol": asdict(protocol),
+            "prompts": [axis.fingerprint() for axis in prompts],
+            "scorer": {"name": scorer.name, **scorer.fingerprint()},
+            "methods": [loss_method, bias_method],
+            "sampling": asdict(sampling),
+        }
+        keep = Parts(store, {"head scores": work})
 
     def tell(what: str) -> Done:
         return lambda done, total: progress(what, done, total) if progress is not None else None
 
     axes = []
     for axis in prompts:
-        table = _toxicity(lm, axis, scorer, bias_method, sampling, batch_size, tell)
+        table = _toxicity(lm, axis, scorer, bias_method, sampling, batch_size, tell, within(keep, axis.axis))
         effects = bias_effects(table, rng=np.random.default_rng(seed), group_mean=group_mean)
         axes.append(
             BiasScores(
                 axis.axis, effects.before, effects.effect, effects.standard_error, table.methods, effects.reliability
             )
         )
+    reading = tell("perplexity")
+    losses_kept = within(keep, "perplexity")
     if loss_method == "exact":
-        losses = masked_losses(lm, tokens, protocol, batch_size=batch_size, progress=tell("perplexity"))
+        losses = masked_losses(lm, tokens, protocol, batch_size=batch_size, progress=reading, keep=losses_kept)
     else:
-        losses = first_order_losses(lm, tokens, protocol, batch_size=batch_size, progress=tell("perplexity"))
+        losses = first_order_losses(lm, tokens, protocol, batch_size=batch_size, progress=reading, keep=losses_kept)
     modules, layers, heads = _places(lm.head_map)
     loss = LossScores(
         losses.perplexity_before,
@@ -295,18 +313,21 @@ def _toxicity(
     sampling: Sampling,
     batch_size: Rows,
     tell: Callable[[str], Done],
+    keep: Keep,
 ) -> MaskToxicity:
     scoring = tell(f"bias, {prompts.axis}")
     if method == "generated":
-        return generated_toxicity(lm, prompts, scorer, sampling=sampling, batch_size=batch_size, progress=scoring)
+        return generated_toxicity(
+            lm, prompts, scorer, sampling=sampling, batch_size=batch_size, progress=scoring, keep=keep
+        )
     drawing = tell(f"continuations, {prompts.axis}")
-    sample = draw_sample(lm, prompts, scorer, sampling, batch_size=batch_size, progress=drawing)
+    sample = draw_sample(lm, prompts, scorer, sampling, batch_size=batch_size, progress=drawing, keep=keep)
     if method == "reweighted":
-        return reweighted_toxicity(lm, sample, fallback=scorer, batch_size=batch_size, progress=scoring)
+        return reweighted_toxicity(lm, sample, fallback=scorer, batch_size=batch_size, progress=scoring, keep=keep)
     # A classifier takes as long for a beginning as for the whole: more continuations are the better buy.
     is_cheap = scorer.kind != "classifier"
     return first_order_toxicity(
-        lm, sample, scorer=scorer if is_cheap else None, batch_size=batch_size, progress=scoring
+        lm, sample, scorer=scorer if is_cheap else None, batch_size=batch_size, progress=scoring, keep=keep
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import TypeVar
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -14,9 +16,10 @@ from fairmend.errors import InputError
 from fairmend.language.batching import BatchSize, Rows
 from fairmend.language.layer_resume import layer_resume
 from fairmend.language.models import LanguageModel
+from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
 T = TypeVar("T")
-U = TypeVar("U")
+Floats = npt.NDArray[np.float64]
 _TOKENS_AT_ONCE_ON_CPU = 2048  # more are no faster there, and logits over a whole vocabulary are large
 
 
@@ -84,8 +87,8 @@ class MaskRuns:
         return run() if self._resume is None else self._resume.capture(run)
 
     def masked(
-        self, run: Callable[[Tensor, int], U], n_sequences: int, fit: int, rows: Rows
-    ) -> Iterator[tuple[list[int], U]]:
+        self, run: Callable[[Tensor, int], Floats], n_sequences: int, fit: int, rows: Rows, keep: Keep = keep_nothing
+    ) -> Iterator[tuple[list[int], Floats]]:
         """Run the masks on the chunk.
 
         Args:
@@ -94,19 +97,23 @@ class MaskRuns:
             n_sequences: number of sequences in the chunk.
             fit: rows at once.
             rows: the batch size as the user gave it; "auto" backs off when memory runs out.
+            keep: keeps what `run` returns.
 
         Yields:
             numbers of masks, and what `run` returned for them.
         """
 
-        def attempt(part: Sequence[int]) -> U:
+        def attempt(part: Sequence[int]) -> Arrays:
             gates = self._masks[list(part)].repeat(n_sequences, 1)
             first = int(self._firsts[part[0]])
             with nullcontext() if self._resume is None else self._resume.resumed(first, len(part)):
-                return run(gates, len(part))
+                return {"found": run(gates, len(part))}
+
+        def kept(part: Sequence[int]) -> Floats:
+            return keep(f"{len(part)} masks from {part[0]} on", partial(attempt, part))["found"]
 
         batches = BatchSize(rows, self._lm.device)
         batches.rows = max(1, fit // n_sequences)
         for first in sorted(set(self._firsts.tolist())):
-            for part, found in batches.run(attempt, (self._firsts == first).nonzero()[:, 0].tolist()):
+            for part, found in batches.run(kept, (self._firsts == first).nonzero()[:, 0].tolist()):
                 yield list(part), found

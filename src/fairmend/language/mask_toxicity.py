@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
 from fairmend.language.samples import Sampling, draw_sample, score_continuations
 from fairmend.language.toxicity import Scorer
+from fairmend.runs.parts import Arrays, Keep, keep_nothing, within
 
 Floats = npt.NDArray[np.float64]
 
@@ -80,6 +82,7 @@ def generated_toxicity(
     *,
     batch_size: Rows = "auto",
     progress: Done | None = None,
+    keep: Keep = keep_nothing,
 ) -> MaskToxicity:
     """Generate with every mask, with the same noise for the same prompt, several masks in one batch.
 
@@ -91,6 +94,7 @@ def generated_toxicity(
         sampling: the defaults when not given.
         batch_size: prompts times masks at once.
         progress: told how many masks are done.
+        keep: keeps what is generated.
 
     Raises:
         InputError: gates of another shape, or a scorer that must not see prompts is asked to.
@@ -98,8 +102,8 @@ def generated_toxicity(
     """
     sampling = sampling or Sampling()
     masks = checked_gates(lm, gates)
-    before = draw_sample(lm, prompts, scorer, sampling, batch_size=batch_size)
-    without = generate_masked(lm, prompts, scorer, masks, sampling, batch_size, progress)
+    before = draw_sample(lm, prompts, scorer, sampling, batch_size=batch_size, keep=within(keep, "without a mask"))
+    without = generate_masked(lm, prompts, scorer, masks, sampling, batch_size, progress, keep)
     sizes = np.bincount(prompts.groups, minlength=len(prompts.group_names)) * float(sampling.n_samples)
     return MaskToxicity(
         before=before.toxicity.mean(axis=1),
@@ -120,13 +124,15 @@ def generate_masked(
     sampling: Sampling,
     batch_size: Rows = "auto",
     progress: Done | None = None,
+    keep: Keep = keep_nothing,
 ) -> Floats:
     """Toxicity of each prompt under each mask, averaged over samples, `(n_masks, n_prompts)`."""
     n, found = len(prompts), np.zeros((len(masks), len(prompts)))
     rows = _ROWS_PER_CALL_ON_GPU if lm.device.type == "cuda" else _ROWS_PER_CALL_ON_CPU
     together = max(1, rows // n)
-    for start in range(0, len(masks), together):
-        part = masks[start : start + together]
+
+    def toxicity(part: Tensor) -> Arrays:
+        means = np.zeros((len(part), n))
         texts: Sequence[str] = prompts.texts * len(part)
         ids = np.tile(prompts.ids, len(part))
         gates = part.repeat_interleave(n, dim=0) if len(part) > 1 else part[0]
@@ -134,7 +140,13 @@ def generate_masked(
             with torch.inference_mode():
                 draw = sampling.draw(lm, texts, ids, number, gates, batch_size)
             scores = score_continuations(texts, draw, scorer, sampling.score)
-            found[start : start + together] += scores.reshape(-1, n) / sampling.n_samples
+            means += scores.reshape(-1, n) / sampling.n_samples
+        return {"toxicity": means}
+
+    for start in range(0, len(masks), together):
+        part = masks[start : start + together]
+        made = keep(f"{len(part)} masks from {start} on", partial(toxicity, part))
+        found[start : start + together] = made["toxicity"]
         if progress is not None:
             progress(start + len(part), len(masks))
     return found

@@ -46,6 +46,7 @@ from fairmend.language.mask_toxicity import GENERATED, REWEIGHTED, MaskToxicity,
 from fairmend.language.models import LanguageModel
 from fairmend.language.samples import ScoredSample
 from fairmend.language.toxicity import Scorer
+from fairmend.runs.parts import Keep, keep_nothing, within
 
 Floats = npt.NDArray[np.float64]
 
@@ -86,6 +87,7 @@ def reweighted_toxicity(
     least_effective: float = LEAST_EFFECTIVE,
     batch_size: Rows = "auto",
     progress: Done | None = None,
+    keep: Keep = keep_nothing,
 ) -> MaskToxicity:
     """Estimate the toxicity under each mask from continuations of the unmasked model.
 
@@ -98,6 +100,7 @@ def reweighted_toxicity(
             with, if there is a `fallback`.
         batch_size: sequences times masks at once.
         progress: told how many continuations times masks are done.
+        keep: keeps the likelihoods of every batch, and what is generated.
 
     Raises:
         InputError: gates of another shape, or a share outside [0, 1].
@@ -106,7 +109,7 @@ def reweighted_toxicity(
     if not 0 <= least_effective <= 1:
         raise InputError(f"least_effective must lie in [0, 1], got {least_effective!r}")
     masks = checked_gates(lm, gates)
-    ratios = likelihood_ratios(lm, sample, masks, batch_size=batch_size, progress=progress)
+    ratios = likelihood_ratios(lm, sample, masks, batch_size=batch_size, progress=progress, keep=keep)
     groups, n_groups = sample.prompts.groups, len(sample.prompts.group_names)
     without = reweighted_means(ratios.weights, sample.toxicity, groups, n_groups)
     effective = ratios.effective_sizes(groups, n_groups)
@@ -116,7 +119,7 @@ def reweighted_toxicity(
         thin = np.flatnonzero((effective < least_effective * sizes).any(axis=1))
         if len(thin):
             without[thin] = generate_masked(
-                lm, sample.prompts, fallback, masks[thin], sample.sampling, batch_size=batch_size
+                lm, sample.prompts, fallback, masks[thin], sample.sampling, batch_size, keep=within(keep, "fallback")
             )
             methods[thin], effective[thin] = GENERATED, sizes
     return MaskToxicity(
@@ -159,6 +162,7 @@ def likelihood_ratios(
     resume: bool = True,
     batch_size: Rows = "auto",
     progress: Done | None = None,
+    keep: Keep = keep_nothing,
 ) -> LikelihoodRatios:
     """Score the continuations of a sample with every mask and divide by their likelihood without one.
 
@@ -191,7 +195,8 @@ def likelihood_ratios(
         base = runs.unmasked(partial(log_likelihoods, None, 1))
         # Computed like the numerators, so that rounding cancels; as recorded where a token is at the edge of the top k.
         base = np.where(np.isfinite(base), base, recorded[chunk, None, : base.shape[2]])
-        for part, found in runs.masked(log_likelihoods, len(chunk), fit, batch_size):
+        of_chunk = within(keep, f"{len(chunk)} continuations from {chunk[0]} on")
+        for part, found in runs.masked(log_likelihoods, len(chunk), fit, batch_size, of_chunk):
             logs[np.ix_(part, chunk)] = (found - base).sum(axis=2).T
             done += len(part) * len(chunk)
             if progress is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from fairmend.language.generation import Continuations, continuation_texts, gene
 from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
 from fairmend.language.toxicity import ScoredText, Scorer, check_scores_prompts, text_to_score
+from fairmend.runs.parts import Arrays, Keep, keep_nothing, within
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,6 +56,7 @@ class Sampling:
         gates: npt.ArrayLike | None = None,
         batch_size: Rows = "auto",
         progress: Done | None = None,
+        keep: Keep = keep_nothing,
     ) -> Continuations:
         """The `number`-th continuation of every text."""
         return generate(
@@ -69,6 +72,7 @@ class Sampling:
             gates=gates,
             batch_size=batch_size,
             progress=progress,
+            keep=keep,
         )
 
 
@@ -114,6 +118,7 @@ def draw_sample(
     *,
     batch_size: Rows = "auto",
     progress: Done | None = None,
+    keep: Keep = keep_nothing,
 ) -> ScoredSample:
     """Continue every prompt and score the continuations.
 
@@ -124,6 +129,7 @@ def draw_sample(
         sampling: the defaults when not given.
         batch_size: prompts at once.
         progress: told how many continuations are drawn.
+        keep: keeps the continuations and their scores.
 
     Raises:
         InputError: a scorer that must not see prompts is asked to.
@@ -137,7 +143,15 @@ def draw_sample(
         return None if progress is None else lambda done, _: progress(earlier + done, total)
 
     draws = tuple(
-        sampling.draw(lm, prompts.texts, prompts.ids, number, batch_size=batch_size, progress=after(number * n))
+        sampling.draw(
+            lm,
+            prompts.texts,
+            prompts.ids,
+            number,
+            batch_size=batch_size,
+            progress=after(number * n),
+            keep=within(keep, f"continuation {number}"),
+        )
         for number in range(sampling.n_samples)
     )
     if any(draw.broken.any() for draw in draws):
@@ -145,7 +159,14 @@ def draw_sample(
             f"{lm.name} gives logits that are not finite without any mask: check its weights, and try float32 instead "
             f"of {lm.dtype}"
         )
-    toxicity = np.stack([score_continuations(prompts.texts, draw, scorer, sampling.score) for draw in draws], axis=1)
+
+    def scored(draw: Continuations) -> Arrays:
+        return {"toxicity": score_continuations(prompts.texts, draw, scorer, sampling.score)}
+
+    columns = [
+        keep(f"scores of continuation {number}", partial(scored, draw))["toxicity"] for number, draw in enumerate(draws)
+    ]
+    toxicity = np.stack(columns, axis=1)
     return ScoredSample(prompts, draws, toxicity, sampling, scorer.name)
 
 

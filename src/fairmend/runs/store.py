@@ -199,6 +199,11 @@ class Store:
             found = self._connection.execute(query, (kind,)).fetchall()
         return [Event(number, when, name, json.loads(payload)) for number, when, name, payload in found]
 
+    def kinds(self) -> set[str]:
+        """The kinds of all events."""
+        with database.explained(self.path):
+            return {kind for (kind,) in self._connection.execute("SELECT DISTINCT kind FROM events")}
+
     def rows(self, context: int) -> Iterator[tuple[Any, ...]]:
         """The rows of a context in the order in which they were measured."""
         query = (
