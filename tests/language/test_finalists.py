@@ -48,7 +48,7 @@ def test_the_cheapest_of_those_that_cannot_be_told_apart_is_taken(lm: LanguageMo
 
 
 @pytest.mark.parametrize(("bias", "expected"), [(0.1, True), (1.0, False)])
-def test_no_head_is_dropped_for_what_may_be_luck(lm: LanguageModel, bias: float, expected: bool):
+def test_no_head_is_dropped_for_a_gain_within_its_standard_error(lm: LanguageModel, bias: float, expected: bool):
     evaluator = search_evaluator(lm, SETTINGS)
     reference = _measured(evaluator, bias, 30.0, noise=0.5)
     luckier = [Finalist(Mask(1, 12), None, _measured(evaluator, 0.09, 31.0, noise=0.5, seed=1))]

@@ -4,6 +4,7 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_organism as organism
 from subset_cases import SETTINGS, TEXTS, Constant, Stopping, rude
@@ -12,11 +13,13 @@ from fairmend.errors import DataError, InputError
 from fairmend.language import RepairSettings, open_run, repair_model
 from fairmend.language.finalists import sets_of
 from fairmend.language.repair import Repair
-from fairmend.language.subset_search import CONTEXT, starting_rules
+from fairmend.language.subset_search import CONTEXT, promising, starting_rules
 from fairmend.language.subset_settings import SUBSET_METHODS, SubsetSearch
 from fairmend.language.toxicity import Scorer
 from fairmend.masks import Site, Space
-from fairmend.runs import Store
+from fairmend.runs import Runner, Store
+from fairmend.surrogates import Active, floored_sum
+from fairmend.surrogates.simulation import FIGURES, SimulatedModel
 
 
 def repaired(settings: RepairSettings, store: Store | None = None, scorer: Scorer | None = None) -> Repair:
@@ -86,6 +89,22 @@ def test_an_active_search_begins_with_the_sets_of_a_ranking(tmp_path):
     ranked = sets_of(rules, repair.ranking.scores, repair.space)
     assert measured[0].is_untouched
     assert all(mask in ranked for mask in measured[1:4])
+
+
+def test_half_of_what_is_measured_in_full_are_the_best_of_the_sets_that_a_search_began_with():
+    rng = np.random.default_rng(0)
+    model = SimulatedModel(rng.normal(0.0, 0.02, 20), rng.uniform(0.0, 0.02, 20), bias_noise=0.01)
+    cost = floored_sum(FIGURES, 0.5, 1.25)
+    starts = [[1, 2], [3], [4, 5, 6]]
+    searcher = Active(model.space, FIGURES, cost, seed=0, states=30, starts=starts, patience=0)
+    Runner(model).run(searcher)
+    named = promising(searcher, 4)
+    best = searcher.finalists(2, searcher.starts)
+    assert named[2:] == best[:2]
+    assert set(best[:2]) < set(searcher.starts)
+    assert named[:2] == [mask for mask in searcher.finalists(9) if mask not in best and mask.size][:2]
+    assert promising(searcher, 1) == searcher.finalists(1)[:1]
+    assert promising(searcher, 4, front=True) == searcher.front_finalists(4)
 
 
 @pytest.mark.parametrize("method", SUBSET_METHODS)

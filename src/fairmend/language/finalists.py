@@ -3,7 +3,7 @@
 The least biased of several measured sets is so partly by luck. So the choice is made by the one-standard-error rule
 (Breiman, Friedman, Olshen, Stone, Classification and Regression Trees, 1984, section 3.4.3): of all sets whose bias is
 within one standard error of the least, prompts compared in pairs, the one with the lowest perplexity is taken. The
-empty set is one of them, so that no head is dropped for what may be luck alone.
+empty set is one of them, so that no head is dropped for a gain within its own standard error.
 
 Reading a text takes a fraction of the time of continuing all prompts. So the text is read first: of the sets along one
 ranking, from small to large, only the largest ones that keep the floor are continued with.

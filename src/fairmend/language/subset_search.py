@@ -184,6 +184,9 @@ def starting_rules(settings: RepairSettings, space: Space) -> tuple[PruningRule,
 def promising(searcher: Searcher, count: int, *, front: bool = False) -> list[Mask]:
     """The subsets worth measuring in full: what surrogates believe to be best, or an even choice of the front.
 
+    Of the choice by surrogates, up to half are sets that the search began with. A ranking saw every prompt, a surrogate
+    only a few, so that it may underrate them; and they tend to be smaller.
+
     Args:
         searcher: one of `subset_searcher`, after its search.
         count: how many at most.
@@ -191,6 +194,10 @@ def promising(searcher: Searcher, count: int, *, front: bool = False) -> list[Ma
     """
     if isinstance(searcher, LearningSearcher):
         masks = searcher.front_finalists(count) if front else searcher.finalists(count + 1)
+        if isinstance(searcher, Active) and not front:
+            begun_with = [mask for mask in searcher.finalists(count // 2, searcher.starts) if not mask.is_untouched]
+            others = [mask for mask in masks if mask not in begun_with and not mask.is_untouched]
+            masks = [*others[: count - len(begun_with)], *begun_with]
     elif isinstance(searcher, Genetic):
         found = sorted(searcher.front, key=lambda one: one[1].bias)
         places = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ class LearningSearcher(SteppedSearcher):
         self._cost: Cost | None = None
         self._floor: UtilityFloor | None = None
 
-    def finalists(self, count: int) -> list[Mask]:
+    def finalists(self, count: int, among: Collection[Mask] | None = None) -> list[Mask]:
         """The most promising measured masks by the surrogates' figures, in which the luck of measuring averages out.
 
         Most promising first. A mask whose utility keeps the floor only within its error counts as breaking it. The
@@ -79,10 +79,12 @@ class LearningSearcher(SteppedSearcher):
 
         Args:
             count: how many masks, a last untouched one not counted.
+            among: only of these; by default of all that were measured.
         """
         if self._cost is None:
             return []
-        masks = [mask for mask, made in self._told.items() if made.is_finite]
+        told = ((mask, made) for mask, made in self._told.items() if among is None or mask in among)
+        masks = [mask for mask, made in told if made.is_finite]
         limit, penalty = (terms := terms_of(self._cost)).limit, terms.penalty
         costs = np.zeros(len(masks))
         for index, belief in enumerate(self.believed(masks)):
