@@ -114,6 +114,8 @@ class TestScore:
         assert stopped.code == 130
         assert "kept in heads.csv.unfinished; give the same command again" in stopped.message
         assert not Path("heads.csv").exists()
+        for command in ("resume", "show"):
+            assert "give its `fairmend lm score` command again" in run(command, "heads.csv.unfinished").message
         other = lm(run, "score", options | {"--seed": 1})
         assert other.code == 2
         assert "heads.csv.unfinished belongs to another run" in other.message

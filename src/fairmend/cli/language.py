@@ -14,7 +14,7 @@ from fairmend.cli import language_compare, language_front, language_repair, lang
 from fairmend.cli.display import Screen, opened
 from fairmend.cli.language_inputs import LanguageInputs, measuring, open_language_inputs, open_model, sampled
 from fairmend.cli.language_options import SLICE_HELP, MeasureOptions, Model, ModelOptions, ScoringOptions
-from fairmend.cli.language_runs import language_run
+from fairmend.cli.language_runs import SCORING, language_run
 from fairmend.cli.options import CommonOptions, command, whole
 from fairmend.errors import InputError
 
@@ -105,7 +105,7 @@ def score(
         unfinished = out.with_name(f"{out.name}.unfinished")
         again = "give the same command again to go on with it"
         with language_run(
-            unfinished, inputs, settings, screen, kind="head scores", request=inputs.request, again=again
+            unfinished, inputs, settings, screen, kind=SCORING, request=inputs.request, again=again
         ) as store:
             found = _score(inputs, settings, options, store, screen)
         from fairmend.cli.language_tables import score_parts

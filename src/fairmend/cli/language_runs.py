@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from fairmend.language.run_directories import Settings
     from fairmend.runs import Store
 
+SCORING = "head scores"
+"""The kind of run that scores heads. Its folder is gone once the scores are there."""
+
 
 @contextmanager
 def language_run(

@@ -17,6 +17,7 @@ from fairmend.cli import (
     tabular,
 )
 from fairmend.cli.display import opened
+from fairmend.cli.language_runs import SCORING
 from fairmend.cli.options import CommonOptions
 from fairmend.errors import RunError
 
@@ -81,6 +82,8 @@ def _header(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder} is not a directory: name the --out folder of a repair")
     with closing(Store.open(folder / RUN, read_only=True)) as store:
         header = dict(store.header)
+    if header.get("kind") == SCORING:
+        raise RunError(f"{folder} holds an unfinished scoring of heads: give its `fairmend lm score` command again")
     if header.get("kind") not in _KINDS:
         raise RunError(f"{folder} holds a run of another kind ({header.get('kind')!r}): expected {', '.join(_KINDS)}")
     return header

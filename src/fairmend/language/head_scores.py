@@ -261,7 +261,7 @@ def score_heads(
     if store is not None:
         work = {
             "model": lm.fingerprint(),
-            "tokens": array_digest(tokens.numpy()),
+            "tokens": array_digest(tokens.cpu().numpy()),
             "protocol": asdict(protocol),
             "prompts": [axis.fingerprint() for axis in prompts],
             "scorer": {"name": scorer.name, **scorer.fingerprint()},
