@@ -194,9 +194,9 @@ class Store:
 
     def events(self, kind: str | None = None) -> list[Event]:
         """What happened, in order: everything, or the events of one kind."""
-        query = "SELECT id, time, kind, payload FROM events WHERE ?1 IS NULL OR kind = ?1 ORDER BY id"
+        query = "SELECT id, time, kind, payload FROM events WHERE ? IS NULL OR kind = ? ORDER BY id"
         with database.explained(self.path):
-            found = self._connection.execute(query, (kind,)).fetchall()
+            found = self._connection.execute(query, (kind, kind)).fetchall()
         return [Event(number, when, name, json.loads(payload)) for number, when, name, payload in found]
 
     def kinds(self) -> set[str]:
