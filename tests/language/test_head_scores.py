@@ -211,6 +211,8 @@ def test_the_warning_says_how_many_prompts_are_needed() -> None:
     assert good.warning is None
     assert "too few, or no score differs" in str(noisy(3, 1.0, 0).warning)
     assert "no number can be told" in str(Reliability(-0.1, 50).warning)
+    assert str(Reliability(0.25, 1_200)) == "0.25 (1,200 prompts)"
+    assert str(Reliability(float("nan"), 3, "windows")) == "unknown (3 windows)"
 
 
 def test_every_stratum_is_halved() -> None:

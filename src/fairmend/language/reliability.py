@@ -49,7 +49,8 @@ class Reliability:
         return f"this ranking is mostly noise: reliability {self.value:.2f} with {self.n:,} {self.unit}; {advice}"
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.n:,} {self.unit})"
+        value = "unknown" if math.isnan(self.value) else f"{self.value:.2f}"
+        return f"{value} ({self.n:,} {self.unit})"
 
 
 def prompts_needed(reliability: float, n: int, target: float = TARGET) -> int | None:
