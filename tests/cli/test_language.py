@@ -12,10 +12,11 @@ import pytest
 
 from fairmend.cli.language_inputs import measuring
 from fairmend.cli.language_options import MeasureOptions, RepairOptions
+from fairmend.errors import InputError
 from fairmend.language.settings import RepairSettings
 
 from .conftest import Run
-from .language_desk import MEASURE, REPAIR, llama, lm, logits
+from .language_desk import MEASURE, REPAIR, llama, lm, logits, press
 
 
 def repair_that_drops(run: Run, units: list[int]) -> str:
@@ -103,9 +104,6 @@ class TestScore:
     def test_ctrl_c_keeps_what_is_scored_and_the_same_command_goes_on(
         self, run: Run, office: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def press(*given: object, **named: object) -> None:
-            raise KeyboardInterrupt
-
         options = MEASURE | {"--out": "heads.csv"}
         assert lm(run, "score", options | {"--out": "whole.csv"}).code == 0
         with monkeypatch.context() as pressed:
@@ -125,6 +123,17 @@ class TestScore:
             assert lm(run, "score", options).code == 0
         assert Path("heads.csv").read_bytes() == Path("whole.csv").read_bytes()
         assert not Path("heads.csv.unfinished").exists()
+
+    @pytest.mark.parametrize(("place", "kept"), [("draw_sample", False), ("first_order_losses", True)])
+    def test_input_that_cannot_work_keeps_the_folder_only_if_something_was_scored(
+        self, run: Run, office: Path, monkeypatch: pytest.MonkeyPatch, place: str, kept: bool
+    ) -> None:
+        def refuse(*given: object, **named: object) -> None:
+            raise InputError("no such thing")
+
+        monkeypatch.setattr(f"fairmend.language.head_scores.{place}", refuse)
+        assert lm(run, "score", MEASURE | {"--out": "heads.csv"}).code == 2
+        assert Path("heads.csv.unfinished").exists() == kept
 
     def test_a_repair_goes_on_from_its_scores(self, run: Run, office: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert lm(run, "score", MEASURE | {"--loss-scores": "first-order", "--out": "heads.csv"}).code == 0

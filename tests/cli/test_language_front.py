@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from .conftest import Run
-from .language_desk import REPAIR, gpt2, lm, logits
+from .language_desk import REPAIR, gpt2, lm, logits, press
 
 FRONT: dict[str, Any] = REPAIR | {"--front": True, "--max-perplexity": 3.0, "--alpha": 0.5}
 
@@ -100,9 +100,6 @@ def test_a_front_of_a_single_rule_is_refused(run: Run, office: Path) -> None:
 def test_a_stopped_front_goes_on_with_the_same_answer(
     run: Run, office: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    def press(*given: object, **named: object) -> None:
-        raise KeyboardInterrupt
-
     options = FRONT | {"--method": method, "--subsets": 24, "--eta": 0.6, "--max-drop": 4, "--finalists": 6}
     assert lm(run, "repair", options | {"--out": "whole"}).code == 0
     with monkeypatch.context() as pressed:

@@ -14,7 +14,7 @@ from fairmend.language.settings import RepairSettings
 from fairmend.runs import Store
 
 from .conftest import Run
-from .language_desk import MEASURE, REPAIR, lm
+from .language_desk import MEASURE, REPAIR, lm, press
 
 COMPARE: dict[str, Any] = (
     MEASURE | {"--loss-scores": "first-order", "--method": "fasp,random", "--out": "out"} | {"--alpha": "0.17,0.34"}
@@ -23,10 +23,6 @@ RUNS = [
     pytest.param("repair", REPAIR, "fairmend.language.judged_sets.judge", "result.json", id="repair"),
     pytest.param("compare", COMPARE, "fairmend.language.judged_sets.judge", "compare.json", id="compare"),
 ]
-
-
-def press(*given: object, **named: object) -> None:
-    raise KeyboardInterrupt
 
 
 def unsaid(path: str) -> dict[str, Any]:

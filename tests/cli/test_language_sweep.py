@@ -11,15 +11,11 @@ import pandas as pd
 import pytest
 
 from .conftest import Run
-from .language_desk import MEASURE, lm
+from .language_desk import MEASURE, lm, press
 
 SUBSETS: dict[str, Any] = MEASURE | {"--eta": 0.6, "--max-drop": 5}
 COLLECT = SUBSETS | {"--subsets": 40, "--out": "collected"}
 SWEEP = SUBSETS | {"--from": "collected", "--epsilon": "0.5,1", "--surrogate": "additive", "--out": "swept"}
-
-
-def press(*given: object, **named: object) -> None:
-    raise KeyboardInterrupt
 
 
 def test_a_sweep_answers_the_design_questions(run: Run, office: Path) -> None:

@@ -38,8 +38,7 @@ Top k. Under top-k decoding p_a jumps where a token enters or leaves the top k; 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +59,7 @@ from fairmend.runs.parts import Arrays, Keep, keep_nothing
 Floats = npt.NDArray[np.float64]
 
 _TOKENS_AT_ONCE_ON_CPU = 2048
-# A part takes about a minute or less, and its batches are full.
+# Few enough to be done soon (256 took about a minute with smollm2 on one busy core), enough for full batches.
 _SEQUENCES_PER_PART_ON_CPU = 256
 _SEQUENCES_PER_PART_ON_GPU = 4096
 
@@ -152,8 +151,8 @@ def first_order_toxicity(
 
 def gate_gradients(
     lm: LanguageModel,
-    prompt_ids: list[tuple[int, ...]] | list[list[int]],
-    continuations: list[tuple[int, ...]] | list[list[int]],
+    prompt_ids: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
     rule: DecodingRule,
     batch_size: Rows = "auto",
     weights: Floats | None = None,
@@ -202,8 +201,8 @@ def gate_gradients(
 
 def _gate_gradients(
     lm: LanguageModel,
-    prompt_ids: list[Any],
-    continuations: list[Any],
+    prompt_ids: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
     rule: DecodingRule,
     batch_size: Rows,
     weights: Floats | None,

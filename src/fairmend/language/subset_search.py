@@ -193,11 +193,11 @@ def promising(searcher: Searcher, count: int, *, front: bool = False) -> list[Ma
         front: whether the choice by surrogates is to be spread along the front too, instead of the cheapest.
     """
     if isinstance(searcher, LearningSearcher):
-        masks = searcher.front_finalists(count) if front else searcher.finalists(count + 1)
-        if isinstance(searcher, Active) and not front:
-            begun_with = [mask for mask in searcher.finalists(count // 2, searcher.starts) if not mask.is_untouched]
-            others = [mask for mask in masks if mask not in begun_with and not mask.is_untouched]
-            masks = [*others[: count - len(begun_with)], *begun_with]
+        if front:
+            masks = searcher.front_finalists(count)
+        else:
+            begun_with = searcher.starts if isinstance(searcher, Active) else ()
+            masks = [*searcher.finalists(count // 2, begun_with), *searcher.finalists(count + 1)]
     elif isinstance(searcher, Genetic):
         found = sorted(searcher.front, key=lambda one: one[1].bias)
         places = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)

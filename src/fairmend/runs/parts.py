@@ -46,10 +46,6 @@ class Parts:
         self._kind = f"{_KIND} {digest(work)[:16]}"
         self._found = {event.payload["name"]: event.payload["arrays"] for event in store.events(self._kind)}
 
-    def __len__(self) -> int:
-        """Number of parts that the store held when it was asked."""
-        return len(self._found)
-
     def __call__(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """The part of this name, as kept or made now.
 

@@ -52,8 +52,8 @@ class Active(LearningSearcher):
         patience: rounds without growth of the front after which the search ends; 0 never ends early.
         growth: least growth of the front's dominated area that counts, as a share of it.
         proposals: how batches are put together; by default a quarter of each batch comes from NSGA-II if the whole
-            front is wanted, and none if a cost is: at 200 masks of a simulated model that left .05
-            of regret, not .07 (measured while the loss was drawn too).
+            front is wanted, and none if a cost is: at 200 masks of a simulated model that left .05 of regret, not .07
+            (measured while the loss was drawn too).
 
     Raises:
         InputError: an option outside its range, or starts outside the space.

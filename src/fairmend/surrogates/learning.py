@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ class LearningSearcher(SteppedSearcher):
         self._cost: Cost | None = None
         self._floor: UtilityFloor | None = None
 
-    def finalists(self, count: int, among: Collection[Mask] | None = None) -> list[Mask]:
+    def finalists(self, count: int, among: Container[Mask] | None = None) -> list[Mask]:
         """The most promising measured masks by the surrogates' figures, in which the luck of measuring averages out.
 
         Most promising first. A mask whose utility keeps the floor only within its error counts as breaking it. The
