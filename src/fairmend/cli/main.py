@@ -10,6 +10,7 @@ import typer
 from fairmend import __version__
 from fairmend.cli import language, runs, studies, tabular
 from fairmend.cli.options import CommonOptions, command
+from fairmend.cli.streams import streams
 
 app = typer.Typer(
     name="fairmend",
@@ -44,7 +45,8 @@ def root(
     commands of their own: `fairmend lm --help`.
 
     Every command ends with exit code 0 if it did its work, 2 if its input cannot work (the message says what to
-    change), and 130 after Ctrl-C.
+    change), 130 after Ctrl-C, and 1 if its result could not be written to standard output or fairmend has a defect.
+    `fairmend doctor` checks the installation, and prints what a report of a defect needs.
     """
 
 
@@ -127,4 +129,5 @@ def export(
 
 def main() -> None:
     """Run the command line. Errors of the user end with exit code 2, Ctrl-C with 130, defects with a traceback."""
-    app()
+    with streams():
+        app()
