@@ -20,11 +20,11 @@ _MARKDOWN = re.compile(
     r"[\\*`|~$]"  # emphasis, code, cells, strikethrough, math; backslash, so that none of ours is undone
     r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis, but not within a word
     r"|<(?=[A-Za-z/!?])|&(?=#?\w+;)"  # HTML
-    r"|\](?=[(\[:])|(?<=\])[(\[:]"  # links, images, definitions
+    r"|\](?=[(\[])|(?<=\])[(\[]"  # links and images
     r"|:(?=//)|(?<=[Ww]{3})\.|(?i:(?<=mailto):|(?<=xmpp):)|@"  # what is taken for an address
 )
 _ENTITIES = {"<": "&lt;", "&": "&amp;", "@": "&#64;"}
-_BLOCK = re.compile(r"[#+=>-]|\d+(?=[.)])")  # at its beginning, this makes a heading, a list, a rule or a quotation
+_BLOCK = re.compile(r"[#+=>\[-]|\d+(?=[.)])")  # it would begin a heading, list, rule, quotation or definition
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?")
 _LONGEST = 120  # characters of a name in a picture
 
