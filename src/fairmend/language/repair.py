@@ -13,6 +13,7 @@ from fairmend.language.differences import Pair
 from fairmend.language.evaluator import LanguageEvaluator, Packed
 from fairmend.language.examples import largest_changes
 from fairmend.language.finalists import Finalist, choose, sets_of, within_floor
+from fairmend.language.forward import why_not_finite
 from fairmend.language.front import RepairFront, front_of
 from fairmend.language.head_ranking import HeadRanking, rank_heads
 from fairmend.language.head_scores import HeadScores, origin_of
@@ -355,7 +356,7 @@ def _require_whole(untouched: Measurement, lm: LanguageModel) -> None:
     if not untouched.is_finite:
         raise ModelError(
             f"{lm.name} has bias {untouched.bias} and perplexity {untouched.utility} without any mask: its logits are "
-            f"not finite. Check its weights, and try float32 instead of {lm.dtype}"
+            f"not finite; {why_not_finite(lm.model)}"
         )
 
 
