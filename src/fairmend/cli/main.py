@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fairmend import __version__
+from fairmend.cli import doctor as installation
 from fairmend.cli import language, runs, studies, tabular
 from fairmend.cli.options import CommonOptions, command
 from fairmend.cli.streams import streams
@@ -125,6 +126,23 @@ def export(
     Example: `fairmend export repaired measured.parquet`
     """
     runs.export(directory, file, context, parts, common)
+
+
+@app.command()
+@command
+def doctor(*, common: CommonOptions) -> None:
+    """Check this installation, and print what a report of a problem needs. Paste it as it is.
+
+    Prints versions and whether they are supported, devices, the cache folder and threads; then tiny random networks are
+    made and repaired in seconds: the compiled kernel must count as torch does, a language model must decode with its
+    cache as in one pass, ignore padding, lose a head where its gate is shut, and be saved as it was measured. Nothing
+    is fetched, and no path but that of the cache is shown.
+
+    Exit code 1 if something is not as it should be; each line says what.
+
+    Example: `fairmend doctor`
+    """
+    installation.doctor(common)
 
 
 def main() -> None:

@@ -352,7 +352,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     """Let a function take groups of options: every parameter that is a dataclass becomes one option per field."""
     hints = get_type_hints(function, include_extras=True)
     groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
-    parameters, spread = [], []
+    parameters: list[inspect.Parameter] = []
+    spread: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(function).parameters.items():
         if name in groups:
             spread += _keywords(groups[name])
