@@ -261,8 +261,10 @@ def svg(figure: Figure) -> bytes:
 def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with _style(), warnings.catch_warnings():
-        # A name in another script than the font has is drawn as boxes; the tables and files beside have it in full.
-        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from", UserWarning)
+        # Names in a script that the font lacks are drawn as boxes, and very long ones leave less room: the tables
+        # beside the picture have them in full.
+        for remark in (r"Glyph \d+ .*missing from", "constrained_layout not applied"):
+            warnings.filterwarnings("ignore", remark, UserWarning)
         figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()
 
