@@ -22,9 +22,9 @@ _CACHE_NAMES = ("cache", "past_key_values")
 """Of the argument and of the output: from transformers 5.24 on, and before it. Code that comes with a checkpoint may
 keep the older name for long, so that the signature decides, not the release."""
 
-_WITHOUT_POSITIONS = frozenset({"bloom", "mpt", "cpmant"})
+_WITHOUT_POSITIONS = frozenset({"bloom", "mpt"})
 """Architectures (`model_type`) whose forward takes no position ids and needs none: their attention knows distances
-between tokens only (ALiBi, relative buckets), so that padding on the left, once masked, moves nothing."""
+between tokens only (ALiBi), so that padding on the left, once masked, moves nothing."""
 
 
 def plain(model: nn.Module) -> nn.Module:
@@ -113,7 +113,9 @@ class CachedRows:
     def select(self, kept: Tensor) -> None:
         """Go on with some of the rows, by their numbers, in that order."""
         at = kept.to(self._inputs.device)
-        required(self._cache, "batch_select_indices")(at)
+        # Not `batch_select_indices`: layers of hybrid models lack it, or leave their recurrent states as they were.
+        # What beams are reordered with is there for all, and takes fewer rows too.
+        required(self._cache, "reorder_cache")(at)
         self._inputs, self._seen, self._positions = self._inputs[at], self._seen[at], self._positions[at]
 
 
@@ -134,7 +136,8 @@ def run(model: nn.Module, arguments: Mapping[str, Any]) -> Any:
         said = (str(error).strip().splitlines() or ["no message"])[0]
         raise ModelError(
             f"{kind} of transformers {release} does not run on {', '.join(arguments)} "
-            f"({type(error).__name__}: {said}). It needs other inputs, or its configuration, its weights and this release do not go together"
+            f"({type(error).__name__}: {said}). It needs other inputs, or its configuration, its weights and this "
+            "release do not go together"
         ) from error
     if not isinstance(getattr(outputs, "logits", None), Tensor):
         raise ModelError(f"{kind} of transformers {release} returns no logits: it is not a causal language model")

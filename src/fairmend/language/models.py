@@ -19,7 +19,7 @@ from fairmend.errors import InputError, ModelError
 from fairmend.language.batching import is_out_of_memory
 from fairmend.language.checkpoints import Checkpoint, find_checkpoint, quiet_transformers
 from fairmend.language.low_rank import add_low_rank
-from fairmend.language.versions import check_installed, required
+from fairmend.language.versions import check_installed, own_attention, required
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -271,7 +271,7 @@ def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_cod
     Raises:
         ModelError: transformers cannot read it, or some weights are missing.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     loader: Any = AutoModelForCausalLM
     where, path = checkpoint.source, checkpoint.path
@@ -284,6 +284,8 @@ def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_cod
     else:
         special = {"use_safetensors": True}
     try:
+        if not checkpoint.is_gguf:
+            special["config"] = own_attention(AutoConfig.from_pretrained(path, **common))
         model, report = loader.from_pretrained(path, dtype=dtype, output_loading_info=True, **special, **common)
         tokenizer = AutoTokenizer.from_pretrained(path, **common)
     except ImportError as error:

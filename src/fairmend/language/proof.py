@@ -1,7 +1,8 @@
 """What everything rests on, proven for every model before anything is measured on it.
 
 Two rows of a few tokens are read in one pass, and then as `generation` reads them: the shorter one padded on the left,
-token by token with a cache, in another order from the second token on. The logits must be the same.
+token by token with a cache, beside a third row that leaves on the way, and then in another order. The logits must be
+the same.
 
 How much they may differ is judged by what would be seen if it went wrong, which is measured too: the logits without the
 tokens before, and with the padding in sight. A quarter of that is refused, and so is more than a bound that rounding
@@ -128,14 +129,16 @@ def prove_decoding(model: nn.Module, context: int, filler: int) -> Decoding:
         whole = last_logits(model, torch.stack([*ids, in_sight]).to(device), width).cpu().double()
         if not bool(torch.isfinite(whole).all()):
             raise ModelError(f"{type(plain(model)).__name__} gives logits that are not finite: {why_not_finite(model)}")
-        rows = CachedRows(model, [ids[0, :long].tolist(), ids[1, :short].tolist()], long, filler)
+        begun = [ids[0, :long].tolist(), ids[1, :short].tolist()]
+        rows = CachedRows(model, [*begun, begun[0]], long, filler)
         read = [rows.next_logits().cpu().double()]
         for step in range(_STEPS):
-            order = torch.tensor([0, 1] if step == 0 else [1, 0])
-            if step:
-                rows.select(order)
-            rows.append(torch.stack([ids[0, long + step], ids[1, short + step]])[order])
-            read.append(rows.next_logits().cpu().double()[order])  # an exchange of two undoes itself
+            if step == 1:  # one row leaves, the others change places
+                rows.select(torch.tensor([1, 0]))
+            now = [0, 1, 0] if step == 0 else [1, 0]
+            following = torch.stack([ids[0, long + step], ids[1, short + step]])
+            rows.append(following[now])
+            read.append(rows.next_logits().cpu().double()[[now.index(0), now.index(1)]])
     after_long, after_short = (
         [_distance(logits[row], whole[row, first - 1 + step]) for step, logits in enumerate(read)]
         for row, first in enumerate((long, short))

@@ -24,7 +24,6 @@ _CONTEXT_NAMES = (
 _WITHOUT_LIMIT = {
     "bloom": "ALiBi",
     "mpt": "ALiBi",
-    "cpmant": "relative positions",
     "mamba": "recurrent",
     "mamba2": "recurrent",
     "falcon_mamba": "recurrent",

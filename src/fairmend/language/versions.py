@@ -17,6 +17,8 @@ OLDEST = "5.17"
 NEWEST_TESTED = "5.24"
 """Later ones are not refused: every model is proven before it is measured, see `proof`."""
 
+_OWN_ATTENTION = (None, "eager", "sdpa")
+
 
 def check_installed() -> None:
     """Refuse to go on without what language models need, or with a release of transformers that is too old.
@@ -67,6 +69,18 @@ def required(owner: Any, name: str) -> Any:
         return getattr(owner, name)
     except AttributeError:
         raise lacking(owner, f"there is no {name}") from None
+
+
+def own_attention(config: Any) -> Any:
+    """A configuration that names no attention kernels but those of torch, whatever its file said.
+
+    A file may name a repository (`owner/repo`) whose kernels transformers would fetch and run, and that even where
+    `attn_implementation` is given to `from_pretrained`. None lets transformers choose among its own.
+    """
+    parts = [config, *(getattr(config, name, None) for name in required(config, "sub_configs"))]  # absent ones are None
+    if any(part is not None and required(part, "_attn_implementation") not in _OWN_ATTENTION for part in parts):
+        config._attn_implementation = None  # of the parts, too
+    return config
 
 
 def _numbers(version: str) -> tuple[int, int]:
