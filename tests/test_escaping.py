@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from fairmend.escaping import Markdown, code, code_block, csv_cell, encoded, markdown, markdown_block, visible
+from fairmend.escaping import (
+    Markdown,
+    code,
+    code_block,
+    csv_cell,
+    encoded,
+    markdown,
+    markdown_block,
+    picture_text,
+    visible,
+)
 
 ANY_TEXT = st.text(st.characters(), max_size=40) | st.text("<>[](){}!#*_`~|\\&:/.$@-+=1 ahtpw\n\x1b\u202e", max_size=25)
 GITHUB = MarkdownIt("commonmark").enable(["table", "strikethrough"])
@@ -136,6 +146,13 @@ def test_numbers_and_other_texts_stay(value):
 
 def test_a_byte_of_a_file_name_that_is_no_utf_8_is_written_as_an_escape():
     assert encoded("d\udcffé") == b"d\\udcff\xc3\xa9"
+
+
+def test_a_label_of_a_picture_is_short_and_no_math():
+    assert picture_text("$x$") == r"\$x\$"
+    assert picture_text("begin" + "x" * 500 + "end").startswith("beginx")
+    assert picture_text("begin" + "x" * 500 + "end").endswith("xend")
+    assert len(picture_text("x" * 500)) <= 60
 
 
 def test_newlines_are_quoted_in_csv():

@@ -26,7 +26,7 @@ _MARKDOWN = re.compile(
 _ENTITIES = {"<": "&lt;", "&": "&amp;", "@": "&#64;"}
 _BLOCK = re.compile(r"[#+=>\[-]|\d+(?=[.)])")  # it would begin a heading, list, rule, quotation or definition
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?")
-_LONGEST = 120  # characters of a name in a picture
+_LONGEST_LABEL, LONGEST_TITLE = 60, 100  # characters in a picture
 
 
 class Markdown(str):
@@ -76,11 +76,12 @@ def code_block(text: str, language: str = "") -> Markdown:
     return Markdown(f"{fence}{language}\n{lines}\n{fence}")
 
 
-def picture_text(text: str) -> str:
+def picture_text(text: str, longest: int = _LONGEST_LABEL) -> str:
     """The text as a label of a picture: short, no math, and not hidden from the legend by its first letter."""
     shown = visible(text)
-    if len(shown) > _LONGEST:
-        shown = f"{shown[: _LONGEST - 3]}..."
+    if len(shown) > longest:
+        half = (longest - 3) // 2
+        shown = f"{shown[:half]}...{shown[-half:]}"
     shown = shown.replace("$", "\\$")
     return f" {shown}" if shown.startswith("_") else shown
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fairmend.errors import InputError
-from fairmend.escaping import picture_text
+from fairmend.escaping import LONGEST_TITLE, picture_text
 from fairmend.statistics import Interval
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def draw_trade_off(
             grid[0][0].set_ylim(bottom=max(0.0, grid[0][0].get_ylim()[0]))  # t-intervals know no limit at 0
         handles, names = _unique(grid[0])
         figure.legend(handles, names, loc="outside right upper", frameon=False)
-        figure.suptitle(picture_text(title))
+        figure.suptitle(picture_text(title, LONGEST_TITLE))
         return figure
 
 
@@ -176,7 +176,7 @@ def draw_panels(rows: Sequence[Sequence[Panel]], *, title: str = "") -> Figure:
                 _dress(axes, panel.title, panel.x_label, panel.y_label if column == 0 else "")
         handles, names = _unique(grid.ravel())
         figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
-        figure.suptitle(picture_text(title))
+        figure.suptitle(picture_text(title, LONGEST_TITLE))
         return figure
 
 
@@ -237,7 +237,7 @@ def draw_forest(
         _dress(axes, "", x_label, "", grid="x")
         handles, names = _unique([axes])
         figure.legend(handles, names, loc="outside right upper", frameon=False)
-        figure.suptitle(picture_text(title))
+        figure.suptitle(picture_text(title, LONGEST_TITLE))
         return figure
 
 
@@ -293,8 +293,8 @@ def _reaches(points: Sequence[Point]) -> Any:
 
 def _dress(axes: Axes, title: str, x_label: str, y_label: str, grid: Any = "both") -> None:
     axes.set_title(picture_text(title), loc="left")
-    axes.set_xlabel(picture_text(x_label))
-    axes.set_ylabel(picture_text(y_label))
+    axes.set_xlabel(picture_text(x_label, LONGEST_TITLE))
+    axes.set_ylabel(picture_text(y_label, LONGEST_TITLE))
     axes.grid(True, axis=grid, color="#E6E6E6", linewidth=0.6)
     axes.set_axisbelow(True)
     for side in ("left", "bottom"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fairmend.errors import InputError
-from fairmend.escaping import picture_text
+from fairmend.escaping import LONGEST_TITLE, picture_text
 from fairmend.report.figures import drawing
 
 if TYPE_CHECKING:
@@ -93,11 +93,13 @@ def draw_head_maps(panels: Sequence[HeadPanel], heads: Heads, *, title: str = ""
             for side in ("left", "bottom"):
                 axes.spines[side].set_visible(False)
             axes.tick_params(length=0)
-            figure.colorbar(image, ax=axes, label=picture_text(panel.label), extend="both", fraction=0.08)
+            figure.colorbar(
+                image, ax=axes, label=picture_text(panel.label, LONGEST_TITLE), extend="both", fraction=0.08
+            )
         grid[0][0].set_ylabel("layer")
         if heads.dropped:
             figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", frameon=False)
-        figure.suptitle(picture_text(title))
+        figure.suptitle(picture_text(title, LONGEST_TITLE))
         return figure
 
 
