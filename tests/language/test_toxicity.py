@@ -298,7 +298,16 @@ class TestCustom:
             ("return ['a', 'b']", "values of type <U1"),
             ("return [0.5, float('nan')]", r"gave nan for 'kind' and 1 of 2"),
             ("return [1.5, 0.2]", r"gave 1.5 for 'awful'"),
-            ("return 1 / 0", "failed: ZeroDivisionError"),
+            ("return [1.00001, 0.2]", r"gave 1.00001 for 'awful'"),
+            ("return [0.5, -1e-5]", r"gave -1e-05 for 'kind'"),
+            ("return [[0.5], [0.5, 0.5]]", r"gave a list that is no array \(.*: it must give 2 numbers"),
+            ("return None", "gave a NoneType: it must give 2 numbers"),
+            ("return {'awful': 1.0}", "gave a dict: it must give 2 numbers"),
+            ("return [0.5, None]", "values of type object"),
+            ("return [0.5, 0.5j]", "values of type complex128"),
+            ("return 1 / 0", r"failed: ZeroDivisionError: division by zero \(scorer_of_mine\.py, line 4, in rate\)"),
+            ("return np.ones(2) @ np.ones(3)", r"failed: ValueError: .* \(scorer_of_mine\.py, line 4, in rate\)"),
+            ("raise SystemExit('enough')", "failed: SystemExit: enough"),
         ],
     )
     def test_what_is_no_score_is_refused_by_the_function_s_name(self, tmp_path, monkeypatch, body, message):
@@ -306,9 +315,39 @@ class TestCustom:
         with pytest.raises(InputError, match=rf"python:scorer_of_mine:rate.*{message}"):
             scorer.score(["awful", "kind"])
 
+    def test_scores_outside_by_rounding_are_clipped(self, tmp_path, monkeypatch):
+        scorer = self.load(tmp_path, monkeypatch, "return [1.0000001, -1e-9]")
+        assert scorer.score(["awful", "kind"]).tolist() == [1, 0]
+
+    @pytest.mark.parametrize(
+        ("code", "message"),
+        [
+            ("def rate(): return []", r"takes \(\) .*called as function\(texts\)"),
+            ("def rate(texts, model): return []", r"takes \(texts, model\) .*'model'.*called as function\(texts\)"),
+            ("async def rate(texts): return []", "is a coroutine or a generator: it must return its numbers"),
+            ("def rate(texts): yield 1", "is a coroutine or a generator"),
+            ("rate = [1]", r"'rate' of the module 'odd' \(.*odd\.py\) is a list, no function"),
+            (
+                "x = 1\ny = x / 0",
+                r"cannot import the module 'odd'.*ZeroDivisionError: .*\(odd\.py, line 2, in <module>\)",
+            ),
+            ("def rate(texts:\n", r"cannot import the module 'odd'.*SyntaxError: .*odd\.py, line 1"),
+            ("raise SystemExit(0)", "cannot import the module 'odd'.*SystemExit: 0"),
+        ],
+    )
+    def test_a_module_that_cannot_serve_is_refused_before_any_text_is_scored(
+        self, tmp_path, monkeypatch, code, message
+    ):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delitem(sys.modules, "odd", raising=False)
+        (tmp_path / "odd.py").write_text(code)
+        with pytest.raises(InputError, match=message):
+            load_scorer("python:odd:rate")
+
     @pytest.mark.parametrize(
         ("spec", "message"),
         [
+            ("python:./scorers.py:ok", "names a file: name the module, as import does, such as python:scorers:ok"),
             ("python:json", "python:MODULE:FUNCTION"),
             ("python::rate", "python:MODULE:FUNCTION"),
             ("python:no_such_module:rate", "cannot import the module 'no_such_module'.*ModuleNotFoundError"),
