@@ -73,6 +73,7 @@ def pip_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> 
     )
     program.chmod(0o755)
     monkeypatch.setattr(artifacts.sys, "executable", str(program))
+    monkeypatch.setattr(artifacts, "find_spec", lambda _: program)
     return seen
 
 

@@ -238,8 +238,11 @@ def _pip_download(artifact: Artifact, folder: Path, progress: Progress | None) -
 
 def _pip_reports_progress() -> bool:
     """Whether pip knows the option that makes it count bytes. Only the progress bar depends on it."""
-    release = importlib.metadata.version("pip").split(".")
-    return release[0].isdecimal() and release[1].isdecimal() and (int(release[0]), int(release[1])) >= (24, 1)
+    try:
+        release = re.match(r"(\d+)\.(\d+)", importlib.metadata.version("pip"))
+    except importlib.metadata.PackageNotFoundError:  # a pip without its description
+        return False
+    return release is not None and (int(release[1]), int(release[2])) >= (24, 1)
 
 
 def _run(command: list[str], artifact: Artifact, progress: Progress | None) -> tuple[int, list[str]]:

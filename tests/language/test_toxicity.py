@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_classifiers import TEXTS, WORDS, classifier, save_classifier, save_detoxify, tokenizer
@@ -273,6 +274,17 @@ class TestLexical:
 def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "profanity_check", None)
     with pytest.raises(ArtifactError, match=r"pip install 'fairmend\[lexical\]'"):
+        load_scorer("lexical")
+
+
+def test_a_model_of_words_that_this_scikit_learn_cannot_read_is_an_error_that_names_both(monkeypatch):
+    pytest.importorskip("profanity_check")
+
+    def import_module(_: str) -> None:
+        raise AttributeError("Can't get attribute '_SigmoidCalibration'")
+
+    monkeypatch.setattr("fairmend.language.lexical.importlib.import_module", import_module)
+    with pytest.raises(ArtifactError, match=rf"with scikit-learn {sklearn.__version__} .AttributeError: Can't get"):
         load_scorer("lexical")
 
 
