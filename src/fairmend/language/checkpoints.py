@@ -90,15 +90,14 @@ def check_directory(folder: Path) -> None:
     Raises:
         ModelError: names the file and the remedy.
     """
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if config is None:
         ggufs = sorted(path.name for path in folder.glob("*.gguf"))
         hint = f"name the GGUF file itself: {folder / ggufs[0]}" if ggufs else "save_pretrained writes one"
         raise ModelError(f"{folder} has no config.json, so it is no checkpoint of transformers: {hint}")
     check_config(config, folder)
-    _check_weights(folder)
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise ModelError(f"{folder} has no tokenizer ({', '.join(_TOKENIZER_FILES)}): save it beside the model")
+    check_weights(folder)
+    check_tokenizer_files(folder)
 
 
 def check_config(config: dict[str, Any], where: object) -> None:
@@ -122,11 +121,17 @@ def check_config(config: dict[str, Any], where: object) -> None:
         )
 
 
-def _check_weights(folder: Path) -> None:
+def check_tokenizer_files(folder: Path) -> None:
+    """Refuse a directory without a tokenizer: transformers would make up an empty one."""
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise ModelError(f"{folder} has no tokenizer ({', '.join(_TOKENIZER_FILES)}): save it beside the model")
+
+
+def check_weights(folder: Path) -> None:
     """Refuse missing, pickled and truncated weights: only the files' headers are read."""
     from safetensors import SafetensorError, safe_open
 
-    index = _read_json(folder / "model.safetensors.index.json")
+    index = read_json(folder / "model.safetensors.index.json")
     if index is not None:
         names = sorted(set(index.get("weight_map", {}).values()))
         missing = [name for name in names if not (folder / name).is_file()]
@@ -205,12 +210,13 @@ def _allowed() -> str:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, None where there is no file."""
     if not path.is_file():
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # also bytes that are not UTF-8
+    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and a million brackets
         raise ModelError(f"{path} is not valid JSON ({error}): fetch it again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds {type(content).__name__}, not an object: fetch it again")

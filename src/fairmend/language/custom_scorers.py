@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from fairmend.errors import InputError
-from fairmend.language.custom_functions import load_function, source_digest
+from fairmend.language.custom_functions import as_numbers, called, load_function, source_digest
 from fairmend.language.toxicity import Floats, ScorerKind, score_visible
+
+_ROUNDING = 1e-6  # what a sum of probabilities in single precision may be off by
 
 
 class CustomScorer:
@@ -28,7 +30,7 @@ class CustomScorer:
         self._function = function
 
     def score(self, texts: Sequence[str]) -> Floats:
-        """Toxicity of every text, shape (n_texts,), 0 for blank texts.
+        """Toxicity of every text, shape (n_texts,), 0 for blank texts. Scores outside [0, 1] by rounding are clipped.
 
         Raises:
             InputError: the function fails, or gives anything but one number in [0, 1] per text.
@@ -40,24 +42,19 @@ class CustomScorer:
         return {"kind": self.kind, "name": self.name, "source_sha256": source_digest(self._function)}
 
     def _checked(self, texts: list[str]) -> Floats:
-        try:
-            raw = np.asarray(self._function(list(texts)))
-        except Exception as error:  # whatever a user's function raises, its name belongs in the message
-            raise InputError(f"the scorer {self.name} failed: {type(error).__name__}: {error}") from error
-        expected = f"it must give {len(texts)} numbers in [0, 1], one per text"
-        if raw.shape != (len(texts),):
-            raise InputError(f"the scorer {self.name} gave an array of shape {raw.shape}: {expected}")
-        if not (np.issubdtype(raw.dtype, np.number) or raw.dtype == np.bool_) or np.iscomplexobj(raw):
-            raise InputError(f"the scorer {self.name} gave values of type {raw.dtype}: {expected}")
-        scores = raw.astype(np.float64)
-        wrong = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
+        who, expected = f"the scorer {self.name}", f"it must give {len(texts)} numbers in [0, 1], one per text"
+        scores = as_numbers(called(self._function, who, list(texts)), who, expected)
+        if scores.shape != (len(texts),):
+            raise InputError(f"{who} gave an array of shape {scores.shape}: {expected}")
+        wrong = np.flatnonzero(~((scores >= -_ROUNDING) & (scores <= 1 + _ROUNDING)))
         if wrong.size:
             text = texts[wrong[0]]
             raise InputError(
-                f"the scorer {self.name} gave {scores[wrong[0]]} for {text[:60]!r} and {wrong.size} of {len(texts)} "
+                f"{who} gave {scores[wrong[0]]} for {text[:60]!r} and {wrong.size} of {len(texts)} "
                 f"texts have no score in [0, 1]: {expected}"
             )
-        return scores
+        bounded: Floats = scores.clip(0.0, 1.0)
+        return bounded
 
 
 def load_custom(spec: str) -> CustomScorer:
@@ -66,4 +63,4 @@ def load_custom(spec: str) -> CustomScorer:
     Raises:
         InputError: there is no such function.
     """
-    return CustomScorer(load_function(spec, "scorer"), spec)
+    return CustomScorer(load_function(spec, "scorer", ("texts",)), spec)

@@ -86,6 +86,8 @@ def load_scorer(
         raise InputError(f"the scorer {spec!r} has no labels, got label={label!r}: leave it out")
     if identity_words and spec != "lexical":
         raise InputError(f"only the scorer 'lexical' takes identity words, {spec!r} does not: leave them out")
+    if revision is not None and (not is_classifier or scheme == "detoxify"):
+        raise InputError(f"the scorer {spec!r} has no revisions, got {revision!r}: leave it out")
     if spec == "lexical":
         from fairmend.language.lexical import LexicalScorer
 
