@@ -37,9 +37,8 @@ class Judged:
 
     def claims(self) -> Iterator[tuple[str, bool]]:
         """What the demo claims, in words and with figures, and whether it holds."""
-        before, after, floor, p_value, low, high = map(
-            _in_words, (self.before, self.after, self.floor, self.p_value, self.low, self.high)
-        )
+        before, after, floor, low, high = map(_in_words, (self.before, self.after, self.floor, self.low, self.high))
+        p_value = "undefined" if self.p_value is None else f"{self.p_value:.1g}"
         yield (
             f"{self.subject} is unfair: {self.figure} {before}, above the {floor} of chance, p-value {p_value} below "
             f"{CHANCE}",
