@@ -59,8 +59,9 @@ test: $(VENV)/.tested ## Lint, types, import rules, all tests
 coverage: $(VENV)/.tested ## All tests with coverage of lines, which takes a third longer
 	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=90
 
+# What `latest` and `lowest` run in the environment of their own, and which versions those are.
 tests: $(VENV)/.tested
-	$(BIN)/python -m pip list --disable-pip-version-check
+	$(BIN)/fairmend doctor
 	$(PYTEST)
 
 latest: ## All tests with the newest of everything but torch, in a virtual environment of its own
