@@ -1,18 +1,30 @@
 # Two commands on a fresh machine with Python 3.11 to 3.13, pip and make:  make demo  and  make test
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test coverage clean
+.PHONY: help demo test coverage tests latest lowest pins clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# What is installed: these versions and no others, so that the two commands do tomorrow what they do today. `make pins`
+# writes the file anew; `make latest` installs with none, `make lowest` with the lowest that pyproject.toml promises.
+PINS := constraints.txt
+UV := 0.13.9
+
 # Installed before anything else, at one exact version, so that pip settles for a build that is already at hand (such
 # as a CPU build from a local folder of wheels) instead of choosing the newest torch, which on Linux brings gigabytes of
 # CUDA libraries that nothing here uses. Give your own, for example: make demo TORCH="torch --index-url URL", with the
-# URL of PyTorch's CPU builds.
+# URL of PyTorch's CPU builds. Hence neither torch nor what only its builds for CUDA need is among the pins.
 TORCH ?= torch==2.13.0
+OF_TORCH := ^(torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)==
+
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PINNED = $(PIP) $(if $(PINS),--constraint $(PINS))
+
+# Reads the metadata of releases and downloads none of them.
+RESOLVE := .venv-uv/bin/uv pip compile --quiet --no-config --annotation-style line \
+	--extra test --extra language --extra lexical
 
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
@@ -35,6 +47,7 @@ demo: $(VENV)/.installed ## Audit and repair a network trained on Adult, then a 
 	$(BIN)/fairmend lm audit $(LM_DEMO)
 	$(BIN)/fairmend lm score $(LM_DEMO) --out fairmend-demo/heads.csv
 	$(BIN)/fairmend lm repair $(LM_DEMO) --scores fairmend-demo/heads.csv --front --finalists 6 --out fairmend-demo/language-model
+	@$(BIN)/python examples/check_demo.py fairmend-demo
 
 test: $(VENV)/.tested ## Lint, types, import rules, all tests
 	$(BIN)/ruff check
@@ -46,10 +59,29 @@ test: $(VENV)/.tested ## Lint, types, import rules, all tests
 coverage: $(VENV)/.tested ## All tests with coverage of lines, which takes a third longer
 	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=90
 
-clean: ## Remove the virtual environment, caches and the demo's result
-	rm -rf $(VENV) fairmend-demo build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+# What `latest` and `lowest` run in the environment of their own, and which versions those are.
+tests: $(VENV)/.tested
+	$(BIN)/fairmend doctor
+	$(PYTEST)
 
-# Done once, and again when pyproject.toml changes.
+latest: ## All tests with the newest of everything but torch, in a virtual environment of its own
+	rm -rf .venv-latest
+	$(MAKE) VENV=.venv-latest PINS= tests
+
+lowest: ## All tests with the lowest versions that pyproject.toml promises, in a virtual environment of its own
+	rm -rf .venv-lowest
+	$(MAKE) VENV=.venv-lowest PINS=.venv-lowest/lowest.txt tests
+
+pins: .venv-uv/.$(UV) ## Pin the newest versions that fit together, for every Python and system, in constraints.txt
+	echo '$(firstword $(TORCH))' | UV_CUSTOM_COMPILE_COMMAND='make pins' $(RESOLVE) \
+	  --universal --python-version 3.11 --fork-strategy fewest pyproject.toml - > .venv-uv/pins.txt
+	grep -vE '$(OF_TORCH)' .venv-uv/pins.txt > $(PINS)
+
+clean: ## Remove the virtual environments, caches and the demo's result
+	rm -rf $(VENV) .venv-latest .venv-lowest .venv-uv fairmend-demo build dist .coverage .hypothesis \
+	  .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+
+# Done once, and again when pyproject.toml or the pins change.
 $(VENV)/.torch:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	  "fairmend needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12" % v)'
@@ -58,12 +90,26 @@ $(VENV)/.torch:
 	$(PIP) $(TORCH)
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+# hatchling comes first, among the pins too: without isolation, building fetches nothing that is not pinned.
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml $(PINS)
 	@echo "Installing fairmend and what it needs"
-	$(PIP) --editable '.[language,lexical]'
+	$(PINNED) hatchling
+	$(PINNED) --no-build-isolation --editable '.[language,lexical]'
 	@touch $@
 
-$(VENV)/.tested: $(VENV)/.torch pyproject.toml
+$(VENV)/.tested: $(VENV)/.torch pyproject.toml $(PINS)
 	@echo "Installing fairmend with everything that its tests need"
-	$(PIP) --editable '.[test,language,lexical]'
+	$(PINNED) hatchling
+	$(PINNED) --no-build-isolation --editable '.[test,language,lexical]'
 	@touch $@ $(VENV)/.installed
+
+# torch is what it is, and everything else the lowest that has a wheel for this Python.
+$(VENV)/lowest.txt: $(VENV)/.torch .venv-uv/.$(UV) pyproject.toml
+	$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch").split("+")[0])' | \
+	  $(RESOLVE) --resolution lowest-direct --only-binary :all: --python $(BIN)/python pyproject.toml - > $(VENV)/all.txt
+	grep -vE '$(OF_TORCH)' $(VENV)/all.txt > $@
+
+.venv-uv/.$(UV):
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	@touch $@

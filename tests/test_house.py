@@ -1,8 +1,11 @@
 """The house rules that a reader would otherwise have to check by hand: imports, documents, citation, safe loading."""
 
 import ast
+import os
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -13,6 +16,8 @@ import pytest
 import typer
 import yaml
 from importlinter.cli import lint_imports
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from typer.testing import CliRunner
 
 import fairmend
@@ -23,6 +28,8 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = [entry for entries in PROJECT["optional-dependencies"].values() for entry in entries]
+REQUIREMENTS = [Requirement(entry) for entry in [*PROJECT["dependencies"], *EXTRAS]]
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!\w+:)([^)#]+)(?:#[^)]*)?\)")
@@ -72,8 +79,7 @@ def test_imports_point_down(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_third_party_import_is_a_declared_dependency() -> None:
-    extras = [entry for entries in PROJECT["optional-dependencies"].values() for entry in entries]
-    declared = {re.split(r"[\[<>=~! ;]", entry)[0].lower() for entry in [*PROJECT["dependencies"], *extras]}
+    declared = {requirement.name.lower() for requirement in REQUIREMENTS}
     imported = set()
     for source in SOURCES:
         for node in ast.walk(ast.parse(source.read_text())):
@@ -177,3 +183,38 @@ def test_every_dependency_says_why_it_is_there() -> None:
 
     assert core
     assert [line for line in core if "#" not in line] == []
+
+
+def test_the_pins_name_one_version_of_every_dependency_and_no_place_to_get_it_from() -> None:
+    lines = [line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    pins = [Requirement(line) for line in lines if line]  # neither options such as --index-url nor paths parse
+    exact = {canonicalize_name(pin.name): pin for pin in pins}
+    loose = [str(pin) for pin in pins if pin.url or pin.extras or not re.fullmatch(r"==[\w.]+", str(pin.specifier))]
+
+    assert loose == []
+    assert len(exact) == len(pins)
+    for requirement in REQUIREMENTS:
+        if requirement.name != "torch":  # the Makefile's TORCH
+            pin = exact[canonicalize_name(requirement.name)]
+            assert pin.marker is None
+            assert requirement.specifier.contains(str(pin.specifier).removeprefix("==")), requirement
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("goal", ["demo", "test"])
+def test_what_make_installs_is_pinned(goal: str, tmp_path: Path) -> None:
+    fresh = [f"VENV={tmp_path / 'venv'}", "PYTHON=python3", "TORCH=torch==2.13.0"]
+    # Without what an outer make was told, such as the PINS of `make latest`.
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "-n", goal, *fresh]
+    said = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=True).stdout
+    torch, *others = [line.split(" install ")[1] for line in said.splitlines() if " pip install " in line]
+
+    assert torch.endswith(" torch==2.13.0")
+    assert any("--editable" in arguments for arguments in others)
+    # Without isolation, since the environments that pip builds in would take the newest hatchling.
+    assert [arguments for arguments in others if "--constraint constraints.txt" not in arguments] == []
+    assert [
+        arguments for arguments in others if "--editable" in arguments and "--no-build-isolation" not in arguments
+    ] == []
+    assert others[0].endswith(" hatchling")
