@@ -135,14 +135,31 @@ def test_tensors_that_are_no_plain_mlp_are_refused(tmp_path, changes, metadata, 
     assert str(path) in str(caught.value)
 
 
-def test_bfloat16_is_refused_with_a_remedy(tmp_path):
+@pytest.mark.parametrize(
+    ("dtype", "note"),
+    [
+        (torch.bfloat16, ("weights of the file are bfloat16 and are turned to float32",)),
+        (torch.float16, ("weights of the file are float16 and are turned to float32",)),
+        (torch.float64, ("weights of the file are float64 and are rounded to float32",)),
+        (torch.float32, ()),
+    ],
+)
+def test_weights_of_other_precisions_are_read_and_said(tmp_path, dtype, note):
     from safetensors.torch import save_file as save_torch
 
-    save_torch(torch.nn.Linear(3, 2).to(torch.bfloat16).state_dict() | {}, tmp_path / "a.safetensors")
-    with pytest.raises(ModelError):
-        read_network(tmp_path / "a.safetensors")
-    save_torch({"a.weight": torch.ones(1, 3, dtype=torch.bfloat16)}, tmp_path / "a.safetensors")
-    with pytest.raises(ModelError, match="has the type BF16: supported are F64, F32, F16; save the model as float32"):
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1)).to(dtype)
+    save_torch(module.state_dict(), tmp_path / "a.safetensors", {"activation": "relu"})
+    network = read_network(tmp_path / "a.safetensors")
+    np.testing.assert_array_equal(network.layers[0].weight, module[0].weight.detach().float().numpy())
+    assert len(network.notes) == len(note)
+    assert all(text in told for text, told in zip(note, network.notes, strict=True))
+
+
+def test_types_that_hold_no_plain_numbers_are_refused(tmp_path):
+    from safetensors.torch import save_file as save_torch
+
+    save_torch({"a.weight": torch.ones(1, 3).to(torch.float8_e4m3fn)}, tmp_path / "a.safetensors")
+    with pytest.raises(ModelError, match="has the type F8_E4M3: supported are F64, F32, F16, BF16; save the model as"):
         read_network(tmp_path / "a.safetensors")
 
 

@@ -248,7 +248,7 @@ def with_function():
     [
         (lambda: b"", "not a valid ONNX model"),
         (lambda: b"hello, this is text", "not a valid ONNX model"),
-        (with_external_weights, "are in another file, which is not followed"),
+        (with_external_weights, "external_data=False)"),
         (with_function, "defines functions of its own, 'Twice'"),
         (lambda: graph([FIRST, RELU, LAST], inputs=("X", "Z")), "inputs ['X', 'Z']"),
         (lambda: graph([FIRST, RELU, LAST], outputs=("Y", "r")), "outputs ['Y', 'r']"),

@@ -26,7 +26,8 @@ _DEFAULTS: dict[str, float | None] = {
     "elu": 1.0,
 }
 NAMES = tuple(_DEFAULTS)
-_FORM = re.compile(r"\s*([a-z_]+)\s*(?:\(\s*([^()]+?)\s*\))?\s*", re.IGNORECASE)
+_LONGEST = 60  # characters of the text of one activation
+_FORM = re.compile(r"([a-z_]+) *(?:\(([^()]+)\))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,10 @@ class Activation:
         Raises:
             ModelError: an unknown name, a parameter that is no number, or one where none belongs.
         """
-        form = _FORM.fullmatch(text)
-        name = form[1].lower() if form else text
+        form = _FORM.fullmatch(text.strip()) if len(text) <= _LONGEST else None
+        name = form[1].lower() if form else text[:_LONGEST]
         default = _DEFAULTS.get(name)
-        given = form[2] if form else None
+        given = form[2].strip() if form and form[2] is not None else None
         if given is None:
             return cls(name, 0.0 if default is None else default)
         try:

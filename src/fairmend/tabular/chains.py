@@ -159,24 +159,36 @@ class Chain:
         Raises:
             ModelError: the outputs differ.
         """
-        rng = np.random.default_rng(0)
-        scales = np.repeat((0.1, 1.0, 10.0), 16)[:, None]
-        noise = rng.standard_normal((len(scales), network.n_features))
-        rows = (scales * noise).astype(np.float32).astype(np.float64)  # exact in every runtime that takes float32
+        rows = probe_rows(network.n_features)
         expected = finish(network.logits(rows, mask, drop), self.head)
-        found = np.asarray(run(rows), dtype=np.float64)
-        if found.size == expected.size and len(found) == len(rows):
-            found = found.reshape(expected.shape)
-            difference = float(np.abs(found - expected).max())
-            if difference <= tolerance * max(1.0, float(np.abs(expected).max())):
-                return
-            detail = f"its outputs differ by up to {difference:.3g}"
-        else:
-            detail = f"it gives an array of shape {found.shape} for {len(rows)} rows and {network.n_outputs} outputs"
-        raise ModelError(
-            f"the model does not compute what its layers say: {detail}. Supported is one chain of linear layers, "
-            "batch normalisation, dropout and element-wise activations without hooks"
-        )
+        detail = disagreement(expected, np.asarray(run(rows), dtype=np.float64), tolerance)
+        if detail:
+            raise ModelError(
+                f"the model does not compute what its layers say: {detail}. Supported is one chain of linear layers, "
+                "batch normalisation, dropout and element-wise activations without hooks"
+            )
+
+
+def probe_rows(n_features: int) -> FloatArray:
+    """Seeded random rows of small, common and large values, shape (48, n_features), exact in float32."""
+    rng = np.random.default_rng(0)
+    scales = np.repeat((0.1, 1.0, 10.0), 16)[:, None]
+    return (scales * rng.standard_normal((len(scales), n_features))).astype(np.float32).astype(np.float64)
+
+
+def disagreement(expected: FloatArray, found: FloatArray, tolerance: float) -> str:
+    """How outputs differ from those expected, of shape (n_rows, n_outputs), in words; "" within the tolerance.
+
+    Args:
+        tolerance: largest difference, relative to the largest output of the row set where that is above 1.
+    """
+    if found.size != expected.size or len(found) != len(expected):
+        n_rows, n_outputs = expected.shape
+        return f"it gives an array of shape {found.shape} for {n_rows} rows and {n_outputs} outputs"
+    difference = float(np.abs(found.reshape(expected.shape) - expected).max())
+    if difference <= tolerance * max(1.0, float(np.abs(expected).max())):
+        return ""
+    return f"its outputs differ by up to {difference:.3g}"
 
 
 def finish(logits: FloatArray, head: Head) -> FloatArray:

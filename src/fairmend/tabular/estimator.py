@@ -24,12 +24,14 @@ from fairmend.tabular.datasets import Dataset
 from fairmend.tabular.features import group_codes
 from fairmend.tabular.findings import Comparison
 from fairmend.tabular.metrics import LOG_LOSS
-from fairmend.tabular.models import SUPPORTED, bake_model, is_model, is_sklearn, read_model, unwrapped
+from fairmend.tabular.models import SUPPORTED, bake_model, is_model, is_sklearn, read_model
 from fairmend.tabular.networks import DropName, Network, decide, emitted, probabilities
 from fairmend.tabular.repair import Repair, repair_network
 from fairmend.tabular.sensitive import sensitive_frame
 from fairmend.tabular.settings import RepairSettings, Threshold
+from fairmend.tabular.sklearn_networks import is_fitted
 from fairmend.tabular.uncertainty import compare_predictions
+from fairmend.tabular.wrappers import unwrapped, way_inside
 
 if TYPE_CHECKING:
     from fairmend.tabular.models import Model
@@ -239,7 +241,7 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         model = unwrapped(self.estimator)
         if model is None:
             return MLPClassifier(_HIDDEN, max_iter=500, random_state=seed).fit(X, y)
-        if is_sklearn(model) and not hasattr(model, "coefs_"):
+        if is_sklearn(model) and not is_fitted(model):
             return clone(model).fit(X, y)
         return model
 
@@ -251,7 +253,9 @@ def _sorted_out(first: Any, second: Any, labels: tuple[Any, ...]) -> tuple[Any, 
             raise InputError(f"fit(network, X, y) takes three arguments, got {2 + len(labels)}")
         return unwrapped(first), second, labels[0]
     if labels:
-        raise InputError(f"the first of three arguments of fit must be {SUPPORTED}, got {type(first).__name__}")
+        raise InputError(
+            f"the first of three arguments of fit must be {SUPPORTED}, got {type(first).__name__}{way_inside(first)}"
+        )
     return None, first, second
 
 

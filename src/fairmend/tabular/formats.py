@@ -6,17 +6,21 @@ A file is hostile until it is parsed: pickles are refused without being opened b
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from fairmend.errors import ModelError
+from fairmend.errors import ModelError, RunError
 from fairmend.files import write_atomically
 from fairmend.tabular.networks import Network
+from fairmend.tabular.sklearn_networks import WAY_TO_A_FILE
 
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib"})
+_KERAS_SUFFIXES = frozenset({".h5", ".keras"})
+_OF_KERAS = "export a Keras model, model.export('net.onnx', format='onnx')"
 _REMEDY = (
     "loading it could run code of whoever made it. Convert it where you trust it: "
-    "safetensors.torch.save_file(model.state_dict(), 'model.safetensors'), or torch.onnx.export"
+    "safetensors.torch.save_file(model.state_dict(), 'model.safetensors'), or torch.onnx.export. "
+    f"{WAY_TO_A_FILE}"
 )
 
 
@@ -24,11 +28,14 @@ def read_network(path: str | os.PathLike[str], activation: str | None = None) ->
     """The network in a .safetensors file of a plain MLP, or in an .onnx file of one.
 
     A .safetensors file holds tensor pairs NAME.weight (n_out, n_in) and NAME.bias (optional), in the natural order of
-    their names ("layer2" before "layer10"). The activation of the hidden layers is, first found: the file's metadata
-    key "activation", the argument, relu (then `Network.notes` says so). It is one name for all hidden layers or one
-    per layer, separated by commas: "relu", "leaky_relu(0.2)", "tanh,relu".
+    their names ("layer2" before "layer10") or, where the names tell none, in the only order in which they chain (then
+    `Network.notes` says so). The activation of the hidden layers is, first found: the file's metadata key
+    "activation", the argument, relu (then `Network.notes` says so). It is one name for all hidden layers or one per
+    layer, separated by commas: "relu", "leaky_relu(0.2)", "tanh,relu".
 
-    An .onnx file says itself which activations it has; the argument is then not allowed.
+    An .onnx file says itself which activations it has; the argument is then not allowed. Weights in a file beside it
+    (NAME.onnx.data, as torch.onnx.export writes) are read from there; of a classifier's outputs the probabilities are
+    read and the labels left aside.
 
     Raises:
         ModelError: a missing, damaged or unsupported file, a pickle, tensors that form no plain MLP, weights that are
@@ -46,9 +53,13 @@ def read_network(path: str | os.PathLike[str], activation: str | None = None) ->
             raise ModelError(f"an .onnx file names its own activations: leave the activation {activation!r} out")
         from fairmend.tabular.onnx_networks import parse_onnx
 
-        return parse_onnx(payload)
+        return parse_onnx(payload, file.parent)
     except ModelError as error:
         raise ModelError(f"{file}: {error}") from error
+    except (MemoryError, RecursionError) as error:
+        raise ModelError(
+            f"{file} is too large or too deeply nested for this machine ({error!r}): a plain MLP is needed"
+        ) from error
 
 
 def write_safetensors(
@@ -60,11 +71,12 @@ def write_safetensors(
         metadata: further text entries; "activation" is set here.
 
     Raises:
-        RunError: the file cannot be written; nothing half-written is left.
+        RunError: the file cannot be written, and nothing half-written is left; or it reads back otherwise.
     """
-    from fairmend.tabular.safetensors_networks import serialize_safetensors
+    from fairmend.tabular.safetensors_networks import prove_safetensors, serialize_safetensors
 
     write_atomically(path, serialize_safetensors(network, metadata or {}))
+    _require_alike(path, lambda: prove_safetensors(path, network, metadata or {}))
 
 
 def write_onnx(network: Network, path: str | os.PathLike[str], probability: bool = False) -> None:
@@ -74,11 +86,31 @@ def write_onnx(network: Network, path: str | os.PathLike[str], probability: bool
         probability: end in a sigmoid (one output) or softmax; the output is then called "probability".
 
     Raises:
-        RunError: the file cannot be written; nothing half-written is left.
+        RunError: the file cannot be written, and nothing half-written is left; or it reads back otherwise.
     """
-    from fairmend.tabular.onnx_networks import serialize_onnx
+    from fairmend.tabular.onnx_networks import prove_onnx, serialize_onnx
 
     write_atomically(path, serialize_onnx(network, probability))
+    _require_alike(path, lambda: prove_onnx(Path(path).read_bytes(), network, probability))
+
+
+def _require_alike(path: str | os.PathLike[str], prove: Callable[[], str]) -> None:
+    """Read a file back that was just written: what is saved is what was measured.
+
+    Args:
+        prove: tells in words how the file differs from the network, by means that others read it with.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        detail = prove()
+    except (OSError, SafetensorError, ModelError) as error:
+        detail = f"it cannot be read ({error})"
+    if detail:
+        raise RunError(
+            f"{path} was written, but read back it is not the network that was measured: {detail}. Do not use it; "
+            "write it again, to another disk if this one is at fault"
+        )
 
 
 def _read(file: Path) -> bytes:
@@ -90,14 +122,19 @@ def _read(file: Path) -> bytes:
     suffix = file.suffix.lower()
     if suffix in _PICKLE_SUFFIXES:
         raise ModelError(f"{file} is by its suffix a pickle, which is not loaded: {_REMEDY}")
+    if not file.is_file():
+        raise ModelError(f"{file} is no regular file: name a .safetensors or .onnx file")
     try:
         with open(file, "rb") as stream:
             first = stream.read(16)
             if _is_pickle(first):
                 raise ModelError(f"{file} is by its first bytes a pickle or zip file, which is not loaded: {_REMEDY}")
             if suffix not in (".safetensors", ".onnx"):
-                raise ModelError(f"{file} has the suffix {suffix!r}: supported are .safetensors and .onnx")
+                way = f"; {_OF_KERAS}" if suffix in _KERAS_SUFFIXES else ""
+                raise ModelError(f"{file} has the suffix {suffix!r}: supported are .safetensors and .onnx{way}")
             return first + stream.read()
+    except MemoryError as error:
+        raise ModelError(f"{file} is larger than the memory of this machine: a plain MLP is needed") from error
     except OSError as error:
         raise ModelError(f"{file} cannot be read ({error.strerror or error}): check its permissions") from error
 

@@ -12,6 +12,7 @@ from fairmend.tabular.baking import bake
 from fairmend.tabular.formats import read_network
 from fairmend.tabular.networks import Drop, Network
 from fairmend.tabular.sklearn_networks import bake_sklearn, read_sklearn
+from fairmend.tabular.wrappers import unwrapped, way_inside
 
 if TYPE_CHECKING:
     from sklearn.neural_network import MLPClassifier
@@ -42,19 +43,13 @@ def is_sklearn(value: Any) -> bool:
     return isinstance(value, MLPClassifier)
 
 
-def unwrapped(value: Any) -> Any:
-    """The classifier inside scikit-learn's FrozenEstimator; anything else as it is."""
-    from sklearn.frozen import FrozenEstimator
-
-    return value.estimator if isinstance(value, FrozenEstimator) else value
-
-
 def read_model(model: Model) -> Network:
     """The network of a model of any kind.
 
     Raises:
         ModelError: something else, or a model that cannot be read; the message names the part.
     """
+    model = unwrapped(model)
     if isinstance(model, Network):
         return model
     if isinstance(model, (str, os.PathLike)):
@@ -63,23 +58,26 @@ def read_model(model: Model) -> Network:
         from fairmend.tabular.torch_networks import read_torch
 
         return read_torch(model)
-    if is_sklearn(unwrapped(model)):
-        return read_sklearn(unwrapped(model))
-    raise ModelError(f"expected {SUPPORTED}, got {type(model).__name__}")
+    if is_sklearn(model):
+        return read_sklearn(model)
+    raise ModelError(f"expected {SUPPORTED}, got {type(model).__name__}{way_inside(model)}")
 
 
 def bake_model(model: Model, network: Network, mask: Mask, drop: Drop) -> Any:
     """A repaired copy of the same kind as the model: a module, a classifier, or a `Network` for our own and files.
+
+    Of a wrapper that was taken off (see `unwrapped`) the copy is of what was inside.
 
     Args:
         model: what was given; it is left as it is.
         network: what `read_model` read from it.
         mask, drop: see `fairmend.tabular.baking.bake`.
     """
+    model = unwrapped(model)
     if is_torch(model):
         from fairmend.tabular.torch_networks import bake_torch
 
         return bake_torch(model, mask, drop)
-    if is_sklearn(unwrapped(model)):
-        return bake_sklearn(unwrapped(model), mask, drop)
+    if is_sklearn(model):
+        return bake_sklearn(model, mask, drop)
     return bake(network, mask, drop)

@@ -242,6 +242,15 @@ class Network:
         return [slice(start, start + size) for start in range(0, n_rows, size)]
 
 
+def precision_notes(precisions: Iterable[str]) -> tuple[str, ...]:
+    """What to tell about weights that are kept in other precisions than float32, by the names of these."""
+    notes = []
+    for name in sorted(set(precisions) - {"float32"}):
+        turned = "are rounded" if name == "float64" else "are turned"
+        notes.append(f"weights of the file are {name} and {turned} to float32, in which they are measured and saved")
+    return tuple(notes)
+
+
 def decide(logits: FloatArray) -> npt.NDArray[np.int64]:
     """The classes that logits of shape (n_rows, n_outputs) stand for, shape (n_rows,)."""
     if logits.shape[1] == 1:

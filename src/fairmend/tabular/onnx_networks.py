@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fairmend.errors import ModelError
 from fairmend.tabular.activations import Activation, FloatArray
-from fairmend.tabular.networks import Network
+from fairmend.tabular.chains import Head, disagreement, finish, probe_rows
+from fairmend.tabular.networks import Network, decide, precision_notes
+from fairmend.tabular.onnx_files import load_model
+from fairmend.tabular.onnx_outputs import Ends, find_ends
 from fairmend.tabular.onnx_tracing import SUPPORTED, trace
+from fairmend.tabular.sklearn_networks import WAY_TO_A_FILE
 
 if TYPE_CHECKING:
     import onnx
@@ -23,36 +31,85 @@ _OPERATORS = {
     "tanh": "Tanh",
     "sigmoid": "Sigmoid",
 }
+_PRECISIONS = {10: "float16", 11: "float64", 16: "bfloat16"}  # by the number of the element type
 _OPSET, _OPSET_WITH_GELU, _IR_VERSION = 17, 20, 9
 
 
-def parse_onnx(payload: bytes) -> Network:
+def parse_onnx(payload: bytes, folder: Path | None = None) -> Network:
     """The network in the bytes of an .onnx file.
 
+    Args:
+        folder: where the file lies, for weights in a file beside it; None for bytes that hold everything.
+
     Raises:
-        ModelError: bytes that are damaged, weights kept in another file, operators that form no MLP, or outputs that
+        ModelError: bytes that are damaged, weights that cannot be had, operators that form no MLP, or outputs that
             differ from what the layers say.
     """
-    model = _load(payload)
+    model = load_model(payload, folder)
     try:
-        chain = trace(model.graph)
+        return _read(model)
+    except ModelError as error:
+        if model.producer_name == "skl2onnx":
+            raise ModelError(f"{error}. {WAY_TO_A_FILE}") from error
+        raise
+
+
+def _read(model: onnx.ModelProto) -> Network:
+    try:
+        if model.functions:
+            raise ModelError(f"the ONNX model defines functions of its own, {model.functions[0].name!r}: {SUPPORTED}")
+        ends = find_ends(model.graph, SUPPORTED)
+        chain = trace(model.graph, ends)
         network = chain.network(lambda _: "")
+        dtype = np.dtype(_input_type(model))
     except ModelError:
         raise
-    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"the ONNX graph is malformed ({error}): save or download it again") from error
-    numbers = np.dtype(_input_type(model))
+    except (ArithmeticError, IndexError, KeyError, MemoryError, RecursionError, TypeError, ValueError) as error:
+        raise ModelError(f"the ONNX graph is malformed ({error!r}): save or download it again") from error
+    if model.producer_name == "skl2onnx" and not chain.head:
+        raise ModelError("the ONNX graph is a regressor of scikit-learn, whose output is a number and tells no class")
+    outputs = [ends.table] + ([ends.label] if ends.label else [])
+    evaluate = _evaluator(model, (*ends.chain, *ends.aside), outputs)
 
     def run(rows: FloatArray) -> FloatArray:
-        try:
-            with np.errstate(all="ignore"):  # exp overflows in branches that are not taken
-                found: Any = _reference(model).run(None, {_input(model).name: rows.astype(numbers)})
-        except Exception as error:  # the reference runtime raises many kinds for a graph that cannot run
-            raise ModelError(f"the ONNX graph does not run on rows of {rows.shape[1]} features: {error}") from error
-        return np.asarray(found[0], dtype=np.float64)
+        table = np.asarray(evaluate(rows.astype(dtype))[0], dtype=np.float64)
+        return table if ends.table == ends.value or table.ndim < 2 else table[:, 1:]
 
-    chain.prove(network, run, max(1e-4, 64 * float(np.finfo(numbers).eps)))
-    return network
+    chain.prove(network, run, max(1e-4, 64 * float(np.finfo(dtype).eps)))
+    notes = _labelled(network, ends, evaluate, dtype) if ends.label or ends.classes else ()
+    precisions = [_PRECISIONS[w.data_type] for w in model.graph.initializer if w.data_type in _PRECISIONS]
+    return replace(network, notes=(*notes, *precision_notes(precisions)))
+
+
+def _labelled(
+    network: Network, ends: Ends, evaluate: Callable[[npt.NDArray[Any]], list[Any]], dtype: np.dtype[Any]
+) -> tuple[str, ...]:
+    """What to tell about names of classes and an output of labels, which must be those of the largest output."""
+    if ends.classes and len(ends.classes) != network.n_classes:
+        raise ModelError(
+            f"the ONNX graph names {len(ends.classes)} classes, {', '.join(ends.classes[:5])}, and tells "
+            f"{network.n_classes} apart: {SUPPORTED}"
+        )
+    if ends.label:
+        rows = probe_rows(network.n_features)
+        logits = network.logits(rows)
+        full = np.hstack([np.zeros_like(logits), logits]) if network.n_outputs == 1 else logits
+        ordered = np.sort(full, axis=1)
+        clear = ordered[:, -1] - ordered[:, -2] > 1e-2  # a tie may fall either way in float32
+        labels = np.asarray(evaluate(rows.astype(dtype))[1]).reshape(-1)
+        if len(labels) != len(rows):
+            raise ModelError(f"the ONNX output {ends.label!r} is no label per row: {SUPPORTED}")
+        found = set(zip(decide(logits)[clear].tolist(), map(str, labels[clear].tolist()), strict=True))
+        told = dict(found)
+        mixed = len(found) > len(told) or len(set(told.values())) < len(told)
+        if mixed or (ends.classes and any(ends.classes[k] != label for k, label in told.items())):
+            raise ModelError(
+                f"the labels of the ONNX output {ends.label!r} are not those of the largest probability: {SUPPORTED}"
+            )
+    aside = f"its output {ends.label!r} is left aside" if ends.label else "its dictionaries are read as a table"
+    if not ends.classes:
+        return (f"the class is read from {ends.table!r} of the ONNX file; {aside}",)
+    return (f"the ONNX file names its classes, in this order, {', '.join(ends.classes)}; {aside}",)
 
 
 def serialize_onnx(network: Network, probability: bool = False) -> bytes:
@@ -109,41 +166,124 @@ def _activation_nodes(activation: Activation, source: str, target: str) -> list[
     return [helper.make_node(_OPERATORS[activation.name], [source], [target], name=target, **settings)]
 
 
-def _load(payload: bytes) -> onnx.ModelProto:
-    """The checked model; nothing outside its own bytes is read."""
+def prove_onnx(payload: bytes, network: Network, probability: bool = False) -> str:
+    """How the bytes of an .onnx file that `serialize_onnx` made differ from a network, in words; "" if they do not.
+
+    The weights must be the same bit for bit, and the reference evaluator, which runs the file as any runtime would,
+    must give the network's outputs on seeded random rows: in float32 or, where rounding is large, with the file's
+    weights in float64.
+    """
+    from onnx import numpy_helper
+
+    model = load_model(payload)
+    weights = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
+    for index, layer in enumerate(network.layers, start=1):
+        for part, array in (("weight", layer.weight), ("bias", layer.bias)):
+            found = weights.get(f"layer{index}.{part}")
+            if found is None or found.shape != array.shape or found.tobytes() != array.tobytes():
+                return f"layer{index}.{part} has other values"
+    rows = probe_rows(network.n_features)
+    head: Head = "" if not probability else "sigmoid" if network.n_outputs == 1 else "softmax"
+    expected = finish(network.logits(rows), head)
+    detail = ""
+    for dtype in (np.float32, np.float64):
+        for weight in model.graph.initializer:
+            weight.CopyFrom(numpy_helper.from_array(weights[weight.name].astype(dtype), weight.name))
+        evaluate = _evaluator(model, tuple(model.graph.node), [model.graph.output[0].name])
+        detail = disagreement(expected, np.asarray(evaluate(rows.astype(dtype))[0], dtype=np.float64), 1e-4)
+        if not detail:
+            break
+    return detail
+
+
+def _evaluator(
+    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]
+) -> Callable[[npt.NDArray[Any]], list[Any]]:
+    """The values of some outputs for rows, by the reference evaluator, in inference.
+
+    Raises:
+        ModelError: the graph does not run; whether the fault is the graph's or the library's is found out.
+    """
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    try:
-        model = onnx.load_model_from_string(payload)
-        external = [w.name for w in model.graph.initializer if w.data_location == onnx.TensorProto.EXTERNAL]
-        if external:
+    name = _input(model).name
+    graph = onnx.helper.make_graph(
+        nodes, "read", [_input(model)], [onnx.helper.make_empty_tensor_value_info(output) for output in outputs]
+    )
+    graph.initializer.extend(model.graph.initializer)
+    plain = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+    def evaluate(rows: npt.NDArray[Any]) -> list[Any]:
+        try:
+            return _run(plain, name, rows)
+        except Exception as error:  # the evaluator raises many kinds for a graph that cannot run
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            if not _evaluator_works():
+                raise ModelError(
+                    f"the reference evaluator of onnx {onnx.__version__} does not run even a graph that fairmend "
+                    f"wrote ({reason}): the library has changed; install a version that fairmend supports"
+                ) from error
             raise ModelError(
-                f"the weights {', '.join(external[:3])} are in another file, which is not followed: save the model in "
-                "one piece, onnx.save(model, path, save_as_external_data=False)"
-            )
-        onnx.checker.check_model(model)
-    except ModelError:
-        raise
-    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"not a valid ONNX model ({reason}): save or download it again") from error
-    if model.functions:
-        raise ModelError(f"the ONNX model defines functions of its own, {model.functions[0].name!r}: {SUPPORTED}")
-    return model
+                f"the ONNX graph does not run on {len(rows)} rows of {rows.shape[1]} features in onnx "
+                f"{onnx.__version__}: {reason}"
+            ) from error
+
+    return evaluate
 
 
-def _reference(model: onnx.ModelProto) -> Any:
-    """The reference runtime, in inference."""
+def _run(model: onnx.ModelProto, name: str, rows: npt.NDArray[Any]) -> list[Any]:
     from onnx.reference import ReferenceEvaluator
     from onnx.reference.op_run import OpRun
 
     class BatchNormalization(OpRun):
-        # the reference one normalises by the batch before opset 14, as if training
-        def _run(self, x: Any, scale: Any, bias: Any, mean: Any, var: Any, epsilon: float = 1e-5, **_: Any) -> Any:
+        # The reference one normalises by the batch before opset 14, as if training. These are all attributes that the
+        # operator ever had; one that is new is refused by Python.
+        def _run(
+            self,
+            x: Any,
+            scale: Any,
+            bias: Any,
+            mean: Any,
+            var: Any,
+            epsilon: float | None = None,
+            momentum: float | None = None,
+            training_mode: int | None = None,
+            is_test: int | None = None,
+            spatial: int | None = None,
+            consumed_inputs: Any = None,
+        ) -> Any:
+            if training_mode:
+                raise ValueError("a batch normalisation is in training mode")
+            epsilon = 1e-5 if epsilon is None else epsilon  # the default of the operator
             return ((scale * (x - mean) / np.sqrt(var + epsilon) + bias).astype(x.dtype),)
 
-    return ReferenceEvaluator(model, new_ops=[BatchNormalization])
+    with np.errstate(all="ignore"):  # exp overflows in branches that are not taken
+        return list(ReferenceEvaluator(model, new_ops=[BatchNormalization]).run(None, {name: rows}))
+
+
+def _evaluator_works() -> bool:
+    """Whether the reference evaluator runs a graph that is known to be sound."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    nodes = [
+        helper.make_node("Gemm", ["X", "w"], ["a"]),
+        helper.make_node("BatchNormalization", ["a", "one", "zero", "zero", "one"], ["b"], epsilon=0.0),
+        helper.make_node("Relu", ["b"], ["Y"]),
+    ]
+    weights = {"w": np.full((2, 1), 2.0), "one": np.ones(1), "zero": np.zeros(1)}
+    graph = helper.make_graph(
+        nodes,
+        "known",
+        [helper.make_tensor_value_info("X", onnx.TensorProto.FLOAT, ["n", 2])],
+        [helper.make_tensor_value_info("Y", onnx.TensorProto.FLOAT, ["n", 1])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
+    try:
+        return bool(np.array_equal(_run(model, "X", np.array([[1, 2]], np.float32))[0], [[6]]))
+    except Exception:  # what a changed library raises is not known
+        return False
 
 
 def _input(model: onnx.ModelProto) -> onnx.ValueInfoProto:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from fairmend.errors import ModelError
 from fairmend.tabular.activations import Activation, FloatArray
 from fairmend.tabular.chains import Chain
+from fairmend.tabular.onnx_outputs import ML_DOMAIN, Ends
 
 if TYPE_CHECKING:
     import onnx
@@ -19,53 +21,59 @@ if TYPE_CHECKING:
 Constant = npt.NDArray[np.generic]
 
 SUPPORTED = (
-    "supported is one chain of Gemm, MatMul, Add, Sub, Mul and Div with constants, BatchNormalization, Dropout, "
-    "Flatten and Identity with Relu, LeakyRelu, Gelu, Elu, Tanh, Sigmoid or x * Sigmoid(x), ending in one output of "
-    "logits, Sigmoid on one output, Softmax or LogSoftmax"
+    "supported is one chain of Gemm, MatMul, Add, Sub, Mul and Div with constants, BatchNormalization, Scaler, "
+    "Dropout, Flatten and Identity with Relu, LeakyRelu, Gelu, Elu, Tanh, Sigmoid or x * Sigmoid(x), ending in one "
+    "output of logits, Sigmoid on one output, Softmax or LogSoftmax, beside which labels are left aside"
 )
-_SHAPES = frozenset({"Flatten", "Identity", "Squeeze", "Reshape", "Cast"})
+_SHAPES = frozenset({"Flatten", "Identity", "Squeeze", "Reshape"})
+_FLOATS = (1, 10, 11, 16)  # what Cast is to: float, float16, double, bfloat16
 _COMPOSED = ("silu", "gelu", "gelu_tanh")  # activations that exporters write as several operators
 _PROBES = np.linspace(-4.0, 4.0, 33)
 
 
-def trace(graph: onnx.GraphProto) -> Chain:
+def trace(graph: onnx.GraphProto, ends: Ends) -> Chain:
     """The linear layers, scalings and activations of a checked graph.
 
     Raises:
         ModelError: an operator that is not supported, or does not continue one chain.
     """
-    return _Walk(graph).chain
+    return _Walk(graph, ends).chain
 
 
 class _Walk:
     """One pass over the nodes of a graph, which ONNX keeps in topological order, into a `Chain`."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    def __init__(self, graph: onnx.GraphProto, ends: Ends) -> None:
         from onnx import numpy_helper
 
+        if len(graph.sparse_initializer):
+            raise ModelError(f"the ONNX graph has sparse weights: save them dense; {SUPPORTED}")
         self.chain = Chain()
         self._constants: dict[str, Constant] = {w.name: numpy_helper.to_array(w) for w in graph.initializer}
-        self._users = [set(node.input) for node in graph.node]
-        inputs = [value.name for value in graph.input if value.name not in self._constants]
-        outputs = [value.name for value in graph.output]
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise ModelError(f"the ONNX graph has inputs {inputs} and outputs {outputs}: {SUPPORTED}")
-        current = inputs[0]
+        current = next(value.name for value in graph.input if value.name not in self._constants)
+        # how many nodes still read a value
+        readers = Counter(name for node in ends.chain for name in set(node.input))
         composed: dict[str, FloatArray] = {}  # values at the probes inside a composed activation
-        for index, node in enumerate(graph.node):
+        unread: set[str] = set()  # those of them that a later node reads
+        for node in ends.chain:
             label = f"node {node.name or node.output[0]!r} ({node.op_type})"
-            if node.domain not in ("", "ai.onnx"):
+            if node.domain not in ("", "ai.onnx") and (node.domain, node.op_type) != (ML_DOMAIN, "Scaler"):
                 raise ModelError(f"{label} is of the domain {node.domain!r}: {SUPPORTED}")
+            if not composed and readers[current] > 1:
+                composed, unread = {current: _PROBES}, {current}
+            for name in set(node.input):
+                readers[name] -= 1
+                if not readers[name]:
+                    unread.discard(name)
             if all(name in self._constants for name in node.input):
                 self._constants[node.output[0]] = self._fold(label, node)
                 continue
-            if not composed and sum(current in users for users in self._users) > 1:
-                composed = {current: _PROBES}
             if composed:
-                composed[node.output[0]] = self._probe(label, node, composed)
                 current = node.output[0]
-                waiting = [name for name in composed if any(name in users for users in self._users[index + 1 :])]
-                if waiting in ([], [current]):  # the branches have come together again
+                composed[current] = self._probe(label, node, composed)
+                if readers[current]:
+                    unread.add(current)
+                if unread <= {current}:  # the branches have come together again
                     self._composed(label, composed[current])
                     composed = {}
                 continue
@@ -73,8 +81,8 @@ class _Walk:
                 raise ModelError(f"{label} is not one link of a chain: {SUPPORTED}")
             self._step(label, node, current)
             current = node.output[0]
-        if current != outputs[0]:
-            raise ModelError(f"the ONNX output {outputs[0]!r} is not the end of the chain, {current!r}: {SUPPORTED}")
+        if current != ends.value:
+            raise ModelError(f"the ONNX output {ends.value!r} is not the end of the chain, {current!r}: {SUPPORTED}")
 
     def _fold(self, label: str, node: onnx.NodeProto) -> Constant:
         """The value of a node whose inputs are all constant."""
@@ -86,6 +94,10 @@ class _Walk:
             return numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.asarray(value)
         if node.op_type == "Identity":
             return self._constants[node.input[0]]
+        if node.op_type == "Cast":
+            from onnx import helper
+
+            return self._constants[node.input[0]].astype(helper.tensor_dtype_to_np_dtype(settings["to"]))
         if node.op_type == "Transpose":
             return np.transpose(self._constants[node.input[0]], settings.get("perm"))
         raise ModelError(f"{label} computes a constant: {SUPPORTED}; simplify the graph before")
@@ -109,6 +121,14 @@ class _Walk:
         elif kind == "Dropout":
             if len(node.input) > 2 and bool(np.any(self._constant(label, node.input[2]))):
                 raise ModelError(f"{label} is in training mode: export the model in eval mode")
+        elif kind == "Scaler":
+            offset, scale = (np.asarray(settings.get(part, ()), dtype=np.float64) for part in ("offset", "scale"))
+            if not offset.size or not scale.size:
+                raise ModelError(f"{label} lacks an offset or a scale: {SUPPORTED}")
+            self.chain.scaling(label, scale, -offset * scale)
+        elif kind == "Cast":
+            if settings.get("to") not in _FLOATS:
+                raise ModelError(f"{label} rounds to whole numbers: {SUPPORTED}")
         elif kind in _ACTIVATIONS:
             self.chain.activate(label, _ACTIVATIONS[kind](settings))
         elif kind not in _SHAPES:
@@ -149,7 +169,7 @@ class _Walk:
     def _row(self, label: str, name: str) -> FloatArray:
         """A constant that is one number, or one number per neuron."""
         value = self._constant(label, name)
-        if value.size != max(value.shape, default=1):
+        if value.size != (value.shape[-1] if value.ndim else 1):
             raise ModelError(f"{label} has a constant of shape {value.shape}: supported is one number per neuron")
         return value.reshape(()) if value.size == 1 else value.reshape(-1)
 

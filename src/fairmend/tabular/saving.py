@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 import fairmend
 from fairmend.errors import RunError
 from fairmend.escaping import encoded
@@ -20,8 +23,9 @@ from fairmend.runs.directories import RUN, open_directory
 from fairmend.runs.store import Store
 from fairmend.tabular.baking import slim as slimmed
 from fairmend.tabular.cards import make_card
+from fairmend.tabular.chains import disagreement
 from fairmend.tabular.datasets import Dataset
-from fairmend.tabular.formats import write_onnx, write_safetensors
+from fairmend.tabular.formats import read_network, write_onnx, write_safetensors
 from fairmend.tabular.networks import Network, emitted
 from fairmend.tabular.repair import Repair
 from fairmend.tabular.results import SCHEMA, SCHEMA_VERSION, describe_front, describe_mask, describe_result
@@ -29,6 +33,8 @@ from fairmend.tabular.settings import RepairSettings
 
 KIND = "tabular repair"
 ORIGINAL, RESULT = "original.safetensors", "result.json"
+_COMPARED = 256  # rows on which a saved network is compared with what was measured
+_ROUNDING = 1e-3  # of the largest output: baked biases are float32, and features may be far from 1
 _IDENTITY = ("kind", "settings", "network", "dataset")
 
 
@@ -86,7 +92,8 @@ def save_repair(
         The files by name; docs/result-schema.md describes them.
 
     Raises:
-        RunError: a file cannot be written. Every file is the old one or the new one, never a part.
+        RunError: a file cannot be written, or a network's file reads back as another network than the one that was
+            measured. Every file is the old one or the new one, never a part.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -102,6 +109,7 @@ def save_repair(
         files[f"{name}_onnx"] = out / f"{name}.onnx"
         write_safetensors(network, files[name], metadata)
         write_onnx(network, files[f"{name}_onnx"])
+        _require_measured(files[name], repair, original, constants, dataset.X, is_slim=name == "slim")
     result = describe_result(repair, original, dataset, request=request, slim=small, command=command)
     contents = {
         "mask": ("mask.json", _strict_json(describe_mask(repair, original, constants))),
@@ -113,6 +121,41 @@ def save_repair(
         files[name] = out / file
         write_atomically(files[name], encoded(content))
     return files | {name: out / file for name, file in (("run", RUN), ("original", ORIGINAL)) if (out / file).is_file()}
+
+
+def _require_measured(
+    file: Path,
+    repair: Repair,
+    original: Network,
+    constants: npt.NDArray[np.float64],
+    X: npt.NDArray[np.float32],
+    *,
+    is_slim: bool,
+) -> None:
+    """Read a network's file and compare it with the original under the mask, which is what was measured.
+
+    The .onnx file beside it has the same weights, bit for bit: see `write_onnx`.
+
+    Raises:
+        RunError: the dropped neurons are not silent in it, or its outputs on real rows are others.
+    """
+    found = read_network(file)
+    rows = X[:: max(1, len(X) // _COMPARED)][:_COMPARED]
+    detail = disagreement(original.logits(rows, repair.mask, constants), found.logits(rows), _ROUNDING)
+    dropped = original.dropped(repair.mask)
+    if is_slim:
+        expected = tuple(max(1, int(len(units) - units.sum())) for units in dropped)
+        if found.hidden_widths != expected:
+            detail = f"its layers have {found.hidden_widths} neurons instead of {expected}"
+    else:
+        for index, units in enumerate(dropped):
+            silenced = found.layers[index].weight[units], found.layers[index + 1].weight[:, units]
+            if silenced[0 if repair.drop == "weights" else 1].any():
+                detail = f"dropped neurons of {found.space().sites[index].name} are not silent"
+    if detail:
+        raise RunError(
+            f"{file} was written, but read back it is not the network that was measured: {detail}. Do not use it"
+        )
 
 
 def load_result(out: Path) -> dict[str, Any]:

@@ -12,11 +12,19 @@ from fairmend.masks import Mask
 from fairmend.tabular.activations import IDENTITY, Activation
 from fairmend.tabular.baking import silence
 from fairmend.tabular.networks import Drop, Layer, Network, emitted
+from fairmend.tabular.wrappers import way_inside
 
 if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
     from sklearn.neural_network import MLPClassifier
 
+WAY_TO_A_FILE = (
+    "A file of a scikit-learn classifier is made where you trust it, from fairmend.tabular: "
+    "write_safetensors(read_sklearn(classifier), 'net.safetensors'); scale the data as its pipeline does"
+)
 _ACTIVATIONS = {"relu": "relu", "tanh": "tanh", "logistic": "sigmoid", "identity": "identity"}
+_SUPPORTED = ", ".join(_ACTIVATIONS)
+_PARTS = ("coefs_", "intercepts_", "out_activation_", "n_outputs_", "classes_")
 
 
 def read_sklearn(classifier: MLPClassifier) -> Network:
@@ -28,9 +36,12 @@ def read_sklearn(classifier: MLPClassifier) -> Network:
     from sklearn.neural_network import MLPClassifier
 
     if not isinstance(classifier, MLPClassifier):
-        raise ModelError(f"expected a fitted sklearn MLPClassifier, got {type(classifier).__name__}")
-    if not hasattr(classifier, "coefs_"):
+        raise ModelError(
+            f"expected a fitted sklearn MLPClassifier, got {type(classifier).__name__}{way_inside(classifier)}"
+        )
+    if not is_fitted(classifier):
         raise ModelError("the MLPClassifier is not fitted: call fit first")
+    _require_known(classifier)
     if classifier.out_activation_ == "logistic" and classifier.n_outputs_ > 1:
         raise ModelError(
             f"the MLPClassifier is multi-label ({classifier.n_outputs_} labels): supported are binary and multi-class; "
@@ -45,6 +56,32 @@ def read_sklearn(classifier: MLPClassifier) -> Network:
         for index, (coef, intercept) in enumerate(zip(classifier.coefs_, classifier.intercepts_, strict=True))
     ]
     return Network(tuple(layers))
+
+
+def is_fitted(estimator: BaseEstimator) -> bool:
+    """Whether scikit-learn itself says that an estimator is fitted."""
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        return False
+    return True
+
+
+def _require_known(classifier: MLPClassifier) -> None:
+    """Make sure that a fitted classifier keeps its parts where they were found so far."""
+    import sklearn
+
+    missing = [part for part in _PARTS if not hasattr(classifier, part)]
+    if missing:
+        raise ModelError(
+            f"the fitted MLPClassifier of scikit-learn {sklearn.__version__} has no {', '.join(missing)}: this "
+            "version keeps the network elsewhere; install one that fairmend supports"
+        )
+    if classifier.activation not in _ACTIVATIONS:
+        raise ModelError(f"the MLPClassifier has the activation {classifier.activation!r}: supported are {_SUPPORTED}")
 
 
 def bake_sklearn(classifier: MLPClassifier, mask: Mask, drop: Drop = "output") -> MLPClassifier:

@@ -17,7 +17,8 @@ from fairmend.tabular.activations import FloatArray
 from fairmend.tabular.baking import silence
 from fairmend.tabular.chains import Chain, Link
 from fairmend.tabular.networks import Drop, Network, emitted
-from fairmend.tabular.torch_tracing import trace
+from fairmend.tabular.torch_tracing import require_library, trace
+from fairmend.tabular.wrappers import plain_module, way_inside
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,17 +27,21 @@ if TYPE_CHECKING:
 def read_torch(module: nn.Module) -> Network:
     """The network that a torch module computes in eval mode. The module is not touched.
 
+    Of torch.compile, DataParallel and DistributedDataParallel the module inside is read.
+
     Batch normalisation is folded; a unit is the output of an activation, before a batch normalisation after it.
 
     Raises:
         ModelError: a module or operation that is not supported, named; a module used twice; or outputs that differ
             from what its layers say.
     """
-    return _read(module)[1]
+    return _read(plain_module(module))[1]
 
 
 def bake_torch(module: nn.Module, mask: Mask, drop: Drop = "output") -> nn.Module:
     """A copy of the module in which the dropped neurons are silent and the dials are in the last bias.
+
+    Of torch.compile, DataParallel and DistributedDataParallel it is a copy of the module inside.
 
     Every weight that the repair does not concern keeps its bits, and the copy its architecture, dtype, device and
     mode; a Linear without bias gets one only where the repair needs it.
@@ -45,7 +50,8 @@ def bake_torch(module: nn.Module, mask: Mask, drop: Drop = "output") -> nn.Modul
         ModelError: as `read_torch`, or a last layer whose outputs a batch normalisation multiplies by 0.
         InputError: a mask of another space, or drop="clamp" without constants (see `emitted`).
     """
-    chain, network = _read(module)
+    module = plain_module(module)
+    chain, network, casts = _read(module)
     links = chain.links
     weights, biases = [link.weight.copy() for link in links], [link.bias.copy() for link in links]
     constants = network.by_layer(emitted(network, drop))
@@ -59,7 +65,7 @@ def bake_torch(module: nn.Module, mask: Mask, drop: Drop = "output") -> nn.Modul
     repaired = copy.deepcopy(module)
     for link, weight, bias in zip(links, weights, biases, strict=True):
         _write(repaired, link, weight, bias)
-    _prove(repaired, chain, network, mask, drop)
+    _prove(repaired, chain, network, casts, mask, drop)
     return repaired
 
 
@@ -80,39 +86,86 @@ def _write(module: nn.Module, link: Link, weight: FloatArray, bias: FloatArray) 
         linear.bias.copy_(torch.tensor(bias))
 
 
-def _read(module: nn.Module) -> tuple[Chain, Network]:
+def _read(module: nn.Module) -> tuple[Chain, Network, bool]:
+    """The steps of a module, the network that they make, and whether the module casts its values."""
     from torch import nn
 
     if not isinstance(module, nn.Module):
-        raise ModelError(f"expected a torch.nn.Module, got {type(module).__name__}")
-    chain = trace(_double(module))
+        raise ModelError(f"expected a torch.nn.Module, got {type(module).__name__}{way_inside(module)}")
+    _require_plain(module)
+    chain, casts = trace(_on_cpu(module, double=True))
     network = chain.network()
-    _prove(module, chain, network)
-    return chain, network
+    _prove(module, chain, network, casts)
+    return chain, network, casts
 
 
-def _double(module: nn.Module) -> nn.Module:
-    """A copy to run and read: in double precision, so that rounding does not hide a real difference."""
+def _require_plain(module: nn.Module) -> None:
+    """Refuse modules that torch's own tools have changed into something else, with the way back."""
+    import torch
+    from torch.nn.utils import parametrize, prune
+
+    for name, part in module.named_modules():
+        kind, get = type(part), f"module.get_submodule({name!r})" if name else "module"
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ModelError(
+                f"{name or 'the module'} is a TorchScript module, whose layers cannot be changed: give the module it "
+                "was made of, or load its state_dict into one"
+            )
+        if ".quantized." in f"{kind.__module__}.":
+            raise ModelError(
+                f"{name} is a quantised {kind.__module__}.{kind.__name__}: give the module from before the "
+                "quantisation, and quantise the repaired one"
+            )
+        if parametrize.is_parametrized(part):
+            raise ModelError(
+                f"{name} is a {kind.__name__}, whose weights are computed: bake them in before, "
+                f"torch.nn.utils.parametrize.remove_parametrizations({get}, 'weight')"
+            )
+        if not list(part.children()) and prune.is_pruned(part):
+            raise ModelError(
+                f"{name} is pruned by a mask beside its weights: bake it in before, "
+                f"torch.nn.utils.prune.remove({get}, 'weight')"
+            )
+        weights = {key for key, _ in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))}
+        for norm, own in (("weight_norm", "weight_g"), ("spectral_norm", "weight_u")):
+            if own in weights:
+                raise ModelError(
+                    f"{name} has weights under {norm}: bake it in before, torch.nn.utils.remove_{norm}({get})"
+                )
+
+
+def _on_cpu(module: nn.Module, double: bool) -> nn.Module:
+    """A copy to run and read: in double precision, so that rounding does not hide a real difference, or as it is."""
     import torch
 
+    dtype = torch.float64 if double else None
+
+    def copied(original: nn.Module) -> nn.Module:
+        return copy.deepcopy(original).eval().to(device="cpu", dtype=dtype)
+
     try:
-        return copy.deepcopy(module).eval().to(device="cpu", dtype=torch.float64)
+        return copied(module)
     except Exception as error:  # whatever a foreign module's copying raises
+        require_library(copied, error)
         raise ModelError(
             f"{type(module).__name__} cannot be copied to the CPU in double precision ({error}): "
             "quantised, off-loaded or uninitialised weights are not supported"
         ) from error
 
 
-def _prove(module: nn.Module, chain: Chain, network: Network, mask: Mask | None = None, drop: Drop = "output") -> None:
+def _prove(
+    module: nn.Module, chain: Chain, network: Network, casts: bool, mask: Mask | None = None, drop: Drop = "output"
+) -> None:
     import torch
 
-    double = _double(module)
+    # a module that casts its values to one precision runs in its own only
+    copied = _on_cpu(module, double=not casts)
+    dtype = next(parameter.dtype for parameter in copied.parameters() if parameter.is_floating_point())
     precisions = [torch.finfo(parameter.dtype).eps for parameter in module.parameters()]
 
     def run(rows: FloatArray) -> FloatArray:
         with torch.no_grad():
-            return np.asarray(double(torch.tensor(rows)).numpy())
+            return np.asarray(copied(torch.tensor(rows).to(dtype)).double().numpy())
 
     try:
         # repaired biases of a half-precision module are rounded to half precision

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fairmend.errors import ModelError
 from fairmend.tabular.activations import Activation, FloatArray
@@ -17,17 +19,19 @@ if TYPE_CHECKING:
 
 SUPPORTED = (
     "supported is one chain of Linear, BatchNorm1d, Dropout, Flatten and Identity with ReLU, LeakyReLU, GELU, SiLU, "
-    "Tanh, Sigmoid or ELU (modules or functions), ending in logits, Sigmoid on one output, Softmax or LogSoftmax"
+    "Tanh, Sigmoid or ELU (modules or functions) and arithmetic with constants, ending in logits, Sigmoid on one "
+    "output, Softmax or LogSoftmax"
 )
 
 
-def trace(module: nn.Module) -> Chain:
-    """The linear layers, scalings and activations of a module on the CPU in eval mode.
+def trace(module: nn.Module) -> tuple[Chain, bool]:
+    """The linear layers, scalings and activations of a module on the CPU in eval mode; whether it casts its values.
 
     Raises:
         ModelError: a module or operation that is not supported, or does not continue one chain.
     """
-    return _Walk(module).chain
+    walk = _Walk(module)
+    return walk.chain, walk.casts
 
 
 class _Walk:
@@ -35,11 +39,13 @@ class _Walk:
 
     def __init__(self, module: nn.Module) -> None:
         self.chain = Chain()
+        self.casts = False
         self._modules = dict(module.named_modules(remove_duplicate=False))
         self._used: dict[int, str] = {}
         graph = _graph(module)
         current: fx.Node | None = None
         aside: set[fx.Node] = set()  # nodes that only read the shape of the current value
+        self._constants: dict[fx.Node, Any] = {}  # buffers and parameters used directly, and what is made of them
         for node in graph.nodes:
             if node.op == "placeholder":
                 if current is not None:
@@ -50,20 +56,108 @@ class _Walk:
                 if node.args != (current,):
                     raise ModelError(f"the module returns {node.args[0]!r}: return one tensor of logits; {SUPPORTED}")
                 return
+            if node.op == "get_attr":
+                self._constants[node] = operator.attrgetter(str(node.target))(module)
+                continue
             sources = [source for source in node.all_input_nodes if source not in aside]
-            if node.op == "get_attr" or current is None or sources not in ([current], []):
+            if sources and all(source in self._constants for source in sources):
+                self._constants[node] = self._computed(node)
+                continue
+            sources = [source for source in sources if source not in self._constants]
+            if current is None or sources not in ([current], []):
                 raise ModelError(f"{_describe(node, self._modules)} is not one link of a chain: {SUPPORTED}")
             if not sources or _reads_shape(node):
                 aside.add(node)
             else:
-                self._step(node)
+                self._step(node, current)
                 current = node
 
-    def _step(self, node: fx.Node) -> None:
+    def _computed(self, node: fx.Node) -> Any:
+        """The value of an operation on constants alone."""
+        from torch import fx
+
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: self._constants[source])
+        if node.op == "call_function":
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        raise ModelError(f"{_describe(node, self._modules)} computes a constant: {SUPPORTED}")
+
+    def _step(self, node: fx.Node, current: fx.Node) -> None:
         if node.op == "call_module":
             self._module(str(node.target), self._modules[str(node.target)])
-        else:
-            self._function(node)
+            return
+        name = _function_name(node)
+        if name in _ARITHMETIC:
+            self.chain.scaling(_describe(node, self._modules), *self._arithmetic(node, current))
+            return
+        if name in _CASTS:
+            self._cast(node)
+            return
+        direct = next((source for source in node.all_input_nodes if source in self._constants), None)
+        if direct is not None:
+            raise ModelError(f"{_describe(direct, self._modules)} is not one link of a chain: {SUPPORTED}")
+        self._function(node)
+
+    def _arithmetic(self, node: fx.Node, current: fx.Node) -> tuple[npt.ArrayLike, npt.ArrayLike]:
+        """Scale and shift of an operation with one constant."""
+        label, kind = _describe(node, self._modules), _ARITHMETIC[_function_name(node)]
+        operands = [*node.args, *(node.kwargs[key] for key in ("input", "other") if key in node.kwargs)]
+        others = {key: value for key, value in node.kwargs.items() if key not in ("input", "other", "alpha")}
+        if kind == "neg" and len(operands) == 1:
+            return -1.0, 0.0
+        if len(operands) != 2 or any(value is not None for value in others.values()) or operands.count(current) != 1:
+            raise ModelError(f"{label} is more than arithmetic with one constant: {SUPPORTED}")
+        first = operands[0] is current
+        value = self._row(label, operands[1 if first else 0])
+        if "alpha" in node.kwargs:  # of the second operand
+            if not first:
+                raise ModelError(f"{label} multiplies its input by alpha: {SUPPORTED}")
+            value = value * self._row(label, node.kwargs["alpha"])
+        if kind == "rsub":
+            kind, first = "sub", not first
+        if kind == "add":
+            return 1.0, value
+        if kind == "sub":
+            return (1.0, -value) if first else (-1.0, value)
+        if kind == "mul":
+            return value, 0.0
+        if not first or not value.all():
+            raise ModelError(f"{label} divides by the input or by 0: {SUPPORTED}")
+        return 1.0 / value, 0.0
+
+    def _resolved(self, operand: Any) -> Any:
+        """The value of an operand that is a node of constants; any other operand as it is."""
+        from torch import fx
+
+        return self._constants.get(operand, operand) if isinstance(operand, fx.Node) else operand
+
+    def _row(self, label: str, operand: Any) -> FloatArray:
+        """A constant that is one number, or one number per neuron."""
+        import torch
+
+        value = self._resolved(operand)
+        if isinstance(value, torch.Tensor):
+            value = value.detach().double().numpy()
+        if not isinstance(value, (bool, int, float, np.ndarray, np.generic)):
+            raise ModelError(f"{label} has the operand {operand!r}: {SUPPORTED}")
+        array = np.asarray(value, dtype=np.float64)
+        if array.size != (array.shape[-1] if array.ndim else 1):
+            raise ModelError(f"{label} has a constant of shape {array.shape}: supported is one number per neuron")
+        return array.reshape(()) if array.size == 1 else array.reshape(-1)
+
+    def _cast(self, node: fx.Node) -> None:
+        """A change of precision or device; to whole numbers it would change values."""
+        import torch
+
+        operands = [self._resolved(value) for value in (*node.args[1:], *node.kwargs.values())]
+        for operand in operands:
+            dtype = operand.dtype if isinstance(operand, torch.Tensor) else operand
+            if isinstance(dtype, torch.dtype) and not dtype.is_floating_point:
+                raise ModelError(f"{_describe(node, self._modules)} casts to {dtype}, which rounds: {SUPPORTED}")
+        if _function_name(node) == "type" and not all(isinstance(operand, torch.dtype) for operand in operands):
+            raise ModelError(f"{_describe(node, self._modules)} needs a torch.dtype: {SUPPORTED}")
+        self.casts = True
 
     def _module(self, name: str, module: Any) -> None:
         from torch import nn
@@ -117,7 +211,17 @@ class _Walk:
 
 
 # functions and tensor methods that change the shape only; that they keep one row per row is proved by running them
-_SHAPES = frozenset({"flatten", "squeeze", "view", "reshape", "getitem", "contiguous", "ravel"})
+_SHAPES = frozenset({"flatten", "squeeze", "view", "reshape", "getitem", "contiguous", "ravel", "clone", "detach"})
+# functions and methods by what they compute; those in place have lost their last letter "_"
+_ARITHMETIC = {
+    **dict.fromkeys(("add", "iadd"), "add"),
+    **dict.fromkeys(("sub", "isub", "subtract"), "sub"),
+    **dict.fromkeys(("mul", "imul", "multiply"), "mul"),
+    **dict.fromkeys(("div", "truediv", "itruediv", "divide", "true_divide"), "div"),
+    **dict.fromkeys(("neg", "negative"), "neg"),
+    "rsub": "rsub",
+}
+_CASTS = frozenset({"float", "double", "half", "bfloat16", "to", "type", "type_as", "cpu", "cuda"})
 _ACTIVATIONS = {
     "relu": "relu",
     "leaky_relu": "leaky_relu",
@@ -141,11 +245,32 @@ _POSITIONS = {
 def _graph(module: nn.Module) -> fx.Graph:
     from torch import fx
 
+    def traced(original: nn.Module) -> fx.Graph:
+        return fx.Tracer().trace(original)
+
     try:
-        return fx.Tracer().trace(module)
+        return traced(module)
     except Exception as error:  # tracing runs the module's own forward, which may raise anything
+        require_library(traced, error)
         raise ModelError(
             f"the data flow of {type(module).__name__} cannot be traced ({str(error).strip()[:200]}): {SUPPORTED}"
+        ) from error
+
+
+def require_library(step: Callable[[nn.Module], object], error: Exception) -> None:
+    """Tell a fault of a module from a change of torch: a step that failed must work on a plain layer.
+
+    Raises:
+        ModelError: it does not.
+    """
+    import torch
+
+    try:
+        step(torch.nn.Linear(1, 1))
+    except Exception as again:  # what a changed library raises is not known
+        raise ModelError(
+            f"torch {torch.__version__} fails even on a plain Linear ({again}): the library has changed; install a "
+            "version that fairmend supports"
         ) from error
 
 

@@ -1,0 +1,93 @@
+"""What people hold instead of a network: wrappers that are taken off, and those whose network can only be named."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+_SEARCHED = "best_estimator_"  # of every search over settings
+_INSIDE = ("module_", "model_", "estimator_", "estimator", "module", "model", "network", "net")
+_SEVERAL = ("calibrated_classifiers_", "estimators_")  # a network per fold, member or label
+_ROOTS = {_SEARCHED: "search", "module_": "net"}  # what their documentation calls the whole
+
+
+def unwrapped(value: Any) -> Any:
+    """The model inside scikit-learn's FrozenEstimator, torch.compile and data parallelism; anything else as it is."""
+    from sklearn.frozen import FrozenEstimator
+
+    value = plain_module(value)
+    while isinstance(value, FrozenEstimator):
+        value = plain_module(value.estimator)
+    return value
+
+
+def plain_module(value: Any) -> Any:
+    """The module that torch.compile or data parallelism hands its input on to; anything else as it is."""
+    # torch is not imported for this: it is loaded if there is a module
+    torch, compiler = sys.modules.get("torch"), sys.modules.get("torch._dynamo.eval_frame")
+    while torch is not None:
+        if compiler is not None and isinstance(value, compiler.OptimizedModule):
+            value = value._orig_mod
+        elif isinstance(value, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+            value = value.module
+        else:
+            break
+    return value
+
+
+def way_inside(value: Any) -> str:
+    """How to get at the network inside a value that is none, to be added to an error; "" where no way is known.
+
+    Wrappers are told by what they have, so that their packages are not needed.
+    """
+    from sklearn.pipeline import Pipeline
+
+    path, before = "", ""
+    while not _is_network(value):
+        if isinstance(value, Pipeline):
+            path = path or "pipeline"
+            before = f", with X through {path}[:-1].transform"
+            path, value = f"{path}[-1]", value.steps[-1][1]
+            continue
+        part = _part(value)
+        if part is None:
+            return _without_way(value)
+        path = f"{path or _ROOTS.get(part, 'model')}.{part}"
+        if part in _SEVERAL:
+            path += "[k].estimator" if part == _SEVERAL[0] else "[k]"
+            return f": it holds several networks; repair each, {path}, before they are put together"
+        value = unwrapped(getattr(value, part))
+    return f": give {path}{before}" if path else ""
+
+
+def _is_network(value: Any) -> bool:
+    from sklearn.neural_network import MLPClassifier
+
+    torch = sys.modules.get("torch")
+    return isinstance(value, MLPClassifier) or (torch is not None and isinstance(value, torch.nn.Module))
+
+
+def _part(value: Any) -> str | None:
+    """The attribute in which a wrapper keeps what it wraps, once it is fitted."""
+    for name in (_SEARCHED, *_SEVERAL, *_INSIDE):
+        inner = unwrapped(getattr(value, name, None))
+        if inner is not None and (name in (_SEARCHED, *_SEVERAL) or _is_network(inner) or _part(inner) is not None):
+            return name
+    return None
+
+
+def _without_way(value: Any) -> str:
+    """What to do about a value in which no network was found."""
+    from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+    from sklearn.neural_network import MLPRegressor
+
+    packages = {kind.__module__.partition(".")[0] for kind in type(value).__mro__}
+    if isinstance(value, (GridSearchCV, RandomizedSearchCV)):
+        return ": fit it first, with refit=True, and give search.best_estimator_"
+    if isinstance(value, MLPRegressor):
+        return ", which predicts numbers: supported are classifiers"
+    if "skorch" in packages:
+        return ": fit it first, and give net.module_"
+    if packages & {"keras", "tensorflow", "tf_keras"}:
+        return ": export it, model.export('net.onnx', format='onnx'), and give the file"
+    return ""
