@@ -13,6 +13,7 @@ from tiny_lm import tiny_lm, word_tokenizer
 from transformers import CTRLTokenizer
 
 from fairmend.errors import InputError, ModelError
+from fairmend.language import versions
 from fairmend.language.batching import BatchSize, is_out_of_memory
 from fairmend.language.gates import masked
 from fairmend.language.head_order import prove_head_order
@@ -24,14 +25,14 @@ from fairmend.language.versions import OLDEST, check_installed, own_attention, r
 
 @pytest.mark.parametrize("release", ["4.57.1", "5.16.3", "5.9.0.dev0"])
 def test_an_old_release_is_refused_with_what_to_run(release: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(transformers, "__version__", release)
+    monkeypatch.setattr(versions, "transformers_version", lambda: release)
     with pytest.raises(InputError, match=rf"transformers {release} is installed, 5\.17 or newer .* pip install"):
         tiny_lm()
 
 
 @pytest.mark.parametrize("release", [OLDEST, "5.17.0rc1", "5.25.0.dev0", "6.0rc1", "10.2.1+local"])
 def test_a_release_that_is_newer_than_tested_is_tried(release: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(transformers, "__version__", release)
+    monkeypatch.setattr(versions, "transformers_version", lambda: release)
     check_installed()
 
 
