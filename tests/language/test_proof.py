@@ -170,6 +170,16 @@ def test_the_command_line_ends_with_a_message_and_without_a_figure(
     assert transformers.__version__ in said
 
 
+@pytest.mark.parametrize("step", ["prove_decoding", "prove_gates"])
+def test_a_proof_that_does_not_fit_the_memory_says_so(step: str, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(f"fairmend.language.proof.{step}", full)
+    with pytest.raises(ModelError, match="does not fit the memory of cpu: use bfloat16"):
+        _ = tiny_lm().head_map
+
+
 # --- gates
 
 

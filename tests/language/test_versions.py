@@ -18,8 +18,9 @@ from fairmend.language.batching import BatchSize, is_out_of_memory
 from fairmend.language.gates import masked
 from fairmend.language.head_order import prove_head_order
 from fairmend.language.heads import find_heads
-from fairmend.language.models import _tokenizer_description, load_model, save_model
+from fairmend.language.models import load_model, save_model
 from fairmend.language.slicing import slice_groups
+from fairmend.language.tokenizers import tokenizer_description
 from fairmend.language.versions import OLDEST, check_installed, own_attention, required
 
 
@@ -128,9 +129,9 @@ def test_tokenizers_in_python_are_told_apart_by_more_than_their_vocabulary(tmp_p
         (tmp_path / "merges.txt").write_text(merges)
         tokenizer = CTRLTokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
         assert not tokenizer.is_fast
-        described.append(_tokenizer_description(tokenizer))
+        described.append(tokenizer_description(tokenizer))
     assert described[0] != described[1]
-    assert _tokenizer_description(word_tokenizer()) == _tokenizer_description(word_tokenizer())
+    assert tokenizer_description(word_tokenizer()) == tokenizer_description(word_tokenizer())
 
 
 def test_torch_still_says_in_known_words_that_memory_ran_out():
