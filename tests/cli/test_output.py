@@ -235,3 +235,31 @@ def test_progress_and_notes_that_cannot_be_written_do_not_end_a_search(monkeypat
         screen.steps.start(10, "a step")
         monkeypatch.setattr(screen.steps, "_due", 0.0)
         screen.steps.update(5, 10)
+
+
+class TestLanguage:
+    def test_names_of_groups_are_shown_and_not_obeyed(self, run: Run, office: Path) -> None:
+        from .language_desk import REPAIR as OPTIONS
+        from .language_desk import lm, write_prompts
+
+        write_prompts(group=WOMEN)
+        Path("people.csv").rename("$\\foo$.csv")
+        outcome = lm(run, "repair", OPTIONS | {"--prompts": "$\\foo$.csv", "--choice": "rule"})
+
+        assert outcome.code == 0, outcome.err
+        card = Path("out/README.md").read_text(encoding="utf-8")
+        for text in (outcome.out, outcome.err, card):
+            assert not ESCAPES.search(text)
+        assert r"[oops] :key: <script>alert(1)</script>" in outcome.out
+        for command in ("<script", "](http", "p://evil", "\n# heading"):
+            assert command not in card
+        assert r"### \$\\foo\$ (repaired for)" in card
+
+    def test_names_of_models_are_shown_and_not_obeyed(self, run: Run, office: Path) -> None:
+        from .language_desk import MEASURE, gpt2, lm
+
+        gpt2("a[/x] :key: \x1b[31m")
+        outcome = lm(run, "diff", MEASURE | {"--quiet": False, "--show": 1}, "a[/x] :key: \x1b[31m", "model")
+
+        assert outcome.code == 0, outcome.err
+        assert not ESCAPES.search(outcome.out + outcome.err)
