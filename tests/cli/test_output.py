@@ -97,8 +97,9 @@ def test_a_file_whose_name_is_not_utf_8_is_repaired_and_gone_on_with(run: Run, d
     assert run("resume", "out").code == 0
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
-@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(
+    ("encoding", "as_json"), [("ascii", False), ("latin-1", False), ("cp1252", False), ("ascii", True)]
+)
 def test_what_an_encoding_lacks_is_replaced(hostile: Path, encoding: str, as_json: bool) -> None:
     words = arguments(OWN | {"--data": "$\\foo$.csv", "--json": as_json})
     done = process("tabular", "audit", *words, variables={"PYTHONIOENCODING": encoding})
@@ -160,7 +161,7 @@ def test_a_reader_that_goes_away_is_no_error(finished: Path, words: list[str]) -
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("streams", ["1", "2", "0, 1, 2"])
+@pytest.mark.parametrize("streams", ["2", "0, 1, 2"])
 def test_closed_streams_end_no_repair(desk: Path, streams: str) -> None:
     words = ["tabular", "repair", *arguments(REPAIR | {"--states": 60})]
     closing = f"import os, sys; [os.close(n) for n in ({streams},)]; os.execv(sys.executable, sys.argv[1:])"
