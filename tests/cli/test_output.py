@@ -97,8 +97,9 @@ def test_a_file_whose_name_is_not_utf_8_is_repaired_and_gone_on_with(run: Run, d
     assert run("resume", "out").code == 0
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
-@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(
+    ("encoding", "as_json"), [("ascii", False), ("latin-1", False), ("cp1252", False), ("ascii", True)]
+)
 def test_what_an_encoding_lacks_is_replaced(hostile: Path, encoding: str, as_json: bool) -> None:
     words = arguments(OWN | {"--data": "$\\foo$.csv", "--json": as_json})
     done = process("tabular", "audit", *words, variables={"PYTHONIOENCODING": encoding})
@@ -160,7 +161,7 @@ def test_a_reader_that_goes_away_is_no_error(finished: Path, words: list[str]) -
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("streams", ["1", "2", "0, 1, 2"])
+@pytest.mark.parametrize("streams", ["2", "0, 1, 2"])
 def test_closed_streams_end_no_repair(desk: Path, streams: str) -> None:
     words = ["tabular", "repair", *arguments(REPAIR | {"--states": 60})]
     closing = f"import os, sys; [os.close(n) for n in ({streams},)]; os.execv(sys.executable, sys.argv[1:])"
@@ -235,3 +236,31 @@ def test_progress_and_notes_that_cannot_be_written_do_not_end_a_search(monkeypat
         screen.steps.start(10, "a step")
         monkeypatch.setattr(screen.steps, "_due", 0.0)
         screen.steps.update(5, 10)
+
+
+class TestLanguage:
+    def test_names_of_groups_are_shown_and_not_obeyed(self, run: Run, office: Path) -> None:
+        from .language_desk import REPAIR as OPTIONS
+        from .language_desk import lm, write_prompts
+
+        write_prompts(group=WOMEN)
+        Path("people.csv").rename("$\\foo$.csv")
+        outcome = lm(run, "repair", OPTIONS | {"--prompts": "$\\foo$.csv", "--choice": "rule"})
+
+        assert outcome.code == 0, outcome.err
+        card = Path("out/README.md").read_text(encoding="utf-8")
+        for text in (outcome.out, outcome.err, card):
+            assert not ESCAPES.search(text)
+        assert r"[oops] :key: <script>alert(1)</script>" in outcome.out
+        for command in ("<script", "](http", "p://evil", "\n# heading"):
+            assert command not in card
+        assert r"### \$\\foo\$ (repaired for)" in card
+
+    def test_names_of_models_are_shown_and_not_obeyed(self, run: Run, office: Path) -> None:
+        from .language_desk import MEASURE, gpt2, lm
+
+        gpt2("a[/x] :key: \x1b[31m")
+        outcome = lm(run, "diff", MEASURE | {"--quiet": False, "--show": 1}, "a[/x] :key: \x1b[31m", "model")
+
+        assert outcome.code == 0, outcome.err
+        assert not ESCAPES.search(outcome.out + outcome.err)
