@@ -223,7 +223,7 @@ class TestFiles:
             ({"num_hidden_layers": 10**7}, r"num_hidden_layers = 10,000,000 .* tensors"),
             ({"quantization_config": {"quant_method": "fp8"}}, "is quantised"),
             ({"id2label": {"0": "neutral", "2": "toxic"}}, "id2label must name every number from 0 to 1"),
-            ({"id2label": {"0": "neutral", "1": 3}}, "id2label must name every number"),
+            ({"id2label": {"0": "neutral", "1": 3}}, "id2label"),
             ({"model_type": ["roberta"]}, "cannot be read as a sequence classifier by transformers"),
             ({"hidden_size": "wide"}, "cannot be read as a sequence classifier by transformers"),
             ({"vocab_size": 99}, "cannot be read as a sequence classifier by transformers"),

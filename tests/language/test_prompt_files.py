@@ -134,6 +134,7 @@ def test_tiny_groups_of_a_file_are_refused_or_dropped(tmp_path):
         ("p.jsonl", "[" * 100_000, "line 1: malformed JSON"),
         ("p.jsonl", '{"prompt": "He", "group": "a"}\n["x"]\n', "line 2: expected an object .* got list"),
         ("p.jsonl", '{"prompt": "He"}\n', "line 1: no column group; found prompt"),
+        ("p.jsonl", '{"\\ud800": "He"}\n', r"line 1: no column prompt and group; found \\ud800"),
         ("p.jsonl", '{"prompt": 3, "group": "a"}\n', "line 1: prompt must be a text with words, got 3"),
         ("p.jsonl", '{"prompt": "\\ud800", "group": "a"}\n', "no valid Unicode"),
         ("p.jsonl", '{"prompt": "He", "group": "\\ud800"}\n', "no valid Unicode"),

@@ -40,8 +40,9 @@ def find_folder(source: str, revision: str | None = None) -> tuple[Path, bool]:
     if ":" in source:
         hint = f"a function of your own is named python:{source}; " if source.count(":") == 1 else ""
         raise InputError(f"no scorer is named {source!r}: {hint}{_allowed()}")
+    at = "" if revision is None else f" --revision {revision}"
     remedy = (
-        f"On a machine with network run: hf download {source}; or name a directory that holds it, a local Detoxify "
+        f"On a machine with network run: hf download {source}{at}; or name a directory that holds it, a local Detoxify "
         "checkpoint (detoxify:PATH), or the offline scorer lexical"
     )
     return fetch_folder(source, revision, (*DESCRIPTION_FILES, "*.safetensors"), remedy), False
@@ -112,8 +113,11 @@ def check_folder(folder: Path, where: str, n_tensors: int | None = None) -> None
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message: those of transformers and torch go on for pages."""
-    return next((line.strip(" .") for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of an error's message, and the next where it only announces it: those of libraries are long."""
+    lines = [line.strip(" .") for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def _local(source: str) -> Path | None:
