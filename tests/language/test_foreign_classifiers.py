@@ -87,6 +87,11 @@ class TestTokenizers:
         with pytest.raises(ModelError, match=r"no padding token.*tokenizer\.pad_token = tokenizer\.eos_token"):
             load(folder)
 
+    def test_a_token_for_unknown_words_that_is_not_there_is_named(self, folder):
+        edit(folder / "tokenizer_config.json", unk_token="")
+        with pytest.raises(ModelError, match="does not have its own token for unknown words, ''"):
+            load(folder)
+
     def test_a_tokenizer_that_fails_on_a_word_is_an_error_that_names_the_scorer(self):
         vocabulary = {word: number for number, word in enumerate(WORDS)}
         backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[absent]"))
