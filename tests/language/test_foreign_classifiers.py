@@ -2,9 +2,11 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -244,6 +246,18 @@ class TestFiles:
         with pytest.raises(ModelError, match=r"holds an adapter .*merge_and_unload"):
             load(folder)
 
+    def test_a_pipe_is_refused_and_not_waited_for(self, folder):
+        (folder / "tokenizer.json").unlink()
+        os.mkfifo(folder / "tokenizer.json")
+        with pytest.raises(ModelError, match=r"holds tokenizer\.json, which is a pipe"):
+            load(folder)
+
+    def test_labels_that_differ_in_case_only_have_to_be_named(self, tmp_path):
+        save_classifier(tmp_path, ["Toxic", "TOXIC"])
+        with pytest.raises(InputError, match="several labels 'toxic': name one of Toxic, TOXIC"):
+            load(tmp_path)
+        assert load_scorer(str(tmp_path), label="TOXIC", device="cpu").name.endswith(":TOXIC")
+
     @pytest.mark.parametrize("content", ["[" * 100_000, "[]", "{", "\udcff"])
     @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "tokenizer.json"])
     def test_damaged_descriptions_are_refused(self, folder, file, content):
@@ -325,6 +339,14 @@ class TestNames:
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
         with pytest.raises(ArtifactError, match=r"cache of Hugging Face, .*No space left on device.*HF_HOME"):
+            load_scorer("owner/model")
+
+    def test_a_client_of_the_hub_that_changed_is_named_with_its_version(self, monkeypatch):
+        def snapshot_download(*_: object, **__: object) -> None:
+            raise TypeError("unexpected keyword argument 'allow_patterns'")
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+        with pytest.raises(ArtifactError, match=rf"huggingface_hub {huggingface_hub.__version__} .TypeError: unexp"):
             load_scorer("owner/model")
 
     def test_nothing_but_errors_of_ours_comes_out_of_an_empty_directory(self, tmp_path):

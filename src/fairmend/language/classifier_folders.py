@@ -55,10 +55,14 @@ def fetch_folder(name: str, revision: str | None, files: tuple[str, ...], remedy
         InputError: `name` cannot be an id of the hub, or there is no such revision.
         ArtifactError: neither cached nor reachable, or the cache cannot be written.
     """
-    from huggingface_hub import constants, errors, snapshot_download
+    import huggingface_hub
+    from huggingface_hub import constants, errors
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(files), ignore_patterns="*/*"))
+        folder = huggingface_hub.snapshot_download(
+            name, revision=revision, allow_patterns=list(files), ignore_patterns="*/*"
+        )
+        return Path(folder)
     except errors.HFValidationError as error:
         raise InputError(f"{name!r} cannot be a Hugging Face id ({first_line(error)}): {_allowed()}") from error
     except errors.RevisionNotFoundError as error:
@@ -71,6 +75,11 @@ def fetch_folder(name: str, revision: str | None, files: tuple[str, ...], remedy
             ) from error
         raise ArtifactError(
             f"{name} is not in the local cache and could not be fetched: {first_line(error)}. {remedy}"
+        ) from error
+    except Exception as error:  # errors of the HTTP library beneath, which is another one in every other release
+        raise ArtifactError(
+            f"{name} could not be fetched by huggingface_hub {huggingface_hub.__version__} "
+            f"({type(error).__name__}: {first_line(error)}). {remedy}"
         ) from error
 
 
@@ -85,6 +94,9 @@ def check_folder(folder: Path, where: str, n_tensors: int | None = None) -> None
     Raises:
         ModelError: names the file and the remedy.
     """
+    pipes = [path.name for path in folder.iterdir() if path.exists() and not (path.is_file() or path.is_dir())]
+    if pipes:
+        raise ModelError(f"{where} holds {pipes[0]}, which is a pipe, a socket or a device: remove it")
     config = read_json(folder / "config.json")
     if config is None:
         raise ModelError(f"{where} has no config.json, so it is no classifier of transformers: name its directory")
