@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from fairmend import artifacts
-from fairmend.artifacts import Artifact, cached_path, file_digest, forget, obtain, staging
+from fairmend.artifacts import Artifact, cached_path, file_digest, forget, obtain
 from fairmend.errors import ArtifactError
 
 CONTENT = b"not a real data set\n" * 1000
@@ -227,13 +227,6 @@ def test_a_cached_file_that_cannot_be_read_is_named(artifact: Artifact, monkeypa
     monkeypatch.setattr(artifacts, "file_digest", unreadable)
     with pytest.raises(ArtifactError, match=rf"cannot read {path} of the cache: Permission denied.*FAIRMEND_CACHE"):
         obtain(artifact)
-
-
-def test_another_folder_than_the_cache_is_not_called_the_cache(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ArtifactError, match="name another folder") as caught, staging(tmp_path / "file" / "out"):
-        pass
-    assert "FAIRMEND_CACHE" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -31,10 +31,10 @@ from fairmend.errors import ArtifactError
 Progress = Callable[[int, int | None], None]
 """Called with the bytes done so far and the total, None when the total is not known."""
 
-_ANOTHER_CACHE = "name another cache folder in the environment variable FAIRMEND_CACHE"
 _BLOCK = 1 << 20
-_TAIL = 500  # characters of pip's last words that a message repeats
 _URL_TIMEOUT = 20.0  # seconds without a byte before a download is given up
+_TAIL = 500  # characters of pip's last words that a message repeats
+_ANOTHER_CACHE = "name another cache folder in the environment variable FAIRMEND_CACHE"
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,6 @@ def forget(artifact: Artifact) -> None:
         path.parent.rmdir()
 
 
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def is_whole(path: Path, sha256: str) -> bool:
     """Whether a file of the cache is there and is what it should be.
 
@@ -134,6 +128,12 @@ def is_whole(path: Path, sha256: str) -> bool:
         ) from error
 
 
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
 def staging(beside: Path) -> Iterator[Path]:
     """Yield an empty folder inside `beside`, on the same file system, and remove it at the end.
@@ -146,21 +146,10 @@ def staging(beside: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=beside, prefix=".part-", ignore_cleanup_errors=True) as folder:
             yield Path(folder)
     except OSError as error:
-        is_cache = beside.absolute().is_relative_to(cache_directory().absolute())
-        elsewhere = _ANOTHER_CACHE if is_cache else "name another folder"
         raise ArtifactError(
-            f"cannot write to {beside}: {error.strerror or error}. Free space there and make it writable, or "
-            f"{elsewhere}"
+            f"cannot write to {beside}: {error.strerror or error}. Free space there, or name another cache folder "
+            "in the environment variable FAIRMEND_CACHE"
         ) from error
-
-
-def _check_room(artifact: Artifact, folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < artifact.size:
-        raise ArtifactError(
-            f"{artifact.filename} needs {artifact.size:,} bytes, and {folder.parent} has {free:,} free: free space "
-            f"there, or {_ANOTHER_CACHE}"
-        )
 
 
 def _remedy(artifact: Artifact) -> str:
@@ -175,6 +164,15 @@ def _remedy(artifact: Artifact) -> str:
         f"Where there is a network, {how} ({artifact.size:,} bytes, SHA-256 {artifact.sha256}) and put the file "
         f"at {target}"
     )
+
+
+def _check_room(artifact: Artifact, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < artifact.size:
+        raise ArtifactError(
+            f"{artifact.filename} needs {artifact.size:,} bytes, and {folder.parent} has {free:,} free: free space "
+            f"there, or {_ANOTHER_CACHE}"
+        )
 
 
 def _download(artifact: Artifact, folder: Path, progress: Progress | None) -> Path:

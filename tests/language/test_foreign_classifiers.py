@@ -2,9 +2,11 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -85,6 +87,11 @@ class TestTokenizers:
     def test_a_tokenizer_without_padding_is_refused_with_the_remedy(self, folder):
         edit(folder / "tokenizer_config.json", pad_token=None)
         with pytest.raises(ModelError, match=r"no padding token.*tokenizer\.pad_token = tokenizer\.eos_token"):
+            load(folder)
+
+    def test_a_token_for_unknown_words_that_is_not_there_is_named(self, folder):
+        edit(folder / "tokenizer_config.json", unk_token="")
+        with pytest.raises(ModelError, match="does not have its own token for unknown words, ''"):
             load(folder)
 
     def test_a_tokenizer_that_fails_on_a_word_is_an_error_that_names_the_scorer(self):
@@ -223,7 +230,7 @@ class TestFiles:
             ({"num_hidden_layers": 10**7}, r"num_hidden_layers = 10,000,000 .* tensors"),
             ({"quantization_config": {"quant_method": "fp8"}}, "is quantised"),
             ({"id2label": {"0": "neutral", "2": "toxic"}}, "id2label must name every number from 0 to 1"),
-            ({"id2label": {"0": "neutral", "1": 3}}, "id2label must name every number"),
+            ({"id2label": {"0": "neutral", "1": 3}}, "id2label"),
             ({"model_type": ["roberta"]}, "cannot be read as a sequence classifier by transformers"),
             ({"hidden_size": "wide"}, "cannot be read as a sequence classifier by transformers"),
             ({"vocab_size": 99}, "cannot be read as a sequence classifier by transformers"),
@@ -238,6 +245,18 @@ class TestFiles:
         (folder / "adapter_config.json").write_text("{}")
         with pytest.raises(ModelError, match=r"holds an adapter .*merge_and_unload"):
             load(folder)
+
+    def test_a_pipe_is_refused_and_not_waited_for(self, folder):
+        (folder / "tokenizer.json").unlink()
+        os.mkfifo(folder / "tokenizer.json")
+        with pytest.raises(ModelError, match=r"holds tokenizer\.json, which is a pipe"):
+            load(folder)
+
+    def test_labels_that_differ_in_case_only_have_to_be_named(self, tmp_path):
+        save_classifier(tmp_path, ["Toxic", "TOXIC"])
+        with pytest.raises(InputError, match="several labels 'toxic': name one of Toxic, TOXIC"):
+            load(tmp_path)
+        assert load_scorer(str(tmp_path), label="TOXIC", device="cpu").name.endswith(":TOXIC")
 
     @pytest.mark.parametrize("content", ["[" * 100_000, "[]", "{", "\udcff"])
     @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "tokenizer.json"])
@@ -320,6 +339,14 @@ class TestNames:
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
         with pytest.raises(ArtifactError, match=r"cache of Hugging Face, .*No space left on device.*HF_HOME"):
+            load_scorer("owner/model")
+
+    def test_a_client_of_the_hub_that_changed_is_named_with_its_version(self, monkeypatch):
+        def snapshot_download(*_: object, **__: object) -> None:
+            raise TypeError("unexpected keyword argument 'allow_patterns'")
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+        with pytest.raises(ArtifactError, match=rf"huggingface_hub {huggingface_hub.__version__} .TypeError: unexp"):
             load_scorer("owner/model")
 
     def test_nothing_but_errors_of_ours_comes_out_of_an_empty_directory(self, tmp_path):

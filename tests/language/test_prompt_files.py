@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fairmend.errors import DataError
 from fairmend.language.prompt_files import read_prompts
@@ -94,6 +96,28 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
         read_prompts(tmp_path / "p.csv")
 
 
+PIECES = [
+    *(b"prompt", b"group", b"template", b"He ", b"\xc3\xbc", b'"', b",", b";", b"\t", b"\n", b"\r", b"\0", b" "),
+    *(b"{", b"}", b"[" * 3000, b":", b"\\", b"\\ud800", b"1", b"9" * 5000, b"1e999", b"null", b"true", b"NaN"),
+    *(b'{"prompt": "He", "group": 1}\n', b"prompt,group\nHe,a\n", b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf", b"\xff"),
+]
+
+
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=30), suffix=st.sampled_from([".csv", ".tsv", ".jsonl"]))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_whatever_a_file_holds_only_errors_of_ours_come_out_and_all_text_can_be_written(
+    tmp_path_factory, pieces, suffix
+):
+    file = write(tmp_path_factory.getbasetemp() / f"any{suffix}", b"".join(pieces))
+    try:
+        prompts = read_prompts(file, min_group=1)
+    except DataError as error:
+        str(error).encode()
+    else:
+        "".join([*prompts.texts, *prompts.group_names, *prompts.columns.get("template", ())]).encode()
+        assert len(prompts) == sum(prompts.counts.values()) >= 2
+
+
 def test_repeated_prompts_of_a_file_are_noted(tmp_path):
     content = "prompt,group\nHe,a\nHe,b\nShe,b\n"
     assert read_prompts(write(tmp_path / "own.csv", content), min_group=1).notes == (
@@ -134,6 +158,7 @@ def test_tiny_groups_of_a_file_are_refused_or_dropped(tmp_path):
         ("p.jsonl", "[" * 100_000, "line 1: malformed JSON"),
         ("p.jsonl", '{"prompt": "He", "group": "a"}\n["x"]\n', "line 2: expected an object .* got list"),
         ("p.jsonl", '{"prompt": "He"}\n', "line 1: no column group; found prompt"),
+        ("p.jsonl", '{"\\ud800": "He"}\n', r"line 1: no column prompt and group; found \\ud800"),
         ("p.jsonl", '{"prompt": 3, "group": "a"}\n', "line 1: prompt must be a text with words, got 3"),
         ("p.jsonl", '{"prompt": "\\ud800", "group": "a"}\n', "no valid Unicode"),
         ("p.jsonl", '{"prompt": "He", "group": "\\ud800"}\n', "no valid Unicode"),

@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, pipeline
 
 from fairmend.errors import ArtifactError, InputError, ModelError
 from fairmend.language.classifiers import ClassifierScorer
-from fairmend.language.toxicity import check_scores_prompts, load_scorer, text_to_score
+from fairmend.language.toxicity import check_scores_prompts, load_scorer, score_texts, text_to_score
 
 UNBIASED = ["toxicity", "severe_toxicity", "insult"]
 VISIBLE = [text for text in TEXTS if text.strip()]
@@ -369,6 +369,28 @@ class TestCustom:
     def test_a_function_that_is_not_there_is_refused(self, spec, message):
         with pytest.raises(InputError, match=message):
             load_scorer(spec)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([0.5, float("nan")], "gave nan for 'kind'"),
+        ([0.5, 0.5, 0.5], r"gave an array of shape \(3,\): it must give 2 numbers"),
+        ([0.5, 2.0], "gave 2.0 for 'kind'"),
+    ],
+)
+def test_scores_of_an_object_of_the_user_s_own_are_checked_like_those_of_a_function(given, message):
+    class Own:
+        name, kind, scores_continuation_only = "mine", "custom", False
+
+        def score(self, texts):
+            return given
+
+        def fingerprint(self):
+            return {}
+
+    with pytest.raises(InputError, match=f"the scorer mine {message}"):
+        score_texts(Own(), ["awful", "kind"])
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,15 @@ def encode(name: str, tokenizer: Any, texts: list[str], **options: Any) -> Any:
 
 def _knows(name: str, tokenizer: Any, text: str) -> bool:
     """Whether a text has a token, and one that is known."""
-    ids = encode(name, tokenizer, [text], add_special_tokens=False)["input_ids"][0]
-    return any(number != tokenizer.unk_token_id for number in ids)
+    ids = encode(name, tokenizer, [text], add_special_tokens=False, verbose=False)["input_ids"][0]
+    try:
+        unknown = tokenizer.unk_token_id
+    except RecursionError as error:  # transformers looks a token that is not there up as the unknown one, for ever
+        raise ModelError(
+            f"the tokenizer of {name} does not have its own token for unknown words, {tokenizer.unk_token!r}: save the "
+            "tokenizer of the training beside the model"
+        ) from error
+    return any(number != unknown for number in ids)
 
 
 def _embeddings(name: str, model: Any) -> int:

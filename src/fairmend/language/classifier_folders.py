@@ -40,8 +40,9 @@ def find_folder(source: str, revision: str | None = None) -> tuple[Path, bool]:
     if ":" in source:
         hint = f"a function of your own is named python:{source}; " if source.count(":") == 1 else ""
         raise InputError(f"no scorer is named {source!r}: {hint}{_allowed()}")
+    at = "" if revision is None else f" --revision {revision}"
     remedy = (
-        f"On a machine with network run: hf download {source}; or name a directory that holds it, a local Detoxify "
+        f"On a machine with network run: hf download {source}{at}; or name a directory that holds it, a local Detoxify "
         "checkpoint (detoxify:PATH), or the offline scorer lexical"
     )
     return fetch_folder(source, revision, (*DESCRIPTION_FILES, "*.safetensors"), remedy), False
@@ -54,10 +55,14 @@ def fetch_folder(name: str, revision: str | None, files: tuple[str, ...], remedy
         InputError: `name` cannot be an id of the hub, or there is no such revision.
         ArtifactError: neither cached nor reachable, or the cache cannot be written.
     """
-    from huggingface_hub import constants, errors, snapshot_download
+    import huggingface_hub
+    from huggingface_hub import constants, errors
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(files), ignore_patterns="*/*"))
+        folder = huggingface_hub.snapshot_download(
+            name, revision=revision, allow_patterns=list(files), ignore_patterns="*/*"
+        )
+        return Path(folder)
     except errors.HFValidationError as error:
         raise InputError(f"{name!r} cannot be a Hugging Face id ({first_line(error)}): {_allowed()}") from error
     except errors.RevisionNotFoundError as error:
@@ -70,6 +75,11 @@ def fetch_folder(name: str, revision: str | None, files: tuple[str, ...], remedy
             ) from error
         raise ArtifactError(
             f"{name} is not in the local cache and could not be fetched: {first_line(error)}. {remedy}"
+        ) from error
+    except Exception as error:  # errors of the HTTP library beneath, which is another one in every other release
+        raise ArtifactError(
+            f"{name} could not be fetched by huggingface_hub {huggingface_hub.__version__} "
+            f"({type(error).__name__}: {first_line(error)}). {remedy}"
         ) from error
 
 
@@ -84,6 +94,9 @@ def check_folder(folder: Path, where: str, n_tensors: int | None = None) -> None
     Raises:
         ModelError: names the file and the remedy.
     """
+    pipes = [path.name for path in folder.iterdir() if path.exists() and not (path.is_file() or path.is_dir())]
+    if pipes:
+        raise ModelError(f"{where} holds {pipes[0]}, which is a pipe, a socket or a device: remove it")
     config = read_json(folder / "config.json")
     if config is None:
         raise ModelError(f"{where} has no config.json, so it is no classifier of transformers: name its directory")
@@ -112,8 +125,11 @@ def check_folder(folder: Path, where: str, n_tensors: int | None = None) -> None
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message: those of transformers and torch go on for pages."""
-    return next((line.strip(" .") for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of an error's message, and the next where it only announces it: those of libraries are long."""
+    lines = [line.strip(" .") for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def _local(source: str) -> Path | None:

@@ -247,7 +247,11 @@ def _labels(name: str, config: Any) -> list[str]:
 
 def _label_column(name: str, labels: Sequence[str], label: str | None) -> int:
     lower = [known.lower() for known in labels]
+    if label in labels:
+        return labels.index(label)
     for wanted in TOXIC_LABELS if label is None else (label.lower(),):
+        if lower.count(wanted) > 1:
+            raise InputError(f"the scorer {name} has several labels {wanted!r}: name one of {', '.join(labels)}")
         if wanted in lower:
             return lower.index(wanted)
     asked = f"no label {label!r}" if label is not None else f"no label {' or '.join(map(repr, TOXIC_LABELS))}"

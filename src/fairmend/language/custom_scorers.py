@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from fairmend.errors import InputError
-from fairmend.language.custom_functions import as_numbers, called, load_function, source_digest
-from fairmend.language.toxicity import Floats, ScorerKind, score_visible
-
-_ROUNDING = 1e-6  # what a sum of probabilities in single precision may be off by
+from fairmend.language.custom_functions import called, load_function, source_digest
+from fairmend.language.toxicity import Floats, ScorerKind, checked_scores, score_visible
 
 
 class CustomScorer:
@@ -42,19 +37,8 @@ class CustomScorer:
         return {"kind": self.kind, "name": self.name, "source_sha256": source_digest(self._function)}
 
     def _checked(self, texts: list[str]) -> Floats:
-        who, expected = f"the scorer {self.name}", f"it must give {len(texts)} numbers in [0, 1], one per text"
-        scores = as_numbers(called(self._function, who, list(texts)), who, expected)
-        if scores.shape != (len(texts),):
-            raise InputError(f"{who} gave an array of shape {scores.shape}: {expected}")
-        wrong = np.flatnonzero(~((scores >= -_ROUNDING) & (scores <= 1 + _ROUNDING)))
-        if wrong.size:
-            text = texts[wrong[0]]
-            raise InputError(
-                f"{who} gave {scores[wrong[0]]} for {text[:60]!r} and {wrong.size} of {len(texts)} "
-                f"texts have no score in [0, 1]: {expected}"
-            )
-        bounded: Floats = scores.clip(0.0, 1.0)
-        return bounded
+        who = f"the scorer {self.name}"
+        return checked_scores(called(self._function, who, list(texts)), texts, who)
 
 
 def load_custom(spec: str) -> CustomScorer:

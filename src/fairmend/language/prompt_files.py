@@ -152,7 +152,9 @@ def _check_columns(found: Sequence[str], where: str) -> None:
     if missing:
         close = [f"{match!r} is not {name!r}" for name in missing for match in _close(name, found)]
         hint = f" ({'; '.join(close)})" if close else ""
-        shown = ", ".join(name[:60] for name in found[:12]) + (f" and {len(found) - 12} more" if found[12:] else "")
+        # JSON may spell halves of characters, which no terminal can print.
+        names = [name[:_SHOWN].encode(errors="backslashreplace").decode() for name in found[:12]]
+        shown = ", ".join(names) + (f" and {len(found) - 12} more" if found[12:] else "")
         raise DataError(f"{where}: no column {' and '.join(missing)}; found {shown or 'none'}{hint}")
     twice = sorted({name for name in (*REQUIRED, *OPTIONAL) if found.count(name) > 1})
     if twice:
