@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def read_torch(module: nn.Module) -> Network:
     """The network that a torch module computes in eval mode. The module is not touched.
 
-    Of torch.compile, DataParallel and DistributedDataParallel the module inside is read.
+    Of torch.compile, data parallelism and weight averaging the module inside is read.
 
     Batch normalisation is folded; a unit is the output of an activation, before a batch normalisation after it.
 
@@ -41,7 +41,7 @@ def read_torch(module: nn.Module) -> Network:
 def bake_torch(module: nn.Module, mask: Mask, drop: Drop = "output") -> nn.Module:
     """A copy of the module in which the dropped neurons are silent and the dials are in the last bias.
 
-    Of torch.compile, DataParallel and DistributedDataParallel it is a copy of the module inside.
+    Of torch.compile, data parallelism and weight averaging it is a copy of the module inside.
 
     Every weight that the repair does not concern keeps its bits, and the copy its architecture, dtype, device and
     mode; a Linear without bias gets one only where the repair needs it.
