@@ -241,6 +241,13 @@ def test_graphs_that_lie_about_themselves_are_refused(made):
         parse_onnx(made.SerializeToString())
 
 
+def test_a_graph_for_training_is_not_passed_over():
+    made = model()
+    made.training_info.add()
+    with pytest.raises(ModelError, match="holds a graph for training beside its own: export it for inference"):
+        parse_onnx(made.SerializeToString())
+
+
 def test_a_name_of_two_values_is_refused_whatever_the_checker_of_the_library_says(monkeypatch):
     monkeypatch.setattr(onnx.checker, "check_model", lambda _: None)
     with pytest.raises(ModelError, match="2 values of the name 'W1'"):

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -74,8 +75,9 @@ def test_a_wrapper_that_changes_nothing_is_taken_off(wrap):
 
 def test_a_repair_of_a_wrapped_module_is_a_plain_module():
     groups = np.arange(len(X)) % 2
-    repair = NeuronRepair(states=20, random_state=0).fit(nn.DataParallel(module()), X, Y, sensitive_features=groups)
-    assert type(repair.network_) is nn.Sequential
+    for wrapped in (nn.DataParallel(module()), FrozenEstimator(module())):
+        repair = NeuronRepair(states=20, random_state=0).fit(wrapped, X, Y, sensitive_features=groups)
+        assert type(repair.network_) is nn.Sequential
 
 
 class Skorch:
@@ -87,6 +89,17 @@ class Skorch:
         self.module = nn.Linear
         if fitted:
             self.module_ = module()
+
+
+class Holder:
+    """Something of somebody's own that keeps a module."""
+
+    def __init__(self, net):
+        self.net = net
+
+    @property
+    def model(self):
+        raise RuntimeError("not ready")
 
 
 class Keras:
@@ -120,6 +133,13 @@ NAMED = {
     "skorch": (Skorch, "got Skorch: give net.module_"),
     "skorch that was not fitted": (lambda: Skorch(fitted=False), "fit it first, and give net.module_"),
     "skorch in a pipeline": (lambda: make_pipeline(StandardScaler(), Skorch()), "give pipeline[-1].module_, with X"),
+    "threshold of a pipeline": (
+        lambda: fitted(FixedThresholdClassifier(PIPELINE)),
+        "give model.estimator_[-1], with X through model.estimator_[:-1].transform",
+    ),
+    "frozen pipeline": (lambda: FrozenEstimator(fitted(PIPELINE)), "give pipeline[-1], with X through pipeline[:-1]"),
+    "anything with a module": (lambda: Holder(module()), "got Holder: give model.net"),
+    "anything that answers everything": (mock.Mock, "got Mock"),
     "threshold": (lambda: fitted(FixedThresholdClassifier(MLP, threshold=0.3)), "give model.estimator_"),
     "calibrated": (
         lambda: fitted(CalibratedClassifierCV(MLP, cv=2)),

@@ -45,7 +45,7 @@ def way_inside(value: Any) -> str:
     from sklearn.pipeline import Pipeline
 
     path, before = "", ""
-    while not _is_network(value):
+    while not _is_network(value := unwrapped(value)) and path.count(".") < 9:
         if isinstance(value, Pipeline):
             path = path or "pipeline"
             before = f", with X through {path}[:-1].transform"
@@ -59,7 +59,7 @@ def way_inside(value: Any) -> str:
         if part in _SEVERAL:
             path += "[k].estimator" if part == _SEVERAL[0] else "[k]"
             return f": it holds several networks; repair each, {path}, before they are put together"
-        value = unwrapped(getattr(value, part))
+        value = vars(value)[part]
     return f": give {path}{before}" if path else ""
 
 
@@ -70,11 +70,15 @@ def _is_network(value: Any) -> bool:
     return isinstance(value, MLPClassifier) or (torch is not None and isinstance(value, torch.nn.Module))
 
 
-def _part(value: Any) -> str | None:
+def _part(value: Any, depth: int = 4) -> str | None:
     """The attribute in which a wrapper keeps what it wraps, once it is fitted."""
+    from sklearn.pipeline import Pipeline
+
+    own = vars(value) if hasattr(value, "__dict__") else {}  # no property of a foreign class is run
     for name in (_SEARCHED, *_SEVERAL, *_INSIDE):
-        inner = unwrapped(getattr(value, name, None))
-        if inner is not None and (name in (_SEARCHED, *_SEVERAL) or _is_network(inner) or _part(inner) is not None):
+        inner = unwrapped(own.get(name))
+        known = isinstance(inner, Pipeline) or (inner is not None and name in (_SEARCHED, *_SEVERAL))
+        if known or _is_network(inner) or (depth and _part(inner, depth - 1) is not None):
             return name
     return None
 
