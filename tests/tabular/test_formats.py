@@ -217,6 +217,9 @@ def test_paths_that_are_no_network_files_are_refused(tmp_path):
     for path, message in [
         (tmp_path, "is a folder: name the .safetensors or .onnx file in it"),
         (tmp_path / "no.onnx", "does not exist"),
+        (tmp_path / "a.h5" / "no.onnx", "does not exist"),
+        (tmp_path / "null\0.onnx", "does not exist"),
+        (tmp_path / ("long" * 500 + ".onnx"), "cannot be read (File name too long): check name and permissions"),
         (tmp_path / "a.h5", "has the suffix '.h5': supported are .safetensors and .onnx; export a Keras model"),
         (tmp_path / "pipe.onnx", "is no regular file"),
         (Path("/dev/zero"), "is no regular file"),

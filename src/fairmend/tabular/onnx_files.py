@@ -162,16 +162,17 @@ def _open(label: str, folder: Path, location: str) -> BinaryIO:
         if path.is_symlink():
             raise ModelError(f"{label} is in {location!r}, which is a link and is not followed: copy the file there")
     try:
-        regular = stat.S_ISREG(path.lstat().st_mode)
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _CAREFUL)) if regular else None
+        if stat.S_ISREG(path.lstat().st_mode):
+            file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _CAREFUL))  # noqa: SIM115
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return file
+            file.close()  # changed since it was looked at
     except OSError as error:
         raise ModelError(
             f"{label} is in {location!r}, which cannot be read beside the .onnx file ({error.strerror or error}): put "
             f"the two files into one folder, or save the model in one piece, {_IN_ONE_PIECE}"
         ) from error
-    if file is None or not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        raise ModelError(f"{label} is in {location!r}, which is no regular file and is not read")
-    return file
+    raise ModelError(f"{label} is in {location!r}, which is no regular file and is not read")
 
 
 def _whole(label: str, text: str) -> int:
