@@ -119,19 +119,29 @@ def _require_plain(module: nn.Module) -> None:
         if parametrize.is_parametrized(part):
             raise ModelError(
                 f"{name} is a {kind.__name__}, whose weights are computed: bake them in before, "
-                f"torch.nn.utils.parametrize.remove_parametrizations({get}, 'weight')"
+                f"torch.nn.utils.parametrize.remove_parametrizations({get}, {_computed(part)!r})"
             )
+        weights = {key for key, _ in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))}
+        masked = next((key.removesuffix("_mask") for key in weights if key.endswith("_mask")), "weight")
         if not list(part.children()) and prune.is_pruned(part):
             raise ModelError(
                 f"{name} is pruned by a mask beside its weights: bake it in before, "
-                f"torch.nn.utils.prune.remove({get}, 'weight')"
+                f"torch.nn.utils.prune.remove({get}, {masked!r})"
             )
-        weights = {key for key, _ in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))}
         for norm, own in (("weight_norm", "weight_g"), ("spectral_norm", "weight_u")):
             if own in weights:
                 raise ModelError(
                     f"{name} has weights under {norm}: bake it in before, torch.nn.utils.remove_{norm}({get})"
                 )
+
+
+def _computed(part: nn.Module) -> str:
+    """The name of the first parameter of a module that a parametrisation computes."""
+    from torch import nn
+
+    computed = part.parametrizations
+    assert isinstance(computed, nn.ModuleDict)
+    return next(iter(computed))
 
 
 def _on_cpu(module: nn.Module, double: bool) -> nn.Module:

@@ -76,8 +76,10 @@ def _part(value: Any, depth: int = 4) -> str | None:
 
     own = vars(value) if hasattr(value, "__dict__") else {}  # no property of a foreign class is run
     for name in (_SEARCHED, *_SEVERAL, *_INSIDE):
-        inner = unwrapped(own.get(name))
-        known = isinstance(inner, Pipeline) or (inner is not None and name in (_SEARCHED, *_SEVERAL))
+        if own.get(name) is None:
+            continue
+        inner = unwrapped(own[name])
+        known = isinstance(inner, Pipeline) or name in (_SEARCHED, *_SEVERAL)
         if known or _is_network(inner) or (depth and _part(inner, depth - 1) is not None):
             return name
     return None
