@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import make_classification
-from sklearn.ensemble import BaggingClassifier
+from sklearn.ensemble import BaggingClassifier, RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -149,6 +149,15 @@ NAMED = {
     "one against the rest": (lambda: fitted(OneVsRestClassifier(MLP)), "repair each, model.estimators_[k], before"),
     "regressor": (lambda: fitted(MLPRegressor(max_iter=2)), "got MLPRegressor, which predicts numbers"),
     "keras": (Keras, "got Keras: export it, model.export('net.onnx', format='onnx'), and give the file"),
+    "no network in a pipeline": (
+        lambda: fitted(make_pipeline(StandardScaler(), LogisticRegression())),
+        "got Pipeline: pipeline[-1] is a LogisticRegression, which has no neurons to drop",
+    ),
+    "no network in a search": (
+        lambda: fitted(GridSearchCV(LogisticRegression(), {"C": [1.0]}, cv=2)),
+        "search.best_estimator_ is a LogisticRegression, which has no neurons to drop",
+    ),
+    "a forest": (lambda: fitted(RandomForestClassifier(2)), "got RandomForestClassifier"),
     "no network": (lambda: fitted(LogisticRegression()), "got LogisticRegression"),
 }
 
@@ -166,7 +175,7 @@ def test_other_wrappers_are_named_with_the_way_in(name):
         with pytest.raises(InputError) as caught:
             attempt()
         assert message in str(caught.value)
-    assert name != "no network" or str(caught.value).endswith("got LogisticRegression")
+    assert name not in ("no network", "a forest") or str(caught.value).endswith(message)
 
 
 def pruned():

@@ -105,33 +105,34 @@ def _require_plain(module: nn.Module) -> None:
     from torch.nn.utils import parametrize, prune
 
     for name, part in module.named_modules():
-        kind, get = type(part), f"module.get_submodule({name!r})" if name else "module"
+        kind, label = type(part), name or "the module"
+        get = f"module.get_submodule({name!r})" if name else "module"
         if isinstance(part, torch.jit.ScriptModule):
             raise ModelError(
-                f"{name or 'the module'} is a TorchScript module, whose layers cannot be changed: give the module it "
+                f"{label} is a TorchScript module, whose layers cannot be changed: give the module it "
                 "was made of, or load its state_dict into one"
             )
         if ".quantized." in f"{kind.__module__}.":
             raise ModelError(
-                f"{name} is a quantised {kind.__module__}.{kind.__name__}: give the module from before the "
+                f"{label} is a quantised {kind.__module__}.{kind.__name__}: give the module from before the "
                 "quantisation, and quantise the repaired one"
             )
         if parametrize.is_parametrized(part):
             raise ModelError(
-                f"{name} is a {kind.__name__}, whose weights are computed: bake them in before, "
+                f"{label} is a {kind.__name__}, whose weights are computed: bake them in before, "
                 f"torch.nn.utils.parametrize.remove_parametrizations({get}, {_computed(part)!r})"
             )
         weights = {key for key, _ in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))}
         masked = next((key.removesuffix("_mask") for key in weights if key.endswith("_mask")), "weight")
         if not list(part.children()) and prune.is_pruned(part):
             raise ModelError(
-                f"{name} is pruned by a mask beside its weights: bake it in before, "
+                f"{label} is pruned by a mask beside its weights: bake it in before, "
                 f"torch.nn.utils.prune.remove({get}, {masked!r})"
             )
         for norm, own in (("weight_norm", "weight_g"), ("spectral_norm", "weight_u")):
             if own in weights:
                 raise ModelError(
-                    f"{name} has weights under {norm}: bake it in before, torch.nn.utils.remove_{norm}({get})"
+                    f"{label} has weights under {norm}: bake it in before, torch.nn.utils.remove_{norm}({get})"
                 )
 
 

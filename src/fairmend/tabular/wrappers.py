@@ -54,7 +54,7 @@ def way_inside(value: Any) -> str:
         part = _part(value)
         unfitted = _before_fit(value)
         if part is None or (unfitted and part not in (_SEARCHED, "module_")):
-            return unfitted or _without_way(value)
+            return unfitted or _without_way(value, path)
         path = f"{path or _ROOTS.get(part, 'model')}.{part}"
         if part in _SEVERAL:
             path += "[k].estimator" if part == _SEVERAL[0] else "[k]"
@@ -78,8 +78,11 @@ def _part(value: Any, depth: int = 4) -> str | None:
     for name in (_SEARCHED, *_SEVERAL, *_INSIDE):
         if own.get(name) is None:
             continue
-        inner = unwrapped(own[name])
-        known = isinstance(inner, Pipeline) or name in (_SEARCHED, *_SEVERAL)
+        inner = own[name]
+        if name in _SEVERAL:
+            inner = next(iter(inner), None)
+        inner = unwrapped(inner)
+        known = name == _SEARCHED or isinstance(inner, Pipeline)
         if known or _is_network(inner) or (depth and _part(inner, depth - 1) is not None):
             return name
     return None
@@ -94,15 +97,15 @@ def _before_fit(value: Any) -> str:
     return ": fit it first, and give net.module_" if "skorch" in _packages(value) else ""
 
 
-def _without_way(value: Any) -> str:
-    """What to do about a value in which no network was found."""
+def _without_way(value: Any, path: str) -> str:
+    """What to do about a value, found at a path in what was given, in which there is no network."""
     from sklearn.neural_network import MLPRegressor
 
     if isinstance(value, MLPRegressor):
         return ", which predicts numbers: supported are classifiers"
     if _packages(value) & {"keras", "tensorflow", "tf_keras"}:
         return ": export it, model.export('net.onnx', format='onnx'), and give the file"
-    return ""
+    return f": {path} is a {type(value).__name__}, which has no neurons to drop" if path else ""
 
 
 def _packages(value: Any) -> set[str]:
