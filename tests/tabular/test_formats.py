@@ -1,11 +1,14 @@
 """Network files: round trips, refusals, and bytes that are damaged or hostile."""
 
 import io
+import json
 import os
 import pickle
 import shutil
+import time
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +19,12 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from fairmend.errors import ModelError, RunError
+from fairmend.files import write_atomically
 from fairmend.tabular import formats
 from fairmend.tabular.activations import Activation
 from fairmend.tabular.formats import read_network, write_onnx, write_safetensors
 from fairmend.tabular.networks import Layer, Network
+from fairmend.tabular.onnx_networks import serialize_onnx
 from fairmend.tabular.safetensors_networks import parse_safetensors, serialize_safetensors
 
 
@@ -183,8 +188,9 @@ def test_pickles_are_refused_and_not_loaded(tmp_path, suffix, kind):
         torch.save(bomb, stream, _use_new_zipfile_serialization=kind == "torch")
     path = tmp_path / f"model{suffix}"
     path.write_bytes(stream.getvalue())
-    with pytest.raises(ModelError, match=r"not loaded.*safetensors\.torch\.save_file\(model\.state_dict\(\)"):
+    with pytest.raises(ModelError, match=r"not loaded.*safetensors\.torch\.save_file\(model\.state_dict\(\)") as caught:
         read_network(path)
+    assert "write_safetensors(read_sklearn(classifier), 'net.safetensors')" in str(caught.value)
     assert not (tmp_path / "exploded").exists()
 
 
@@ -207,10 +213,16 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path, length):
 
 def test_paths_that_are_no_network_files_are_refused(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"\x89HDF")
+    os.mkfifo(tmp_path / "pipe.onnx")
     for path, message in [
         (tmp_path, "is a folder: name the .safetensors or .onnx file in it"),
         (tmp_path / "no.onnx", "does not exist"),
-        (tmp_path / "a.h5", "has the suffix '.h5': supported are .safetensors and .onnx"),
+        (tmp_path / "a.h5" / "no.onnx", "does not exist"),
+        (tmp_path / "null\0.onnx", "does not exist"),
+        (tmp_path / ("long" * 500 + ".onnx"), "cannot be read (File name too long): check name and permissions"),
+        (tmp_path / "a.h5", "has the suffix '.h5': supported are .safetensors and .onnx; export a Keras model"),
+        (tmp_path / "pipe.onnx", "is no regular file"),
+        (Path("/dev/zero"), "is no regular file"),
     ]:
         with pytest.raises(ModelError) as caught:
             read_network(path)
@@ -236,6 +248,129 @@ def test_truncated_files_are_refused(tmp_path, suffix, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ModelError, match="save or download it again"):
         read_network(path)
+
+
+def header(entries, data=b""):
+    """The bytes of a .safetensors file with a header made by hand."""
+    text = entries if isinstance(entries, bytes) else json.dumps(entries).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def entry(shape, start, stop, dtype="F32"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, stop]}
+
+
+ONE = json.dumps(entry([1, 1], 0, 4)).encode()
+
+
+@pytest.mark.parametrize("name", ["l²", "l٣", "9" * 5000, "l" + "0" * 5000 + "1", "a" * 10_000])
+def test_names_of_any_kind_are_names(name):
+    names = [f"{name}.weight", f"{name}2.weight"]
+    network = parse_safetensors(header({names[0]: entry([1, 2], 0, 8), names[1]: entry([3, 1], 8, 20)}, bytes(20)))
+    assert network.hidden_widths == (1,)
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (header({"l.weight": entry([0, 2**62], 0, 0)}), "l.weight has shape (0, 4611686018427387904), which holds no"),
+        (header({"l.weight": entry([1, 1], 0, 4), "l.bias": entry([0], 4, 4)}, bytes(4)), "l.bias has shape (0,)"),
+        (header({"l.weight": entry([2**40, 1], 0, 4)}, bytes(4)), "not a complete safetensors file"),
+        (header({"l.weight": entry([1], 0, 4)}, bytes(4)), "l.weight has shape (1,): a plain MLP has (n_out, n_in)"),
+        (header({"l.weight": entry([1, 1], 0, 4, "X9")}, bytes(4)), "not a complete safetensors file"),
+        (header({"a.weight": entry([1, 1], 0, 4), "b.weight": entry([1, 1], 0, 4)}, bytes(4)), "not a complete"),
+        (header({"weight": entry([1, 1], 0, 4)}, bytes(4)), "holds pairs NAME.weight and NAME.bias, found weight"),
+        (
+            header({"a.weight": entry([1, 1], 0, 4), "b.bias": entry([1], 4, 8)}, bytes(8)),
+            "holds pairs NAME.weight and NAME.bias, found b.bias",
+        ),
+        (
+            header(b'{"a.weight": %b, "a.weight": %b}' % (ONE, ONE), bytes(4)),
+            "two entries of the same name",
+        ),
+        (header(b'{"a":' * 100_000 + b"1" + b"}" * 100_000), "not a complete safetensors file"),
+    ],
+)
+def test_headers_that_lie_are_refused(payload, message):
+    with pytest.raises(ModelError) as caught:
+        parse_safetensors(payload)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["relu(" + " " * 10**6, "relu," * 10**6, "leaky_relu(" + "9" * 10**6 + ")"])
+def test_activations_without_end_are_refused_at_once(text):
+    payload = header(
+        {"__metadata__": {"activation": text}, "a1.weight": entry([1, 1], 0, 4), "a2.weight": entry([1, 1], 4, 8)},
+        bytes(8),
+    )
+    started = time.process_time()
+    with pytest.raises(ModelError) as caught:
+        parse_safetensors(payload)
+    assert time.process_time() - started < 5
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("maximum recursion depth exceeded")])
+@pytest.mark.parametrize("kind", ["safetensors", "onnx"])
+def test_a_file_that_is_too_much_for_the_machine_is_refused(tmp_path, monkeypatch, kind, error):
+    def too_much(*_args):
+        raise error
+
+    path = tmp_path / f"a.{kind}"
+    (write_onnx if kind == "onnx" else write_safetensors)(make_network(), path)
+    monkeypatch.setattr(f"fairmend.tabular.{kind}_networks.parse_{kind}", too_much)
+    with pytest.raises(ModelError, match="too large or too deeply nested for this machine"):
+        read_network(path)
+
+
+def flipped(payload, position):
+    changed = bytearray(payload)
+    changed[position] ^= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("write", [write_safetensors, write_onnx])
+def test_a_file_that_reads_back_as_another_network_is_not_passed_over(tmp_path, monkeypatch, write):
+    network = make_network()
+    weight = network.layers[1].weight.tobytes()
+
+    def damaging(path, payload):
+        assert payload.count(weight) == 1
+        write_atomically(path, flipped(payload, payload.index(weight) + 5))
+
+    monkeypatch.setattr(formats, "write_atomically", damaging)
+    with pytest.raises(RunError, match=r"read back it is not the network that was measured: layer2.weight has other"):
+        write(network, tmp_path / "a.file")
+
+
+def test_a_file_with_another_activation_is_not_passed_over(tmp_path, monkeypatch):
+    other = make_network(activations=("relu", "tanh"))
+    monkeypatch.setattr(formats, "write_atomically", lambda path, _: write_atomically(path, serialize_onnx(other)))
+    with pytest.raises(RunError, match="not the network that was measured: its outputs differ by up to"):
+        write_onnx(make_network(), tmp_path / "a.onnx")
+    payload = serialize_safetensors(other, {})
+    monkeypatch.setattr(formats, "write_atomically", lambda path, _: write_atomically(path, payload))
+    with pytest.raises(RunError, match="not the network that was measured: its metadata are"):
+        write_safetensors(make_network(), tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("write", [write_safetensors, write_onnx])
+@pytest.mark.parametrize("payload", [b"", b"half"])
+def test_a_file_that_cannot_be_read_back_is_not_passed_over(tmp_path, monkeypatch, write, payload):
+    monkeypatch.setattr(formats, "write_atomically", lambda path, _: write_atomically(path, payload))
+    with pytest.raises(RunError, match="not the network that was measured: it cannot be read"):
+        write(make_network(), tmp_path / "a.file")
+
+
+def test_rounding_of_large_weights_is_no_difference(tmp_path):
+    """Two paths of 1e6 that cancel: in float32 the outputs of the file are far off, its weights are right."""
+    network = Network(
+        (
+            Layer(np.array([[1e6, 3e5], [1e6 + 0.25, 3e5 + 0.5]]), np.zeros(2)),
+            Layer(np.array([[1.0, -1.0]]), np.zeros(1)),
+        )
+    )
+    write_onnx(network, tmp_path / "a.onnx")
 
 
 PAYLOAD = serialize_safetensors(make_network(), {})

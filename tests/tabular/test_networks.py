@@ -67,6 +67,8 @@ def test_every_named_activation_is_compared_with_torch():
         ("relu(3)", "relu takes no parameter"),
         ("elu(x)", "'x' is not a number"),
         ("elu(inf)", "must be finite"),
+        ("relu(", "unknown activation 'relu('"),
+        ("r" * 100, f"unknown activation '{'r' * 60}'"),
         ("", "unknown activation ''"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sklearn
 from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -72,3 +73,18 @@ def test_classifiers_that_cannot_be_read_are_refused():
         read_sklearn(multilabel)
     with pytest.raises(ModelError, match="single class"):
         read_sklearn(MLPClassifier((3,), max_iter=2).fit(X, np.zeros(60)))
+
+
+def test_a_classifier_that_another_scikit_learn_keeps_elsewhere_is_named_so():
+    classifier, _ = fitted()
+    classifier.weights_ = classifier.coefs_
+    del classifier.coefs_
+    with pytest.raises(ModelError, match=rf"of scikit-learn {sklearn.__version__} has no coefs_: this version keeps"):
+        read_sklearn(classifier)
+
+
+def test_an_activation_that_is_not_known_is_named():
+    classifier, _ = fitted()
+    classifier.activation = "gelu"
+    with pytest.raises(ModelError, match="has the activation 'gelu': supported are relu, tanh, logistic, identity"):
+        read_sklearn(classifier)

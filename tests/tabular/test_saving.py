@@ -17,6 +17,8 @@ from fairmend.errors import RunError
 from fairmend.masks import Space
 from fairmend.runs.store import Store
 from fairmend.tabular.activations import Activation
+from fairmend.tabular.baking import bake
+from fairmend.tabular.baking import slim as slim_network
 from fairmend.tabular.datasets import Dataset
 from fairmend.tabular.findings import Comparison
 from fairmend.tabular.formats import read_network
@@ -192,6 +194,41 @@ def test_everything_is_there_and_strictly_json(save: Save) -> None:
     assert result["protocol"]["bootstrap_draws"] == 2000
     front = strictly(saved.files["front"])
     assert [entry["bias"] for entry in front["masks"]] == [made.bias for _, made in saved.repair.front]
+
+
+@pytest.mark.parametrize("drop", ["output", "weights"])
+@pytest.mark.parametrize("slim", [True, False])
+def test_files_that_are_not_what_was_measured_are_refused(save: Save, drop: str, slim: bool) -> None:
+    saved = save(drop=drop, slim=False, min_drop=1)
+    (saved.out / "result.json").unlink()
+    layers = list(saved.repair.network.layers)
+    layers[-1] = replace(layers[-1], bias=layers[-1].bias + 0.1)
+    wrongs = {
+        "dropped neurons of .* are not silent": saved.network,
+        "its outputs differ by up to": replace(saved.repair.network, layers=tuple(layers)),
+    }
+    for message, network in wrongs.items():
+        with pytest.raises(RunError, match=f"network.safetensors was written, but read back .*: {message}"):
+            save_repair(
+                replace(saved.repair, network=network),
+                saved.network,
+                saved.dataset,
+                saved.out,
+                request=REQUEST,
+                slim=slim,
+            )
+        assert not (saved.out / "result.json").exists()
+
+
+def test_a_slim_network_that_is_not_what_was_measured_is_refused(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = save(slim=False, min_drop=1)
+    for wrong, message in (
+        (bake, "its layers have .* neurons instead of"),
+        (lambda network, mask, drop: slim_network(network, mask, drop + 1.0), "its outputs differ by up to"),
+    ):
+        monkeypatch.setattr("fairmend.tabular.saving.slimmed", wrong)
+        with pytest.raises(RunError, match=f"slim.safetensors was written, but read back .*: {message}"):
+            save_repair(saved.repair, saved.network, saved.dataset, saved.out, request=REQUEST, slim=True)
 
 
 def test_undefined_figures_become_null(save: Save) -> None:

@@ -45,10 +45,10 @@ class Link:
 
     def folded(self, name: str) -> Layer:
         """The layer with all scalings in its weight and bias."""
-        weight = self.scale_out[:, None] * self.weight * self.scale_in
-        bias = self.scale_out * (self.bias + self.weight @ self.shift_in) + self.shift_out
-        # a value beyond float32 becomes infinite here and is refused, with the layer's name, by Layer
-        with np.errstate(over="ignore"):
+        # a value beyond float32, or one that is not finite, is refused, with the layer's name, by Layer
+        with np.errstate(over="ignore", invalid="ignore"):
+            weight = self.scale_out[:, None] * self.weight * self.scale_in
+            bias = self.scale_out * (self.bias + self.weight @ self.shift_in) + self.shift_out
             return Layer(weight.astype(np.float32), bias.astype(np.float32), self.activation or IDENTITY, name)
 
 

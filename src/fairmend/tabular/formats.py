@@ -6,6 +6,7 @@ A file is hostile until it is parsed: pickles are refused without being opened b
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -115,14 +116,18 @@ def _require_alike(path: str | os.PathLike[str], prove: Callable[[], str]) -> No
 
 def _read(file: Path) -> bytes:
     """The bytes of a file that may be a network."""
-    if file.is_dir():
+    try:
+        mode = file.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # a null character is a ValueError
+        raise ModelError(f"{file} does not exist: name a .safetensors or .onnx file") from error
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read ({error.strerror or error}): check name and permissions") from error
+    if stat.S_ISDIR(mode):
         raise ModelError(f"{file} is a folder: name the .safetensors or .onnx file in it")
-    if not file.exists():
-        raise ModelError(f"{file} does not exist: name a .safetensors or .onnx file")
     suffix = file.suffix.lower()
     if suffix in _PICKLE_SUFFIXES:
         raise ModelError(f"{file} is by its suffix a pickle, which is not loaded: {_REMEDY}")
-    if not file.is_file():
+    if not stat.S_ISREG(mode):
         raise ModelError(f"{file} is no regular file: name a .safetensors or .onnx file")
     try:
         with open(file, "rb") as stream:

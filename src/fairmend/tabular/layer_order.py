@@ -29,24 +29,28 @@ def order_layers(shapes: Mapping[str, Shape]) -> tuple[list[str], tuple[str, ...
     Raises:
         ModelError: the names tell no order, and the shapes allow several.
     """
-    names = sorted(shapes, key=_pieces)
+    names = sorted(shapes, key=lambda name: (_pieces(name), name))
     certain = all(_precedes(*pair) for pair in pairwise(names))
     if certain and _chains(names, shapes):
         return names, ()
     found = _orders(names, shapes, _precedes)
     if len(found) > 1:
-        shown = " or ".join("-".join(order) for order in found[:2])
+        shown = " or ".join(_shown(order) for order in found)
         raise ModelError(
             f"the names of the layers do not tell their order, and their shapes allow several, such as {shown}: "
             "rename the tensors in the order in which the network uses them, layer1.weight, layer1.bias, "
             "layer2.weight, ...; or read the network from ONNX, or from Python with read_torch"
         )
-    if not found:
+    if not found:  # by their numbers they do not chain
         found = _orders(names, shapes, lambda _, __: False)
         if len(found) != 1:
             return names, ()
-        return found[0], (f"the layers chain only in another order than their numbers: {', '.join(found[0])}",)
-    return found[0], (f"the layers are taken in the only order in which they chain: {', '.join(found[0])}",)
+        return found[0], (f"the layers chain only in another order than their numbers: {_shown(found[0])}",)
+    return found[0], (f"the layers are taken in the only order in which they chain: {_shown(found[0])}",)
+
+
+def _shown(order: Sequence[str]) -> str:
+    return ", ".join(order[:8]) + (", ..." if len(order) > 8 else "")
 
 
 def _pieces(name: str) -> _Pieces:
@@ -94,6 +98,6 @@ def _orders(names: Sequence[str], shapes: Mapping[str, Shape], precedes: Callabl
             if name not in taken and earlier[name] <= taken and (not path or shapes[path[-1]][0] == shapes[name][1])
         ]
     raise ModelError(
-        f"the order of the layers {', '.join(names[:5])}, ... is told neither by their names nor by their shapes: "
+        f"the order of the layers {_shown(names)} is told neither by their names nor by their shapes: "
         "rename the tensors layer1.weight, layer1.bias, layer2.weight, ... in the order in which the network uses them"
     )

@@ -27,7 +27,8 @@ SUPPORTED = (
 
 def is_model(value: Any) -> bool:
     """Whether a value is a network of some kind, rather than data."""
-    return isinstance(value, (Network, str, os.PathLike)) or is_torch(value) or is_sklearn(unwrapped(value))
+    value = unwrapped(value)
+    return isinstance(value, (Network, str, os.PathLike)) or is_torch(value) or is_sklearn(value)
 
 
 def is_torch(value: Any) -> TypeGuard[nn.Module]:

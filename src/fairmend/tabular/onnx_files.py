@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -26,8 +27,8 @@ MAX_NODES = 10_000
 # of an element, by the number of its type: integers, truth values and floats, bfloat16 among them
 _BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
 _IN_ONE_PIECE = "torch.onnx.export(..., external_data=False), or onnx.save(onnx.load(path), path)"
-# absent on Windows, which has no named pipes in folders and lets only administrators make links
-_CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+# Windows has neither flag, and no named pipes in folders; links are looked for there before opening
+_CAREFUL = 0 if sys.platform == "win32" else os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def load_model(payload: bytes, folder: Path | None = None) -> onnx.ModelProto:
@@ -50,6 +51,8 @@ def load_model(payload: bytes, folder: Path | None = None) -> onnx.ModelProto:
                 f"the ONNX graph has {len(model.graph.node):,} nodes: supported are at most {MAX_NODES:,}, which is "
                 "more than a plain MLP needs; simplify the graph before"
             )
+        if len(model.training_info):
+            raise ModelError("the ONNX model holds a graph for training beside its own: export it for inference")
         _fetch_weights(model, folder)
         onnx.checker.check_model(model)
     except ModelError:
@@ -159,16 +162,17 @@ def _open(label: str, folder: Path, location: str) -> BinaryIO:
         if path.is_symlink():
             raise ModelError(f"{label} is in {location!r}, which is a link and is not followed: copy the file there")
     try:
-        descriptor = os.open(path, os.O_RDONLY | _CAREFUL)
+        if stat.S_ISREG(path.lstat().st_mode):
+            file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _CAREFUL))  # noqa: SIM115
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return file
+            file.close()  # changed since it was looked at
     except OSError as error:
         raise ModelError(
             f"{label} is in {location!r}, which cannot be read beside the .onnx file ({error.strerror or error}): put "
             f"the two files into one folder, or save the model in one piece, {_IN_ONE_PIECE}"
         ) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ModelError(f"{label} is in {location!r}, which is no regular file and is not read")
-    return os.fdopen(descriptor, "rb")
+    raise ModelError(f"{label} is in {location!r}, which is no regular file and is not read")
 
 
 def _whole(label: str, text: str) -> int:

@@ -15,7 +15,7 @@ from fairmend.tabular.activations import Activation, FloatArray
 from fairmend.tabular.chains import Head, disagreement, finish, probe_rows
 from fairmend.tabular.networks import Network, decide, precision_notes
 from fairmend.tabular.onnx_files import load_model
-from fairmend.tabular.onnx_outputs import Ends, find_ends
+from fairmend.tabular.onnx_outputs import ML_DOMAIN, Ends, find_ends
 from fairmend.tabular.onnx_tracing import SUPPORTED, trace
 from fairmend.tabular.sklearn_networks import WAY_TO_A_FILE
 
@@ -49,7 +49,7 @@ def parse_onnx(payload: bytes, folder: Path | None = None) -> Network:
     try:
         return _read(model)
     except ModelError as error:
-        if model.producer_name == "skl2onnx":
+        if model.producer_name == "skl2onnx" or any(domain.domain == ML_DOMAIN for domain in model.opset_import):
             raise ModelError(f"{error}. {WAY_TO_A_FILE}") from error
         raise
 

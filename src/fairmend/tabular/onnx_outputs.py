@@ -56,9 +56,9 @@ def find_ends(graph: onnx.GraphProto, supported: str) -> Ends:
     inputs = [value.name for value in graph.input if value.name not in weights]
     producers = {name: index for index, node in enumerate(graph.node) for name in node.output}
     tables, labels, classes = _outputs(graph, producers, _computed(graph, inputs))
+    outputs = [value.name for value in graph.output]
     if len(inputs) != 1 or len(tables) != 1 or len(labels) > 1:
-        outputs = [value.name for value in graph.output]
-        raise ModelError(f"the ONNX graph has inputs {inputs} and outputs {outputs}: {supported}")
+        raise ModelError(f"the ONNX graph has inputs {_few(inputs)} and outputs {_few(outputs)}: {supported}")
     table, label = tables[0], labels[0] if labels else ""
     value = _positive(graph, producers, table)
     chain = _leading_to(graph, producers, [value])
@@ -69,8 +69,8 @@ def find_ends(graph: onnx.GraphProto, supported: str) -> Ends:
             raise ModelError(f"the ONNX output {label!r} is computed with {node.op_type}: {supported}")
         if node.op_type == "ArrayFeatureExtractor" and not classes:
             classes = _names(graph, node.input[0])
-    unused = [node for index, node in enumerate(graph.node) if index not in chain | aside and not _is_zip(node)]
-    unused = [node for node in unused if not {value.name for value in graph.output} & set(node.output)]
+    read, given = chain | aside, frozenset(outputs)
+    unused = [node for index, node in enumerate(graph.node) if index not in read and given.isdisjoint(node.output)]
     if unused:
         raise ModelError(
             f"the ONNX output {table!r} is not the end of the chain, {unused[-1].output[0]!r}: {supported}"
@@ -83,6 +83,10 @@ def find_ends(graph: onnx.GraphProto, supported: str) -> Ends:
         tuple(graph.node[index] for index in sorted(chain)),
         tuple(graph.node[index] for index in sorted(aside)),
     )
+
+
+def _few(names: list[str]) -> str:
+    return f"{names[:5]}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _outputs(

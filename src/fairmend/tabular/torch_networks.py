@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def read_torch(module: nn.Module) -> Network:
     """The network that a torch module computes in eval mode. The module is not touched.
 
-    Of torch.compile, DataParallel and DistributedDataParallel the module inside is read.
+    Of torch.compile, data parallelism and weight averaging the module inside is read.
 
     Batch normalisation is folded; a unit is the output of an activation, before a batch normalisation after it.
 
@@ -41,7 +41,7 @@ def read_torch(module: nn.Module) -> Network:
 def bake_torch(module: nn.Module, mask: Mask, drop: Drop = "output") -> nn.Module:
     """A copy of the module in which the dropped neurons are silent and the dials are in the last bias.
 
-    Of torch.compile, DataParallel and DistributedDataParallel it is a copy of the module inside.
+    Of torch.compile, data parallelism and weight averaging it is a copy of the module inside.
 
     Every weight that the repair does not concern keeps its bits, and the copy its architecture, dtype, device and
     mode; a Linear without bias gets one only where the repair needs it.
@@ -105,33 +105,44 @@ def _require_plain(module: nn.Module) -> None:
     from torch.nn.utils import parametrize, prune
 
     for name, part in module.named_modules():
-        kind, get = type(part), f"module.get_submodule({name!r})" if name else "module"
+        kind, label = type(part), name or "the module"
+        get = f"module.get_submodule({name!r})" if name else "module"
         if isinstance(part, torch.jit.ScriptModule):
             raise ModelError(
-                f"{name or 'the module'} is a TorchScript module, whose layers cannot be changed: give the module it "
+                f"{label} is a TorchScript module, whose layers cannot be changed: give the module it "
                 "was made of, or load its state_dict into one"
             )
         if ".quantized." in f"{kind.__module__}.":
             raise ModelError(
-                f"{name} is a quantised {kind.__module__}.{kind.__name__}: give the module from before the "
+                f"{label} is a quantised {kind.__module__}.{kind.__name__}: give the module from before the "
                 "quantisation, and quantise the repaired one"
             )
         if parametrize.is_parametrized(part):
             raise ModelError(
-                f"{name} is a {kind.__name__}, whose weights are computed: bake them in before, "
-                f"torch.nn.utils.parametrize.remove_parametrizations({get}, 'weight')"
-            )
-        if not list(part.children()) and prune.is_pruned(part):
-            raise ModelError(
-                f"{name} is pruned by a mask beside its weights: bake it in before, "
-                f"torch.nn.utils.prune.remove({get}, 'weight')"
+                f"{label} is a {kind.__name__}, whose weights are computed: bake them in before, "
+                f"torch.nn.utils.parametrize.remove_parametrizations({get}, {_computed(part)!r})"
             )
         weights = {key for key, _ in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))}
+        masked = next((key.removesuffix("_mask") for key in weights if key.endswith("_mask")), "weight")
+        if not list(part.children()) and prune.is_pruned(part):
+            raise ModelError(
+                f"{label} is pruned by a mask beside its weights: bake it in before, "
+                f"torch.nn.utils.prune.remove({get}, {masked!r})"
+            )
         for norm, own in (("weight_norm", "weight_g"), ("spectral_norm", "weight_u")):
             if own in weights:
                 raise ModelError(
-                    f"{name} has weights under {norm}: bake it in before, torch.nn.utils.remove_{norm}({get})"
+                    f"{label} has weights under {norm}: bake it in before, torch.nn.utils.remove_{norm}({get})"
                 )
+
+
+def _computed(part: nn.Module) -> str:
+    """The name of the first parameter of a module that a parametrisation computes."""
+    from torch import nn
+
+    computed = part.parametrizations
+    assert isinstance(computed, nn.ModuleDict)
+    return next(iter(computed))
 
 
 def _on_cpu(module: nn.Module, double: bool) -> nn.Module:

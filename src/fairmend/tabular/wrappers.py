@@ -12,7 +12,7 @@ _ROOTS = {_SEARCHED: "search", "module_": "net"}  # what their documentation cal
 
 
 def unwrapped(value: Any) -> Any:
-    """The model inside scikit-learn's FrozenEstimator, torch.compile and data parallelism; anything else as it is."""
+    """The model inside scikit-learn's FrozenEstimator and torch's wrappers; anything else as it is."""
     from sklearn.frozen import FrozenEstimator
 
     value = plain_module(value)
@@ -22,17 +22,19 @@ def unwrapped(value: Any) -> Any:
 
 
 def plain_module(value: Any) -> Any:
-    """The module that torch.compile or data parallelism hands its input on to; anything else as it is."""
+    """The module that torch.compile, data parallelism or averaging wraps; anything else as it is."""
     # torch is not imported for this: it is loaded if there is a module
     torch, compiler = sys.modules.get("torch"), sys.modules.get("torch._dynamo.eval_frame")
-    while torch is not None:
+    if torch is None:
+        return value
+    wrappers = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
+    while True:
         if compiler is not None and isinstance(value, compiler.OptimizedModule):
             value = value._orig_mod
-        elif isinstance(value, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+        elif isinstance(value, wrappers):
             value = value.module
         else:
-            break
-    return value
+            return value
 
 
 def way_inside(value: Any) -> str:
@@ -43,20 +45,21 @@ def way_inside(value: Any) -> str:
     from sklearn.pipeline import Pipeline
 
     path, before = "", ""
-    while not _is_network(value):
+    while not _is_network(value := unwrapped(value)) and path.count(".") < 9:
         if isinstance(value, Pipeline):
             path = path or "pipeline"
             before = f", with X through {path}[:-1].transform"
             path, value = f"{path}[-1]", value.steps[-1][1]
             continue
         part = _part(value)
-        if part is None:
-            return _without_way(value)
+        unfitted = _before_fit(value)
+        if part is None or (unfitted and part not in (_SEARCHED, "module_")):
+            return unfitted or _without_way(value, path)
         path = f"{path or _ROOTS.get(part, 'model')}.{part}"
         if part in _SEVERAL:
             path += "[k].estimator" if part == _SEVERAL[0] else "[k]"
             return f": it holds several networks; repair each, {path}, before they are put together"
-        value = unwrapped(getattr(value, part))
+        value = vars(value)[part]
     return f": give {path}{before}" if path else ""
 
 
@@ -67,27 +70,43 @@ def _is_network(value: Any) -> bool:
     return isinstance(value, MLPClassifier) or (torch is not None and isinstance(value, torch.nn.Module))
 
 
-def _part(value: Any) -> str | None:
+def _part(value: Any, depth: int = 4) -> str | None:
     """The attribute in which a wrapper keeps what it wraps, once it is fitted."""
+    from sklearn.pipeline import Pipeline
+
+    own = vars(value) if hasattr(value, "__dict__") else {}  # no property of a foreign class is run
     for name in (_SEARCHED, *_SEVERAL, *_INSIDE):
-        inner = unwrapped(getattr(value, name, None))
-        if inner is not None and (name in (_SEARCHED, *_SEVERAL) or _is_network(inner) or _part(inner) is not None):
+        if own.get(name) is None:
+            continue
+        inner = own[name]
+        if name in _SEVERAL:
+            inner = next(iter(inner), None)
+        inner = unwrapped(inner)
+        known = name == _SEARCHED or isinstance(inner, Pipeline)
+        if known or _is_network(inner) or (depth and _part(inner, depth - 1) is not None):
             return name
     return None
 
 
-def _without_way(value: Any) -> str:
-    """What to do about a value in which no network was found."""
+def _before_fit(value: Any) -> str:
+    """What to say of a wrapper that keeps its network apart from what it was made of, once it is fitted."""
     from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
-    from sklearn.neural_network import MLPRegressor
 
-    packages = {kind.__module__.partition(".")[0] for kind in type(value).__mro__}
     if isinstance(value, (GridSearchCV, RandomizedSearchCV)):
         return ": fit it first, with refit=True, and give search.best_estimator_"
+    return ": fit it first, and give net.module_" if "skorch" in _packages(value) else ""
+
+
+def _without_way(value: Any, path: str) -> str:
+    """What to do about a value, found at a path in what was given, in which there is no network."""
+    from sklearn.neural_network import MLPRegressor
+
     if isinstance(value, MLPRegressor):
         return ", which predicts numbers: supported are classifiers"
-    if "skorch" in packages:
-        return ": fit it first, and give net.module_"
-    if packages & {"keras", "tensorflow", "tf_keras"}:
+    if _packages(value) & {"keras", "tensorflow", "tf_keras"}:
         return ": export it, model.export('net.onnx', format='onnx'), and give the file"
-    return ""
+    return f": {path} is a {type(value).__name__}, which has no neurons to drop" if path else ""
+
+
+def _packages(value: Any) -> set[str]:
+    return {kind.__module__.partition(".")[0] for kind in type(value).__mro__}
