@@ -212,9 +212,10 @@ class Store:
         space, figures, fingerprint = evaluator.space, evaluator.figures, evaluator.fingerprint()
         texts = [_json("space", space.to_json()), _json("figures", figures.to_json())]
         texts += [_json("fingerprint", fingerprint), digest(fingerprint)]
-        row = (1 + max((row[0] for row in self._context_rows().values()), default=0), name, *texts)
+        number = 1 + max((row[0] for row in self._context_rows().values()), default=0)
+        row = (number, name, *texts)
         self._commit("INSERT INTO contexts VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, database.checksum(*row)))
-        return Context(self, row[0], name, space, figures, json.loads(texts[2]))
+        return Context(self, number, name, space, figures, json.loads(texts[2]))
 
     def _object(self, text: str, what: str) -> dict[str, Any]:
         """The JSON object in a row whose checksum is right."""
@@ -268,7 +269,8 @@ class Store:
                 yield from self._connection.execute(query, (context, 0))
             return
         # Around the first page that cannot be read: up to it from the front, and down to it from the back.
-        last, behind = 0, []
+        last = 0
+        behind: list[tuple[Any, ...]] = []
         try:
             for row in self._connection.execute(query, (context, last)):
                 last = row[0]
