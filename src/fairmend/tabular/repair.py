@@ -257,8 +257,8 @@ def _search(
     evaluator = evaluator_for(network, dataset, settings, space, drop=drop, rows_per_cell=settings.rows_per_cell)
     collection = Collection(space, evaluator.figures) if store is None else store.context(f"search {drop}", evaluator)
     runner = Runner(evaluator, collection, progress=progress)
+    searcher = _searcher(space, evaluator.figures, settings)  # refuses options before anything is measured
     (reference,) = runner.measure([space.untouched()])
-    searcher = _searcher(space, evaluator.figures, settings)
     run = runner.run(searcher, Budget(evaluations=settings.states, seconds=settings.seconds))
     measured = list(collection)
     floor = settings.floor(evaluator.figures, reference)
