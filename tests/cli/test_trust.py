@@ -18,7 +18,12 @@ from fairmend.tabular import RepairSettings as TabularSettings
 
 from .conftest import REPAIR, Run, arguments
 
-EVIL = "from pathlib import Path\nPath(__file__).with_name('pwned').touch()\ndef score(texts):\n    return [0] * len(texts)\n"
+EVIL = """
+from pathlib import Path
+Path(__file__).with_name("pwned").touch()
+def score(texts):
+    return [0] * len(texts)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -213,7 +218,6 @@ class TestResultsOfSomebodyElse:
     def test_are_saved_as_far_as_they_are_whole(self, run: Run, saved: Path) -> None:
         store = saved.with_name("run.sqlite")
         store.write_bytes(store.read_bytes()[:-100])
-        refused = run("resume", "saved")
         saved.unlink()
         refused = run("resume", "saved")
         assert refused.code == 2
