@@ -1,5 +1,6 @@
 """A run's file that a disk has damaged, or that somebody has made: refused with what can be saved, and nothing runs."""
 
+import math
 import os
 import random
 import sqlite3
@@ -10,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_runs import SPACE, ToyEvaluator
+from toy_runs import SPACE, ToyEvaluator, ToySearcher
 
 from fairmend.errors import RunError
 from fairmend.runs import database
 from fairmend.runs.directories import open_directory
 from fairmend.runs.export import export
+from fairmend.runs.parts import Parts
+from fairmend.runs.runner import Runner
 from fairmend.runs.store import Store
 
 HEADER = {"kind": "toy", "settings": {"seed": 1}}
@@ -180,6 +183,27 @@ def test_a_file_that_somebody_made_is_refused_and_nothing_in_it_runs(
 
     with pytest.raises(RunError, match="damaged"):
         read()
+
+
+@pytest.mark.parametrize("payload", [{}, {"name": "a", "arrays": 5}, {"name": "a", "arrays": {"x": {"dtype": "O"}}}])
+def test_a_kept_part_that_is_none_is_refused(tmp_path: Path, payload: dict[str, Any]) -> None:
+    with Store.create(tmp_path / "run.sqlite", HEADER) as store:
+        kind = Parts(store, {"work": 1})._kind
+        store.record(kind, payload)
+        with pytest.raises(RunError, match="a kept part"):
+            Parts(store, {"work": 1})("a", lambda: {})
+
+
+@pytest.mark.parametrize("change", [{"told": "many"}, {"seconds": None}, {"told": math.inf}])
+def test_a_session_that_is_none_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    evaluator = ToyEvaluator()
+    with Store.create(tmp_path / "run.sqlite", HEADER) as store:
+        runner = Runner(evaluator, store.context("search", evaluator))
+        runner.run(ToySearcher(states=5))
+        (session,) = store.events("session")
+        store.amend(session.id, {**session.payload, **change})
+        with pytest.raises(RunError, match="the record of a session"):
+            runner.run(ToySearcher(states=5))
 
 
 class TestWhatIsNoPlainFile:

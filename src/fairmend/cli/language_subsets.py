@@ -144,7 +144,10 @@ def _last_end(folder: Path) -> tuple[int | None, float | None]:
         raise RunError(
             f"{folder} does not say how many subsets were wanted: go on with fairmend lm collect --subsets N"
         )
-    return asked[-1].payload["subsets"], asked[-1].payload["hours"]
+    subsets, hours = (asked[-1].payload.get(name) for name in ("subsets", "hours"))
+    if not isinstance(subsets, int | None) or not isinstance(hours, int | float | None):
+        raise RunError(f"{folder} asks for {subsets!r} subsets in {hours!r} hours: go on with lm collect --subsets N")
+    return subsets, hours
 
 
 def _collect(

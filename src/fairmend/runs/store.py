@@ -10,7 +10,6 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,19 +21,12 @@ from fairmend.masks import Space
 from fairmend.runs import database
 from fairmend.runs.context import INSERT, Context, Row, differences
 from fairmend.runs.locks import WriterLock
+from fairmend.runs.sections import Event, Section
+
+__all__ = ["Event", "Section", "Store", "recover"]
 
 _COMMIT_EVERY = 0.5
 """Seconds between commits: what a kill or a power cut can cost at most, in time spent on measuring."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened during a run. `time` is in seconds since 1970."""
-
-    id: int
-    time: float
-    kind: str
-    payload: Mapping[str, Any]
 
 
 class Store:
@@ -331,25 +323,6 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-class Section:
-    """A part of a store for one of several runs in it, see `Store.section`. Events are those of the whole store."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        self.store, self.name = store, name
-
-    def context(self, name: str, evaluator: Evaluator | None = None) -> Context:
-        """The measurements that this run made under `name`, see `Store.context`."""
-        return self.store.context(f"{self.name}: {name}", evaluator)
-
-    def record(self, kind: str, payload: Mapping[str, Any]) -> int:
-        """Commit an event, see `Store.record`."""
-        return self.store.record(kind, payload)
-
-    def events(self, kind: str | None = None) -> list[Event]:
-        """What happened, see `Store.events`."""
-        return self.store.events(kind)
 
 
 def recover(path: Path) -> None:
