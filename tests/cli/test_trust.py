@@ -177,6 +177,31 @@ def test_a_run_of_another_version_is_not_gone_on_with(run: Run, header: dict[str
     assert "resume it with the version that started it" in message.lower()
 
 
+@pytest.mark.parametrize(
+    ("request_", "words", "said"),
+    [
+        ({"trust_remote_code": True}, (), "with --trust-remote-code, which is never taken from a folder: add it"),
+        ({}, ("--trust-remote-code",), "without --trust-remote-code"),
+        ({"model": "elsewhere"}, (), "absolute paths"),
+        ({"dtype": 32}, (), "resume it with the version that started it"),
+    ],
+)
+def test_a_point_is_picked_only_of_a_model_that_the_command_line_trusts(
+    run: Run, request_: dict[str, Any], words: tuple[str, ...], said: str
+) -> None:
+    session = {"request": language_header(**request_)["request"]}
+    result = {"schema": "fairmend language repair", "schema_version": 1, "session": session}
+    Path("out/result.json").write_text(json.dumps(result))
+    front = {"schema": "fairmend language front", "schema_version": 1, "points": [{"dropped": []}]}
+    Path("out/front.json").write_text(json.dumps(front))
+    outcome = run("lm", "pick", "out", "--point", "0", "--out", "picked", *words)
+    assert outcome.code == 2, outcome.err
+    assert said in outcome.message
+    del front["points"]
+    Path("out/front.json").write_text(json.dumps(front))
+    assert "does not hold what one holds" in run("lm", "pick", "out", "--point", "0", "--out", "picked").message
+
+
 class TestResultsOfSomebodyElse:
     """`show` and `resume` say what is wrong with a saved result."""
 

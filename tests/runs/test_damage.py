@@ -185,6 +185,13 @@ def test_a_file_that_somebody_made_is_refused_and_nothing_in_it_runs(
         read()
 
 
+def test_a_mistake_of_this_code_is_not_put_down_to_the_file(whole: Path) -> None:
+    store = Store.open(whole, read_only=True)
+    store.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        store.events()
+
+
 @pytest.mark.parametrize("payload", [{}, {"name": "a", "arrays": 5}, {"name": "a", "arrays": {"x": {"dtype": "O"}}}])
 def test_a_kept_part_that_is_none_is_refused(tmp_path: Path, payload: dict[str, Any]) -> None:
     with Store.create(tmp_path / "run.sqlite", HEADER) as store:

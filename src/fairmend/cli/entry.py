@@ -54,8 +54,7 @@ def at_work() -> None:
 
 
 def _watch() -> None:
-    names = ("SIGINT", "SIGTERM") if sys.platform == "win32" else ("SIGINT", "SIGTERM", "SIGHUP")
-    for number in [signal.Signals[name] for name in names]:
+    for number in _numbers():
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background process
             signal.signal(number, _answer)
     sys.unraisablehook = _again
@@ -65,6 +64,14 @@ def _watch() -> None:
 def _enter(time: Literal["before", "at work", "after"]) -> None:
     global _time  # noqa: PLW0603 - a process has one state of signals
     _time = time
+    if time == "after":  # Python takes its handlers back before it ends, but leaves a signal ignored
+        for number in _numbers():
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _numbers() -> list[signal.Signals]:
+    names = ("SIGINT", "SIGTERM") if sys.platform == "win32" else ("SIGINT", "SIGTERM", "SIGHUP")
+    return [signal.Signals[name] for name in names]
 
 
 def _answer(number: int, frame: FrameType | None) -> None:
