@@ -78,10 +78,12 @@ def _fetch_weights(model: onnx.ModelProto, folder: Path | None) -> None:
     """Put what lies in other files into the model."""
     import onnx
 
+    tensors = list(_tensors(model))
+    for tensor in tensors:
+        if any(size < 0 for size in tensor.dims):  # numpy would find out the size by itself
+            raise ModelError(f"the ONNX tensor {tensor.name!r} is of shape {list(tensor.dims)}: save it again")
     external = [
-        tensor
-        for tensor in _tensors(model)
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data)
+        tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data)
     ]
     if external and folder is None:
         names = ", ".join(tensor.name or "(without name)" for tensor in external[:3])
@@ -122,9 +124,9 @@ def _fetch(tensor: onnx.TensorProto, folder: Path, taken: Counter[str]) -> tuple
     label = f"the data of the weight {tensor.name!r}"
     settings = {entry.key: entry.value for entry in tensor.external_data}
     location = settings.get("location", "")
-    if tensor.data_type not in _BYTES or any(size < 0 for size in tensor.dims):
+    if tensor.data_type not in _BYTES:
         raise ModelError(
-            f"{label} is of shape {list(tensor.dims)} and element type {tensor.data_type}: supported are plain numbers"
+            f"{label} is of element type {tensor.data_type}: supported are plain numbers; save the model as float32"
         )
     declared = math.prod(tensor.dims) * _BYTES[tensor.data_type]
     with _open(label, folder, location) as file:
