@@ -7,14 +7,16 @@ the size that the tensor declares.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from fairmend.errors import ModelError
 
@@ -143,6 +145,12 @@ def _fetch(tensor: onnx.TensorProto, folder: Path, taken: Counter[str]) -> tuple
                 f"{label} and what is before it need more than the {size:,} bytes that {location!r} has: save or "
                 "download both files again"
             )
+        checksum = settings.get("checksum", "")
+        if checksum and checksum.lower() != hashlib.file_digest(file, "sha1").hexdigest():
+            raise ModelError(
+                f"{location!r} is not the file that the model was saved with (its SHA-1 is not {checksum[:40]!r}): "
+                "save or download both files again"
+            )
         file.seek(offset)
         content = file.read(length)
     if len(content) != length:
@@ -150,7 +158,7 @@ def _fetch(tensor: onnx.TensorProto, folder: Path, taken: Counter[str]) -> tuple
     return location, content
 
 
-def _open(label: str, folder: Path, location: str) -> BinaryIO:
+def _open(label: str, folder: Path, location: str) -> BufferedReader:
     """Open a regular file of the folder, without following a link."""
     named = PureWindowsPath(location)  # takes both kinds of slashes for one
     if not location or "\0" in location or named.anchor or location.startswith("/") or ".." in named.parts:
