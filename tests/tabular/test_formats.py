@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -382,6 +382,26 @@ def test_a_changed_byte_gives_a_network_or_a_model_error(position, byte):
     payload[position] = byte
     with suppress(ModelError):
         assert isinstance(parse_safetensors(bytes(payload)), Network)
+
+
+SIZES = {"F32": 4, "F64": 8, "BF16": 2, "F16": 2, "I8": 1, "F8_E4M3": 1}
+PARTS = st.sampled_from(["layer", "fc", "0", "2", "10", "²", "in", "net.", "", ".weight", ".bias", "0" * 50, "\x1b"])
+NAMES = st.tuples(PARTS, PARTS, st.sampled_from([".weight", ".weight", ".bias", ""])).map("".join)
+SHAPES = st.lists(st.sampled_from([0, 1, 2, 3, 3]), min_size=1, max_size=3)
+ACTIVATIONS = st.sampled_from([None, "relu", "relu,tanh", "swish", "", "elu(1e999)", "leaky_relu(", ",,"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(NAMES, st.tuples(SHAPES, st.sampled_from(sorted(SIZES))), max_size=6), ACTIVATIONS, ACTIVATIONS)
+def test_any_header_gives_a_network_or_a_model_error(tensors, stored, given_activation):
+    entries, stop = {}, 0
+    for name, (shape, dtype) in tensors.items():
+        start, stop = stop, stop + SIZES[dtype] * int(np.prod(shape))
+        entries[name] = entry(shape, start, stop, dtype)
+    if stored is not None:
+        entries["__metadata__"] = {"activation": stored}
+    with suppress(ModelError):
+        assert isinstance(parse_safetensors(header(entries, bytes(stop)), given_activation), Network)
 
 
 @pytest.mark.parametrize("write", [write_safetensors, write_onnx])

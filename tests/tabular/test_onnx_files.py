@@ -1,12 +1,16 @@
 """Weights beside an .onnx file: read from its folder, and from nowhere else, wherever in the model they belong."""
 
+import hashlib
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from fairmend.errors import ModelError
@@ -35,38 +39,38 @@ def model(nodes=LAYERS, weights=(W1, W2), **more):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def outside(tensor, **settings):
+def outside(tensor, **words):
     """The tensor with its data declared to be in another file."""
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
-    for key, value in settings.items():
+    for key, value in words.items():
         entry = tensor.external_data.add()
         entry.key, entry.value = key, str(value)
     return tensor
 
 
-def as_weight(**settings):
+def as_weight(**words):
     made = model()
-    outside(made.graph.initializer[0], **settings)
+    outside(made.graph.initializer[0], **words)
     return made
 
 
-def as_constant(**settings):
-    value = outside(numpy_helper.from_array(W1, "V"), **settings)
+def as_constant(**words):
+    value = outside(numpy_helper.from_array(W1, "V"), **words)
     return model([helper.make_node("Constant", [], ["W1"], value=value), *LAYERS], (None, W2))
 
 
-def as_sparse(**settings):
+def as_sparse(**words):
     made = model()
     sparse = made.graph.sparse_initializer.add()
     sparse.dims.extend([6, 5])
-    sparse.values.CopyFrom(outside(numpy_helper.from_array(np.ones(1, np.float32), "S"), **settings))
+    sparse.values.CopyFrom(outside(numpy_helper.from_array(np.ones(1, np.float32), "S"), **words))
     sparse.indices.CopyFrom(numpy_helper.from_array(np.zeros(1, np.int64), "I"))
     return made
 
 
-def in_a_branch(**settings):
-    value = outside(numpy_helper.from_array(W1, "V"), **settings)
+def in_a_branch(**words):
+    value = outside(numpy_helper.from_array(W1, "V"), **words)
     branch = helper.make_graph(
         [helper.make_node("Constant", [], ["w"], value=value)],
         "branch",
@@ -98,7 +102,7 @@ def test_what_onnx_saves_in_two_files_is_read_as_if_it_were_one(tmp_path):
 
 @pytest.mark.parametrize("place", [as_weight, as_constant])
 @pytest.mark.parametrize(
-    "settings",
+    "words",
     [
         {"location": "w.data"},
         {"location": "w.data", "offset": 0, "length": 120},
@@ -107,17 +111,17 @@ def test_what_onnx_saves_in_two_files_is_read_as_if_it_were_one(tmp_path):
         {"location": "more/shifted.data", "offset": 8, "length": 120},
     ],
 )
-def test_data_in_the_folder_is_read_wherever_it_belongs(tmp_path, place, settings):
+def test_data_in_the_folder_is_read_wherever_it_belongs(tmp_path, place, words):
     (tmp_path / "more").mkdir()
     (tmp_path / "w.data").write_bytes(W1.tobytes())
     (tmp_path / "more" / "shifted.data").write_bytes(bytes(8) + W1.tobytes())
-    found = read_network(save(place(**settings), tmp_path))
+    found = read_network(save(place(**words), tmp_path))
     np.testing.assert_array_equal(found.layers[0].weight, W1.T)
 
 
 @pytest.mark.parametrize("place", [as_weight, as_constant, as_sparse, in_a_branch])
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("words", "message"),
     [
         ({"location": "../w.data"}, "which is not in the folder of the .onnx file and is not followed"),
         ({"location": "more/../w.data"}, "not in the folder"),
@@ -136,7 +140,7 @@ def test_data_in_the_folder_is_read_wherever_it_belongs(tmp_path, place, setting
         ({"location": "w.data", "length": "9" * 5000}, "has the offset or length '999"),
     ],
 )
-def test_data_from_elsewhere_is_refused_wherever_it_belongs(tmp_path, monkeypatch, place, settings, message):
+def test_data_from_elsewhere_is_refused_wherever_it_belongs(tmp_path, monkeypatch, place, words, message):
     folder = tmp_path / "folder"
     (folder / "more").mkdir(parents=True)
     for file in (tmp_path / "w.data", folder / "w.data", folder / "more" / "w.data"):
@@ -146,12 +150,12 @@ def test_data_from_elsewhere_is_refused_wherever_it_belongs(tmp_path, monkeypatc
     os.mkfifo(folder / "pipe.data")
     monkeypatch.chdir(folder)
     with pytest.raises(ModelError) as caught:
-        read_network(save(place(**settings), folder))
+        read_network(save(place(**words), folder))
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("words", "message"),
     [
         ({"length": 60}, "takes 120 bytes, but 60 bytes of 'w.data' are declared"),
         ({"offset": 4}, "takes 120 bytes, but 116 bytes of 'w.data' are declared"),
@@ -159,11 +163,33 @@ def test_data_from_elsewhere_is_refused_wherever_it_belongs(tmp_path, monkeypatc
         ({"offset": 10**18, "length": 120}, "need more than the 120 bytes"),
     ],
 )
-def test_data_of_another_size_than_declared_are_refused(tmp_path, settings, message):
+def test_data_of_another_size_than_declared_are_refused(tmp_path, words, message):
     (tmp_path / "w.data").write_bytes(W1.tobytes())
     with pytest.raises(ModelError) as caught:
-        read_network(save(as_weight(location="w.data", **settings), tmp_path))
+        read_network(save(as_weight(location="w.data", **words), tmp_path))
     assert message in str(caught.value)
+
+
+def test_a_checksum_is_checked(tmp_path):
+    (tmp_path / "w.data").write_bytes(W1.tobytes())
+    right = hashlib.sha1(W1.tobytes()).hexdigest()
+    assert read_network(save(as_weight(location="w.data", checksum=right), tmp_path)).hidden_widths == (6,)
+    with pytest.raises(ModelError, match=r"'w\.data' is not the file that the model was saved with"):
+        read_network(save(as_weight(location="w.data", checksum=right[::-1]), tmp_path))
+
+
+WORDS = st.sampled_from(["w.data", "./w.data", "", ".", "..", "a/b", "0", "120", "-1", "1e3", "²", "9" * 30, "\0"])
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([as_weight, as_constant, as_sparse, in_a_branch]),
+    st.dictionaries(st.sampled_from(["location", "offset", "length", "checksum", "else"]), WORDS),
+)
+def test_any_words_about_the_data_give_a_network_or_a_model_error(tmp_path, place, words):
+    (tmp_path / "w.data").write_bytes(W1.tobytes())
+    with suppress(ModelError):
+        np.testing.assert_array_equal(read_network(save(place(**words), tmp_path)).layers[0].weight, W1.T)
 
 
 def test_the_same_data_cannot_be_taken_for_any_number_of_weights(tmp_path):

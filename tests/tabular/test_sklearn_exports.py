@@ -201,9 +201,15 @@ def odd_label(graph):
     node.op_type = "Tile"
 
 
+def no_sigmoid(graph):
+    node = next(node for node in graph.node if node.op_type == "Sigmoid")
+    node.op_type = "Identity"
+
+
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
+        (lambda: changed(no_sigmoid, producer="somebody else"), "is [1 - p, p] of a p that no sigmoid gives"),
         (regressor, "is a regressor of scikit-learn, whose output is a number and tells no class"),
         (lambda: export(fitted()[0], labelling="ArgMin"), "is computed with ArgMin"),
         (lambda: changed(swap_names, zipmap=True), "are not those of the largest probability"),

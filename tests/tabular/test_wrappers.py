@@ -12,12 +12,12 @@ from sklearn.datasets import make_classification
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV, RandomizedSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
@@ -150,15 +150,15 @@ NAMED = {
     "regressor": (lambda: fitted(MLPRegressor(max_iter=2)), "got MLPRegressor, which predicts numbers"),
     "keras": (Keras, "got Keras: export it, model.export('net.onnx', format='onnx'), and give the file"),
     "no network in a pipeline": (
-        lambda: fitted(make_pipeline(StandardScaler(), LogisticRegression())),
-        "got Pipeline: pipeline[-1] is a LogisticRegression, which has no neurons to drop",
+        lambda: fitted(make_pipeline(StandardScaler(), DecisionTreeClassifier())),
+        "got Pipeline: pipeline[-1] is a DecisionTreeClassifier, which has no neurons to drop",
     ),
     "no network in a search": (
-        lambda: fitted(GridSearchCV(LogisticRegression(), {"C": [1.0]}, cv=2)),
-        "search.best_estimator_ is a LogisticRegression, which has no neurons to drop",
+        lambda: fitted(GridSearchCV(DecisionTreeClassifier(), {"max_depth": [1]}, cv=2)),
+        "search.best_estimator_ is a DecisionTreeClassifier, which has no neurons to drop",
     ),
     "a forest": (lambda: fitted(RandomForestClassifier(2)), "got RandomForestClassifier"),
-    "no network": (lambda: fitted(LogisticRegression()), "got LogisticRegression"),
+    "no network": (lambda: fitted(DecisionTreeClassifier()), "got DecisionTreeClassifier"),
 }
 
 

@@ -7,14 +7,16 @@ the size that the tensor declares.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from fairmend.errors import ModelError
 
@@ -78,10 +80,12 @@ def _fetch_weights(model: onnx.ModelProto, folder: Path | None) -> None:
     """Put what lies in other files into the model."""
     import onnx
 
+    tensors = list(_tensors(model))
+    for tensor in tensors:
+        if any(size < 0 for size in tensor.dims):  # numpy would find out the size by itself
+            raise ModelError(f"the ONNX tensor {tensor.name!r} is of shape {list(tensor.dims)}: save it again")
     external = [
-        tensor
-        for tensor in _tensors(model)
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data)
+        tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data)
     ]
     if external and folder is None:
         names = ", ".join(tensor.name or "(without name)" for tensor in external[:3])
@@ -122,9 +126,9 @@ def _fetch(tensor: onnx.TensorProto, folder: Path, taken: Counter[str]) -> tuple
     label = f"the data of the weight {tensor.name!r}"
     settings = {entry.key: entry.value for entry in tensor.external_data}
     location = settings.get("location", "")
-    if tensor.data_type not in _BYTES or any(size < 0 for size in tensor.dims):
+    if tensor.data_type not in _BYTES:
         raise ModelError(
-            f"{label} is of shape {list(tensor.dims)} and element type {tensor.data_type}: supported are plain numbers"
+            f"{label} is of element type {tensor.data_type}: supported are plain numbers; save the model as float32"
         )
     declared = math.prod(tensor.dims) * _BYTES[tensor.data_type]
     with _open(label, folder, location) as file:
@@ -141,6 +145,12 @@ def _fetch(tensor: onnx.TensorProto, folder: Path, taken: Counter[str]) -> tuple
                 f"{label} and what is before it need more than the {size:,} bytes that {location!r} has: save or "
                 "download both files again"
             )
+        checksum = settings.get("checksum", "")
+        if checksum and checksum.lower() != hashlib.file_digest(file, "sha1").hexdigest():
+            raise ModelError(
+                f"{location!r} is not the file that the model was saved with (its SHA-1 is not {checksum[:40]!r}): "
+                "save or download both files again"
+            )
         file.seek(offset)
         content = file.read(length)
     if len(content) != length:
@@ -148,7 +158,7 @@ def _fetch(tensor: onnx.TensorProto, folder: Path, taken: Counter[str]) -> tuple
     return location, content
 
 
-def _open(label: str, folder: Path, location: str) -> BinaryIO:
+def _open(label: str, folder: Path, location: str) -> BufferedReader:
     """Open a regular file of the folder, without following a link."""
     named = PureWindowsPath(location)  # takes both kinds of slashes for one
     if not location or "\0" in location or named.anchor or location.startswith("/") or ".." in named.parts:

@@ -68,6 +68,8 @@ def _read(model: onnx.ModelProto) -> Network:
         raise ModelError(f"the ONNX graph is malformed ({error!r}): save or download it again") from error
     if model.producer_name == "skl2onnx" and not chain.head:
         raise ModelError("the ONNX graph is a regressor of scikit-learn, whose output is a number and tells no class")
+    if ends.table != ends.value and chain.head != "sigmoid":
+        raise ModelError(f"the ONNX output {ends.table!r} is [1 - p, p] of a p that no sigmoid gives: {SUPPORTED}")
     outputs = [ends.table] + ([ends.label] if ends.label else [])
     evaluate = _evaluator(model, (*ends.chain, *ends.aside), outputs)
 
@@ -109,7 +111,8 @@ def _labelled(
     aside = f"its output {ends.label!r} is left aside" if ends.label else "its dictionaries are read as a table"
     if not ends.classes:
         return (f"the class is read from {ends.table!r} of the ONNX file; {aside}",)
-    return (f"the ONNX file names its classes, in this order, {', '.join(ends.classes)}; {aside}",)
+    names = ", ".join(ends.classes[:10]) + (", ..." if len(ends.classes) > 10 else "")
+    return (f"the ONNX file names its classes, in this order, {names}; {aside}",)
 
 
 def serialize_onnx(network: Network, probability: bool = False) -> bytes:
