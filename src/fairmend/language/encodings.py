@@ -23,14 +23,12 @@ def read_bytes(path: Path, most: int) -> bytes:
         DataError: no such file, a folder, a pipe or a device, or it cannot be read.
     """
     try:
-        if path.exists() and not path.is_file():
-            raise DataError(f"cannot read {path}: it is not an ordinary file; name a file")
-        with path.open("rb") as file:
-            return file.read(most + 1)
+        if path.is_file() or not path.exists():
+            with path.open("rb") as file:
+                return file.read(most + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in its name
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    raise DataError(f"cannot read {path}: it is not an ordinary file; name a file")
 
 
 def decode(raw: bytes, path: Path) -> str:
