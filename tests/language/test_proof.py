@@ -21,9 +21,18 @@ from fairmend.errors import InputError, ModelError
 from fairmend.language import gates
 from fairmend.language.generation import generate
 from fairmend.language.heads import HeadMap, find_heads
+from fairmend.language.lexical import LexicalScorer
+from fairmend.language.likelihoods import continuation_log_likelihoods
 from fairmend.language.models import LanguageModel, load_model, save_model, wrap_model
+from fairmend.language.perplexity import perplexity
+from fairmend.language.prompts import prompt_set
 from fairmend.language.proof import prove, prove_gates
+from fairmend.language.reading import ReadingSettings
+from fairmend.language.repair import repair_model
+from fairmend.language.samples import Sampling
+from fairmend.language.settings import RepairSettings
 from fairmend.language.text_limits import context_of
+from fairmend.language.texts import Text, encode_text
 
 PROMPTS = sentences([3, 11, 5, 8, 9, 1, 17, 2])
 IDS = np.arange(len(PROMPTS))
@@ -161,6 +170,16 @@ def test_the_command_line_ends_with_a_message_and_without_a_figure(
     assert transformers.__version__ in said
 
 
+@pytest.mark.parametrize("step", ["prove_decoding", "prove_gates"])
+def test_a_proof_that_does_not_fit_the_memory_says_so(step: str, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(f"fairmend.language.proof.{step}", full)
+    with pytest.raises(ModelError, match="does not fit the memory of cpu: use bfloat16"):
+        _ = tiny_lm().head_map
+
+
 # --- gates
 
 
@@ -264,10 +283,6 @@ def test_a_padding_token_without_an_embedding_is_not_read():
 
 
 def test_a_token_without_an_embedding_is_refused_wherever_it_stands():
-    from fairmend.language.likelihoods import continuation_log_likelihoods
-    from fairmend.language.perplexity import perplexity
-    from fairmend.language.texts import Text, encode_text
-
     lm = wrap_model(tiny("llama-gqa"), padded_tokenizer(), name="tiny")
     sizes = r"has the token 97 \('newword'\), but the model's embedding has 96 tokens and its tokenizer 98"
     with pytest.raises(ModelError, match=f"the prompt 'w5 newword' {sizes}"):
@@ -279,6 +294,27 @@ def test_a_token_without_an_embedding_is_refused_wherever_it_stands():
     for prompt, continuation in [((5, 97), (6,)), ((5,), (97,))]:
         with pytest.raises(ModelError, match=f"a (prompt|continuation) {sizes}"):
             continuation_log_likelihoods(lm, [prompt], [continuation])
+
+
+@pytest.mark.parametrize("where", ["the text judged", "the prompt"])
+def test_what_cannot_be_judged_on_is_refused_before_the_search(where: str, monkeypatch: pytest.MonkeyPatch):
+    lm = wrap_model(tiny("llama-gqa"), padded_tokenizer(), name="tiny")
+    monkeypatch.setattr("fairmend.language.samples.generate", lambda *_, **__: pytest.fail("measured"))
+    known, unknown = "w5 w6 w7 w8 w9 w10\n" * 20, "w5 w6 newword w8 w9 w10\n" * 20
+    judged = sentences([6] * 8)
+    texts = (Text(known, "searched", "CC0"), Text(unknown if where == "the text judged" else known, "judged", "CC0"))
+    if where == "the prompt":
+        judged[3] = "w4 newword"
+    groups = ["a", "b"] * 4
+    with pytest.raises(ModelError, match=rf"{where}.* has the token 97 \('newword'\)"):
+        repair_model(
+            lm,
+            prompt_set(sentences([4] * 8), groups, axis="one", source="test", licence="CC0"),
+            LexicalScorer(),
+            RepairSettings(reading=ReadingSettings(tokens=64), sampling=Sampling(new_tokens=2)),
+            texts=texts,
+            judge_prompts=prompt_set(judged, groups, axis="one", source="test", licence="CC0"),
+        )
 
 
 # --- weights that are no numbers

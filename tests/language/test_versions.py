@@ -13,25 +13,27 @@ from tiny_lm import tiny_lm, word_tokenizer
 from transformers import CTRLTokenizer
 
 from fairmend.errors import InputError, ModelError
+from fairmend.language import versions
 from fairmend.language.batching import BatchSize, is_out_of_memory
 from fairmend.language.gates import masked
 from fairmend.language.head_order import prove_head_order
 from fairmend.language.heads import find_heads
-from fairmend.language.models import _tokenizer_description, load_model, save_model
+from fairmend.language.models import load_model, save_model
 from fairmend.language.slicing import slice_groups
+from fairmend.language.tokenizers import tokenizer_description
 from fairmend.language.versions import OLDEST, check_installed, own_attention, required
 
 
 @pytest.mark.parametrize("release", ["4.57.1", "5.16.3", "5.9.0.dev0"])
 def test_an_old_release_is_refused_with_what_to_run(release: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(transformers, "__version__", release)
+    monkeypatch.setattr(versions, "transformers_version", lambda: release)
     with pytest.raises(InputError, match=rf"transformers {release} is installed, 5\.17 or newer .* pip install"):
         tiny_lm()
 
 
 @pytest.mark.parametrize("release", [OLDEST, "5.17.0rc1", "5.25.0.dev0", "6.0rc1", "10.2.1+local"])
 def test_a_release_that_is_newer_than_tested_is_tried(release: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(transformers, "__version__", release)
+    monkeypatch.setattr(versions, "transformers_version", lambda: release)
     check_installed()
 
 
@@ -127,9 +129,9 @@ def test_tokenizers_in_python_are_told_apart_by_more_than_their_vocabulary(tmp_p
         (tmp_path / "merges.txt").write_text(merges)
         tokenizer = CTRLTokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
         assert not tokenizer.is_fast
-        described.append(_tokenizer_description(tokenizer))
+        described.append(tokenizer_description(tokenizer))
     assert described[0] != described[1]
-    assert _tokenizer_description(word_tokenizer()) == _tokenizer_description(word_tokenizer())
+    assert tokenizer_description(word_tokenizer()) == tokenizer_description(word_tokenizer())
 
 
 def test_torch_still_says_in_known_words_that_memory_ran_out():

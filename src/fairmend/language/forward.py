@@ -191,7 +191,10 @@ def _logits(model: nn.Module, inputs: Tensor, n_positions: int, arguments: dict[
 
 def _signature(model: nn.Module) -> tuple[set[str], bool]:
     """Names of forward's arguments, and whether it takes others too."""
-    parameters = inspect.signature(plain(model).forward).parameters
+    inside = plain(model)
+    parameters = inspect.signature(inside.forward).parameters
+    if "input_ids" not in parameters:  # somebody's wrapper of this one forward: what it hands on, the class says
+        parameters = inspect.signature(type(inside).forward).parameters
     is_open = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     return set(parameters), is_open
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +19,7 @@ from fairmend.errors import InputError, ModelError
 from fairmend.language.batching import is_out_of_memory
 from fairmend.language.checkpoints import Checkpoint, find_checkpoint, quiet_transformers
 from fairmend.language.low_rank import add_low_rank
+from fairmend.language.tokenizers import tokenizer_description
 from fairmend.language.versions import check_installed, own_attention, required
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class LanguageModel:
     @property
     def filler(self) -> int:
         """The token that shorter prompts are padded with; masked, so that any serves that has an embedding."""
-        from fairmend.language.text_limits import embedded
+        from fairmend.language.text_limits import embedded, filler_of
 
         return filler_of(self.tokenizer, embedded(self.model))
 
@@ -102,12 +103,13 @@ class LanguageModel:
         from fairmend.language.heads import find_heads
         from fairmend.language.proof import prove_gates
 
-        try:
-            found = find_heads(self.model)
-        except ModelError as reason:  # a model can be audited all the same
-            return reason
-        prove_gates(self.model, found)
-        return found
+        with _fitting(self.name, self.device):
+            try:
+                found = find_heads(self.model)
+            except ModelError as reason:  # a model can be audited all the same
+                return reason
+            prove_gates(self.model, found)
+            return found
 
     def fingerprint(self) -> dict[str, Any]:
         """What figures about the model depend on, JSON-ready.
@@ -123,7 +125,7 @@ class LanguageModel:
         return {
             "weights_sha256": weights_digest(self.model),
             "config_sha256": _text_digest(json.dumps(config, sort_keys=True, default=str)),
-            "tokenizer_sha256": _text_digest(_tokenizer_description(self.tokenizer)),
+            "tokenizer_sha256": _text_digest(tokenizer_description(self.tokenizer)),
             "dtype": self.dtype,
             "device": self.device.type,
             # Without the differences that were found: they are rounding, and another machine rounds otherwise.
@@ -177,12 +179,8 @@ def load_model(
     checkpoint = find_checkpoint(name, revision, trust_remote_code, progress)
     with quiet_transformers():
         model, tokenizer = read_checkpoint(checkpoint, DTYPES[dtype], trust_remote_code)
-    try:
+    with _fitting(name, place):
         model = model.to(place)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ModelError(f"{name} in {dtype} does not fit the memory of {place}: use bfloat16 or the cpu") from error
     return wrap_model(
         model,
         tokenizer,
@@ -226,7 +224,14 @@ def wrap_model(
     """
     check_installed()
     from fairmend.language.proof import prove_decoding
-    from fairmend.language.text_limits import check_tokens, checked_context, context_of, embedded, end_ids_of
+    from fairmend.language.text_limits import (
+        check_tokens,
+        checked_context,
+        context_of,
+        embedded,
+        end_ids_of,
+        filler_of,
+    )
 
     if required(model.config, "is_encoder_decoder"):
         raise ModelError(
@@ -245,6 +250,8 @@ def wrap_model(
     check_tokens(ends, n_embedded, tokenizer, f"what ends a text of {name}")
     model.train(False)
     model.requires_grad_(False)
+    with _fitting(name, model.device):
+        decoding = prove_decoding(model, length, filler_of(tokenizer, n_embedded))
     return LanguageModel(
         model=model,
         tokenizer=tokenizer,
@@ -255,14 +262,8 @@ def wrap_model(
         dtype=spelled,
         context=length,
         end_ids=ends,
-        decoding=prove_decoding(model, length, filler_of(tokenizer, n_embedded)),
+        decoding=decoding,
     )
-
-
-def filler_of(tokenizer: Any, n_embedded: int) -> int:
-    """The tokenizer's padding token, or the first of all where that one was added without an embedding."""
-    padding = tokenizer.pad_token_id
-    return padding if padding is not None and padding < n_embedded else 0
 
 
 def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_code: bool = False) -> tuple[Any, Any]:
@@ -362,30 +363,23 @@ def _text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _tokenizer_description(tokenizer: Any) -> str:
-    """All that a tokenizer does, in words: its whole pipeline, or, of one in Python, its class and its files."""
-    if required(tokenizer, "is_fast"):
-        return str(required(tokenizer, "backend_tokenizer").to_str())
-    with TemporaryDirectory() as folder:
-        try:
-            tokenizer.save_vocabulary(folder)
-        except NotImplementedError as error:
-            raise ModelError(
-                f"{type(tokenizer).__name__} does not say what it does (no save_vocabulary): use the fast tokenizer "
-                "of the same model"
-            ) from error
-        files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).iterdir()}
-    added = {number: repr(token) for number, token in tokenizer.added_tokens_decoder.items()}
-    vocabulary = sorted(tokenizer.get_vocab().items())
-    return json.dumps([type(tokenizer).__name__, files, added, vocabulary], sort_keys=True)
-
-
 def _forget_quantisation(model: Any) -> None:
     """Make a model that was unpacked from GGUF an ordinary one: transformers 5 refuses to save it otherwise."""
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
+
+
+@contextmanager
+def _fitting(name: str, place: torch.device) -> Iterator[None]:
+    """Says what to do when a model, or a few tokens through it, do not fit the memory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(f"{name} does not fit the memory of {place}: use bfloat16 or the cpu") from error
 
 
 def _device(name: str) -> torch.device:

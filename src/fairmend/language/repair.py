@@ -152,6 +152,10 @@ def repair_model(
 
     search = evaluator_on(searched, Reading(lm, texts[0], settings.reading, batch_size))
     require_searchable(search, settings, subsets)
+    judged_on: list[LanguageEvaluator] = []
+    if held_out:  # made before the search, so that what cannot be judged on is refused before it
+        reading = Reading(lm, texts[1], settings.reading, batch_size)
+        judged_on = [evaluator_on(part, reading) for part in [judged, *judged_with(others, settings)]]
     collection = collection_of("search", search)
     runner = Runner(search, collection, workers=Packed(search), progress=progress)
     (before,) = runner.measure([space.untouched()])
@@ -193,9 +197,7 @@ def repair_model(
     points = front_of(space.untouched(), before, admitted, floor) if settings.front else ()
     judgements: dict[Mask, Judgement] = {}
     examples: tuple[Pair, ...] = ()
-    if held_out and run.stopped != "interrupted":
-        reading = Reading(lm, texts[1], settings.reading, batch_size)
-        judged_on = [evaluator_on(part, reading) for part in [judged, *judged_with(others, settings)]]
+    if judged_on and run.stopped != "interrupted":
         wanted = [mask, *(point.mask for point in points)]
         measured = measure_held_out(judged_on, wanted, store=store, progress=progress)
         judgements = judge_measured(measured, wanted, settings.seed)

@@ -125,3 +125,9 @@ def check_tokens(ids: Iterable[int], n_embedded: int, tokenizer: Any, where: str
         f"tokenizer {len(tokenizer):,}: give the tokenizer that the model was trained with, or, where tokens were "
         "added to it, the model that learned them (resize_token_embeddings makes room, but only training gives meaning)"
     )
+
+
+def filler_of(tokenizer: Any, n_embedded: int) -> int:
+    """The tokenizer's padding token, or the first of all where that one was added without an embedding."""
+    padding = tokenizer.pad_token_id
+    return padding if padding is not None and padding < n_embedded else 0
