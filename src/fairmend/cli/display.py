@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from fairmend.cli.entry import at_work
 from fairmend.cli.options import CommonOptions
 from fairmend.cli.progress import Steps
 from fairmend.cli.streams import DEFECT, FAILED, abandon_output
@@ -112,6 +113,7 @@ def opened(common: CommonOptions) -> Iterator[Screen]:
     screen = Screen(common.json, common.quiet, common.threads)
     try:
         with _answered(screen):
+            at_work()
             _require(common)
             if screen.threads < common.threads:
                 screen.note(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fairmend.errors import InputError, RunError
+from fairmend.files import read_json
 from fairmend.language.front import CAVEAT, RepairFront
 from fairmend.language.head_pictures import pictures_of
 from fairmend.language.models import LanguageModel
@@ -86,7 +86,7 @@ def load_front(out: str | Path) -> dict[str, Any]:
             )
         )
     try:
-        front = json.loads(path.read_bytes())
+        front = read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}): repair again, or restore it from a copy") from error
     if not isinstance(front, dict) or (front.get("schema"), front.get("schema_version")) != (SCHEMA, SCHEMA_VERSION):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fairmend.errors import RunError
 from fairmend.escaping import code_block, markdown
+from fairmend.files import read_json
 from fairmend.language.cards import LOADING, card_header, held_out_blocks, limits
 from fairmend.language.front_files import mask_at, point_of
 from fairmend.language.models import LanguageModel
@@ -69,7 +69,7 @@ def load_point(out: str | Path) -> dict[str, Any]:
     """
     path = Path(out) / POINT
     try:
-        point = json.loads(path.read_bytes())
+        point = read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}): pick the point again, or restore it from a copy") from error
     if not isinstance(point, dict) or (point.get("schema"), point.get("schema_version")) != (SCHEMA, SCHEMA_VERSION):

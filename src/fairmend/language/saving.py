@@ -5,7 +5,6 @@ Every file is written whole or not at all, and `result.json` last: a directory t
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from transformers import PreTrainedModel
 
 from fairmend.artifacts import staging
 from fairmend.errors import InputError, ModelError, RunError
+from fairmend.files import parse_json, read_json
 from fairmend.language.cards import render_language_card
 from fairmend.language.folding import fold
 from fairmend.language.front_files import front_files
@@ -125,10 +125,10 @@ def load_result(out: str | Path) -> dict[str, Any]:
             else f"{out} holds no saved repair (no {RESULT}): name the directory given as --out"
         )
     try:
-        result = json.loads(path.read_bytes())
+        result = read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}): repair again, or restore it from a copy") from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA or result["schema_version"] != SCHEMA_VERSION:
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA or result.get("schema_version") != SCHEMA_VERSION:
         raise RunError(f"{path} is not the result of a {SCHEMA}, version {SCHEMA_VERSION}: name the directory of one")
     return result
 
@@ -142,7 +142,7 @@ def read_mask(path: str | Path, lm: LanguageModel) -> Mask:
     """
     file = Path(path) / MASK if Path(path).is_dir() else Path(path)
     try:
-        payload = json.loads(file.read_bytes())
+        payload = parse_json(file.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read as a mask ({error}): give the {MASK} of a language repair") from error
     if not isinstance(payload, dict):
