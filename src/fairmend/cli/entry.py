@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
@@ -86,7 +87,8 @@ def _answer(number: int, frame: FrameType | None) -> None:
 
 
 def _say(text: str) -> None:
-    os.write(2, text.encode())
+    with suppress(OSError):  # nobody listens
+        os.write(2, text.encode())
 
 
 def _again(lost: UnraisableHookArgs) -> None:
