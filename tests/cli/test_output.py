@@ -178,6 +178,7 @@ def test_closed_streams_end_no_repair(desk: Path, streams: str) -> None:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
+        (UnicodeEncodeError("utf-8", "d\udcff", 1, 2, "surrogates not allowed"), (r"'d\udcff'", "rename")),
         (RecursionError("maximum recursion depth exceeded"), ("nested too deeply", "fairmend doctor")),
         (
             MemoryError("Unable to allocate 3.1 EiB"),
@@ -255,6 +256,19 @@ class TestLanguage:
         for command in ("<script", "](http", "p://evil", "\n# heading"):
             assert command not in card
         assert r"### \$\\foo\$ (repaired for)" in card
+
+    def test_a_folder_that_no_tokenizer_can_be_saved_in_is_refused_before_the_search(
+        self, run: Run, office: Path
+    ) -> None:
+        from .language_desk import REPAIR as OPTIONS
+        from .language_desk import lm
+
+        outcome = lm(run, "repair", OPTIONS | {"--out": os.fsdecode(b"d\xff")})
+
+        assert outcome.code == 2
+        assert r"'d\udcff'" in outcome.message
+        assert "Name another folder" in outcome.message
+        assert not os.path.lexists(b"d\xff")
 
     def test_names_of_models_are_shown_and_not_obeyed(self, run: Run, office: Path) -> None:
         from .language_desk import MEASURE, gpt2, lm

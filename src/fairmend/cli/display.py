@@ -164,6 +164,11 @@ def _refusal(error: Exception) -> FairmendError | None:
             f"there is not enough memory{wanted}: close other programs, or give less data, smaller batches or fewer "
             "workers. A damaged file may also claim to hold more than it does. What a run had measured is in its folder"
         )
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        return InputError(
+            f"a library cannot take the name {error.object!r}, which has bytes that are not UTF-8: rename the file or "
+            "folder"
+        )
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         where = repr(str(error.filename)) if error.filename is not None else "a file"
         return RunError(

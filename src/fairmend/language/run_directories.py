@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import fairmend
+from fairmend.errors import InputError
 from fairmend.language.head_scores import HeadScores
 from fairmend.language.models import LanguageModel
 from fairmend.language.objectives import Objective
@@ -54,7 +56,15 @@ def open_run(
 
     Raises:
         RunError: the directory holds another run (what differs is named) or other files, or cannot be written.
+        InputError: its path is not UTF-8, which no tokenizer can be saved under.
     """
+    try:
+        os.fspath(Path(out).absolute()).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"a model cannot be saved in {os.fspath(out)!r}: the path has bytes that are not UTF-8, and tokenizers "
+            "cannot be written there. Name another folder"
+        ) from None
     header = {
         "kind": kind,
         "fairmend": fairmend.__version__,
