@@ -77,7 +77,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "zaya": {"num_experts_per_tok": 1},
 }
 SPECIAL |= dict.fromkeys(("axk1", "axk2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa", "glm4_moe_lite"), LATENT)
-SPECIAL |= dict.fromkeys(("kimi_linear", "longcat_flash", "minicpm3", "youtu"), LATENT)
+SPECIAL |= dict.fromkeys(("kimi_linear", "longcat_flash", "minicpm3", "sarvam_mla", "youtu"), LATENT)
 VISION = {"hidden_size": HIDDEN, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": HEADS}
 
 

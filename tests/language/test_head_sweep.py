@@ -100,8 +100,11 @@ def test_every_causal_language_model_is_right_or_refused(capsys: pytest.CaptureF
         check_layers(model, head_map)
         check_folding(model, head_map)
         if any(site.is_coupled for site in head_map.sites):
-            with pytest.raises(ModelError, match="a norm over all heads"):
-                prove_head_order(model, head_map)
+            if kind == "dory":  # whose blocks run several times, so that the order cannot be read
+                assert set(prove_head_order(model, head_map).unread) == {site.name for site in head_map.sites}
+            else:
+                with pytest.raises(ModelError, match="a norm over all heads"):
+                    prove_head_order(model, head_map)
             outcomes["coupled"].append(kind)
             continue
         proofs = [proven_by_attention_matrices(model, head_map), proven_by_silent_heads(model, head_map)]
@@ -110,6 +113,6 @@ def test_every_causal_language_model_is_right_or_refused(capsys: pytest.CaptureF
         print("", *(f"{outcome}: {len(kinds)}" for outcome, kinds in sorted(outcomes.items())), sep="\n  ")
         print(f"  not built: {', '.join(outcomes['not built'])}\n  refused: {', '.join(outcomes['refused'])}")
     assert outcomes["unproven"] == []
-    assert outcomes["coupled"] == ["bitnet"]
+    assert set(outcomes["coupled"]) - {"dory"} == {"bitnet"}  # dory came with transformers 5.24
     assert set(outcomes["not built"]) <= NOT_BUILT
     assert set(outcomes["refused"]) <= REFUSED

@@ -89,6 +89,21 @@ def test_the_model_is_left_as_it_was():
     assert model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("roberta", "decoding with the cache does not equal"),  # counts positions from its padding token's number on
+        ("deepseek_v4", "padding a prompt on the left|does not run"),  # compresses blocks of tokens, padding among them
+        ("bart", "takes no argument position_ids"),
+        ("openai-gpt", "takes no argument cache or past_key_values"),
+        ("recurrent_gemma", "returns no cache"),
+    ],
+)
+def test_architectures_that_cannot_be_read_on_in_batches_are_refused(kind: str, said: str):
+    with pytest.raises(ModelError, match=said):
+        wrapped(shrunk(kind), end_ids=(2,))
+
+
 # --- what drifted
 
 UNREAD: dict[str, tuple[Callable[[], Any], str]] = {
