@@ -21,7 +21,7 @@ ATTENTION = {"full_attention", "sliding_attention", "chunked_attention", "indexe
 # Types whose default configuration cannot be shrunk to a tiny model, or that need packages beyond transformers.
 NOT_BUILT = {
     *["blt", "dots3_note", "gemma3n", "gemma4_assistant", "gemma4_unified_assistant", "moss_transcribe_diarize"],
-    *["musicgen", "musicgen_melody", "phi4_multimodal", "qwen4_exp", "qwen4_exp_text"],
+    *["cohere_compass_text", "musicgen", "musicgen_melody", "phi4_multimodal", "qwen4_exp", "qwen4_exp_text"],
 }
 # Mamba, RWKV and xLSTM have no attention; the others' heads are no slices of a projection's input, or look ahead.
 REFUSED = {
