@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from shrinking import shrunk
 from silent_heads import with_silent_head
 from transformers import PreTrainedModel
@@ -28,6 +30,9 @@ REFUSED = {
     *["falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm", "reformer"],
     *["deepseek_v4", "diffllama", "jetmoe", "prophetnet", "cpmant", "xlnet"],
 }
+# These look ahead in transformers 5.17, with a mask or without, and not in 5.24.
+if Version(transformers.__version__) < Version("5.24"):
+    REFUSED |= {"big_bird", "doge", "megatron-bert", "rembert", "roformer"}
 
 
 @torch.no_grad()
