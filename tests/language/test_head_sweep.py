@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from shrinking import shrunk
 from silent_heads import with_silent_head
 from transformers import PreTrainedModel
@@ -21,13 +23,16 @@ ATTENTION = {"full_attention", "sliding_attention", "chunked_attention", "indexe
 # Types whose default configuration cannot be shrunk to a tiny model, or that need packages beyond transformers.
 NOT_BUILT = {
     *["blt", "dots3_note", "gemma3n", "gemma4_assistant", "gemma4_unified_assistant", "moss_transcribe_diarize"],
-    *["musicgen", "musicgen_melody", "phi4_multimodal", "qwen4_exp", "qwen4_exp_text"],
+    *["cohere_compass_text", "musicgen", "musicgen_melody", "phi4_multimodal", "qwen4_exp", "qwen4_exp_text"],
 }
 # Mamba, RWKV and xLSTM have no attention; the others' heads are no slices of a projection's input, or look ahead.
 REFUSED = {
     *["falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm", "reformer"],
     *["deepseek_v4", "diffllama", "jetmoe", "prophetnet", "cpmant", "xlnet"],
 }
+# These look ahead in transformers 5.17, with a mask or without, and not in 5.24.
+if Version(transformers.__version__) < Version("5.24"):
+    REFUSED |= {"big_bird", "doge", "megatron-bert", "rembert", "roformer"}
 
 
 @torch.no_grad()
@@ -52,7 +57,9 @@ def proven_by_silent_heads(model: PreTrainedModel, head_map: HeadMap) -> bool:
         for head in {0, 1, site.n_heads - 1}:
             wanted, _ = with_silent_head(model, lambda: logits(model), (layer, head))
             with masked(model, head_map.space().mask([unit + head]), head_map):
-                error = float((logits(model) - wanted).abs().max())
+                # By the same kernel: without a padding mask, Moshi's of transformers 5.17 looks ahead and its SDPA not.
+                gated, _ = with_silent_head(model, lambda: logits(model), None)
+            error = float((gated - wanted).abs().max())
             assert error < 1e-3 * float((wanted - base).abs().max())
         unit += site.n_heads
     return True
