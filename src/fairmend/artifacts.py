@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -26,11 +27,13 @@ from typing import Literal
 import platformdirs
 
 from fairmend.errors import ArtifactError
+from fairmend.files import hold, sweep
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes done so far and the total, None when the total is not known."""
 
 _BLOCK = 1 << 20
+_OTHER_CACHE = "Free space there, or name another cache folder in the environment variable FAIRMEND_CACHE"
 _URL_TIMEOUT = 20.0  # seconds without a byte before a download is given up
 
 
@@ -109,21 +112,35 @@ def file_digest(path: Path) -> str:
 
 
 @contextmanager
-def staging(beside: Path) -> Iterator[Path]:
+def staging(beside: Path, remedy: str = _OTHER_CACHE) -> Iterator[Path]:
     """Yield an empty folder inside `beside`, on the same file system, and remove it at the end.
+
+    What killed processes left of such folders is removed first; the folder of a living one is locked and stays.
+
+    Args:
+        beside: where to make the folder; made if it does not exist.
+        remedy: what to do where `beside` cannot be written, for the message.
 
     Raises:
         ArtifactError: the folder cannot be written or the disk is full, also from inside the block.
     """
     try:
         beside.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=beside, prefix=".part-", ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+        sweep(beside)
+        with ExitStack() as ending:
+            # It takes its name when it is locked, so that nobody else sweeps it in between.
+            made = Path(tempfile.mkdtemp(dir=beside, prefix=".begun-"))
+            folder = made.with_name(made.name.replace(".begun-", ".part-"))
+            ending.callback(shutil.rmtree, folder, ignore_errors=True)
+            ending.callback(shutil.rmtree, made, ignore_errors=True)
+            if sys.platform != "win32":
+                handle = os.open(made, os.O_RDONLY)
+                ending.callback(os.close, handle)
+                hold(handle)
+            made.rename(folder)
+            yield folder
     except OSError as error:
-        raise ArtifactError(
-            f"cannot write to {beside}: {error.strerror or error}. Free space there, or name another cache folder "
-            "in the environment variable FAIRMEND_CACHE"
-        ) from error
+        raise ArtifactError(f"cannot write to {beside}: {error.strerror or error}. {remedy}") from error
 
 
 def _remedy(artifact: Artifact) -> str:

@@ -46,7 +46,8 @@ def pick(
     """
     with opened(common) as screen:
         from fairmend.language.front_files import load_front, point_of
-        from fairmend.language.picking import load_point, require_new, save_point
+        from fairmend.language.picking import load_point, save_point
+        from fairmend.language.written_checkpoints import require_new
 
         front = load_front(folder)
         point_of(front, point)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fairmend.errors import InputError, RunError
+from fairmend.files import read_json
 from fairmend.language.front import CAVEAT, RepairFront
 from fairmend.language.head_pictures import pictures_of
 from fairmend.language.models import LanguageModel
@@ -15,6 +15,7 @@ from fairmend.language.repair import Repair
 from fairmend.language.results import (
     MASK_SCHEMA,
     MASK_SCHEMA_VERSION,
+    MEANING,
     describe_data,
     describe_judgement,
     describe_measurement,
@@ -86,7 +87,7 @@ def load_front(out: str | Path) -> dict[str, Any]:
             )
         )
     try:
-        front = json.loads(path.read_bytes())
+        front = read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}): repair again, or restore it from a copy") from error
     if not isinstance(front, dict) or (front.get("schema"), front.get("schema_version")) != (SCHEMA, SCHEMA_VERSION):
@@ -115,6 +116,7 @@ def mask_at(front: Mapping[str, Any], number: int, lm: LanguageModel) -> Mask:
         InputError: there is no such point.
         ModelError: the front is one of another model.
     """
-    described = {"schema": MASK_SCHEMA, "schema_version": MASK_SCHEMA_VERSION}
+    described = {"schema": MASK_SCHEMA, "schema_version": MASK_SCHEMA_VERSION, "meaning": MEANING}
     described |= {name: front[name] for name in ("model", "space")}
-    return mask_for({**described, "dropped": point_of(front, number)["dropped"]}, lm)
+    point = point_of(front, number)
+    return mask_for({**described, **{name: point[name] for name in ("dropped", "dropped_by_site")}}, lm)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,8 +17,10 @@ import torch
 from fairmend.artifacts import Progress, staging
 from fairmend.errors import InputError, ModelError
 from fairmend.language.batching import is_out_of_memory
-from fairmend.language.checkpoints import Checkpoint, find_checkpoint, quiet_transformers
-from fairmend.language.low_rank import add_low_rank
+from fairmend.language.checkpoint_reading import read_checkpoint
+from fairmend.language.checkpoints import find_checkpoint, quiet_transformers
+from fairmend.language.storage import Storage
+from fairmend.language.written_checkpoints import is_new, logits_of, require_same, write_checkpoint_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,6 +47,8 @@ class LanguageModel:
         dtype: "float32", "bfloat16" or "float16".
         context: largest number of tokens it was made for.
         end_ids: tokens that end a text.
+        storage: in which number formats its checkpoint is stored and is saved again; None for those of `model`.
+        notes: what lies in its checkpoint and was not read, in sentences.
     """
 
     model: PreTrainedModel
@@ -56,6 +60,8 @@ class LanguageModel:
     dtype: str
     context: int
     end_ids: tuple[int, ...]
+    storage: Storage | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -104,7 +110,7 @@ _UNIMPORTANT = {"_name_or_path", "name_or_path", "transformers_version", "archit
 def load_model(
     name: str,
     *,
-    dtype: str = "float32",
+    dtype: str | None = None,
     device: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -115,7 +121,10 @@ def load_model(
     Args:
         name: what to load. "smollm2" is SmolLM2-135M-Instruct out of a wheel of the Python package index;
             "planted-smollm2" is the same with a known bias, see `fairmend.language.planted`.
-        dtype: "float32", "bfloat16" or "float16". Only float32 makes continuations independent of their batch.
+        dtype: "float32", "bfloat16" or "float16": what is computed with, and what a repaired copy is saved in. Without
+            it, float32 is computed with, which alone makes continuations independent of their batch, and a copy is
+            saved in the formats of the checkpoint's own files, which loses nothing: bfloat16 stays bfloat16. What was
+            quantised (GGUF, FP8, MXFP4) and the planted model are saved as they were computed with.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         revision: branch, tag or commit of a Hugging Face repository.
         trust_remote_code: run the Python code that comes with the checkpoint.
@@ -126,27 +135,29 @@ def load_model(
         ModelError: not a causal language model, or files that are missing, damaged or pickled.
         ArtifactError: not here and not to be fetched; the message says what to fetch and where to put it.
     """
-    if dtype not in DTYPES:
+    if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     place = _device(device)
     _check_installed()
     checkpoint = find_checkpoint(name, revision, trust_remote_code, progress)
+    computed = DTYPES[dtype or "float32"]
     with quiet_transformers():
-        model, tokenizer = read_checkpoint(checkpoint, DTYPES[dtype], trust_remote_code)
+        read = read_checkpoint(checkpoint, computed, trust_remote_code)
     try:
-        model = model.to(place)
+        model = read.model.to(place)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise ModelError(f"{name} in {dtype} does not fit the memory of {place}: use bfloat16 or the cpu") from error
-    return wrap_model(
+        raise ModelError(f"{name} does not fit the memory of {place} in {computed}: use bfloat16 or the cpu") from error
+    lm = wrap_model(
         model,
-        tokenizer,
+        read.tokenizer,
         name=name,
         source=checkpoint.source,
         revision=checkpoint.revision,
         licence=checkpoint.licence,
     )
+    return replace(lm, storage=read.storage if dtype is None else None, notes=read.notes)
 
 
 def wrap_model(
@@ -189,45 +200,6 @@ def wrap_model(
     )
 
 
-def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_code: bool = False) -> tuple[Any, Any]:
-    """Read a model, on the CPU, and its tokenizer with plain transformers.
-
-    Raises:
-        ModelError: transformers cannot read it, or some weights are missing.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    loader: Any = AutoModelForCausalLM
-    where, path = checkpoint.source, checkpoint.path
-    common: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
-    if checkpoint.is_gguf:
-        path, common = path.parent, common | {"gguf_file": path.name}
-        special: dict[str, Any] = {"quantization_config": GgufConfig(dequantize=True)}
-    else:
-        special = {"use_safetensors": True}
-    try:
-        model, report = loader.from_pretrained(path, dtype=dtype, output_loading_info=True, **special, **common)
-        tokenizer = AutoTokenizer.from_pretrained(path, **common)
-    except ImportError as error:
-        raise InputError(f"{where} needs a package that is not installed: {_first_line(error)}") from error
-    except Exception as error:  # parsers of a stranger's file raise anything
-        raise ModelError(
-            f"transformers cannot read {where} ({type(error).__name__}: {_first_line(error)}): check that its files "
-            "belong together, and that this release of transformers knows the architecture"
-        ) from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{where} lacks {len(missing)} of the weights of {type(model).__name__}, the first is {missing[0]}; they "
-            "would be random. Is it a checkpoint without a language-model head?"
-        )
-    if checkpoint.is_gguf:
-        _forget_quantisation(model)
-    if checkpoint.delta is not None:
-        add_low_rank(model, checkpoint.delta)
-    return model, tokenizer
-
-
 def save_model(
     lm: LanguageModel,
     directory: str | Path,
@@ -237,7 +209,8 @@ def save_model(
 ) -> Path:
     """Write a checkpoint that plain transformers loads: configuration, safetensors and tokenizer.
 
-    The directory appears in one step, when everything has been written.
+    It is loaded again with plain transformers and compared, every weight and some logits, before the directory
+    appears in one step. Weights are in the formats of `lm.storage` where that loses nothing.
 
     Args:
         lm: the model, and the tokenizer to save beside it.
@@ -247,21 +220,20 @@ def save_model(
 
     Raises:
         InputError: the directory exists and is not empty.
+        ModelError: transformers refuses to write it, or what was written is not the model.
         ArtifactError: it cannot be written, or the disk is full.
     """
     target = Path(directory)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if not is_new(target):
         raise InputError(f"{target} exists and is not empty: choose another directory, or remove it first")
     saved = lm.model if model is None else model
-    with staging(target.absolute().parent) as folder:
+    state = saved.state_dict()
+    with staging(target.absolute().parent, f"Free space there, or choose another directory than {target}") as folder:
         part = folder / target.name
-        with quiet_transformers():
-            saved.save_pretrained(part)
-            lm.tokenizer.save_pretrained(part)
+        write_checkpoint_files(lm, saved, state, part)
+        require_same(lm, saved, state, logits_of(saved, lm), part, target, "the model itself is as it was")
         for name, text in (files or {}).items():
             (part / name).write_text(text, encoding="utf-8")
-        for path in part.iterdir():  # transformers writes weights that nobody else may read
-            path.chmod(0o644)
         if target.is_dir():
             target.rmdir()
         os.replace(part, target)
@@ -287,14 +259,6 @@ def _tokenizer_description(tokenizer: Any) -> str:
     if backend is not None:
         return str(backend.to_str())
     return json.dumps(sorted(tokenizer.get_vocab().items()))
-
-
-def _forget_quantisation(model: Any) -> None:
-    """Make a model that was unpacked from GGUF an ordinary one: transformers 5 refuses to save it otherwise."""
-    model.hf_quantizer = None
-    model.is_quantized = False
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
 
 
 def _device(name: str) -> torch.device:
@@ -333,7 +297,3 @@ def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
         if ids is not None:
             return tuple(sorted(set(ids))) if isinstance(ids, list | tuple) else (int(ids),)
     return ()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
