@@ -53,7 +53,7 @@ def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_cod
         tokenizer = AutoTokenizer.from_pretrained(path, **common)
     notes = _judge_report(report, model, where)
     if checkpoint.is_gguf or quantised is not None:
-        make_plain(model, where)
+        make_plain(model, dtype, where)
     if checkpoint.delta is not None:
         add_low_rank(model, checkpoint.delta)
     if contents is None:

@@ -74,8 +74,8 @@ def unpacking(settings: Any, where: object) -> Any:
         ) from error
 
 
-def make_plain(model: Any, where: object) -> None:
-    """Make a model that was unpacked while it was loaded an ordinary one, which is saved as any other.
+def make_plain(model: Any, dtype: torch.dtype, where: object) -> None:
+    """Make a model that was unpacked while it was loaded an ordinary one in `dtype`, which is saved as any other.
 
     Raises:
         ModelError: some of it is still quantised.
@@ -90,6 +90,10 @@ def make_plain(model: Any, where: object) -> None:
     left = [name for name, p in model.named_parameters() if type(p) is not torch.nn.Parameter or not _is_dense(p)]
     if left:
         raise ModelError(f"{where}: {left[0]} is still quantised after transformers unpacked it. {_REMEDY}")
+    for parameter in model.parameters():
+        # Experts are unpacked to bfloat16 whatever was asked for (transformers 5.17), and lie turned in memory.
+        wide = dtype if parameter.dtype.itemsize < dtype.itemsize else parameter.dtype
+        parameter.data = parameter.data.to(wide).contiguous()
 
 
 def _is_dense(weight: torch.Tensor) -> bool:

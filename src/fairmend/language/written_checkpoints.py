@@ -16,6 +16,7 @@ from fairmend.errors import ModelError, RunError
 from fairmend.files import sweep
 from fairmend.language.checkpoints import quiet_transformers
 from fairmend.language.storage import in_storage
+from fairmend.runs.directories import RUN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 TEXT = "Two people met. “It's 12 % off,” she said; he wrote: naïve & new_line\n\tend."
 """What the tokenizer is compared on."""
 
-N_TOKENS = 24
+N_TOKENS = 64
 _TOLERANCE = {torch.float32: 1e-4}  # of the largest logit; sums of a sliced model have another order
 _TOLERANCE_OF_HALF = 5e-2
 
@@ -49,7 +50,8 @@ def require_new(directory: str | Path) -> None:
         RunError: it has, or it is a file.
     """
     if not is_new(directory):
-        raise RunError(f"{directory} exists and is not empty: choose a new or empty directory as --out")
+        run = "a run of fairmend, which stays as it is" if (Path(directory) / RUN).exists() else "no run of fairmend"
+        raise RunError(f"{directory} is not empty and holds {run}: choose a new or empty directory as --out")
 
 
 def require_savable(lm: LanguageModel) -> None:
