@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -27,7 +26,6 @@ from typing import Literal
 import platformdirs
 
 from fairmend.errors import ArtifactError
-from fairmend.files import hold, sweep
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes done so far and the total, None when the total is not known."""
@@ -115,8 +113,6 @@ def file_digest(path: Path) -> str:
 def staging(beside: Path, remedy: str = _OTHER_CACHE) -> Iterator[Path]:
     """Yield an empty folder inside `beside`, on the same file system, and remove it at the end.
 
-    What killed processes left of such folders is removed first; the folder of a living one is locked and stays.
-
     Args:
         beside: where to make the folder; made if it does not exist.
         remedy: what to do where `beside` cannot be written, for the message.
@@ -126,19 +122,8 @@ def staging(beside: Path, remedy: str = _OTHER_CACHE) -> Iterator[Path]:
     """
     try:
         beside.mkdir(parents=True, exist_ok=True)
-        sweep(beside)
-        with ExitStack() as ending:
-            # It takes its name when it is locked, so that nobody else sweeps it in between.
-            made = Path(tempfile.mkdtemp(dir=beside, prefix=".begun-"))
-            folder = made.with_name(made.name.replace(".begun-", ".part-"))
-            ending.callback(shutil.rmtree, folder, ignore_errors=True)
-            ending.callback(shutil.rmtree, made, ignore_errors=True)
-            if sys.platform != "win32":
-                handle = os.open(made, os.O_RDONLY)
-                ending.callback(os.close, handle)
-                hold(handle)
-            made.rename(folder)
-            yield folder
+        with tempfile.TemporaryDirectory(dir=beside, prefix=".part-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
     except OSError as error:
         raise ArtifactError(f"cannot write to {beside}: {error.strerror or error}. {remedy}") from error
 

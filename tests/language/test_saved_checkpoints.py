@@ -359,8 +359,8 @@ def test_a_directory_that_fills_while_a_checkpoint_is_made_is_left_alone(
 KILLED = """
 import sys, time
 from pathlib import Path
-from fairmend.artifacts import staging
-with staging(Path(sys.argv[1])) as folder:
+from fairmend.language.written_checkpoints import unfinished
+with unfinished(Path(sys.argv[1]), "") as folder:
     (folder / "model.safetensors").write_bytes(b"half")
     print("writing", flush=True)
     time.sleep(60)

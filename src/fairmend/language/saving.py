@@ -14,7 +14,6 @@ from typing import Any, cast
 
 from transformers import PreTrainedModel
 
-from fairmend.artifacts import staging
 from fairmend.errors import InputError, ModelError, RunError
 from fairmend.files import parse_json, read_json
 from fairmend.language.cards import render_language_card
@@ -34,7 +33,13 @@ from fairmend.language.results import (
 )
 from fairmend.language.run_directories import REPAIR
 from fairmend.language.slicing import Slicing, slice_groups
-from fairmend.language.written_checkpoints import logits_of, require_new, require_same, write_checkpoint_files
+from fairmend.language.written_checkpoints import (
+    logits_of,
+    require_new,
+    require_same,
+    unfinished,
+    write_checkpoint_files,
+)
 from fairmend.masks import Mask
 from fairmend.report.tables import json_bytes
 from fairmend.runs.context import differences
@@ -127,7 +132,7 @@ def write_checkpoint(
     )
     made = not target.exists()
     try:
-        with staging(target.absolute(), f"Free space there; {kept}" if beside_run else _OTHER_FOLDER) as folder:
+        with unfinished(target.absolute(), f"Free space there; {kept}" if beside_run else _OTHER_FOLDER) as folder:
             part = folder / "checkpoint"
             if sliced is None:
                 saved, state = lm.model, folded_state(lm.model, mask, lm.head_map)

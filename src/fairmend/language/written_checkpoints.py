@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,8 +16,9 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from fairmend.artifacts import staging
 from fairmend.errors import ModelError, RunError
-from fairmend.files import sweep
+from fairmend.files import hold, sweep
 from fairmend.language.checkpoints import quiet_transformers
 from fairmend.language.storage import in_storage
 from fairmend.runs.directories import RUN
@@ -54,6 +59,21 @@ def require_new(directory: str | Path) -> None:
         raise RunError(f"{directory} is not empty and holds {run}: choose a new or empty directory as --out")
 
 
+@contextmanager
+def unfinished(beside: Path, remedy: str) -> Iterator[Path]:
+    """Yield an empty folder inside `beside` that counts as in use as long as this process works on it, see `is_new`.
+
+    Raises:
+        ArtifactError: see `staging`.
+    """
+    with staging(beside, remedy) as folder, ExitStack() as ending:
+        if sys.platform != "win32":
+            handle = os.open(folder, os.O_RDONLY)
+            ending.callback(os.close, handle)
+            hold(handle)
+        yield folder
+
+
 def require_savable(lm: LanguageModel) -> None:
     """Refuse, before hours of search, a model that could not be saved at their end.
 
@@ -63,9 +83,6 @@ def require_savable(lm: LanguageModel) -> None:
         ModelError: transformers refuses to write them, reads another tokenizer back, or weights that cannot be edited.
         ArtifactError: there is no room for a few small files in the folder for temporary ones.
     """
-    import tempfile
-
-    from fairmend.artifacts import staging
     from fairmend.language.folding import require_foldable
 
     require_foldable(lm.model, lm.head_map)
