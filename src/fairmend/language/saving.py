@@ -15,7 +15,7 @@ from typing import Any, cast
 from transformers import PreTrainedModel
 
 from fairmend.errors import InputError, ModelError, RunError
-from fairmend.files import parse_json, read_json
+from fairmend.files import parse_json, read_json, sweep
 from fairmend.language.cards import render_language_card
 from fairmend.language.folding import folded_state
 from fairmend.language.front_files import front_files
@@ -123,7 +123,9 @@ def write_checkpoint(
         ArtifactError: it cannot be written, or the disk is full.
     """
     target = Path(out)
-    if not beside_run:
+    if beside_run:
+        sweep(target)
+    else:
         require_new(target)
     kept = (
         f"everything measured is kept there: `fairmend resume {target}` saves it anew"
