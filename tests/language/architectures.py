@@ -1,5 +1,6 @@
 """Tiny random causal language models: hand-made ones of many architectures, and one of every type by shrinking."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -91,7 +92,9 @@ def tiny(name: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
 
 def build(config: Any, seed: int = 0) -> PreTrainedModel:
     """A random model of `config`; every parameter is redrawn so that biases, sinks and norms are not at their start."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # Of importing gpt-bigcode as it was in transformers 5.17, with a torch that is newer than it.
+        warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)
         torch.manual_seed(seed)
         model: PreTrainedModel = transformers.AutoModelForCausalLM.from_config(config)
         with torch.no_grad():

@@ -62,6 +62,8 @@ def input_width(module: nn.Module) -> int:
 
 
 def _has_widths(module: nn.Module) -> bool:
+    # Quantised stand-ins share no class, only these two attributes. One without them is not watched, and then its
+    # attention is "not read by a linear layer of its own": an error, not a silence.
     return isinstance(getattr(module, "in_features", None), int) and isinstance(
         getattr(module, "out_features", None), int
     )

@@ -83,7 +83,11 @@ class BatchSize:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on the CPU or on a GPU."""
+    """Whether an exception says that memory ran out, on the CPU or on a GPU.
+
+    Torch has a class for it on CUDA only; on the CPU and on MPS nothing but the message tells. Were it reworded, the
+    batch would not be halved, and the exception would go on to the user (a test fills the memory to see the words).
+    """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()

@@ -14,6 +14,7 @@ from fairmend.language.checkpoints import Checkpoint
 from fairmend.language.low_rank import add_low_rank
 from fairmend.language.quantisation import make_plain, quantisation_of, unpacking
 from fairmend.language.storage import Storage, storage_of
+from fairmend.language.versions import own_attention
 from fairmend.language.written_checkpoints import first_line
 
 
@@ -33,7 +34,7 @@ def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_cod
         InputError: it needs a package that is not installed.
         ModelError: transformers cannot read it, or some weights are missing or would be read in part only.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     loader: Any = AutoModelForCausalLM
     where, path, contents = checkpoint.source, checkpoint.path, checkpoint.contents
@@ -47,7 +48,9 @@ def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_cod
         special = {"quantization_config": GgufConfig(dequantize=True)}
     elif quantised is not None:
         special["quantization_config"] = unpacking(quantised, where)
-    with _reading(where, "its weights"):
+    with _reading(where, "its configuration or weights"):
+        if not checkpoint.is_gguf:
+            special["config"] = own_attention(AutoConfig.from_pretrained(path, **common))
         model, report = loader.from_pretrained(path, dtype=dtype, output_loading_info=True, **special, **common)
     with _reading(where, "its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(path, **common)
@@ -72,6 +75,8 @@ def _reading(where: str, part: str) -> Iterator[None]:
 
     try:
         yield
+    except ModelError:
+        raise
     except ModuleNotFoundError as error:
         raise InputError(f"{where} needs a package that is not installed: {first_line(error)}") from error
     except ImportError as error:  # also how transformers names packages that it lacks

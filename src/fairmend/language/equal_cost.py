@@ -166,6 +166,11 @@ def compare_at_equal_cost(
         for method in settings.methods
         for seed in range(shared.seed, shared.seed + settings.seeds)
     ]
+    reading = Reading(lm, texts[1], shared.reading, batch_size)
+    evaluators = [
+        make_evaluator(lm, part, reading, scorer, shared, batch_size=batch_size)
+        for part in [judged, *judged_with(others, shared)]
+    ]
     repairs: list[Repair] = []
     for plan in plans:
         repaired = repair_model(
@@ -183,11 +188,6 @@ def compare_at_equal_cost(
         if repaired.run.stopped == "interrupted":
             raise KeyboardInterrupt  # what was measured is kept
         repairs.append(repaired)
-    reading = Reading(lm, texts[1], shared.reading, batch_size)
-    evaluators = [
-        make_evaluator(lm, part, reading, scorer, shared, batch_size=batch_size)
-        for part in [judged, *judged_with(others, shared)]
-    ]
     judgements = judge_sets(
         evaluators, [repaired.mask for repaired in repairs], store=store, progress=progress, seed=shared.seed
     )

@@ -20,6 +20,7 @@ from fairmend.language.batching import Rows
 from fairmend.language.bias import bias, bias_standard_error
 from fairmend.language.bias_records import BiasProtocol, GroupMean
 from fairmend.language.continuing import toxicity_of_parts
+from fairmend.language.generation import encode_prompts
 from fairmend.language.models import LanguageModel
 from fairmend.language.perplexity import Perplexity
 from fairmend.language.prompts import PromptSet
@@ -94,6 +95,8 @@ class LanguageEvaluator:
                 f"{lm.head_map.n_heads} heads and no dials: build it with head_map.space()"
             )
         check_scores_prompts(scorer, self.protocol.score)
+        # Prompts that the model cannot read are refused now, not when their turn comes.
+        encode_prompts(lm, prompts.texts, self.sampling.new_tokens, self.sampling.max_prompt_tokens)
         self._batch_size: Rows = batch_size
         if lm.dtype != "float32" and batch_size == "auto":
             self._batch_size = _FIXED_ROWS.get(lm.device.type, _FIXED_ROWS_ON_GPU)

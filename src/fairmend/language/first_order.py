@@ -54,6 +54,7 @@ from fairmend.language.models import LanguageModel
 from fairmend.language.perplexity import PerplexityProtocol
 from fairmend.language.samples import ScoredSample, beginnings
 from fairmend.language.toxicity import Scorer
+from fairmend.language.versions import required
 from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
 Floats = npt.NDArray[np.float64]
@@ -292,6 +293,6 @@ def _bytes_per_row(lm: LanguageModel, n_tokens: int, n_scored: int) -> int:
     Recomputation in Large Transformer Models", 2022, section 4), of two bytes there and four here; and logits.
     """
     config = lm.model.config.get_text_config(decoder=True)
-    width, layers = int(getattr(config, "hidden_size", 1)), len(lm.head_map.sites)
+    width, layers = int(required(config, "hidden_size")), len(lm.head_map.sites)
     heads = max(site.n_heads for site in lm.head_map.sites)
     return 2 * layers * n_tokens * (34 * width + 5 * heads * n_tokens) + 16 * lm.vocabulary * (n_scored + 1)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fairmend.errors import ModelError
-from fairmend.language.heads import HeadMap, HeadSite, find_heads, plain
+from fairmend.language.forward import plain
+from fairmend.language.heads import HeadMap, HeadSite, find_heads
 from fairmend.masks import Mask
 
 FOLDABLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

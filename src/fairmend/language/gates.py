@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fairmend.errors import InputError
-from fairmend.language.heads import HeadMap, find_heads, plain
+from fairmend.language.forward import plain
+from fairmend.language.heads import HeadMap, find_heads
 from fairmend.masks import Mask
 
 

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +26,10 @@ from fairmend.errors import InputError, ModelError
 from fairmend.language.batching import BatchSize, Done, Rows
 from fairmend.language.coupling import prompt_streams
 from fairmend.language.decoding import DecodingRule
-from fairmend.language.forward import last_logits
+from fairmend.language.forward import CachedRows
 from fairmend.language.gates import HeadGates
 from fairmend.language.models import LanguageModel
+from fairmend.language.versions import required
 from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
 NO_TOKEN = -1  # fills the token ids after a continuation's end
@@ -165,7 +165,7 @@ def encode_prompts(
 
     Raises:
         InputError: no prompts, no new tokens, or a prompt that has no token.
-        ModelError: a prompt that does not fit the model's context.
+        ModelError: a prompt that does not fit the model's context, or has a token without an embedding.
     """
     if not prompts:
         raise InputError("no prompts given: generation needs at least one")
@@ -175,6 +175,7 @@ def encode_prompts(
     for prompt, tokens in zip(prompts, encoded, strict=True):
         if not tokens:
             raise InputError(f"the prompt {prompt!r} has no tokens: leave it out, or begin it with a word")
+        lm.check_tokens(tokens, f"the prompt {prompt[:60]!r}")
         if len(tokens) + new_tokens > lm.context:
             raise ModelError(
                 f"the prompt {prompt[:60]!r} has {len(tokens)} tokens; with {new_tokens} new ones it does not fit the "
@@ -200,7 +201,7 @@ def prompt_gates(lm: LanguageModel, gates: npt.ArrayLike | Tensor | None, n_prom
 
 
 class _Batch:
-    """Prompts that are continued together, and what the model remembers of them."""
+    """Prompts that are continued together, with their noise and their gates."""
 
     def __init__(
         self,
@@ -214,25 +215,18 @@ class _Batch:
         self.streams = streams.to("cpu" if lm.device.type == "mps" else lm.device)
         self.hooks = hooks
         self.gates = gates
-        width = max(_width(prompt) for prompt in encoded)
-        filler = lm.tokenizer.pad_token_id or 0
-        padded = [[filler] * (width - len(prompt)) + list(prompt) for prompt in encoded]
-        self.inputs = torch.tensor(padded, device=lm.device)
-        lengths = torch.tensor([len(prompt) for prompt in encoded], device=lm.device)
-        self.seen = (torch.arange(width, device=lm.device) >= width - lengths[:, None]).long()
-        self.positions = (self.seen.cumsum(1) - 1).clamp(min=0)
-        self.cache: Any = None
+        self.rows = CachedRows(lm.model, encoded, max(_width(prompt) for prompt in encoded), lm.filler)
 
     def decode(self, rule: DecodingRule, new_tokens: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Token ids and log-likelihoods `(rows, new_tokens)`; rows that have ended leave the batch."""
-        shape = (len(self.inputs), new_tokens)
+        shape = (len(self.rows), new_tokens)
         tokens, likelihoods = np.full(shape, NO_TOKEN, np.int64), np.zeros(shape)
         end_ids = torch.tensor(self.lm.end_ids, dtype=torch.long)
         rows = np.arange(shape[0])  # which prompt each row of the batch continues
         running = torch.ones(shape[0], dtype=torch.bool)
         self._set_gates()
         for step in range(new_tokens):
-            chosen, likelihood = rule.choose(self._next_logits(), self.streams, step)
+            chosen, likelihood = rule.choose(self.rows.next_logits(), self.streams, step)
             chosen, likelihood = chosen.cpu(), likelihood.double().cpu()
             live = running.numpy()
             tokens[rows[live], step] = chosen.numpy()[live]
@@ -240,7 +234,7 @@ class _Batch:
             running &= ~torch.isin(chosen, end_ids) & ~likelihood.isnan()
             if not bool(running.any()) or step == new_tokens - 1:
                 break
-            self._append(chosen)
+            self.rows.append(chosen)
             n_kept = max(int(running.sum()), _fewest_rows(self.lm.device))
             if n_kept <= 0.75 * len(rows):
                 # Running rows first, then as many finished ones as keep the batch from getting too small.
@@ -249,30 +243,8 @@ class _Batch:
                 rows, running = rows[kept.numpy()], running[kept]
         return tokens, likelihoods
 
-    def _next_logits(self) -> Tensor:
-        logits, outputs = last_logits(
-            self.lm.model,
-            self.inputs,
-            1,
-            attention_mask=self.seen,
-            position_ids=self.positions,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self.cache = getattr(outputs, "past_key_values", None)
-        if self.cache is None:
-            raise ModelError(f"{type(self.lm.model).__name__} keeps no cache of past tokens: it cannot generate here")
-        return logits[:, -1]
-
-    def _append(self, chosen: Tensor) -> None:
-        self.inputs = chosen.to(self.lm.device)[:, None]
-        self.seen = torch.cat([self.seen, torch.ones_like(self.inputs)], dim=1)
-        self.positions = self.positions[:, -1:] + 1
-
     def _keep(self, kept: Tensor) -> None:
-        at = kept.to(self.lm.device)
-        self.cache.batch_select_indices(at)
-        self.inputs, self.seen, self.positions = self.inputs[at], self.seen[at], self.positions[at]
+        self.rows.select(kept)
         self.streams = self.streams[kept.to(self.streams.device)]
         self.gates = None if self.gates is None else self.gates[kept.to(self.gates.device)]
         self._set_gates()
@@ -292,7 +264,7 @@ def _width(prompt: Sequence[int]) -> int:
 
 def _batch_size(lm: LanguageModel, rows: Rows, encoded: Sequence[Sequence[int]], new_tokens: int) -> BatchSize:
     config = lm.model.config.get_text_config(decoder=True)
-    per_token = 4 * int(getattr(config, "num_hidden_layers", 1)) * int(getattr(config, "hidden_size", 1))
+    per_token = 4 * int(required(config, "num_hidden_layers")) * int(required(config, "hidden_size"))
     tokens = max(len(prompt) for prompt in encoded) + new_tokens
     # Twice keys and values, of at most four bytes, since the cache grows by copying; and some copies of the logits.
     return BatchSize(rows, lm.device, bytes_per_row=4 * per_token * tokens + 16 * lm.vocabulary)

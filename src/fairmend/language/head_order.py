@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from fairmend.errors import ModelError
 from fairmend.language.attention_probe import KernelWatch, is_linear
-from fairmend.language.heads import N_POSITIONS, HeadMap, HeadSite, plain, probe_ids, probing, run_probe
+from fairmend.language.forward import plain
+from fairmend.language.heads import N_POSITIONS, HeadMap, HeadSite, probe_ids, probing, run_probe
+from fairmend.language.versions import required
 
 LARGEST_RESIDUAL = 1e-4  # right orders stay under 1e-7, also in float32 arithmetic, wrong ones above 1e-2
 _CHANGED = 1  # the position whose input differs between the two rows
@@ -54,7 +56,7 @@ def prove_head_order(model: nn.Module, head_map: HeadMap) -> HeadOrder:
     twin = copy.deepcopy(inside)
     with probing(twin):
         for choose_kernel in ("set_attn_implementation", "set_experts_implementation"):
-            getattr(twin, choose_kernel)("eager")
+            required(twin, choose_kernel)("eager")
         try:
             attentions, inputs, values = _observe(twin.double(), head_map)
         except ModelError:  # GPT-2 with reorder_and_upcast_attn insists on float32
@@ -112,8 +114,9 @@ def _observe(model: nn.Module, head_map: HeadMap) -> tuple[list[Tensor], dict[st
                 stack.enter_context(module.register_forward_pre_hook(force))
         stack.enter_context(KernelWatch(N_POSITIONS, lambda output, _: output, values.append))
         outputs = run_probe(model, probe_ids(model, 2), output_attentions=True)
-    reported = getattr(outputs, "attentions", None) or ()
-    return [weights for weights in reported if isinstance(weights, Tensor)], inputs, values
+    reported = required(outputs, "attentions")  # None: the architecture reports none, and its heads stay unread
+    # Layers of hybrids that do not attend have None in their place.
+    return [weights for weights in reported or () if isinstance(weights, Tensor)], inputs, values
 
 
 def _residual(weights: Tensor, slices: Tensor, values: Tensor | None) -> float:

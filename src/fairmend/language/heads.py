@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from transformers.utils import logging
 
 from fairmend.errors import ModelError
 from fairmend.language.attention_probe import AttentionCall, input_width, is_linear, watch_attention
+from fairmend.language.forward import plain, run, use_cache, why_not_finite
+from fairmend.language.versions import lacking, required
 from fairmend.masks import Mask, Site, Space
 
 _ERROR = 40  # the level of that name in the standard logging module
@@ -150,24 +151,18 @@ def find_heads(model: nn.Module) -> HeadMap:
     return HeadMap(type(inside).__name__, sites, _left_out(inside, sites))
 
 
-def plain(model: nn.Module) -> nn.Module:
-    """The module itself, when `model` is the wrapper that torch.compile returns."""
-    inside = getattr(model, "_orig_mod", model)
-    return inside if isinstance(inside, nn.Module) else model
-
-
 def _check_kind(model: nn.Module) -> None:
     kind = type(model).__name__
     if not isinstance(model, PreTrainedModel):
         raise ModelError(f"{kind} is not a model of transformers: load it with AutoModelForCausalLM, adapters merged")
-    if getattr(model.config, "is_encoder_decoder", False):
+    if required(model.config, "is_encoder_decoder"):
         raise ModelError(
             f"{kind} is an encoder-decoder model: only causal (decoder-only) language models are supported"
         )
+    accessor: Any = required(model, "get_output_embeddings")
     try:
-        accessor: Any = model.get_output_embeddings
         has_head = accessor() is not None
-    except Exception:  # some architectures leave the accessor unimplemented; their logits are judged below
+    except (NotImplementedError, AttributeError):  # left open by some architectures; their logits are judged below
         has_head = True
     if not has_head:
         raise ModelError(
@@ -186,7 +181,7 @@ def _check_causal(model: nn.Module) -> None:
             "it is not a causal language model"
         )
     if not bool(torch.isfinite(logits).all()):
-        raise ModelError(f"{type(model).__name__} returns logits that are not finite: check its weights and dtype")
+        raise ModelError(f"{type(model).__name__} gives logits that are not finite: {why_not_finite(model)}")
     earlier = logits[:, :-1]
     change = float((earlier[0] - earlier[1]).abs().max()) / max(float(logits.abs().max()), 1e-30)
     if change > (1e-3 if logits.dtype in (torch.float32, torch.float64) else 0.1):
@@ -199,13 +194,29 @@ def _check_causal(model: nn.Module) -> None:
 def probe_ids(model: nn.Module, n_rows: int) -> Tensor:
     """Token ids of shape (n_rows, N_POSITIONS): one fixed prompt of distinct tokens, repeated."""
     config: Any = model.config
-    vocabulary = int(getattr(config.get_text_config(decoder=True), "vocab_size", 0) or 0)
+    vocabulary = int(required(config.get_text_config(decoder=True), "vocab_size"))
     if vocabulary <= N_POSITIONS:
         raise ModelError(f"{type(model).__name__} has no text vocabulary (vocab_size={vocabulary})")
     stride = max(1, vocabulary // (N_POSITIONS + 1))
     ids = torch.arange(1, N_POSITIONS + 1) * stride
-    device: Any = model.get_input_embeddings().weight.device  # type: ignore[operator]
+    device = embedding(model).device
     return ids.repeat(n_rows, 1).to("cpu" if device.type == "meta" else device)
+
+
+def embedding(model: nn.Module) -> Tensor:
+    """The embedding of tokens, (n_tokens, width).
+
+    Raises:
+        ModelError: the architecture does not say where it is.
+    """
+    accessor: Any = required(plain(model), "get_input_embeddings")
+    try:
+        weight = accessor().weight
+    except (NotImplementedError, AttributeError) as error:
+        raise lacking(plain(model), f"get_input_embeddings gives no embedding of tokens ({error})") from error
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        raise lacking(plain(model), "get_input_embeddings gives no embedding of tokens with a row for each")
+    return weight
 
 
 def run_probe(model: nn.Module, ids: Tensor, **options: Any) -> Any:
@@ -214,23 +225,7 @@ def run_probe(model: nn.Module, ids: Tensor, **options: Any) -> Any:
     Raises:
         ModelError: the model does not run on token ids alone, or returns no logits.
     """
-    parameters = inspect.signature(model.forward).parameters
-    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    optional = {"attention_mask": torch.ones_like(ids), "use_cache": False}
-    arguments = {name: value for name, value in optional.items() if takes_all or name in parameters}
-    try:
-        outputs = model(input_ids=ids, **arguments, **options)
-    except (ModelError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        raise ModelError(
-            f"{type(model).__name__} does not run on token ids alone ({type(error).__name__}: {first_line}): "
-            "it needs other inputs, or its configuration is inconsistent"
-        ) from error
-    if not isinstance(getattr(outputs, "logits", None), Tensor):
-        raise ModelError(f"{type(model).__name__} returns no logits: it is not a causal language model")
-    return outputs
+    return run(model, {"input_ids": ids, **use_cache(model, False), **options})
 
 
 @contextmanager
@@ -239,18 +234,18 @@ def probing(model: nn.Module) -> Iterator[None]:
     training = {module: module.training for module in model.modules()}
     device = next(model.parameters()).device
     config: Any = model.config
-    kernels = config._attn_implementation
+    kernels = required(config, "_attn_implementation")
     verbosity = logging.get_verbosity()
     logging.set_verbosity(_ERROR)  # remarks on the probing prompt or kernel do not concern the user
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
             if kernels not in ("eager", "sdpa", None):  # flash and flex kernels do not pass through torch functions
-                model.set_attn_implementation("eager")  # type: ignore[operator]
+                required(model, "set_attn_implementation")("eager")
             model.eval()
             yield
     finally:
         if config._attn_implementation != kernels:
-            model.set_attn_implementation(kernels)  # type: ignore[operator]
+            required(model, "set_attn_implementation")(kernels)
         logging.set_verbosity(verbosity)
         for module, mode in training.items():
             module.training = mode
@@ -288,7 +283,7 @@ def _enclosing_layer(model: nn.Module, name: str) -> tuple[str, int] | None:
 
 def _left_out(model: nn.Module, sites: tuple[HeadSite, ...]) -> tuple[LeftOut, ...]:
     config: Any = model.config
-    kinds = getattr(config.get_text_config(decoder=True), "layer_types", None)
+    kinds = getattr(config.get_text_config(decoder=True), "layer_types", None)  # only hybrids have it; a name, no more
     occupied: dict[str, set[int]] = {}
     for site in sites:
         layer = _enclosing_layer(model, site.name)

@@ -13,6 +13,7 @@ from fairmend.evaluation import Measurement
 from fairmend.language.bias import paired_change
 from fairmend.language.bias_records import BiasChange
 from fairmend.language.evaluator import LanguageEvaluator
+from fairmend.language.forward import why_not_finite
 from fairmend.language.perplexity import Perplexity, perplexity_ratio
 from fairmend.masks import Mask
 from fairmend.statistics import Interval
@@ -93,8 +94,8 @@ def judge(
         before, after = measure(evaluator, [evaluator.space.untouched(), mask])
         if not before.is_finite:
             raise ModelError(
-                f"{evaluator.lm.name} gives logits that are not finite without any mask: check its weights, and try "
-                f"float32 instead of {evaluator.lm.dtype}"
+                f"{evaluator.lm.name} gives logits that are not finite without any mask: "
+                f"{why_not_finite(evaluator.lm.model)}"
             )
         prompts = evaluator.prompts
         change = None

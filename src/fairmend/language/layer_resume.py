@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from fairmend.language.batching import BatchSize, is_out_of_memory
-from fairmend.language.forward import last_logits
+from fairmend.language.forward import last_logits, plain
 from fairmend.language.gates import HeadGates
-from fairmend.language.heads import HeadMap, plain, probe_ids
+from fairmend.language.heads import HeadMap, probe_ids
 from fairmend.language.models import LanguageModel
 
 T = TypeVar("T")
@@ -135,7 +135,7 @@ def _objection(model: nn.Module, resume: LayerResume, hooks: HeadGates) -> str:
 
     def logits(rows: Tensor, gates: Tensor) -> Tensor:
         hooks.set(gates)
-        return last_logits(model, rows, rows.shape[1], use_cache=False)[0]
+        return last_logits(model, rows, rows.shape[1])
 
     untouched = resume.capture(lambda: logits(ids, torch.ones(n_heads)))
     if not resume.is_straight:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from itertools import chain
 
 import numpy.typing as npt
 import torch
@@ -72,6 +73,8 @@ def batched_log_likelihoods(
         raise InputError(
             f"{len(continuations)} continuations of {len(prompt_ids)} prompts: need one for each, and no empty prompt"
         )
+    lm.check_tokens(chain.from_iterable(prompt_ids), "a prompt")
+    lm.check_tokens(chain.from_iterable(continuations), "a continuation")
     longest = max(1, *(len(row) for row in continuations))
     row_gates = prompt_gates(lm, gates, len(prompt_ids))
     needs_gradient = row_gates is not None and row_gates.requires_grad and torch.is_grad_enabled()
@@ -110,7 +113,7 @@ def _score(
     inputs = torch.tensor([[*row, *[row[-1]] * (width - len(row))] for row in sequences], device=lm.device)
     first = min(len(prompt) for prompt in prompts) - 1  # the earliest position that predicts a scored token
     # The last token predicts nothing that is scored.
-    logits, _ = last_logits(lm.model, inputs[:, : max(1, width - 1)], max(1, width - 1 - first), use_cache=False)
+    logits = last_logits(lm.model, inputs[:, : max(1, width - 1)], max(1, width - 1 - first))
 
     starts = torch.tensor([len(prompt) for prompt in prompts], device=lm.device)[:, None]
     lengths = torch.tensor([len(row) for row in continuations], device=lm.device)[:, None]

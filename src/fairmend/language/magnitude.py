@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fairmend.language.folding import projection_weight
-from fairmend.language.heads import HeadMap, HeadSite, find_heads, plain, probe_ids, probing, run_probe
+from fairmend.language.forward import plain
+from fairmend.language.heads import HeadMap, HeadSite, find_heads, probe_ids, probing, run_probe
 
 Floats = npt.NDArray[np.float64]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +20,17 @@ from fairmend.language.batching import is_out_of_memory
 from fairmend.language.checkpoint_reading import read_checkpoint
 from fairmend.language.checkpoints import find_checkpoint, quiet_transformers
 from fairmend.language.storage import Storage
+from fairmend.language.tokenizers import tokenizer_description
+from fairmend.language.versions import check_installed, required
 from fairmend.language.written_checkpoints import is_new, logits_of, require_same, write_checkpoint_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from fairmend.language.heads import HeadMap
+    from fairmend.language.proof import Decoding
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
-_CONTEXT_WITHOUT_LIMIT = 2048  # for architectures without a largest position (ALiBi, recurrent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,8 @@ class LanguageModel:
         licence: what its model card says, None when it says nothing.
         dtype: "float32", "bfloat16" or "float16".
         context: largest number of tokens it was made for.
-        end_ids: tokens that end a text.
+        end_ids: tokens that end a text; none where texts run to their full length.
+        decoding: what was proven of its cache and of padding, see `proof`.
         storage: in which number formats its checkpoint is stored and is saved again; None for those of `model`.
         notes: what lies in its checkpoint and was not read, in sentences.
     """
@@ -60,6 +61,7 @@ class LanguageModel:
     dtype: str
     context: int
     end_ids: tuple[int, ...]
+    decoding: Decoding
     storage: Storage | None = None
     notes: tuple[str, ...] = ()
 
@@ -71,18 +73,49 @@ class LanguageModel:
     @property
     def vocabulary(self) -> int:
         """Number of tokens the model gives a probability to."""
-        return int(self.model.config.get_text_config(decoder=True).vocab_size)
+        return int(required(self.model.config.get_text_config(decoder=True), "vocab_size"))
 
-    @cached_property
-    def head_map(self) -> HeadMap:
-        """The model's attention heads, found when first asked for.
+    @property
+    def filler(self) -> int:
+        """The token that shorter prompts are padded with; masked, so that any serves that has an embedding."""
+        from fairmend.language.text_limits import embedded, filler_of
+
+        return filler_of(self.tokenizer, embedded(self.model))
+
+    def check_tokens(self, ids: Iterable[int], where: str) -> None:
+        """Refuse tokens that the model has no embedding for, `where` says whose they are.
 
         Raises:
-            ModelError: see `find_heads`.
+            ModelError: names the token and both sizes.
         """
-        from fairmend.language.heads import find_heads
+        from fairmend.language.text_limits import check_tokens, embedded
 
-        return find_heads(self.model)
+        check_tokens(ids, embedded(self.model), self.tokenizer, where)
+
+    @property
+    def head_map(self) -> HeadMap:
+        """The model's attention heads, found and their gates proven when first asked for.
+
+        Raises:
+            ModelError: see `find_heads` and `proof.prove_gates`.
+        """
+        if isinstance(self._heads, ModelError):
+            raise self._heads
+        return self._heads
+
+    @cached_property
+    def _heads(self) -> HeadMap | ModelError:
+        """The heads, or why the model has none that could be switched off."""
+        from fairmend.language.heads import find_heads
+        from fairmend.language.proof import prove_gates
+
+        with _fitting(self.name, self.device):
+            try:
+                found = find_heads(self.model)
+            except ModelError as reason:  # a model can be audited all the same
+                return reason
+            prove_gates(self.model, found)
+            return found
 
     def fingerprint(self) -> dict[str, Any]:
         """What figures about the model depend on, JSON-ready.
@@ -98,9 +131,17 @@ class LanguageModel:
         return {
             "weights_sha256": weights_digest(self.model),
             "config_sha256": _text_digest(json.dumps(config, sort_keys=True, default=str)),
-            "tokenizer_sha256": _text_digest(_tokenizer_description(self.tokenizer)),
+            "tokenizer_sha256": _text_digest(tokenizer_description(self.tokenizer)),
             "dtype": self.dtype,
             "device": self.device.type,
+            # Without the differences that were found: they are rounding, and another machine rounds otherwise.
+            "proven": {
+                "cache": self.decoding.cache.holds,
+                "padding": self.decoding.padding.holds,
+                "gates": "no heads" if isinstance(self._heads, ModelError) else True,
+                "context": self.context,
+                "end_ids": list(self.end_ids),
+            },
         }
 
 
@@ -114,6 +155,8 @@ def load_model(
     device: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    context: int | None = None,
+    end_ids: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> LanguageModel:
     """Load a causal language model: a Hugging Face id, a directory, a GGUF file, "smollm2" or "planted-smollm2".
@@ -128,27 +171,26 @@ def load_model(
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         revision: branch, tag or commit of a Hugging Face repository.
         trust_remote_code: run the Python code that comes with the checkpoint.
+        context: largest number of tokens, where the configuration does not say; see `wrap_model`.
+        end_ids: tokens that end a text, where nothing says; see `wrap_model`.
         progress: called with bytes done and total while "smollm2" is fetched.
 
     Raises:
-        InputError: unknown dtype or device, or transformers is not installed.
-        ModelError: not a causal language model, or files that are missing, damaged or pickled.
+        InputError: unknown dtype or device, or transformers is not installed or too old.
+        ModelError: not a causal language model, files that are missing, damaged or pickled, or a model that cannot be
+            proven (`proof`).
         ArtifactError: not here and not to be fetched; the message says what to fetch and where to put it.
     """
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     place = _device(device)
-    _check_installed()
+    check_installed()
     checkpoint = find_checkpoint(name, revision, trust_remote_code, progress)
     computed = DTYPES[dtype or "float32"]
     with quiet_transformers():
         read = read_checkpoint(checkpoint, computed, trust_remote_code)
-    try:
+    with _fitting(name, place):
         model = read.model.to(place)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ModelError(f"{name} does not fit the memory of {place} in {computed}: use bfloat16 or the cpu") from error
     lm = wrap_model(
         model,
         read.tokenizer,
@@ -156,6 +198,8 @@ def load_model(
         source=checkpoint.source,
         revision=checkpoint.revision,
         licence=checkpoint.licence,
+        context=context,
+        end_ids=end_ids,
     )
     return replace(lm, storage=read.storage if dtype is None else None, notes=read.notes)
 
@@ -168,13 +212,39 @@ def wrap_model(
     source: str = "given in Python",
     revision: str | None = None,
     licence: str | None = None,
+    context: int | None = None,
+    end_ids: Sequence[int] | None = None,
 ) -> LanguageModel:
     """Take a model and a tokenizer that are loaded already; the tokenizer is set to pad on the left.
 
+    The model's decoding is proven with a few tokens, see `proof`.
+
+    Args:
+        model: a causal language model of transformers.
+        tokenizer: its tokenizer.
+        name: what to call it.
+        source, revision, licence: see `LanguageModel`.
+        context: largest number of tokens it was made for; read from its configuration when not given.
+        end_ids: tokens that end a text; read from its configurations or the tokenizer when not given. An empty one says
+            that there is none, and texts run to their full length.
+
     Raises:
-        ModelError: an encoder-decoder model, or weights that are not floating point numbers of a supported dtype.
+        ModelError: an encoder-decoder model, weights that are not floating point numbers of a supported dtype, a
+            context or end tokens that nothing names, end tokens without an embedding, or a decoding that is not proven.
+        InputError: a context or end tokens that cannot be, or transformers is too old.
     """
-    if getattr(model.config, "is_encoder_decoder", False):
+    check_installed()
+    from fairmend.language.proof import prove_decoding
+    from fairmend.language.text_limits import (
+        check_tokens,
+        checked_context,
+        context_of,
+        embedded,
+        end_ids_of,
+        filler_of,
+    )
+
+    if required(model.config, "is_encoder_decoder"):
         raise ModelError(
             f"{name} is an encoder-decoder model: only causal (decoder-only) language models are supported"
         )
@@ -185,8 +255,14 @@ def wrap_model(
     if tokenizer.pad_token is None:
         # Padding is masked and never scored, so that any token serves.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+    length = context_of(model.config, name) if context is None else checked_context(context)
+    ends = end_ids_of(model, tokenizer, name) if end_ids is None else tuple(sorted(set(end_ids)))
+    n_embedded = embedded(model)
+    check_tokens(ends, n_embedded, tokenizer, f"what ends a text of {name}")
     model.train(False)
     model.requires_grad_(False)
+    with _fitting(name, model.device):
+        decoding = prove_decoding(model, length, filler_of(tokenizer, n_embedded))
     return LanguageModel(
         model=model,
         tokenizer=tokenizer,
@@ -195,8 +271,9 @@ def wrap_model(
         revision=revision,
         licence=licence,
         dtype=spelled,
-        context=_context(model.config),
-        end_ids=_end_ids(model, tokenizer),
+        context=length,
+        end_ids=ends,
+        decoding=decoding,
     )
 
 
@@ -254,11 +331,15 @@ def _text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _tokenizer_description(tokenizer: Any) -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        return str(backend.to_str())
-    return json.dumps(sorted(tokenizer.get_vocab().items()))
+@contextmanager
+def _fitting(name: str, place: torch.device) -> Iterator[None]:
+    """Says what to do when a model, or a few tokens through it, do not fit the memory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(f"{name} does not fit the memory of {place}: use bfloat16 or the cpu") from error
 
 
 def _device(name: str) -> torch.device:
@@ -274,26 +355,3 @@ def _device(name: str) -> torch.device:
     if (device.index or 0) >= present[device.type]:
         raise InputError(f"device {name!r} is not there ({present[device.type]} of its kind found): use auto or cpu")
     return device
-
-
-def _check_installed() -> None:
-    missing = [name for name in ("transformers", "accelerate", "gguf") if find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"not installed, and language models need it: {', '.join(missing)}. Run pip install 'fairmend[language]'"
-        )
-
-
-def _context(config: Any) -> int:
-    text = config.get_text_config(decoder=True)
-    sizes = (getattr(text, name, None) for name in _CONTEXT_NAMES)
-    return next((size for size in sizes if isinstance(size, int) and size > 0), _CONTEXT_WITHOUT_LIMIT)
-
-
-def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    generation = getattr(model, "generation_config", None)
-    for holder in (generation, model.config, tokenizer):
-        ids = getattr(holder, "eos_token_id", None)
-        if ids is not None:
-            return tuple(sorted(set(ids))) if isinstance(ids, list | tuple) else (int(ids),)
-    return ()

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fairmend.errors import InputError, ModelError
 from fairmend.language.batching import BatchSize, Done, Rows
-from fairmend.language.forward import last_logits
+from fairmend.language.forward import last_logits, why_not_finite
 from fairmend.language.models import LanguageModel
 
 Kind = Literal["standard", "fasp"]
@@ -175,7 +175,12 @@ def token_log_likelihoods(
     batch_size: Rows | BatchSize = "auto",
     progress: Done | None = None,
 ) -> tuple[Losses, ...]:
-    """Log-likelihood of the scored tokens of each window, one array per window; `progress` is told of windows."""
+    """Log-likelihood of the scored tokens of each window, one array per window; `progress` is told of windows.
+
+    Raises:
+        ModelError: a token without an embedding, or out of memory.
+    """
+    lm.check_tokens([int(tokens.max())], "the text")
     found: dict[int, Losses] = {}
     by_shape = sorted(range(len(windows)), key=lambda number: (windows[number].shape, number))
     for (width, n_scored), group in groupby(by_shape, key=lambda number: windows[number].shape):
@@ -232,8 +237,8 @@ def check_finite(result: Perplexity, lm: LanguageModel) -> Perplexity:
     """
     if not result.is_finite:
         raise ModelError(
-            f"{lm.name} has perplexity {result.value} without any mask: its logits are not finite. Check its weights, "
-            f"and try float32 instead of {lm.dtype}"
+            f"{lm.name} has perplexity {result.value} without any mask: its logits are not finite; "
+            f"{why_not_finite(lm.model)}"
         )
     return result
 
@@ -255,7 +260,7 @@ def _mean_loss(kind: Kind, losses: Sequence[Losses]) -> tuple[float, float]:
 def _score(lm: LanguageModel, rows: Tensor, n_scored: int) -> Losses:
     """Log-likelihoods `(n_rows, n_scored)` of the last tokens of each row."""
     with torch.inference_mode():
-        logits = last_logits(lm.model, rows, n_scored + 1, use_cache=False)[0][:, :-1]
+        logits = last_logits(lm.model, rows, n_scored + 1)[:, :-1]
         parts = [
             _log_softmax(logits[:, span], rows[:, -n_scored:][:, span]) for span in _spans(n_scored, _POSITIONS_AT_ONCE)
         ]

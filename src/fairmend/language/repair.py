@@ -13,6 +13,7 @@ from fairmend.language.differences import Pair
 from fairmend.language.evaluator import LanguageEvaluator, Packed
 from fairmend.language.examples import largest_changes
 from fairmend.language.finalists import Finalist, choose, sets_of, within_floor
+from fairmend.language.forward import why_not_finite
 from fairmend.language.front import RepairFront, front_of
 from fairmend.language.head_ranking import HeadRanking, rank_heads
 from fairmend.language.head_scores import HeadScores, origin_of
@@ -151,6 +152,10 @@ def repair_model(
 
     search = evaluator_on(searched, Reading(lm, texts[0], settings.reading, batch_size))
     require_searchable(search, settings, subsets)
+    judged_on: list[LanguageEvaluator] = []
+    if held_out:  # made before the search, so that what cannot be judged on is refused before it
+        reading = Reading(lm, texts[1], settings.reading, batch_size)
+        judged_on = [evaluator_on(part, reading) for part in [judged, *judged_with(others, settings)]]
     collection = collection_of("search", search)
     runner = Runner(search, collection, workers=Packed(search), progress=progress)
     (before,) = runner.measure([space.untouched()])
@@ -192,9 +197,7 @@ def repair_model(
     points = front_of(space.untouched(), before, admitted, floor) if settings.front else ()
     judgements: dict[Mask, Judgement] = {}
     examples: tuple[Pair, ...] = ()
-    if held_out and run.stopped != "interrupted":
-        reading = Reading(lm, texts[1], settings.reading, batch_size)
-        judged_on = [evaluator_on(part, reading) for part in [judged, *judged_with(others, settings)]]
+    if judged_on and run.stopped != "interrupted":
         wanted = [mask, *(point.mask for point in points)]
         measured = measure_held_out(judged_on, wanted, store=store, progress=progress)
         judgements = judge_measured(measured, wanted, settings.seed)
@@ -355,7 +358,7 @@ def _require_whole(untouched: Measurement, lm: LanguageModel) -> None:
     if not untouched.is_finite:
         raise ModelError(
             f"{lm.name} has bias {untouched.bias} and perplexity {untouched.utility} without any mask: its logits are "
-            f"not finite. Check its weights, and try float32 instead of {lm.dtype}"
+            f"not finite; {why_not_finite(lm.model)}"
         )
 
 

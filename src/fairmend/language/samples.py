@@ -12,6 +12,7 @@ import numpy.typing as npt
 from fairmend.errors import InputError, ModelError
 from fairmend.language.batching import Done, Rows
 from fairmend.language.decoding import DecodingRule
+from fairmend.language.forward import why_not_finite
 from fairmend.language.generation import Continuations, continuation_texts, generate
 from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
@@ -155,10 +156,7 @@ def draw_sample(
         for number in range(sampling.n_samples)
     )
     if any(draw.broken.any() for draw in draws):
-        raise ModelError(
-            f"{lm.name} gives logits that are not finite without any mask: check its weights, and try float32 instead "
-            f"of {lm.dtype}"
-        )
+        raise ModelError(f"{lm.name} gives logits that are not finite without any mask: {why_not_finite(lm.model)}")
 
     def scored(draw: Continuations) -> Arrays:
         return {"toxicity": score_continuations(prompts.texts, draw, scorer, sampling.score)}

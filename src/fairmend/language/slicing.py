@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from fairmend.errors import ModelError
+from fairmend.language.batching import is_out_of_memory
 from fairmend.language.folding import fold, projection_weight
 from fairmend.language.gates import masked
 from fairmend.language.heads import HeadMap, HeadSite, find_heads, probe_ids, probing, run_probe
+from fairmend.language.versions import required, transformers_version
 from fairmend.masks import Mask
 
 _ELIGIBLE = (
@@ -102,7 +105,7 @@ def _slice_layer(model: nn.Module, site: HeadSite, kept: list[int], state: dict[
     rows = {"q_proj": (site.width, features), "k_proj": (kv_width, kv_features), "v_proj": (kv_width, kv_features)}
     handled = {f"{last}.weight", f"{last}.bias"}
     for name, (n_outputs, index) in rows.items():
-        projection = getattr(attention, name, None)
+        projection = getattr(attention, name, None)  # None is refused like any other kind of layer
         if type(projection) is not nn.Linear or projection.out_features != n_outputs:
             raise ModelError(f"{parent} has no {name} with {n_outputs} outputs: {_ELIGIBLE}")
         projection_weight(projection, site)
@@ -135,12 +138,16 @@ def _rebuild(model: nn.Module, n_groups: int, site: HeadSite, state: dict[str, T
         dtype = next(iter(model.parameters())).dtype
         sliced = sliced.to(device=next(iter(model.parameters())).device, dtype=dtype)
         sliced.load_state_dict(state)
-    except Exception as error:
+    except (TypeError, ValueError, AttributeError, AssertionError, RuntimeError, StrictDataclassError) as error:
+        # A configuration or a constructor that objects to the sizes, or weights that do not fit them.
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"{type(model).__name__} cannot be rebuilt with {config.num_attention_heads} heads ({reason}): {_ELIGIBLE}"
+            f"{type(model).__name__} of transformers {transformers_version()} cannot be rebuilt with "
+            f"{config.num_attention_heads} heads ({type(error).__name__}: {reason}): {_ELIGIBLE}"
         ) from error
-    sliced.generation_config = copy.deepcopy(getattr(model, "generation_config", None))
+    sliced.generation_config = copy.deepcopy(required(model, "generation_config"))
     result: nn.Module = sliced.train(model.training)
     return result
 

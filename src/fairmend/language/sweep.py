@@ -129,12 +129,12 @@ def sweep_subsets(
     search = make_evaluator(lm, searched, Reading(lm, texts[0], shared.reading, batch_size), scorer, shared)
     require_searchable(search, shared, collected)
     evaluator = collecting_evaluator(search, shared)
-    winners = list(find_winners(collected, evaluator, settings))
     reading = Reading(lm, texts[1], shared.reading, batch_size)
     judges = [
         make_evaluator(lm, part, reading, scorer, shared, batch_size=batch_size)
         for part in [judged, *judged_with(others, shared)]
     ]
+    winners = list(find_winners(collected, evaluator, settings))
     masks = list(dict.fromkeys(winner.mask for winner in winners))
     judgements = judge_sets(judges, masks, store=store, progress=progress, seed=shared.seed)
     return SubsetSweep(

@@ -80,6 +80,7 @@ def encode_text(lm: LanguageModel, text: Text, n_tokens: int | None = None) -> T
     Raises:
         InputError: fewer than two tokens asked for.
         DataError: the text is shorter.
+        ModelError: it has a token that the model has no embedding for.
     """
     if n_tokens is not None and n_tokens < 2:
         raise InputError(f"n_tokens must be 2 or more, got {n_tokens}")
@@ -94,6 +95,7 @@ def encode_text(lm: LanguageModel, text: Text, n_tokens: int | None = None) -> T
             f"{text.source} has {len(ids):,} tokens for {lm.name}, {n_tokens or 2:,} are needed: ask for fewer, or "
             "name a longer text"
         )
+    lm.check_tokens(ids[:n_tokens], f"the text {text.source}")
     return torch.tensor(ids[:n_tokens], dtype=torch.int64)
 
 
