@@ -1,5 +1,6 @@
 """Archives made by hostile hands: nothing lands outside, nothing is half-extracted, no bomb goes off."""
 
+import gzip
 import io
 import random
 import stat
@@ -117,6 +118,41 @@ def test_many_small_members_share_the_total_limit(make, tmp_path: Path) -> None:
     archive = make(tmp_path / "archive", {f"pack/{number}": bytes(1000) for number in range(20)})
     with pytest.raises(ArtifactError, match="unpacks to more"):
         extract(archive, ["pack/"], tmp_path / "out", total_limit=10_500)
+
+
+@pytest.mark.parametrize("name", ["skipped", "a.txt"])
+def test_a_bomb_in_a_tar_that_is_only_read_over_is_stopped_too(tmp_path: Path, name: str) -> None:
+    archive = make_tar(tmp_path / "archive", {"a.txt": b"alpha", f"{name}2": bytes(5_000_000), "z.txt": b"omega"})
+    with pytest.raises(ArtifactError, match="unpacks to more than"):
+        extract(archive, ["a.txt", "z.txt"], tmp_path / "out", total_limit=1_000_000)
+    assert below(tmp_path / "out") == {}
+
+
+def test_a_bomb_behind_the_last_member_is_stopped_too(tmp_path: Path) -> None:
+    archive = make_tar(tmp_path / "archive", {"a.txt": b"alpha"})
+    archive.write_bytes(archive.read_bytes() + gzip.compress(bytes(5_000_000)))
+    with pytest.raises(ArtifactError, match="unpacks to more than"):
+        extract(archive, ["a.txt"], tmp_path / "out", total_limit=1_000_000)
+
+
+def test_a_bomb_in_a_header_is_stopped_before_it_is_read(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "archive.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("a.txt")
+        member.pax_headers = {"comment": "x" * 20_000_000}
+        archive.addfile(member)
+    with pytest.raises(ArtifactError, match="header of more than"):
+        extract(tmp_path / "archive.tar.gz", ["a.txt"], tmp_path / "out")
+
+
+@pytest.mark.parametrize("packing", ["gz", "bz2", "xz", ""])
+def test_tars_are_read_however_they_are_packed(tmp_path: Path, packing: str) -> None:
+    content = b"alpha" * 200_000
+    with tarfile.open(tmp_path / "archive", f"w:{packing}") as archive:  # type: ignore[call-overload]
+        for name in ("skipped", "a.txt"):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    assert extract(tmp_path / "archive", ["a.txt"], tmp_path / "out")["a.txt"].read_bytes() == content
 
 
 def test_a_header_that_lies_about_the_size_does_not_help_a_bomb(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """The download cache, against a local web server and stand-ins for pip."""
 
+import errno
 import functools
 import hashlib
 import http.server
+import io
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -70,6 +73,7 @@ def pip_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> 
     )
     program.chmod(0o755)
     monkeypatch.setattr(artifacts.sys, "executable", str(program))
+    monkeypatch.setattr(artifacts, "find_spec", lambda _: program)
     return seen
 
 
@@ -174,6 +178,80 @@ def test_a_cache_that_cannot_be_written_is_named(
     monkeypatch.setenv("FAIRMEND_CACHE", str(tmp_path / "file"))
     with pytest.raises(ArtifactError, match="FAIRMEND_CACHE"):
         obtain(artifact)
+
+
+def test_a_cache_without_room_is_named_before_anything_is_fetched(
+    artifact: Artifact, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000))
+    with pytest.raises(ArtifactError, match=rf"needs 20,000 bytes, and {cache}/rows-1 has 1,000 free.*FAIRMEND_CACHE"):
+        obtain(artifact)
+    assert Silent.served == 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "cannot write to {cache}/rows-1: No space left on device"),
+        (OSError(errno.EROFS, "Read-only file system"), "cannot write to {cache}/rows-1: Read-only file system"),
+    ],
+)
+def test_a_cache_that_is_full_or_read_only_is_not_taken_for_a_network(
+    artifact: Artifact, cache: Path, monkeypatch: pytest.MonkeyPatch, raised: OSError, message: str
+) -> None:
+    def replace_file(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(artifacts.os, "replace", replace_file)
+    with pytest.raises(ArtifactError, match=message.format(cache=cache) + ".*FAIRMEND_CACHE"):
+        obtain(artifact)
+    assert list(cached_path(artifact).parent.iterdir()) == []
+
+
+def test_a_line_that_breaks_is_not_taken_for_a_full_disk(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, "decryption failed or bad record mac")
+
+    monkeypatch.setattr(artifacts.urllib.request, "urlopen", lambda *_, **__: Broken())
+    with pytest.raises(ArtifactError, match=r"cannot fetch http.*bad record mac"):
+        obtain(artifact)
+
+
+def test_a_cached_file_that_cannot_be_read_is_named(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = obtain(artifact)
+
+    def unreadable(_: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(artifacts, "file_digest", unreadable)
+    with pytest.raises(ArtifactError, match=rf"cannot read {path} of the cache: Permission denied.*FAIRMEND_CACHE"):
+        obtain(artifact)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("(dest / 'rows.data').write_text('half')\nprint('oh dear')\nsys.exit(2)", r"1 \(exit code 2\): oh dear"),
+        ("(dest / 'rows-1.other').write_text('renamed')", r"\(exit code 0\): it saved rows-1\.other"),
+    ],
+)
+def test_pip_is_believed_by_its_exit_code_and_its_file(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, message: str
+) -> None:
+    pip_stand_in(tmp_path, monkeypatch, body)
+    with pytest.raises(ArtifactError, match=message):
+        obtain(replace(artifact, kind="wheel"))
+
+
+def test_a_python_without_pip_is_told_how_to_get_it(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = replace(artifact, kind="wheel")
+    monkeypatch.setattr(artifacts.sys, "executable", "/no/such/python")
+    with pytest.raises(ArtifactError, match=r"cannot run /no/such/python -m pip: No such file"):
+        obtain(wheel)
+    monkeypatch.setattr(artifacts, "find_spec", lambda _: None)
+    with pytest.raises(ArtifactError, match=r"does not have: run `python -m ensurepip`\. Or: .* put the file at"):
+        obtain(wheel)
 
 
 def test_the_cache_is_the_users_own_unless_named(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:

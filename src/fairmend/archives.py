@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import lzma
 import os
@@ -9,10 +10,10 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, cast
 
 from fairmend.artifacts import staging
 from fairmend.errors import ArtifactError
@@ -30,8 +31,14 @@ _DAMAGE = (
     EOFError,
     NotImplementedError,  # a compression method that zipfile does not know
     RuntimeError,  # an encrypted member
-    UnicodeDecodeError,
+    UnicodeError,  # also a name that the file system cannot write
 )
+
+_PACKED: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+}
 
 
 def extract(
@@ -49,7 +56,8 @@ def extract(
         into: the folder that receives them, under their names inside the archive. Files appear there whole, and
             only once all of them have been read.
         member_limit, total_limit: largest unpacked bytes of one member and of all together. The bytes that come
-            out are counted; what the headers promise is not trusted.
+            out are counted; what the headers promise is not trusted. Of a tar, whose other members have to be read
+            over, no more than about twice `total_limit` is unpacked.
 
     Raises:
         ArtifactError: a member that is missing, would land outside `into`, is not a plain file or is too large; an
@@ -62,7 +70,7 @@ def extract(
     with staging(into) as folder, _reading(archive):
         written = 0
         missing = set(wanted)
-        for name, source in _members(archive, wanted):
+        for name, source in _members(archive, wanted, 2 * total_limit + _MEGABYTE):
             target = _inside(archive, name, into)
             if name in placed:
                 raise ArtifactError(f"{archive.name} holds {name!r} twice: refused, because the two may differ")
@@ -84,14 +92,12 @@ def _selects(entry: str, name: str) -> bool:
     return name.startswith(entry) if entry.endswith("/") else name == entry
 
 
-def _members(archive: Path, wanted: tuple[str, ...]) -> Iterator[tuple[str, IO[bytes]]]:
+def _members(archive: Path, wanted: tuple[str, ...], limit: int) -> Iterator[tuple[str, IO[bytes]]]:
     """Yield the name and the open content of each selected plain file."""
     if zipfile.is_zipfile(archive):
         yield from _zip_members(archive, wanted)
-    elif tarfile.is_tarfile(archive):
-        yield from _tar_members(archive, wanted)
     else:
-        raise ArtifactError(f"{archive} is neither a zip archive nor a tar archive, or it is damaged")
+        yield from _tar_members(archive, wanted, limit)
 
 
 @contextmanager
@@ -118,21 +124,60 @@ def _zip_members(archive: Path, wanted: tuple[str, ...]) -> Iterator[tuple[str, 
                 yield name, source
 
 
-def _tar_members(archive: Path, wanted: tuple[str, ...]) -> Iterator[tuple[str, IO[bytes]]]:
-    with tarfile.open(archive) as content:
-        for member in content:
-            if member.isdir() or not any(_selects(entry, member.name) for entry in wanted):
-                continue
-            source = content.extractfile(member) if member.isreg() else None
-            if source is None:
-                raise ArtifactError(
-                    f"{archive.name}: member {member.name!r} is a link or a device, not a plain file: refused"
-                )
-            with source:
-                yield member.name, source
-        # A compressed stream checks its sum at its very end, which lies behind the last member.
-        while content.fileobj is not None and content.fileobj.read(_BLOCK):
-            pass
+def _tar_members(archive: Path, wanted: tuple[str, ...], limit: int) -> Iterator[tuple[str, IO[bytes]]]:
+    with _unpacked(archive) as stream:
+        bounded: Any = _Bounded(archive, stream, limit)
+        try:
+            content = tarfile.TarFile(fileobj=bounded)
+        except tarfile.ReadError as error:
+            raise ArtifactError(f"{archive} is neither a zip archive nor a tar archive, or it is damaged") from error
+        with content:
+            for member in content:
+                if member.isdir() or not any(_selects(entry, member.name) for entry in wanted):
+                    continue
+                source = content.extractfile(member) if member.isreg() else None
+                if source is None:
+                    raise ArtifactError(
+                        f"{archive.name}: member {member.name!r} is a link or a device, not a plain file: refused"
+                    )
+                with source:
+                    yield member.name, source
+            # A compressed stream checks its sum at its very end, which lies behind the last member.
+            while bounded.read(_BLOCK):
+                pass
+
+
+def _unpacked(archive: Path) -> IO[bytes]:
+    """The tar inside an archive, unpacked as it is read."""
+    with archive.open("rb") as file:
+        start = file.read(6)
+    for magic, opener in _PACKED.items():
+        if start.startswith(magic):
+            return cast(IO[bytes], opener(archive))
+    return archive.open("rb")
+
+
+class _Bounded:
+    """What tarfile reads from: no further than `limit` bytes, skipped members and all, and no header too large."""
+
+    def __init__(self, archive: Path, stream: IO[bytes], limit: int) -> None:
+        self._archive, self._stream, self._limit = archive, stream, limit
+        self.tell = stream.tell
+
+    def read(self, size: int) -> bytes:
+        self._check(self.tell() + size, size)
+        return self._stream.read(size)
+
+    def seek(self, position: int) -> int:
+        self._check(position, 0)
+        return self._stream.seek(position)
+
+    def _check(self, end: int, size: int) -> None:
+        if end > self._limit or not 0 <= size <= _MEGABYTE:
+            raise ArtifactError(
+                f"{self._archive.name} unpacks to more than the {self._limit:,} bytes allowed, or has a header of more "
+                f"than {_MEGABYTE:,}: refused"
+            )
 
 
 def _inside(archive: Path, name: str, into: Path) -> Path:

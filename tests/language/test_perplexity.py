@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -258,13 +259,31 @@ def test_a_text_with_few_tokens_among_many_characters_is_read_on(lm: LanguageMod
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "cannot be read"), (b"", "empty"), (b"\xff\xfe\x00", "UTF-8"), (b"one line", "halves")]
+    ("content", "said"), [(None, "cannot read"), (b"", "empty"), (b"\xff\xfe\x00", "UTF-8"), (b"one line", "halves")]
 )
 def test_unusable_files_are_named(tmp_path: Path, content: bytes | None, said: str):
     if content is not None:
         (tmp_path / "own.txt").write_bytes(content)
     with pytest.raises(DataError, match=said):
         read_text(tmp_path / "own.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path, encoding: str):
+    (tmp_path / "own.txt").write_bytes("für w1\nw2\n".encode(encoding))
+    assert read_text(tmp_path / "own.txt", "search").content == "für w1\n"
+
+
+def test_a_pipe_is_refused_and_a_bomb_is_unpacked_no_further_than_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(DataError, match="not an ordinary file"):
+        read_text(tmp_path / "pipe.txt")
+    monkeypatch.setattr(texts, "_LARGEST", 1000)
+    (tmp_path / "bomb.txt.gz").write_bytes(gzip.compress(b"w1\n" * 100_000))
+    with pytest.raises(DataError, match="longer than 1,000 bytes"):
+        read_text(tmp_path / "bomb.txt.gz")
 
 
 def test_damaged_archives_and_empty_directories_are_named(tmp_path: Path):

@@ -4,14 +4,15 @@ import sys
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_classifiers import TEXTS, classifier, save_classifier, save_detoxify, tokenizer
+from tiny_classifiers import TEXTS, WORDS, classifier, save_classifier, save_detoxify, tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, pipeline
 
 from fairmend.errors import ArtifactError, InputError, ModelError
 from fairmend.language.classifiers import ClassifierScorer
-from fairmend.language.toxicity import check_scores_prompts, load_scorer, text_to_score
+from fairmend.language.toxicity import check_scores_prompts, load_scorer, score_texts, text_to_score
 
 UNBIASED = ["toxicity", "severe_toxicity", "insult"]
 VISIBLE = [text for text in TEXTS if text.strip()]
@@ -101,8 +102,17 @@ class TestClassifiers:
         tensors = load_file(weights)
         tensors["classifier.out_proj.bias"][:] = torch.nan
         save_file(tensors, weights, metadata={"format": "pt"})
-        with pytest.raises(ModelError, match=r":toxic gave NaN for 6 of 6 texts"):
-            load(tmp_path).score(TEXTS)
+        with pytest.raises(ModelError, match=r"NaN or infinite numbers in classifier\.out_proj\.bias"):
+            load(tmp_path)
+
+    def test_logits_that_overflow_are_an_error_that_names_the_scorer(self):
+        model = classifier(["neutral", "toxic"])
+        with torch.no_grad():
+            model.roberta.embeddings.word_embeddings.weight[WORDS.index("stupid")] = 3e38
+        scorer = ClassifierScorer(model, tokenizer(), name="tiny", device="cpu")
+        assert scorer.score(["the dog is nice"])[0] > 0
+        with pytest.raises(ModelError, match=r"tiny:toxic gave NaN or infinite logits for 1 of 2 texts"):
+            scorer.score(["the dog is nice", "you are stupid"])
 
     def test_a_language_model_is_no_classifier(self, tmp_path):
         GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=32)).save_pretrained(tmp_path)
@@ -123,7 +133,7 @@ class TestClassifiers:
     def test_a_truncated_file_is_refused(self, tmp_path):
         weights = save_classifier(tmp_path, ["neutral", "toxic"]) / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:500])
-        with pytest.raises(ModelError, match="cannot be read"):
+        with pytest.raises(ModelError, match=r"model\.safetensors is damaged or truncated"):
             load(tmp_path)
 
     def test_a_directory_without_a_model_is_refused(self, tmp_path):
@@ -136,10 +146,10 @@ class TestClassifiers:
             load_scorer(spec)
 
     def test_a_model_neither_cached_nor_reachable_says_what_to_fetch(self, monkeypatch):
-        def from_pretrained(*_, **__):
+        def snapshot_download(*_, **__):
             raise OSError("We couldn't connect to 'hub' to load the files.\nCheck your connection.")
 
-        monkeypatch.setattr("fairmend.language.classifiers.AutoTokenizer.from_pretrained", from_pretrained)
+        monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
         with pytest.raises(
             ArtifactError, match=r"hf download unitary/unbiased-toxic-roberta; .*offline scorer lexical"
         ):
@@ -149,6 +159,10 @@ class TestClassifiers:
 class Malicious:
     def __reduce__(self):
         return (print, ("this must not run",))
+
+
+ARCH = {"args": {"model_type": "roberta-base"}}
+RENUMBERED = classifier(["a"]).state_dict() | {"roberta.embeddings.position_ids": torch.arange(34).flip(0)[None]}
 
 
 class TestDetoxify:
@@ -166,10 +180,11 @@ class TestDetoxify:
         assert scorer.activation == "sigmoid"
         assert np.array_equal(scorer.score(TEXTS), oracle.score(TEXTS))
 
-    def test_a_file_that_would_run_code_is_not_read(self, tmp_path, capsys):
+    def test_a_file_that_would_run_code_is_not_read_and_nobody_is_advised_to_trust_it(self, tmp_path, capsys):
         path = save_detoxify(tmp_path, ["toxic"], extra=Malicious())
-        with pytest.raises(ModelError, match=r"toxic\.ckpt cannot be read as tensors and plain data only"):
+        with pytest.raises(ModelError, match=r"toxic\.ckpt cannot be read as tensors and plain data only") as caught:
             load_scorer(f"detoxify:{path}")
+        assert "weights_only" not in str(caught.value)
         assert "must not run" not in capsys.readouterr().out
 
     def test_a_truncated_file_is_refused(self, tmp_path):
@@ -182,8 +197,14 @@ class TestDetoxify:
         ("changes", "message"),
         [
             ({"config": {}}, r"no checkpoint of Detoxify: it has no 'dataset'"),
+            ({"config": torch.ones(2)}, r"no checkpoint of Detoxify: it has no 'dataset'"),
+            ({"config": {"dataset": {"args": {"classes": "toxic"}}, "arch": ARCH}}, "classes must be a list of names"),
+            ({"config": {"dataset": {"args": {"classes": ["toxic"]}}, "arch": {"args": {"model_type": 3}}}}, "a name"),
+            ({"state_dict": {3: torch.ones(2)}}, "state_dict without tensors"),
+            ({"state_dict": RENUMBERED}, r"has roberta\.embeddings\.position_ids too many"),
             ({"state_dict": {"roberta.x": 3}}, "state_dict without tensors"),
-            ({"state_dict": {"roberta.x": torch.ones(2)}}, "does not fit .* lacks"),
+            ({"state_dict": {"roberta.x": torch.ones(2), "roberta.y": torch.ones(2)}}, "does not fit .* lacks"),
+            ({"state_dict": {"roberta.x": torch.ones(2)}}, "num_hidden_layers = 2 .* has 1 tensors"),
             ({"state_dict": classifier(["a", "b"]).state_dict()}, "does not fit the architecture"),
         ],
     )
@@ -200,10 +221,10 @@ class TestDetoxify:
         path = save_detoxify(tmp_path, ["toxic"])
         (tmp_path / "config.json").unlink()
 
-        def from_pretrained(*_, **__):
+        def snapshot_download(*_, **__):
             raise OSError("no network")
 
-        monkeypatch.setattr("fairmend.language.detoxify.AutoConfig.from_pretrained", from_pretrained)
+        monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
         with pytest.raises(ArtifactError, match=r"beside the checkpoint.*hf download roberta-base"):
             load_scorer(f"detoxify:{path}")
 
@@ -256,6 +277,17 @@ def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
         load_scorer("lexical")
 
 
+def test_a_model_of_words_that_this_scikit_learn_cannot_read_is_an_error_that_names_both(monkeypatch):
+    pytest.importorskip("profanity_check")
+
+    def import_module(_: str) -> None:
+        raise AttributeError("Can't get attribute '_SigmoidCalibration'")
+
+    monkeypatch.setattr("fairmend.language.lexical.importlib.import_module", import_module)
+    with pytest.raises(ArtifactError, match=rf"with scikit-learn {sklearn.__version__} .AttributeError: Can't get"):
+        load_scorer("lexical")
+
+
 class TestCustom:
     def load(self, tmp_path, monkeypatch, body, name="scorer_of_mine"):
         monkeypatch.chdir(tmp_path)
@@ -278,7 +310,16 @@ class TestCustom:
             ("return ['a', 'b']", "values of type <U1"),
             ("return [0.5, float('nan')]", r"gave nan for 'kind' and 1 of 2"),
             ("return [1.5, 0.2]", r"gave 1.5 for 'awful'"),
-            ("return 1 / 0", "failed: ZeroDivisionError"),
+            ("return [1.00001, 0.2]", r"gave 1.00001 for 'awful'"),
+            ("return [0.5, -1e-5]", r"gave -1e-05 for 'kind'"),
+            ("return [[0.5], [0.5, 0.5]]", r"gave a list that is no array \(.*: it must give 2 numbers"),
+            ("return None", "gave a NoneType: it must give 2 numbers"),
+            ("return {'awful': 1.0}", "gave a dict: it must give 2 numbers"),
+            ("return [0.5, None]", "values of type object"),
+            ("return [0.5, 0.5j]", "values of type complex128"),
+            ("return 1 / 0", r"failed: ZeroDivisionError: division by zero \(scorer_of_mine\.py, line 4, in rate\)"),
+            ("return np.ones(2) @ np.ones(3)", r"failed: ValueError: .* \(scorer_of_mine\.py, line 4, in rate\)"),
+            ("raise SystemExit('enough')", "failed: SystemExit: enough"),
         ],
     )
     def test_what_is_no_score_is_refused_by_the_function_s_name(self, tmp_path, monkeypatch, body, message):
@@ -286,9 +327,39 @@ class TestCustom:
         with pytest.raises(InputError, match=rf"python:scorer_of_mine:rate.*{message}"):
             scorer.score(["awful", "kind"])
 
+    def test_scores_outside_by_rounding_are_clipped(self, tmp_path, monkeypatch):
+        scorer = self.load(tmp_path, monkeypatch, "return [1.0000001, -1e-9]")
+        assert scorer.score(["awful", "kind"]).tolist() == [1, 0]
+
+    @pytest.mark.parametrize(
+        ("code", "message"),
+        [
+            ("def rate(): return []", r"takes \(\) .*called as function\(texts\)"),
+            ("def rate(texts, model): return []", r"takes \(texts, model\) .*'model'.*called as function\(texts\)"),
+            ("async def rate(texts): return []", "is a coroutine or a generator: it must return its numbers"),
+            ("def rate(texts): yield 1", "is a coroutine or a generator"),
+            ("rate = [1]", r"'rate' of the module 'odd' \(.*odd\.py\) is a list, no function"),
+            (
+                "x = 1\ny = x / 0",
+                r"cannot import the module 'odd'.*ZeroDivisionError: .*\(odd\.py, line 2, in <module>\)",
+            ),
+            ("def rate(texts:\n", r"cannot import the module 'odd'.*SyntaxError: .*odd\.py, line 1"),
+            ("raise SystemExit(0)", "cannot import the module 'odd'.*SystemExit: 0"),
+        ],
+    )
+    def test_a_module_that_cannot_serve_is_refused_before_any_text_is_scored(
+        self, tmp_path, monkeypatch, code, message
+    ):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delitem(sys.modules, "odd", raising=False)
+        (tmp_path / "odd.py").write_text(code)
+        with pytest.raises(InputError, match=message):
+            load_scorer("python:odd:rate")
+
     @pytest.mark.parametrize(
         ("spec", "message"),
         [
+            ("python:./scorers.py:ok", "names a file: name the module, as import does, such as python:scorers:ok"),
             ("python:json", "python:MODULE:FUNCTION"),
             ("python::rate", "python:MODULE:FUNCTION"),
             ("python:no_such_module:rate", "cannot import the module 'no_such_module'.*ModuleNotFoundError"),
@@ -301,12 +372,37 @@ class TestCustom:
 
 
 @pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([0.5, float("nan")], "gave nan for 'kind'"),
+        ([0.5, 0.5, 0.5], r"gave an array of shape \(3,\): it must give 2 numbers"),
+        ([0.5, 2.0], "gave 2.0 for 'kind'"),
+    ],
+)
+def test_scores_of_an_object_of_the_user_s_own_are_checked_like_those_of_a_function(given, message):
+    class Own:
+        name, kind, scores_continuation_only = "mine", "custom", False
+
+        def score(self, texts):
+            return given
+
+        def fingerprint(self):
+            return {}
+
+    with pytest.raises(InputError, match=f"the scorer mine {message}"):
+        score_texts(Own(), ["awful", "kind"])
+
+
+@pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
         ("lexical", {"label": "toxicity"}, "has no labels"),
         ("python:json:dumps", {"label": "toxicity"}, "has no labels"),
         ("owner/model", {"identity_words": ["gay"]}, "only the scorer 'lexical'"),
         ("owner/model", {"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ("lexical", {"revision": "main"}, "has no revisions"),
+        ("detoxify:toxic.ckpt", {"revision": "main"}, "has no revisions"),
+        (".", {"revision": "main"}, "has no revisions"),
     ],
 )
 def test_options_that_a_scorer_does_not_have_are_refused(spec, options, message):

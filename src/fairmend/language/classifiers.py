@@ -12,17 +12,18 @@ import numpy as np
 import torch
 import transformers
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from fairmend.errors import ArtifactError, InputError, ModelError
+from fairmend.errors import InputError, ModelError
 from fairmend.language.checkpoints import quiet_transformers
+from fairmend.language.classifier_checks import check_tokenizer, check_weights, encode, max_length, prove_padding
+from fairmend.language.classifier_folders import check_folder, find_folder, first_line
 from fairmend.language.toxicity import Floats, ScorerKind, score_visible
 
 TOXIC_LABELS = ("toxicity", "toxic")
 
 # A text that is severely toxic is toxic too, so such labels cannot exclude each other.
 _NESTED_LABELS = {"severe_toxicity", "severe_toxic"}
-_UNLIMITED = 1_000_000  # tokenizers that know no limit name an astronomic one
 
 Activation = Literal["sigmoid", "softmax"]
 
@@ -31,7 +32,8 @@ class ClassifierScorer:
     """Score texts by the probability that a sequence classifier gives to one label.
 
     Runs in single precision, longest texts first, padded to the longest text of a batch. Texts beyond the model's
-    context are cut at its end.
+    context are cut at its end. What the scores rest on is proven when it is built: the tokenizer knows words and fits
+    the model, the weights are numbers, and padding changes nothing.
 
     Args:
         model: a sequence-classification model of transformers; moved to the device and set to evaluation.
@@ -43,7 +45,7 @@ class ClassifierScorer:
 
     Raises:
         InputError: no such label or device.
-        ModelError: a regression model: its output is no probability.
+        ModelError: a regression model (its output is no probability), or tokenizer and model do not fit together.
     """
 
     kind: ScorerKind = "classifier"
@@ -60,23 +62,28 @@ class ClassifierScorer:
         batch_size: int = 64,
     ) -> None:
         config: Any = model.config
-        labels = [config.id2label[number] for number in range(config.num_labels)]
+        labels = _labels(name, config)
         self._column = _label_column(name, labels, label)
         self.label = labels[self._column]
         self.name = f"{name}:{self.label}"
         self.activation = _activation(name, config.problem_type, labels)
-        self.max_length = _max_length(tokenizer, config)
+        check_tokenizer(name, tokenizer, model)
+        check_weights(name, model)
+        self.max_length = max_length(name, tokenizer, model)
         self.batch_size = batch_size
         self.device = _device(device)
+        self._attention = str(config._attn_implementation)
+        self._n_labels = len(labels)
         self._tokenizer = tokenizer
         self._model = model.to(self.device, torch.float32).eval()
         self._digest: str | None = None
+        prove_padding(self.name, lambda texts: self._logits(self._encoded(texts)))
 
     def score(self, texts: Sequence[str]) -> Floats:
         """Toxicity of every text, shape (n_texts,), in the order of the texts; 0 for blank texts.
 
         Raises:
-            ModelError: the model gives NaN.
+            ModelError: the model gives NaN or infinite logits, or does not run.
             torch.OutOfMemoryError: a single text does not fit.
         """
         return score_visible(texts, self._score)
@@ -92,40 +99,68 @@ class ClassifierScorer:
             "activation": self.activation,
             "max_length": self.max_length,
             "dtype": "float32",
+            "attention": self._attention,
             "transformers": transformers.__version__,
         }
 
     def _score(self, texts: list[str]) -> Floats:
-        encoded = self._tokenizer(texts, truncation=self.max_length is not None, max_length=self.max_length)
-        features = [{key: encoded[key][row] for key in encoded} for row in range(len(texts))]
+        features = self._encoded(texts)
         lengths = np.array([len(row["input_ids"]) for row in features])
+        if not lengths.all():
+            raise ModelError(
+                f"the tokenizer of {self.name} makes nothing of {texts[int(np.argmin(lengths))][:60]!r}, which has "
+                "words: it needs a token for what it does not know"
+            )
         order = np.argsort(-lengths, kind="stable")
         scores = np.empty(len(texts))
         start = 0
         while start < len(order):
             rows = order[start : start + self.batch_size]
             try:
-                scores[rows] = self._batch([features[row] for row in rows])
+                logits = self._logits([features[row] for row in rows])
             except torch.OutOfMemoryError:
                 if len(rows) == 1:
                     raise
                 self.batch_size = len(rows) // 2
                 continue
+            scores[rows] = self._probabilities(logits)
             start += len(rows)
-        undefined = np.flatnonzero(np.isnan(scores))
-        if undefined.size:
-            raise ModelError(
-                f"the scorer {self.name} gave NaN for {undefined.size} of {len(texts)} texts, the first "
-                f"{texts[undefined[0]][:60]!r}: its weights are damaged, or need another version of transformers"
-            )
         return scores
 
+    def _encoded(self, texts: list[str]) -> list[dict[str, list[int]]]:
+        encoded = encode(self.name, self._tokenizer, texts, truncation=True, max_length=self.max_length)
+        return [{key: encoded[key][row] for key in encoded} for row in range(len(texts))]
+
     @torch.inference_mode()
-    def _batch(self, features: list[dict[str, list[int]]]) -> Floats:
-        padded = self._tokenizer.pad(features, return_tensors="pt").to(self.device)
-        logits = self._model(**padded).logits.double()
+    def _logits(self, features: list[dict[str, list[int]]]) -> torch.Tensor:
+        """Finite logits of every label, (n_texts, n_labels), in double precision on the CPU."""
+        try:
+            padded = self._tokenizer.pad(features, return_tensors="pt").to(self.device)
+            logits: torch.Tensor = self._model(**padded).logits.double().cpu()
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise ModelError(
+                f"the scorer {self.name} does not run with transformers {transformers.__version__} "
+                f"({type(error).__name__}: {first_line(error)}): check that model and tokenizer belong together, and "
+                "that this version of transformers supports them"
+            ) from error
+        if logits.shape != (len(features), self._n_labels):
+            raise ModelError(
+                f"the scorer {self.name} gives logits of shape {tuple(logits.shape)}, expected "
+                f"{(len(features), self._n_labels)}: one for each label of its config.json"
+            )
+        broken = int((~logits.isfinite()).any(dim=1).sum())
+        if broken:
+            raise ModelError(
+                f"the scorer {self.name} gave NaN or infinite logits for {broken} of {len(features)} texts: its "
+                f"weights are damaged, or need another version of transformers than {transformers.__version__}"
+            )
+        return logits
+
+    def _probabilities(self, logits: torch.Tensor) -> Floats:
         probabilities = torch.sigmoid(logits) if self.activation == "sigmoid" else torch.softmax(logits, dim=-1)
-        scores: Floats = probabilities[:, self._column].cpu().numpy()
+        scores: Floats = probabilities[:, self._column].numpy()
         return scores
 
 
@@ -139,42 +174,84 @@ def load_classifier(
 ) -> ClassifierScorer:
     """Load a sequence-classification model of transformers from the hub, its cache or a local directory.
 
+    Code that lies beside the model is not run, and no pickle is read.
+
     Raises:
         ArtifactError: neither cached nor reachable.
         InputError: no such directory, or no such label.
-        ModelError: not a trained classifier, or damaged.
+        ModelError: not a trained classifier, damaged, incomplete, or it would run code.
     """
-    path = Path(source).expanduser()
-    is_local = bool(source) and path.is_dir()
-    name = path.resolve().name if is_local else source
-    if is_local:
-        source = str(path)
-    elif not source or source.count("/") > 1 or source.startswith((".", "~", "/")):
-        raise InputError(f"no scorer at {source!r}: name a directory with a classifier, or an id such as owner/model")
+    folder, is_own = find_folder(source, revision)
+    where = str(folder) if is_own else source
+    check_folder(folder, where)
+    model, tokenizer = _read(folder, where)
+    name = folder.resolve().name.encode(errors="replace").decode() if is_own else source
+    return ClassifierScorer(model, tokenizer, name=name, label=label, device=device, batch_size=batch_size)
+
+
+def _read(folder: Path, where: str) -> tuple[nn.Module, Any]:
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     with quiet_transformers():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                source, revision=revision or "main", dtype=torch.float32, output_loading_info=True
-            )
-        except OSError as error:
-            if is_local:
-                raise ModelError(f"{source} does not hold a complete classifier: {first_line(error)}") from error
-            raise ArtifactError(_how_to_fetch(source, error)) from error
-        except Exception as error:  # a damaged or foreign file makes the parsers of transformers raise anything
-            raise ModelError(f"{source} cannot be read as a sequence classifier: {first_line(error)}") from error
+            config = AutoConfig.from_pretrained(folder, **options)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            model, info = _read_model(folder, config, options)
+        except ImportError as error:
+            raise InputError(
+                f"the scorer {where} needs a package that is not installed: {first_line(error)}"
+            ) from error
+        except Exception as error:  # the parsers of a stranger's files raise anything; the tokenizer's a bare Exception
+            raise ModelError(
+                f"{where} cannot be read as a sequence classifier by transformers {transformers.__version__} "
+                f"({type(error).__name__}: {first_line(error)}): check that its files are whole and belong together, "
+                "and that this version of transformers knows the architecture"
+            ) from error
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(
-            f"{source} is not a trained sequence classifier: its file lacks {', '.join(missing[:4])}. A language model "
+            f"{where} is not a trained sequence classifier: its file lacks {', '.join(missing[:4])}. A language model "
             "has no classification head: name a classifier"
         )
-    return ClassifierScorer(model, tokenizer, name=name, label=label, device=device, batch_size=batch_size)
+    # A pooler that the head does not read, and another head, change nothing; a layer of the body left out would.
+    prefix = f"{model.base_model_prefix}."
+    unread = [key for key in sorted(info["unexpected_keys"]) if key.startswith(prefix) and ".pooler." not in key]
+    if unread:
+        raise ModelError(
+            f"{where} holds weights that {type(model).__name__} of transformers {transformers.__version__} does not "
+            f"read, such as {', '.join(unread[:4])}: its config.json belongs to another model"
+        )
+    return model, tokenizer
+
+
+def _read_model(folder: Path, config: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The model and the report on its keys. Attention is named, so that a configuration cannot ask for a kernel."""
+    read: Any = AutoModelForSequenceClassification.from_pretrained
+    options = options | {"config": config, "dtype": torch.float32, "use_safetensors": True}
+    try:
+        model, info = read(folder, attn_implementation="sdpa", output_loading_info=True, **options)
+    except ValueError:  # an architecture that has none; whatever else is wrong comes again
+        model, info = read(folder, attn_implementation="eager", output_loading_info=True, **options)
+    return model, info
+
+
+def _labels(name: str, config: Any) -> list[str]:
+    """The labels in the order of the logits."""
+    found = config.id2label
+    if set(found) != set(range(config.num_labels)) or not all(isinstance(label, str) for label in found.values()):
+        raise ModelError(
+            f"{name} has the labels {str(found)[:80]} in its config.json: id2label must name every number from 0 to "
+            f"{config.num_labels - 1} once"
+        )
+    return [found[number] for number in range(config.num_labels)]
 
 
 def _label_column(name: str, labels: Sequence[str], label: str | None) -> int:
     lower = [known.lower() for known in labels]
+    if label in labels:
+        return labels.index(label)
     for wanted in TOXIC_LABELS if label is None else (label.lower(),):
+        if lower.count(wanted) > 1:
+            raise InputError(f"the scorer {name} has several labels {wanted!r}: name one of {', '.join(labels)}")
         if wanted in lower:
             return lower.index(wanted)
     asked = f"no label {label!r}" if label is not None else f"no label {' or '.join(map(repr, TOXIC_LABELS))}"
@@ -189,14 +266,6 @@ def _activation(name: str, problem_type: str | None, labels: Sequence[str]) -> A
     if problem_type is None and _NESTED_LABELS & {label.lower() for label in labels}:
         return "sigmoid"
     return "softmax"
-
-
-def _max_length(tokenizer: Any, config: Any) -> int | None:
-    if tokenizer.model_max_length < _UNLIMITED:
-        return int(tokenizer.model_max_length)
-    positions = getattr(config, "max_position_embeddings", None)
-    # RoBERTa numbers positions from 2; two tokens less harm no other model.
-    return None if positions is None else int(positions) - 2
 
 
 def _device(name: str) -> torch.device:
@@ -222,16 +291,3 @@ def _digest(model: nn.Module, tokenizer: Any) -> str:
         kept = {key: part for key, part in description.items() if key not in ("truncation", "padding")}
         sha.update(json.dumps(kept, sort_keys=True).encode())
     return sha.hexdigest()
-
-
-def _how_to_fetch(source: str, error: Exception) -> str:
-    return (
-        f"the scorer {source} is not in the local cache and could not be fetched: {first_line(error)}. On a machine "
-        f"with network run: hf download {source}; or name a directory that holds it, a local Detoxify checkpoint "
-        "(detoxify:PATH), or the offline scorer lexical"
-    )
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message: those of transformers and torch go on for pages."""
-    return next((line.strip(" .") for line in str(error).splitlines() if line.strip()), type(error).__name__)

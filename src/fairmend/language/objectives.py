@@ -21,7 +21,7 @@ import numpy.typing as npt
 import fairmend
 from fairmend.errors import InputError
 from fairmend.evaluation import Figure, Figures, Measurement, array_digest
-from fairmend.language.custom_functions import load_function, source_digest
+from fairmend.language.custom_functions import as_numbers, called, load_function, source_digest
 from fairmend.language.gates import masked
 from fairmend.language.models import LanguageModel
 from fairmend.masks import Mask, Space
@@ -54,19 +54,13 @@ class Objective:
         Raises:
             InputError: the function fails, or gives anything but one number per item.
         """
-        try:
-            with masked(lm.model, mask, lm.head_map):
-                raw = np.asarray(self._function(lm.model, lm.tokenizer))
-        except Exception as error:  # whatever a user's function raises, its name belongs in the message
-            raise InputError(f"the objective {self.name} failed: {type(error).__name__}: {error}") from error
-        expected = "it must give a flat list of numbers, one per item"
-        if raw.ndim != 1 or len(raw) < _LEAST_ITEMS:
-            raise InputError(
-                f"the objective {self.name} gave an array of shape {raw.shape}: {expected}, at least {_LEAST_ITEMS}"
-            )
-        if not (np.issubdtype(raw.dtype, np.number) or raw.dtype == np.bool_) or np.iscomplexobj(raw):
-            raise InputError(f"the objective {self.name} gave values of type {raw.dtype}: {expected}")
-        return raw.astype(np.float64)
+        who, expected = f"the objective {self.name}", "it must give a flat list of numbers, one per item"
+        with masked(lm.model, mask, lm.head_map):
+            given = called(self._function, who, lm.model, lm.tokenizer)
+        items = as_numbers(given, who, expected)
+        if items.ndim != 1 or len(items) < _LEAST_ITEMS:
+            raise InputError(f"{who} gave an array of shape {items.shape}: {expected}, at least {_LEAST_ITEMS}")
+        return items
 
     def fingerprint(self) -> dict[str, Any]:
         """The function's name and the SHA-256 of the file that defines it, null when it has none."""
@@ -79,7 +73,7 @@ def load_objective(spec: str) -> Objective:
     Raises:
         InputError: there is no such function.
     """
-    return Objective(load_function(spec, "objective"), spec)
+    return Objective(load_function(spec, "objective", ("model", "tokenizer")), spec)
 
 
 class ObjectiveEvaluator:

@@ -210,7 +210,7 @@ def prompt_set(
     for number, (text, group) in enumerate(zip(texts, groups, strict=True), start=1):
         if not (text.strip() and group.strip()):
             raise DataError(f"{source}, prompt {number}: prompt and group need words, got {text!r} and {group!r}")
-    for text in {*groups, *texts}:
+    for text in {*groups, *texts, *(cell for column in (columns or {}).values() for cell in column)}:
         if not _is_unicode(text):
             raise DataError(f"{source}: {text!r} is no valid Unicode (a lone surrogate): correct the text")
     names = tuple(sorted(set(groups)))

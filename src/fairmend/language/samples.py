@@ -16,7 +16,7 @@ from fairmend.language.forward import why_not_finite
 from fairmend.language.generation import Continuations, continuation_texts, generate
 from fairmend.language.models import LanguageModel
 from fairmend.language.prompts import PromptSet
-from fairmend.language.toxicity import ScoredText, Scorer, check_scores_prompts, text_to_score
+from fairmend.language.toxicity import ScoredText, Scorer, check_scores_prompts, score_texts, text_to_score
 from fairmend.runs.parts import Arrays, Keep, keep_nothing, within
 
 Floats = npt.NDArray[np.float64]
@@ -172,7 +172,7 @@ def score_continuations(prompts: Sequence[str], draw: Continuations, scorer: Sco
     """Toxicity of every continuation `(n_prompts,)`; NaN where the model broke. Equal texts are scored once."""
     texts = [text_to_score(prompt, text, score) for prompt, text in zip(prompts, draw.texts, strict=True)]
     distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    scores = scorer.score(list(distinct))[[distinct[text] for text in texts]]
+    scores = score_texts(scorer, list(distinct))[[distinct[text] for text in texts]]
     return np.where(draw.broken, np.nan, scores)
 
 
@@ -196,6 +196,6 @@ def beginnings(lm: LanguageModel, sample: ScoredSample, scorer: Scorer) -> Float
             written = continuation_texts(lm, draw.prompt_ids, draw.token_ids, np.minimum(draw.lengths, step))
             texts = [text_to_score(prompt, text, score) for prompt, text in zip(prompts, written, strict=True)]
             new = [text for text in dict.fromkeys(texts) if text not in known]
-            known |= dict(zip(new, scorer.score(new).tolist(), strict=True)) if new else {}
+            known |= dict(zip(new, score_texts(scorer, new).tolist(), strict=True)) if new else {}
             found[:, number, step] = [known[text] for text in texts]
     return found

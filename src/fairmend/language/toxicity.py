@@ -13,10 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import InputError
+from fairmend.language.custom_functions import as_numbers
 
 Floats = npt.NDArray[np.float64]
 ScorerKind = Literal["classifier", "lexical", "custom"]
 ScoredText = Literal["continuation", "prompt+continuation"]
+
+_ROUNDING = 1e-6  # what a sum of probabilities in single precision may be off by
 
 DEFAULT_SCORER = "unitary/unbiased-toxic-roberta"
 """The published Detoxify model "unbiased", which the published figures were measured with."""
@@ -86,6 +89,8 @@ def load_scorer(
         raise InputError(f"the scorer {spec!r} has no labels, got label={label!r}: leave it out")
     if identity_words and spec != "lexical":
         raise InputError(f"only the scorer 'lexical' takes identity words, {spec!r} does not: leave them out")
+    if revision is not None and (not is_classifier or scheme == "detoxify"):
+        raise InputError(f"the scorer {spec!r} has no revisions, got {revision!r}: leave it out")
     if spec == "lexical":
         from fairmend.language.lexical import LexicalScorer
 
@@ -129,6 +134,31 @@ def check_scores_prompts(scorer: Scorer, score: ScoredText) -> None:
             f"the scorer {scorer.name} takes the naming of a group for an insult, so it cannot score {score!r}: use "
             "score='continuation' or a classifier"
         )
+
+
+def score_texts(scorer: Scorer, texts: Sequence[str]) -> Floats:
+    """Toxicity of every text, shape (n_texts,), by a scorer that may be anybody's, see `checked_scores`."""
+    return checked_scores(scorer.score(texts), texts, f"the scorer {scorer.name}")
+
+
+def checked_scores(given: Any, texts: Sequence[str], who: str) -> Floats:
+    """What a scorer gave as one score in [0, 1] per text; what is outside by rounding is clipped.
+
+    Raises:
+        InputError: it is anything else, NaN too.
+    """
+    expected = f"it must give {len(texts)} numbers in [0, 1], one per text"
+    scores = as_numbers(given, who, expected)
+    if scores.shape != (len(texts),):
+        raise InputError(f"{who} gave an array of shape {scores.shape}: {expected}")
+    wrong = np.flatnonzero(~((scores >= -_ROUNDING) & (scores <= 1 + _ROUNDING)))
+    if wrong.size:
+        raise InputError(
+            f"{who} gave {scores[wrong[0]]} for {texts[wrong[0]][:60]!r} and {wrong.size} of {len(texts)} texts have "
+            f"no score in [0, 1]: {expected}"
+        )
+    bounded: Floats = scores.clip(0.0, 1.0)
+    return bounded
 
 
 def score_visible(texts: Sequence[str], score: Callable[[list[str]], Floats]) -> Floats:

