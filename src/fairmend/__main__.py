@@ -1,6 +1,6 @@
 """`python -m fairmend` is the command `fairmend`."""
 
-from fairmend.cli.main import main
+from fairmend.cli.entry import main
 
 if __name__ == "__main__":
     main()

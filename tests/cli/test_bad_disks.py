@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fairmend.files import hold
+
 from .bad_input import refused
 from .conftest import OWN, arguments
 
@@ -63,6 +65,50 @@ def test_a_disk_that_fills_while_the_result_is_saved_leaves_no_part(run, desk, m
     assert not list(Path("out").glob("*.part"))
     assert not Path("out/result.json").exists()
     assert run("resume", "out").code == 0
+
+
+def test_input_that_turns_out_bad_late_costs_nothing_that_was_measured(run, desk, monkeypatch):
+    from fairmend.errors import InputError
+
+    def late(*_, **__):
+        raise InputError("the model card cannot be made")
+
+    words = arguments(OWN | {"--states": 30, "--out": "out"})
+    with monkeypatch.context() as patched:
+        patched.setattr("fairmend.tabular.saving.make_card", late)
+        assert run("tabular", "repair", *words).code == 2
+    assert run("export", "out", "measured.csv").code == 0
+    assert run("resume", "out").code == 0
+
+
+def test_input_that_turns_out_bad_before_anything_is_measured_leaves_what_others_put_there(run, desk, monkeypatch):
+    from fairmend.errors import InputError
+
+    def refuse(*_, **__):
+        Path("out/notes").mkdir()
+        Path("out/notes/mine.txt").write_text("years of work")
+        raise InputError("no such thing")
+
+    monkeypatch.setattr("fairmend.tabular.repair.repair_network", refuse)
+    assert run("tabular", "repair", *arguments(OWN | {"--states": 30, "--out": "out"})).code == 2
+    assert [path.name for path in Path("out").iterdir()] == ["notes"]
+    assert Path("out/notes/mine.txt").read_text() == "years of work"
+
+
+def test_what_a_kill_left_unfinished_is_swept_and_what_is_at_work_stays(run, desk):
+    words = arguments(OWN | {"--states": 30, "--out": "out"})
+    Path("out/.part-killed/checkpoint").mkdir(parents=True)
+    Path("out/.part-killed/checkpoint/model.safetensors").write_text("half")
+    Path("out/.result.json.0123abcd.part").write_text("half")
+    with open("out/.mask.json.0123abcd.part", "w") as at_work:
+        hold(at_work.fileno())
+        assert run("tabular", "repair", *words).code == 0
+        assert Path("out/.mask.json.0123abcd.part").exists()
+    assert not Path("out/.part-killed").exists()
+    assert not Path("out/.result.json.0123abcd.part").exists()
+    Path("out/result.json").unlink()
+    assert run("resume", "out").code == 0
+    assert not list(Path("out").glob(".*"))
 
 
 def full_disk_error() -> None:

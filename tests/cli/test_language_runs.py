@@ -41,6 +41,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_finds_what_an_uninterrupted_r
     place: str,
     result: str,
 ) -> None:
+    monkeypatch.delitem(sys.modules, "words_scorer_of_cli_tests", raising=False)  # of another test's folder
     assert lm(run, command, options | {"--out": "whole"}).code == 0
     with monkeypatch.context() as pressed:
         pressed.setattr(place, press)
@@ -51,9 +52,10 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_finds_what_an_uninterrupted_r
     assert not Path("out", result).exists()
     assert "not finished" in run("show", "out").message
     Path("elsewhere").mkdir()
+    Path("words_scorer_of_cli_tests.py").rename("elsewhere/words_scorer_of_cli_tests.py")
     monkeypatch.chdir("elsewhere")
-    monkeypatch.delitem(sys.modules, "words_scorer_of_cli_tests")  # its file is in the folder where the run began
-    resumed = run("resume", "../out", "--quiet")
+    monkeypatch.delitem(sys.modules, "words_scorer_of_cli_tests")
+    resumed = run("resume", "../out", "--quiet", "--scorer", MEASURE["--scorer"])
     assert resumed.code == 0, resumed.err
     assert unsaid(f"../out/{result}") == unsaid(f"../whole/{result}")
 
@@ -101,4 +103,4 @@ def test_what_was_measured_survives_running_out_of_memory(
         full.setattr("fairmend.language.judged_sets.judge", too_large)
         assert lm(run, "repair", REPAIR).code == 2
     assert Path("out/run.sqlite").is_file()
-    assert run("resume", "out").code == 0
+    assert run("resume", "out", "--scorer", MEASURE["--scorer"]).code == 0

@@ -42,6 +42,15 @@ def test_parts_are_left_out_unless_asked_for(store):
     assert len(measurement_frame(store.context("search")).columns) == 8
 
 
+def test_a_file_that_exists_is_written_over_only_when_told(store, tmp_path):
+    file = tmp_path / "measured.csv"
+    file.write_text("my own")
+    with pytest.raises(InputError, match=r"measured\.csv exists.*--force"):
+        export(store, "search", file)
+    assert file.read_text() == "my own"
+    assert export(store, "search", file, overwrite=True) == 12
+
+
 def test_what_cannot_be_written_is_said(store, tmp_path):
     with pytest.raises(InputError, match=r"measured.xlsx.*\.parquet or \.csv"):
         export(store, "search", tmp_path / "measured.xlsx")

@@ -1,5 +1,6 @@
 """Studies: parallel and serial agree, nothing finished is lost, foreign folders are left alone."""
 
+import errno
 import json
 import os
 import signal
@@ -215,3 +216,32 @@ def test_ctrl_c_ends_the_processes_and_keeps_what_is_finished(tmp_path):
     while has_members(process.pid) and time.monotonic() - begun < 10:
         time.sleep(0.02)
     assert not has_members(process.pid)  # the children have ended too
+
+
+def test_processes_that_cannot_be_started_are_said(tmp_path, monkeypatch):
+    def read_only(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock._make_name", read_only)
+    with pytest.raises(RunError, match=r"Read-only file system.*/dev/shm.*--workers 1"):
+        run_trials(KIND, trials(), SUBJECTS, tmp_path, workers=2)
+
+
+def test_a_figure_that_was_changed_on_disk_is_measured_again(tmp_path):
+    first = run_trials(KIND, trials(1)[:1], SUBJECTS, tmp_path)
+    (path,) = (tmp_path / "repairs").iterdir()
+    record = json.loads(path.read_bytes())
+    record["outcome"]["dropped"] += 1
+    path.write_text(json.dumps(record))
+    again = run_trials(KIND, trials(1)[:1], SUBJECTS, tmp_path)
+    assert again.kept == 0
+    assert figures(again.outcomes) == figures(first.outcomes)
+
+
+def test_records_are_not_written_through_a_link(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "repairs").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="symbolic link"):
+        run_trials(KIND, trials(1)[:1], SUBJECTS, tmp_path / "out")
+    assert not list((tmp_path / "elsewhere").iterdir())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from fairmend.cli.entry import at_work
 from fairmend.cli.options import CommonOptions
 from fairmend.cli.progress import Steps
 from fairmend.errors import FairmendError, InputError
@@ -96,6 +97,7 @@ def opened(common: CommonOptions) -> Iterator[Screen]:
     """
     screen = Screen(common.json, common.quiet, common.threads)
     try:
+        at_work()
         _require(common)
         if screen.threads < common.threads:
             screen.note(f"Note: --threads {common.threads} is more than the processors here: {screen.threads} are used")

@@ -1,8 +1,8 @@
-"""A run that could not begin leaves no folder behind."""
+"""A run that could not begin leaves no folder behind, and one that has measured anything is never removed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -10,21 +10,26 @@ from fairmend.errors import InputError
 
 
 @contextmanager
-def tidy(out: Path, keep: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Remove what was put into a new or empty folder if the body finds that its input cannot work.
+def tidy(out: Path, made: Sequence[str] = ()) -> Iterator[None]:
+    """Remove a run that was begun in a new or empty folder if the body finds that its input cannot work.
 
-    Other errors, such as a full disk, keep the folder: what was measured until then can be gone on with. So does
-    `keep`, which tells whether there is something worth keeping.
+    Only what fairmend itself put there is removed, and only if nothing was measured. Other errors, such as a full disk,
+    keep the folder: what was measured until then can be gone on with.
+
+    Args:
+        out: the folder.
+        made: names of what the run puts there beside its store.
     """
+    from fairmend.runs.directories import has_measured, remove_run
+
     existed = out.exists()
     ours = not existed or (out.is_dir() and not any(out.iterdir()))
     try:
         yield
     except InputError:
-        if ours and out.is_dir() and not keep():
-            for entry in out.iterdir():
-                entry.unlink()
+        if ours and not has_measured(out):
+            remove_run(out, made)
             if not existed:
-                with suppress(OSError):
+                with suppress(OSError):  # somebody else put something there
                     out.rmdir()
         raise

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fairmend import __version__
 from fairmend.cli.display import Screen
 from fairmend.cli.options import SearchOptions, SourceOptions
+from fairmend.cli.trust import require_paths, stored
 from fairmend.errors import FairmendError, InputError, RunError
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def source_of(request: Mapping[str, Any]) -> SourceOptions:
     """The options that `request_of` described.
 
     Raises:
-        RunError: something else.
+        RunError: something else, or a path that is not absolute.
     """
     known = {field.name for field in fields(SourceOptions)}
     if not known >= set(request):
@@ -116,8 +117,9 @@ def source_of(request: Mapping[str, Any]) -> SourceOptions:
             f"the run was asked for with the options {sorted(set(request) - known)}, which this version of fairmend "
             f"({__version__}) does not have: resume it with the version that started it"
         )
+    require_paths(request, _PATHS)
     paths = {name: Path(request[name]) for name in _PATHS if request.get(name) is not None}
-    return SourceOptions(**{**request, **paths})
+    return stored(lambda: SourceOptions(**{**request, **paths}))
 
 
 def _require_consistent(source: SourceOptions) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -112,12 +112,15 @@ def score(
         from fairmend.files import write_atomically
         from fairmend.language.head_pictures import draw_scores, pictures_of
         from fairmend.language.head_ranking import HeadRanking
+        from fairmend.runs.directories import remove_run
 
         found.write(out)
         picture = draw_scores(found, inputs.lm.head_map, title=f"{inputs.lm.name}: what every head does")
         for path, content in zip(files[1:], pictures_of(picture).values(), strict=True):
             write_atomically(path, content)
-        shutil.rmtree(unfinished)
+        remove_run(unfinished)
+        with suppress(OSError):  # somebody else put something there
+            unfinished.rmdir()
         written = [str(path) for path in files]
         screen.document(
             {"fairmend": __version__, "request": inputs.request, "file": str(out), "files": written}

@@ -28,6 +28,7 @@ from fairmend.cli.language_subsets import searching
 from fairmend.cli.options import CommonOptions, command, real
 from fairmend.cli.study_options import levels
 from fairmend.cli.subset_options import SubsetSearchOptions
+from fairmend.cli.trust import TrustOptions, read_back
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def compare(
         _compare(folder, inputs, settings, options, table, scores, screen)
 
 
-def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
+def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
     """Go on with the comparison in a folder, whose store has this header, or show it if it is finished."""
     from fairmend.language.compare import ComparisonSettings
     from fairmend.language.comparison_files import COST_KIND, RESULT, load_comparison
@@ -100,18 +101,18 @@ def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
 
     if (folder / RESULT).is_file():
         screen.note(f"Note: the comparison in {folder} is finished; there is nothing to go on with.")
-        _present(load_comparison(folder), {}, screen)
+        with read_back(folder):
+            _present(load_comparison(folder), {}, screen)
         return
-    request = header.get("request") or {}
     at_cost = header["kind"] == COST_KIND
     settings: ComparisonSettings | EqualCostSettings = (
         stored_settings(EqualCostSettings.from_json, header)
         if at_cost
         else stored_settings(ComparisonSettings.from_json, header)
     )
-    scores = request.get("scores")
+    inputs, options = reopen_language_inputs(header, folder, trust, screen, settings.shared.seed)
+    scores = header["request"].get("scores")
     path = None if scores is None else Path(scores)
-    inputs, options = reopen_language_inputs(request, screen, settings.shared.seed)
     _compare(folder, inputs, settings, options, read_scores(path), path, screen)
 
 

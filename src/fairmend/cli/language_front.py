@@ -16,6 +16,7 @@ from fairmend.cli.judgement_tables import JUDGED, judged_cells
 from fairmend.cli.language_inputs import open_model, options_of
 from fairmend.cli.options import CommonOptions, command, whole
 from fairmend.cli.tables import number, plain_table
+from fairmend.cli.trust import read_back, require_same_trust
 from fairmend.errors import RunError
 
 if TYPE_CHECKING:
@@ -34,6 +35,13 @@ def pick(
     *,
     point: Annotated[int, typer.Option("--point", metavar="N", parser=whole, help="Number of the point, see show.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the checkpoint: new or empty.")],
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code",
+            help="The repair was begun with it: run the Python code that comes with the checkpoint again.",
+        ),
+    ] = False,
     common: CommonOptions,
 ) -> None:
     """Save another trade-off of a repair's front as a model: drop the heads of that point.
@@ -45,15 +53,21 @@ def pick(
     Example: `fairmend lm pick repaired --point 3 --out picked`
     """
     with opened(common) as screen:
-        from fairmend.language.front_files import load_front, point_of
-        from fairmend.language.picking import load_point, save_point
+        from fairmend.language.front_files import load_front, mask_at, point_of
+        from fairmend.language.picking import load_point, render_point_card, save_point
         from fairmend.language.written_checkpoints import require_new
 
-        front = load_front(folder)
-        point_of(front, point)
+        with read_back(folder):
+            front = load_front(folder)
+            point_of(front, point)
+            request = _request(folder)
         require_new(out)
-        name, called, options, _ = options_of(_request(folder))
-        lm = replace(open_model(name, options, screen), name=called)
+        name, called, options, _ = options_of(request)
+        require_same_trust(trust_remote_code, request, folder)
+        lm = replace(open_model(name, replace(options, trust_remote_code=trust_remote_code), screen), name=called)
+        with read_back(folder):  # before anything is written
+            mask_at(front, point, lm)
+            render_point_card(front, point_of(front, point), lm)
         files = save_point(front, point, lm, out, command=shlex.join(["fairmend", *sys.argv[1:]]))
         _present(load_point(out), files, screen)
 

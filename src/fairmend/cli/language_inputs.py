@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fairmend import __version__
 from fairmend.cli.display import Screen
 from fairmend.cli.language_options import MeasureOptions, ModelOptions, ScoringOptions
+from fairmend.cli.trust import OTHER_VERSION, TrustOptions, require_paths, require_sources, require_trust, stored
 from fairmend.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -22,9 +21,15 @@ if TYPE_CHECKING:
 
 DEFAULT_AXIS = "gender_and_sex"
 _PROTOCOLS = ("fairmend", "fasp")
-_OTHER_VERSION = "resume it with the version that started it, or with the command that started it"
 _Settings = TypeVar("_Settings")
 _PATHS = ("prompts", "holistic_bias")
+_FILES = (*_PATHS, "scores", "from")
+
+
+@dataclass(frozen=True)
+class _Names:
+    model: str
+    called: str
 
 
 @dataclass(frozen=True)
@@ -182,54 +187,45 @@ def stored_settings(read: Callable[[Mapping[str, Any]], _Settings], header: Mapp
     Raises:
         RunError: settings that this version does not have.
     """
-    try:
-        return read(header["settings"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"the run's settings cannot be read by this version of fairmend ({__version__}; {type(error).__name__}: "
-            f"{error}): {_OTHER_VERSION}"
-        ) from error
+    return stored(lambda: read(header["settings"]))
 
 
 def reopen_language_inputs(
-    request: Mapping[str, Any], screen: Screen, seed: int
+    header: Mapping[str, Any], folder: Path, trust: TrustOptions, screen: Screen, seed: int
 ) -> tuple[LanguageInputs, ModelOptions]:
-    """What a run was asked for with, read again from wherever it is gone on with.
+    """What a run was asked for with, read again from wherever it is gone on with; code only as the command line says.
 
     Raises:
-        RunError: a record of its options that this version cannot read.
+        RunError: a record of its options that this version cannot read, or code that is not given again.
         FairmendError: something that cannot be found, read or used any more.
     """
+    from fairmend.runs.directories import require_version
+
+    require_version(header, folder)
+    request = header["request"]
+    require_trust(trust, request, folder)
     name, called, options, measure = options_of(request)
-    folder = str(request.get("folder", ""))
-    sys.path.append(folder)  # where a scorer of the person's own was found
-    try:
-        inputs = open_language_inputs(name, options, measure, screen, seed, called)
-    finally:
-        sys.path.remove(folder)
-    return replace(inputs, request={**inputs.request, "folder": folder}), options
+    options = replace(options, trust_remote_code=trust.trust_remote_code)
+    return open_language_inputs(name, options, measure, screen, seed, called), options
 
 
 def options_of(request: Mapping[str, Any]) -> tuple[str, str, ModelOptions, MeasureOptions]:
     """Name of the model, what the person called it, and the options that `open_language_inputs` described.
 
     Raises:
-        RunError: something else.
+        RunError: something else, or a path that is not absolute.
     """
-    try:
-        groups = [{each.name: request[each.name] for each in fields(group)} for group in (ModelOptions, MeasureOptions)]
-        paths = {name: Path(request[name]) for name in _PATHS if request[name] is not None}
-        return (
-            str(request["model"]),
-            str(request["called"]),
-            ModelOptions(**groups[0]),
-            MeasureOptions(**groups[1] | paths),
-        )
-    except KeyError as error:
-        raise RunError(
-            f"the run's record of its options lacks {error}, which this version of fairmend ({__version__}) needs: "
-            f"{_OTHER_VERSION}"
-        ) from error
+    require_paths(request, _FILES)
+    require_sources(request)
+    paths = {name: Path(request[name]) for name in _PATHS if request.get(name) is not None}
+    options = stored(lambda: ModelOptions(**{each.name: request[each.name] for each in fields(ModelOptions)}))
+    if options.batch_size != "auto" and not (type(options.batch_size) is int and options.batch_size > 0):
+        raise RunError(f"the run's record has the batch size {options.batch_size!r}: {OTHER_VERSION}")
+    measure = stored(
+        lambda: MeasureOptions(**{each.name: request[each.name] for each in fields(MeasureOptions)} | paths)
+    )
+    names = stored(lambda: _Names(request["model"], request["called"]))
+    return names.model, names.called, options, measure
 
 
 def absolute(path: Path | str) -> str:
@@ -255,7 +251,7 @@ def _request(name: str, called: str, options: ModelOptions, measure: MeasureOpti
 
     is_path = name not in (BUILT_IN, PLANTED) and Path(name).expanduser().exists()
     model = absolute(name) if is_path else name
-    return {"model": model, "called": called, "folder": str(Path.cwd()), **plain, "seed": seed}
+    return {"model": model, "called": called, **plain, "seed": seed}
 
 
 def _scoring(scoring: ScoringOptions) -> dict[str, Any]:

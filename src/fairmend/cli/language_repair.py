@@ -32,6 +32,7 @@ from fairmend.cli.language_runs import go_on, language_run
 from fairmend.cli.language_subsets import searching
 from fairmend.cli.options import CommonOptions, command
 from fairmend.cli.subset_options import SubsetOptions
+from fairmend.cli.trust import TrustOptions, read_back
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
@@ -116,21 +117,22 @@ def repair(
         _repair(out, inputs, chosen, options, table, extra, screen)
 
 
-def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
+def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
     """Go on with the repair in a folder, whose store has this header, or show it if it is finished."""
     from fairmend.language.saving import RESULT, load_result
     from fairmend.language.settings import RepairSettings
 
-    if (folder / RESULT).is_file() and not load_result(folder)["outcome"]["interrupted"]:
-        screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")
-        show(folder, screen)
-        return
-    request = header.get("request") or {}
+    with read_back(folder):
+        if (folder / RESULT).is_file() and not load_result(folder)["outcome"]["interrupted"]:
+            screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")
+            show(folder, screen)
+            return
     settings = stored_settings(RepairSettings.from_json, header)
+    inputs, options = reopen_language_inputs(header, folder, trust, screen, settings.seed)
+    request = header["request"]
     extra = {"scores": request.get("scores"), "from": request.get("from"), "slice": bool(request.get("slice"))}
-    extra["objectives"] = list(request.get("objectives") or ())
+    extra["objectives"] = list(trust.objective or ())
     table = read_scores(None if extra["scores"] is None else Path(str(extra["scores"])))
-    inputs, options = reopen_language_inputs(request, screen, settings.seed)
     _repair(folder, inputs, settings, options, table, extra, screen)
 
 

@@ -38,7 +38,7 @@ def language_run(
     """The store of a run in a folder, open while the body works on it.
 
     Args:
-        out: the folder; it is removed again if the body finds that its input cannot work before it measured anything.
+        out: the folder; it is removed again if the body finds that its input cannot work before anything is measured.
         inputs, settings, scores, objectives: what the run is about.
         screen: where it is said how to go on after Ctrl-C.
         kind: of run.
@@ -50,11 +50,9 @@ def language_run(
         RunError: the folder holds something else.
     """
     from fairmend.language.run_directories import open_run
-    from fairmend.runs.parts import holds_parts
 
     _ = inputs.lm.head_map  # a model without heads to drop is refused before a folder is made
-    worth_keeping = False
-    with tidy(out, keep=lambda: worth_keeping):
+    with tidy(out):
         try:
             store = open_run(
                 out,
@@ -67,10 +65,7 @@ def language_run(
                 **inputs.subject,
             )
             with closing(store):
-                try:
-                    yield store
-                finally:
-                    worth_keeping = store.next_id > 2 or holds_parts(store)
+                yield store
         except KeyboardInterrupt:
             screen.warn(f"Stopped by Ctrl-C. Everything measured so far is kept in {out}; {again or go_on(out)}")
             raise Interrupted from None

@@ -25,13 +25,13 @@ from fairmend.cli.language_options import MeasureOptions, Model, ModelOptions
 from fairmend.cli.options import CommonOptions, command, real, whole
 from fairmend.cli.subset_options import CollectingOptions, SubsetOptions
 from fairmend.cli.tables import plain_table
+from fairmend.cli.trust import TrustOptions
 from fairmend.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from fairmend.language.collecting import Collected
     from fairmend.language.settings import RepairSettings
     from fairmend.language.subset_settings import SubsetSearch
-    from fairmend.runs import Store
     from fairmend.surrogates.validation import HeldOutScore, MeasurementNoise
 
 _HOUR = 3600.0
@@ -98,7 +98,7 @@ def collect(
         _collect(out, inputs, settings, samples_wanted, hours, screen)
 
 
-def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
+def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
     """Go on with the collection in a folder, whose store has this header, to the end that was asked for last."""
     from fairmend.language.settings import RepairSettings
 
@@ -106,7 +106,7 @@ def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
     subsets, hours = _last_end(folder)
     if subsets is None and hours is None:
         raise RunError(f"{folder} does not say when it is to end: go on with fairmend lm collect and --subsets N")
-    inputs, _ = reopen_language_inputs(header.get("request") or {}, screen, settings.seed)
+    inputs, _ = reopen_language_inputs(header, folder, trust, screen, settings.seed)
     _collect(folder, inputs, settings, subsets, hours, screen)
 
 
@@ -144,7 +144,10 @@ def _last_end(folder: Path) -> tuple[int | None, float | None]:
         raise RunError(
             f"{folder} does not say how many subsets were wanted: go on with fairmend lm collect --subsets N"
         )
-    return asked[-1].payload["subsets"], asked[-1].payload["hours"]
+    subsets, hours = (asked[-1].payload.get(name) for name in ("subsets", "hours"))
+    if not isinstance(subsets, int | None) or not isinstance(hours, int | float | None):
+        raise RunError(f"{folder} asks for {subsets!r} subsets in {hours!r} hours: go on with lm collect --subsets N")
+    return subsets, hours
 
 
 def _collect(
@@ -161,8 +164,7 @@ def _collect(
 
     lm, prompts, scorer, texts = inputs.lm, inputs.prompts[0], inputs.scorer, inputs.texts
     settings.subsets.space(lm.head_map.space())  # limits that leave no subset are refused before a folder is made
-    store: Store | None = None
-    with tidy(out, keep=lambda: store is not None and store.next_id > 1):
+    with tidy(out):
         store = open_collection(
             out, lm=lm, prompts=prompts, scorer=scorer, settings=settings, texts=texts, request=inputs.request
         )

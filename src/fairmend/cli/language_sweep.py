@@ -29,6 +29,7 @@ from fairmend.cli.options import CommonOptions, command, real, whole
 from fairmend.cli.study_options import levels
 from fairmend.cli.subset_options import CollectingOptions
 from fairmend.cli.tables import plain_table
+from fairmend.cli.trust import TrustOptions, read_back
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -120,19 +121,19 @@ def sweep(
         _sweep(out, inputs, settings, options, absolute(collected), screen)
 
 
-def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
+def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
     """Go on with the sweep in a folder, whose store has this header, or show it if it is finished."""
     from fairmend.language.sweep import SweepSettings
     from fairmend.language.sweep_report import RESULT
 
     if (folder / RESULT).is_file():
         screen.note(f"Note: the sweep in {folder} is finished; there is nothing to go on with.")
-        show(folder, screen)
+        with read_back(folder):
+            show(folder, screen)
         return
-    request = header.get("request") or {}
     settings = stored_settings(SweepSettings.from_json, header)
-    inputs, options = reopen_language_inputs(request, screen, settings.shared.seed)
-    _sweep(folder, inputs, settings, options, str(request["from"]), screen)
+    inputs, options = reopen_language_inputs(header, folder, trust, screen, settings.shared.seed)
+    _sweep(folder, inputs, settings, options, str(header["request"].get("from")), screen)
 
 
 def show(folder: Path, screen: Screen) -> None:

@@ -10,6 +10,7 @@ import typer
 from fairmend import __version__
 from fairmend.cli import language, runs, studies, tabular
 from fairmend.cli.options import CommonOptions, command
+from fairmend.cli.trust import TrustOptions
 
 app = typer.Typer(
     name="fairmend",
@@ -76,6 +77,7 @@ def fetch_command(
 def resume(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a run that was stopped.")],
     *,
+    trust: TrustOptions,
     common: CommonOptions,
 ) -> None:
     """Go on with a repair that Ctrl-C, a crash or a power cut stopped; show it if it is finished.
@@ -84,9 +86,12 @@ def resume(
     uninterrupted run gives. Model, data and settings are those of the run: the files it names must still be there.
     --seed is ignored, because the run has its own. A comparison of language models is gone on with likewise.
 
+    DIR may come from somebody else, so that no code is taken from it: a scorer or an objective of your own and
+    --trust-remote-code are given again. A run of another version of fairmend, or one that is damaged, is refused.
+
     Example: `fairmend resume repaired`
     """
-    runs.resume(directory, common)
+    runs.resume(directory, trust, common)
 
 
 @app.command()
@@ -116,13 +121,18 @@ def export(
     parts: Annotated[
         bool, typer.Option("--parts", help="Add a column per raw part: confusion counts, scores of continuations.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over FILE if it exists.")] = False,
+    damaged: Annotated[
+        bool,
+        typer.Option("--damaged", help="Read what is left of a damaged run: measurements whose checksums are right."),
+    ] = False,
     common: CommonOptions,
 ) -> None:
     """Write what a run measured as a table for other programs: a row per mask.
 
     Example: `fairmend export repaired measured.parquet`
     """
-    runs.export(directory, file, context, parts, common)
+    runs.export(directory, file, context, parts, force, damaged, common)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +18,9 @@ from fairmend.cli import (
 from fairmend.cli.display import opened
 from fairmend.cli.language_runs import SCORING
 from fairmend.cli.options import CommonOptions
+from fairmend.cli.trust import TrustOptions, read_back
 from fairmend.errors import RunError
+from fairmend.files import read_json
 
 _COLLECTION = "language collection"
 _KINDS: dict[str, ModuleType] = {
@@ -34,21 +35,30 @@ _SHOWN: dict[str, ModuleType] = {**_KINDS, "language front point": language_fron
 _RESULTS = ("result.json", "compare.json", "sweep.json", "point.json")
 
 
-def resume(folder: Path, common: CommonOptions) -> None:
-    """Go on with the run in a folder, or show it if it is finished."""
+def resume(folder: Path, trust: TrustOptions, common: CommonOptions) -> None:
+    """Go on with the run in a folder, or show it if it is finished; code is taken from the command line only."""
     with opened(common) as screen:
         header = _header(folder)
-        _KINDS[header["kind"]].resume(folder, header, screen)
+        _KINDS[header["kind"]].resume(folder, header, trust, screen)
 
 
 def show(folder: Path, common: CommonOptions) -> None:
     """Show what a run left in a folder, whether or not its store is still there."""
     with opened(common) as screen:
         kind = _finished_kind(folder) or _collection(folder)
-        _SHOWN.get(kind, tabular).show(folder, screen)
+        with read_back(folder):
+            _SHOWN.get(kind, tabular).show(folder, screen)
 
 
-def export(folder: Path, file: Path, context: str | None, parts: bool, common: CommonOptions) -> None:
+def export(
+    folder: Path,
+    file: Path,
+    context: str | None,
+    parts: bool,
+    force: bool,
+    damaged: bool,
+    common: CommonOptions,
+) -> None:
     """Write what a run measured as a table."""
     with opened(common) as screen:
         from fairmend.runs import Store
@@ -57,12 +67,12 @@ def export(folder: Path, file: Path, context: str | None, parts: bool, common: C
 
         if not folder.is_dir():
             raise RunError(f"{folder} is not a directory: name the --out folder of a run")
-        with closing(Store.open(folder / RUN, read_only=True)) as store:
+        with closing(Store.open(folder / RUN, read_only=True, salvage=damaged)) as store:
             names = store.contexts()
             if not names:
                 raise RunError(f"{folder} holds a run that has not measured anything yet: resume it first")
             chosen = names[0] if context is None else context
-            count = write(store, chosen, file, parts=parts)
+            count = write(store, chosen, file, parts=parts, overwrite=force)
         screen.document({"file": str(file), "context": chosen, "contexts": list(names), "measurements": count})
         screen.show(f"{count:,} measurements of {chosen!r} written to {file}.")
         if len(names) > 1 and context is None:
@@ -82,10 +92,13 @@ def _header(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder} is not a directory: name the --out folder of a repair")
     with closing(Store.open(folder / RUN, read_only=True)) as store:
         header = dict(store.header)
-    if header.get("kind") == SCORING:
+    kind = header.get("kind")
+    if kind == SCORING:
         raise RunError(f"{folder} holds an unfinished scoring of heads: give its `fairmend lm score` command again")
-    if header.get("kind") not in _KINDS:
-        raise RunError(f"{folder} holds a run of another kind ({header.get('kind')!r}): expected {', '.join(_KINDS)}")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise RunError(f"{folder} holds a run of another kind ({kind!r}): expected {', '.join(_KINDS)}")
+    if not isinstance(header.get("request"), dict):
+        raise RunError(f"{folder} does not say how its run was asked for: give the run's own command again")
     return header
 
 
@@ -100,8 +113,8 @@ def _finished_kind(folder: Path) -> str:
     """What kind of run left its result in a folder; "" where nothing can be read, which its reader then explains."""
     for name in _RESULTS:
         try:
-            schema = json.loads((folder / name).read_bytes())["schema"]
-        except (OSError, ValueError, KeyError, TypeError):
+            schema = read_json(folder / name)["schema"]
+        except (OSError, ValueError, KeyError, TypeError, RunError):
             continue
         return str(schema).removeprefix("fairmend ")
     return ""

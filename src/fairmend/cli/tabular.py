@@ -15,6 +15,7 @@ from fairmend import __version__
 from fairmend.cli.display import Interrupted, Screen, opened
 from fairmend.cli.inputs import Inputs, make_settings, open_inputs, source_of
 from fairmend.cli.options import CommonOptions, SearchOptions, SourceOptions, command, whole
+from fairmend.cli.trust import TrustOptions, read_back, require_trust, stored
 
 if TYPE_CHECKING:
     from fairmend.tabular.settings import RepairSettings
@@ -128,21 +129,27 @@ def fetch(name: str, common: CommonOptions) -> None:
         screen.show(f"{name}: {path} ({path.stat().st_size:,} bytes)")
 
 
-def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
+def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
     """Go on with the repair in a folder, whose store has this header, or show it if it is finished."""
     from fairmend.tabular.saving import load_result
     from fairmend.tabular.settings import RepairSettings
 
     if (folder / "result.json").is_file():
-        result = load_result(folder)
-        if not result["outcome"]["interrupted"]:
-            screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")
-            _present(result, screen)
-            return
+        with read_back(folder):
+            result = load_result(folder)
+            if not result["outcome"]["interrupted"]:
+                screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")
+                _present(result, screen)
+                return
+    from fairmend.runs.directories import require_version
+
+    require_version(header, folder)
+    require_trust(trust, header["request"], folder)
     request = dict(header["request"])
     slim = bool(request.pop("slim", False))
-    inputs = open_inputs(source_of(request), screen)
-    settings = RepairSettings(**header["settings"])
+    source = source_of(request)
+    settings = stored(lambda: RepairSettings(**header["settings"]))
+    inputs = open_inputs(source, screen)
     _repair(folder, inputs, settings, {**inputs.request, "slim": slim}, screen)
 
 
@@ -156,12 +163,12 @@ def show(folder: Path, screen: Screen) -> None:
 def _repair(out: Path, inputs: Inputs, settings: RepairSettings, request: Mapping[str, Any], screen: Screen) -> None:
     from fairmend.cli.folders import tidy
     from fairmend.tabular.repair import repair_network
-    from fairmend.tabular.saving import load_result, open_run, save_repair
+    from fairmend.tabular.saving import ORIGINAL, load_result, open_run, save_repair
 
     network, dataset = inputs.network, inputs.dataset
     settings.space(network)  # size limits that leave nothing to search are refused before a folder is made
     again = f"fairmend resume {shlex.quote(str(out))}"
-    with tidy(out):
+    with tidy(out, made=[ORIGINAL]):
         try:
             store = open_run(out, network=network, dataset=dataset, settings=settings, request=request)
             with closing(store):

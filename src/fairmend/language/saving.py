@@ -5,7 +5,6 @@ Every file is written whole or not at all, and `result.json` last: a directory t
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import closing, suppress
@@ -219,7 +218,7 @@ def _holds_own_run(repair: Repair, lm: LanguageModel, out: Path) -> bool:
         "model": lm.fingerprint(),
         "texts": [text.fingerprint() for text in repair.texts],
     }
-    changed = differences(theirs, json.loads(json.dumps(ours)))
+    changed = differences(theirs, ours)
     if changed:
         raise RunError(
             f"{out} holds the run of another repair ({changed[0]}), which would be overwritten: choose a new or empty "

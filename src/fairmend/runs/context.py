@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,15 +15,53 @@ import numpy as np
 from fairmend.errors import RunError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.masks import Mask, Space
+from fairmend.runs import database
 from fairmend.runs.collection import Collection, Key, MeasurementArrays
 
 if TYPE_CHECKING:
     from fairmend.runs.store import Store
 
-Row: TypeAlias = tuple[int, int, bytes, bytes, float, float, float, float, int, float, bytes]
-"""A measurement as `INSERT` takes it; SQLite keeps NaN as NULL."""
+_Number: TypeAlias = float | None
+Row: TypeAlias = tuple[int, int, bytes, bytes, _Number, _Number, _Number, _Number, int, _Number, bytes, int]
+"""A measurement as `INSERT` takes it, its checksum last; NaN is None."""
 
-INSERT = "INSERT OR REPLACE INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT = "INSERT OR REPLACE INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_NUMBERS = struct.Struct("<2q4dqd")
+
+
+def row_checksum(
+    number: int,
+    context: int,
+    mask: bytes,
+    dials: bytes,
+    bias: _Number,
+    utility: _Number,
+    bias_se: _Number,
+    utility_se: _Number,
+    n: int,
+    seconds: _Number,
+    parts: bytes,
+) -> int:
+    """The checksum of a measurement: one changed bit changes it.
+
+    Raises:
+        TypeError, struct.error: values of other types than a measurement has.
+    """
+    crc = zlib.crc32(
+        _NUMBERS.pack(
+            number,
+            context,
+            math.nan if bias is None else bias or 0.0,  # SQLite knows no negative zero
+            math.nan if utility is None else utility or 0.0,
+            math.nan if bias_se is None else bias_se or 0.0,
+            math.nan if utility_se is None else utility_se or 0.0,
+            n,
+            math.nan if seconds is None else seconds or 0.0,
+        )
+    )
+    for blob in (mask, dials, parts):
+        crc = zlib.crc32(blob, crc)
+    return crc
 
 
 class Context(Collection):
@@ -63,19 +102,20 @@ class Context(Collection):
 
     def _row(self, number: int, mask: Mask, made: Measurement) -> Row:
         try:
-            return (
+            values = (
                 number,
                 self.number,
                 mask.bits.to_bytes(self._width, "little"),
                 self._dials.pack(*mask.dials),
-                float(made.bias),  # numpy's numbers become plain ones
-                float(made.utility),
-                float(made.bias_se),
-                float(made.utility_se),
+                _plain(made.bias),
+                _plain(made.utility),
+                _plain(made.bias_se),
+                _plain(made.utility_se),
                 int(made.n),
-                float(made.seconds),
+                _plain(made.seconds),
                 self._parts.pack(*made.parts),
             )
+            return (*values, row_checksum(*values))
         except (OverflowError, struct.error) as error:
             raise RunError(
                 f"{self.name!r} keeps {self.space.n_units} units, {len(self.space.dials)} dials and the parts "
@@ -105,14 +145,17 @@ class Context(Collection):
         )
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:
+        """Mask, dials, figures, n, seconds and parts of every row, checked."""
         sizes = (self._width, self._dials.size, self._parts.size)
-        for row in self.store.rows(self.number):
-            if (len(row[0]), len(row[1]), len(row[-1])) != sizes:
-                raise RunError(
-                    f"{self.store.path} is damaged: a row of {self.name!r} does not fit its units, dials and parts. "
-                    "Restore it from a copy, or start again with another --out"
-                )
-            yield row
+        for *values, crc in self.store.rows(self.number):
+            try:
+                right = row_checksum(*values) == crc and (len(values[2]), len(values[3]), len(values[-1])) == sizes
+            except (TypeError, struct.error):
+                right = False
+            if right and not int.from_bytes(values[2], "little") >> self.space.n_units:
+                yield tuple(values[2:])
+            elif not self.store.salvaging:
+                raise database.damaged(self.store.path, f"measurement {values[0]!r} of {self.name!r} is not as written")
 
     def _load(self) -> dict[Key, Measurement]:
         known: dict[Key, Measurement] = {}
@@ -127,6 +170,11 @@ class Context(Collection):
                 math.nan if seconds is None else seconds,
             )
         return known
+
+
+def _plain(value: float) -> float | None:
+    """A plain number, also for one of numpy's; None for NaN, which SQLite does not know."""
+    return None if math.isnan(value) else float(value)
 
 
 def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

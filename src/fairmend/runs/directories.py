@@ -8,13 +8,16 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import fairmend
 from fairmend.errors import RunError
+from fairmend.files import is_leftover, require_plain, sweep
 from fairmend.runs import database
 from fairmend.runs.context import differences
-from fairmend.runs.store import Store
+from fairmend.runs.parts import holds_parts
+from fairmend.runs.store import Store, recover
 
 RUN = "run.sqlite"
-_SUFFIXES = ("", "-wal", "-shm", "-journal", "-lock")
+_SUFFIXES = (*database.SUFFIXES, "-lock")
 
 
 def open_directory(
@@ -34,18 +37,22 @@ def open_directory(
         results: names of files that an earlier session of the run may have left beside its store.
         furnish: puts what else the run needs into the directory; called each time, leaves nothing when it fails.
 
+    What a killed process left unfinished there is removed.
+
     Raises:
-        RunError: the directory holds another run (what differs is named) or other files, is not a directory, or cannot
-            be written; nothing is left behind then.
+        RunError: the directory holds another run (what differs is named), one of another version of fairmend, or other
+            files, is not a directory, or cannot be written; nothing is left behind then.
     """
     path = out / RUN
     existed, goes_on = out.exists(), holds_run(out, results)
     if goes_on:
         with Store.open(path, read_only=True) as stored:  # a foreign run is not touched
+            require_version(stored.header, out)
             _require_same(stored, json.loads(json.dumps(header)), identity, out)
     store: Store | None = None
     try:
         store = Store.open(path) if goes_on else Store.create(path, header)
+        sweep(out)
         if furnish is not None:
             furnish()
     except BaseException:
@@ -60,6 +67,41 @@ def open_directory(
     return store
 
 
+def require_version(header: Mapping[str, Any], out: Path) -> None:
+    """Refuse to go on with a run that another version of fairmend began: its figures would stand beside others.
+
+    Raises:
+        RunError: one did.
+    """
+    began = header.get("fairmend", fairmend.__version__)  # only a run of the library's may leave it out
+    if began != fairmend.__version__:
+        raise RunError(
+            f"the run in {out} was begun by fairmend {began}, and this is {fairmend.__version__}: figures of two "
+            "versions are not mixed. Resume it with the version that started it, or start again with another --out; "
+            "what was measured stays there, see fairmend export"
+        )
+
+
+def has_measured(out: Path) -> bool:
+    """Whether a directory holds a run that has measured anything, or one that cannot be read, which may have."""
+    if not require_plain(out / RUN):
+        return False
+    try:
+        with Store.open(out / RUN, read_only=True) as store:
+            return store.next_id > 1 or holds_parts(store)
+    except RunError:
+        return (out / RUN).stat().st_size > 0
+
+
+def remove_run(out: Path, results: Sequence[str] = ()) -> None:
+    """Remove a run's store, the named files and what a kill left, and nothing else that is in the directory."""
+    _remove_store(out)
+    for name in results:
+        with suppress(OSError):
+            (out / name).unlink(missing_ok=True)
+    sweep(out)
+
+
 def _remove_store(out: Path) -> None:
     for suffix in _SUFFIXES:
         with suppress(OSError):
@@ -67,20 +109,21 @@ def _remove_store(out: Path) -> None:
 
 
 def holds_run(out: Path, results: Sequence[str] = ()) -> bool:
-    """Whether there is a run to go on with; a new or empty directory holds none.
+    """Whether there is a run to go on with; a new or empty directory holds none, nor do leftovers of a kill.
 
     Raises:
-        RunError: the directory is a file, cannot be read, or holds something else.
+        RunError: the directory is a file, cannot be read, or holds something else, or a run that is no plain file.
     """
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file, not a directory: choose another --out")
     path = out / RUN
-    if path.is_file():
+    if require_plain(path):
+        recover(path)
         with database.explained(path), closing(database.connect(path, "ro")) as connection:
             return not database.is_blank(connection)  # blank if it was killed before it began
     ours = {*results, *(RUN + suffix for suffix in _SUFFIXES)}
     try:
-        found = sorted(entry.name for entry in out.iterdir()) if out.exists() else []
+        found = sorted(entry.name for entry in out.iterdir() if not is_leftover(entry)) if out.exists() else []
     except OSError as error:
         raise RunError(f"{out} cannot be read ({error.strerror or error}): choose another --out") from error
     others = [name for name in found if name not in ours]

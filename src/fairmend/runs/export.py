@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ def measurement_frame(collection: Collection, *, parts: bool = False) -> pd.Data
     return pd.concat([frame, pd.DataFrame(arrays.parts, columns=_distinct(collection.figures.parts))], axis=1)
 
 
-def export(store: Store, context: str, path: Path, *, parts: bool = False) -> int:
+def export(store: Store, context: str, path: Path, *, parts: bool = False, overwrite: bool = False) -> int:
     """Write the measurements of one context and return how many there are.
 
     Args:
@@ -46,13 +47,16 @@ def export(store: Store, context: str, path: Path, *, parts: bool = False) -> in
         context: such as "search"; `store.contexts()` has the names.
         path: a .parquet or .csv file; in CSV, dropped units are separated by spaces.
         parts: see `measurement_frame`.
+        overwrite: write over a file that exists.
 
     Raises:
-        InputError: another suffix.
+        InputError: another suffix, or the file exists.
         RunError: no such context, or the file cannot be written.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"cannot write {path.name}: name a file that ends in {' or '.join(SUFFIXES)}")
+    if os.path.lexists(path) and not overwrite:
+        raise InputError(f"{path} exists: name a new file, or say that it may be written over (--force)")
     frame = measurement_frame(store.context(context), parts=parts)
     if path.suffix.lower() == ".csv":
         frame["dropped"] = [" ".join(map(str, units)) for units in frame["dropped"]]

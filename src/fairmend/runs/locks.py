@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fairmend.errors import RunError
+from fairmend.files import open_plain
 
 
 class WriterLock:
@@ -18,7 +19,8 @@ class WriterLock:
     SQLite's own locks.
 
     Raises:
-        RunError: another process (or another `Store` of this one) writes the run, or the directory is not writable.
+        RunError: another process (or another `Store` of this one) writes the run, the directory is not writable, the
+            disk is full, or something other than a plain file has the lock's name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,10 +31,11 @@ class WriterLock:
 
     def _acquire(self, path: Path) -> int | None:
         try:
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            handle = open_plain(self.path, os.O_RDWR | os.O_CREAT, own=True)
         except OSError as error:
             raise RunError(
-                f"cannot write beside {path}: {error.strerror}. Make the directory writable or choose another --out"
+                f"cannot write beside {path}: {error.strerror}. Make the directory writable, free some space, or "
+                "choose another --out"
             ) from error
         try:
             if not _lock(handle):
@@ -43,27 +46,40 @@ class WriterLock:
             if not self._is_current(handle):
                 os.close(handle)
                 return None
-            os.ftruncate(handle, 0)
-            os.write(handle, str(os.getpid()).encode())
+            self._sign(handle, path)
         except BaseException:
             with suppress(OSError):
                 os.close(handle)
             raise
         return handle
 
+    def _sign(self, handle: int, path: Path) -> None:
+        """Say who holds the lock."""
+        try:
+            os.ftruncate(handle, 0)
+            os.write(handle, str(os.getpid()).encode())
+        except OSError as error:
+            with suppress(OSError):
+                self.path.unlink()
+            raise RunError(
+                f"cannot write beside {path}: {error.strerror}. Free some space, then give the command again: what a "
+                "run has measured is intact"
+            ) from error
+
     def _is_current(self, handle: int) -> bool:
         # Its previous holder may have removed the file between our opening and locking it.
         try:
-            return os.path.samestat(os.fstat(handle), os.stat(self.path))
+            return os.path.samestat(os.fstat(handle), os.lstat(self.path))
         except FileNotFoundError:
             return False
 
     @staticmethod
     def _holder(handle: int) -> str:
         with suppress(OSError):
-            pid = os.pread(handle, 20, 0).decode() if hasattr(os, "pread") else ""
-            if pid:
-                return f"process {pid}"
+            # Windows has no pread. What is no number was not written by a lock of ours.
+            said = os.pread(handle, 20, 0) if sys.platform != "win32" else b""
+            if said.isdigit():
+                return f"process {said.decode()}"
         return "another process"
 
     def release(self) -> None:

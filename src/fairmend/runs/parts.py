@@ -7,14 +7,17 @@ them or gives what an interrupted run made.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from fairmend.evaluation import digest
-from fairmend.runs.store import Section, Store
+from fairmend.runs.database import damaged
+from fairmend.runs.sections import Section
+from fairmend.runs.store import Store
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 Keep: TypeAlias = Callable[[str, Callable[[], Arrays]], Arrays]
@@ -44,20 +47,30 @@ class Parts:
     def __init__(self, store: Store | Section, work: Mapping[str, Any]) -> None:
         self._store = store
         self._kind = f"{_KIND} {digest(work)[:16]}"
-        self._found = {event.payload["name"]: event.payload["arrays"] for event in store.events(self._kind)}
+        self._path = store.store.path if isinstance(store, Section) else store.path
+        with self._as_written():
+            self._found = {str(event.payload["name"]): event.payload["arrays"] for event in store.events(self._kind)}
 
     def __call__(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """The part of this name, as kept or made now.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: it cannot be written, or what is kept of it is no arrays.
         """
         found = self._found.pop(name, None)
         if found is not None:
-            return {key: _array(plain) for key, plain in found.items()}
+            with self._as_written():
+                return {key: _array(plain) for key, plain in found.items()}
         arrays = make()
         self._store.record(self._kind, {"name": name, "arrays": {key: _plain(each) for key, each in arrays.items()}})
         return arrays
+
+    @contextmanager
+    def _as_written(self) -> Iterator[None]:
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise damaged(self._path, f"a kept part: {error}") from error
 
 
 def holds_parts(store: Store) -> bool:

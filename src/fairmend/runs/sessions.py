@@ -15,6 +15,7 @@ from typing import Any
 from fairmend.errors import InputError
 from fairmend.runs.collection import Collection
 from fairmend.runs.context import Context
+from fairmend.runs.database import damaged
 
 _KIND = "session"
 _RECORD_EVERY = 0.5
@@ -34,6 +35,7 @@ class Session:
 
     Raises:
         InputError: settings that JSON cannot hold, so that the search could not be recognised when it is resumed.
+        RunError: the record of an earlier session is not what one is.
     """
 
     def __init__(self, collection: Collection, settings: Mapping[str, Any], budget: Mapping[str, Any]) -> None:
@@ -55,9 +57,12 @@ class Session:
         }
         identity = _identity(self._payload)
         for event in self._context.store.events(_KIND):
-            if _identity(event.payload) == identity:
-                self.replayed = max(self.replayed, int(event.payload["told"]))
-                self.used += float(event.payload["seconds"])
+            try:
+                if _identity(event.payload) == identity:
+                    self.replayed = max(self.replayed, int(event.payload["told"]))
+                    self.used += float(event.payload["seconds"])
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise damaged(self._context.store.path, f"the record of a session: {error}") from error
         self._event = self._context.store.record(_KIND, self._payload)
 
     def seconds(self, now: float) -> float:

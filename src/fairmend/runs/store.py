@@ -10,30 +10,23 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from fairmend.errors import InputError, RunError
 from fairmend.evaluation import Evaluator, Figures, digest
+from fairmend.files import parse_json, require_plain
 from fairmend.masks import Space
 from fairmend.runs import database
 from fairmend.runs.context import INSERT, Context, Row, differences
 from fairmend.runs.locks import WriterLock
+from fairmend.runs.sections import Event, Section
+
+__all__ = ["Event", "Section", "Store", "recover"]
 
 _COMMIT_EVERY = 0.5
 """Seconds between commits: what a kill or a power cut can cost at most, in time spent on measuring."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened during a run. `time` is in seconds since 1970."""
-
-    id: int
-    time: float
-    kind: str
-    payload: Mapping[str, Any]
 
 
 class Store:
@@ -42,21 +35,31 @@ class Store:
     Attributes:
         path: the file.
         header: what the run is: its kind, settings, space, version, as given to `create`.
+        salvaging: whether rows that are damaged are left out, instead of refusing the run.
         pending: measurements that wait for the next commit.
         next_id: the id of the next measurement.
         commit_due: when (`time.monotonic`) the next `put` commits.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: WriterLock | None) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, lock: WriterLock | None, salvaging: bool = False
+    ) -> None:
         self.path = path
+        self.salvaging = salvaging
         self.pending: list[Row] = []
         self.commit_due = time.monotonic() + _COMMIT_EVERY
         self._connection = connection
         self._lock = lock
         self._contexts: dict[str, Context] = {}
-        self.header: Mapping[str, Any] = json.loads(connection.execute("SELECT json FROM header").fetchone()[0])
+        self.header = self._header()
         (last,) = connection.execute("SELECT max(id) FROM measurements").fetchone()
         self.next_id = 1 if last is None else last + 1
+
+    def _header(self) -> Mapping[str, Any]:
+        found = self._connection.execute("SELECT json, crc FROM header").fetchall()
+        if len(found) != 1 or found[0][1] != database.checksum(found[0][0]):
+            raise database.damaged(self.path, "its header is not as written")
+        return self._object(found[0][0], "header")
 
     @classmethod
     def create(cls, path: Path, header: Mapping[str, Any]) -> Self:
@@ -84,7 +87,7 @@ class Store:
 
     @classmethod
     def _create(cls, path: Path, header: str, lock: WriterLock) -> Self:
-        existed = path.exists()
+        existed = require_plain(path, own=True)
         with database.explained(path):
             connection = database.connect(path, "rwc")
             try:
@@ -102,23 +105,34 @@ class Store:
                 raise
 
     @classmethod
-    def open(cls, path: Path, *, read_only: bool = False) -> Self:
+    def open(cls, path: Path, *, read_only: bool = False, salvage: bool = False) -> Self:
         """Open a run to go on with it, or to read it while another process may be writing it.
+
+        Args:
+            path: the file.
+            read_only: nothing is written, and another process may be writing.
+            salvage: read what can be read of a damaged run: measurements whose checksums are wrong are left out.
 
         Raises:
             RunError: no such file, not a run, damaged, of another schema version, or written by another process.
         """
-        if not path.is_file():
+        if not require_plain(path):
             raise RunError(f"{path} does not exist: there is no run to open. Check the directory, or start a new run")
+        if read_only:
+            recover(path)
         lock = None if read_only else WriterLock(path)
         try:
             with database.explained(path):
                 connection = database.connect(path, "ro" if read_only else "rw")
                 try:
-                    database.require_run(connection, path)
+                    database.require_run(connection, path, whole=not salvage)
                     if not read_only:
                         database.prepare_to_write(connection)
-                    return cls(path, connection, lock)
+                    store = cls(path, connection, lock, salvage)
+                    if not salvage:  # measurements are checked when they are read: there may be many
+                        store._context_rows()
+                        store._event_rows()
+                    return store
                 except BaseException:
                     connection.close()
                     raise
@@ -157,21 +171,32 @@ class Store:
 
     def contexts(self) -> tuple[str, ...]:
         """The names of all contexts, in the order in which they were started."""
+        return tuple(self._context_rows())
+
+    def _context_rows(self) -> dict[str, tuple[Any, ...]]:
+        """Id, name, space, figures, fingerprint and digest of every context, by name."""
+        query = "SELECT id, name, space, figures, fingerprint, digest, crc FROM contexts ORDER BY id"
         with database.explained(self.path):
-            return tuple(name for (name,) in self._connection.execute("SELECT name FROM contexts ORDER BY id"))
+            found = self._connection.execute(query).fetchall()
+        rows = {row[1]: row for *row, crc in found if database.checksum(*row) == crc}
+        if len(rows) != len(found):
+            raise database.damaged(self.path, "the names of what was measured are not as written")
+        return rows
 
     def section(self, name: str) -> Section:
         """A part of the store for one of several runs in it: its contexts have names of their own."""
         return Section(self, name)
 
     def _stored(self, name: str) -> Context | None:
-        query = "SELECT id, space, figures, fingerprint FROM contexts WHERE name = ?"
-        with database.explained(self.path):
-            row = self._connection.execute(query, (name,)).fetchone()
+        row = self._context_rows().get(name)
         if row is None:
             return None
-        space, figures = Space.from_json(json.loads(row[1])), Figures.from_json(json.loads(row[2]))
-        return Context(self, row[0], name, space, figures, json.loads(row[3]))
+        plain = [self._object(text, f"description of {name!r}") for text in row[2:5]]
+        try:
+            space, figures = Space.from_json(plain[0]), Figures.from_json(plain[1])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise database.damaged(self.path, f"the description of {name!r}: {error}") from error
+        return Context(self, row[0], name, space, figures, plain[2])
 
     def _started(self, name: str, evaluator: Evaluator | None) -> Context:
         if evaluator is None:
@@ -179,25 +204,49 @@ class Store:
         space, figures, fingerprint = evaluator.space, evaluator.figures, evaluator.fingerprint()
         texts = [_json("space", space.to_json()), _json("figures", figures.to_json())]
         texts += [_json("fingerprint", fingerprint), digest(fingerprint)]
-        insert = "INSERT INTO contexts (name, space, figures, fingerprint, digest) VALUES (?, ?, ?, ?, ?)"
-        number = self._commit(insert, (name, *texts))
+        number = 1 + max((row[0] for row in self._context_rows().values()), default=0)
+        row = (number, name, *texts)
+        self._commit("INSERT INTO contexts VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, database.checksum(*row)))
         return Context(self, number, name, space, figures, json.loads(texts[2]))
+
+    def _object(self, text: str, what: str) -> dict[str, Any]:
+        """The JSON object in a row whose checksum is right."""
+        try:
+            found = parse_json(text)
+        except (TypeError, ValueError) as error:
+            raise database.damaged(self.path, f"the {what}: {error}") from error
+        if not isinstance(found, dict):
+            raise database.damaged(self.path, f"the {what} is no JSON object")
+        return found
 
     def record(self, kind: str, payload: Mapping[str, Any]) -> int:
         """Commit an event together with everything put so far, and return its id."""
-        insert = "INSERT INTO events (time, kind, payload) VALUES (?, ?, ?)"
-        return self._commit(insert, (time.time(), kind, _json("event", payload)))
+        row = (time.time(), kind, _json("event", payload))
+        insert = "INSERT INTO events (time, kind, payload, crc) VALUES (?, ?, ?, ?)"
+        return self._commit(insert, (*row, database.checksum(*row)))
 
     def amend(self, event: int, payload: Mapping[str, Any]) -> None:
         """Replace the payload of an event, in one commit with everything put so far."""
-        self._commit("UPDATE events SET payload = ? WHERE id = ?", (_json("event", payload), event))
+        with database.explained(self.path):
+            began, kind = self._connection.execute("SELECT time, kind FROM events WHERE id = ?", (event,)).fetchone()
+        text = _json("event", payload)
+        values = (text, database.checksum(began, kind, text), event)
+        self._commit("UPDATE events SET payload = ?, crc = ? WHERE id = ?", values)
 
     def events(self, kind: str | None = None) -> list[Event]:
         """What happened, in order: everything, or the events of one kind."""
-        query = "SELECT id, time, kind, payload FROM events WHERE ? IS NULL OR kind = ? ORDER BY id"
+        return [
+            Event(number, when, name, self._object(payload, "record of what happened"))
+            for number, when, name, payload, _ in self._event_rows(kind)
+        ]
+
+    def _event_rows(self, kind: str | None = None) -> list[tuple[Any, ...]]:
+        query = "SELECT id, time, kind, payload, crc FROM events WHERE ? IS NULL OR kind = ? ORDER BY id"
         with database.explained(self.path):
             found = self._connection.execute(query, (kind, kind)).fetchall()
-        return [Event(number, when, name, json.loads(payload)) for number, when, name, payload in found]
+        if any(database.checksum(*row) != crc for _, *row, crc in found):
+            raise database.damaged(self.path, "the record of what happened is not as written")
+        return found
 
     def kinds(self) -> set[str]:
         """The kinds of all events."""
@@ -205,13 +254,23 @@ class Store:
             return {kind for (kind,) in self._connection.execute("SELECT DISTINCT kind FROM events")}
 
     def rows(self, context: int) -> Iterator[tuple[Any, ...]]:
-        """The rows of a context in the order in which they were measured."""
-        query = (
-            "SELECT mask, dials, bias, utility, bias_se, utility_se, n, seconds, parts "
-            "FROM measurements WHERE context = ? ORDER BY id"
-        )
-        with database.explained(self.path):
-            yield from self._connection.execute(query, (context,))
+        """The rows of a context in the order in which they were measured, checksums last and not yet checked."""
+        query = "SELECT * FROM measurements WHERE context = ? AND id > ? ORDER BY id"
+        if not self.salvaging:
+            with database.explained(self.path):
+                yield from self._connection.execute(query, (context, 0))
+            return
+        # Around the first page that cannot be read: up to it from the front, and down to it from the back.
+        last = 0
+        behind: list[tuple[Any, ...]] = []
+        try:
+            for row in self._connection.execute(query, (context, last)):
+                last = row[0]
+                yield row
+        except sqlite3.DatabaseError:
+            with suppress(sqlite3.DatabaseError):
+                behind.extend(self._connection.execute(f"{query} DESC", (context, last)))
+        yield from reversed(behind)
 
     def flush(self) -> None:
         """Commit everything put so far.
@@ -266,23 +325,11 @@ class Store:
         self.close()
 
 
-class Section:
-    """A part of a store for one of several runs in it, see `Store.section`. Events are those of the whole store."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        self.store, self.name = store, name
-
-    def context(self, name: str, evaluator: Evaluator | None = None) -> Context:
-        """The measurements that this run made under `name`, see `Store.context`."""
-        return self.store.context(f"{self.name}: {name}", evaluator)
-
-    def record(self, kind: str, payload: Mapping[str, Any]) -> int:
-        """Commit an event, see `Store.record`."""
-        return self.store.record(kind, payload)
-
-    def events(self, kind: str | None = None) -> list[Event]:
-        """What happened, see `Store.events`."""
-        return self.store.events(kind)
+def recover(path: Path) -> None:
+    """Undo what a process killed while it closed a run left half-done, which a reader may not do."""
+    if require_plain(path.with_name(path.name + "-journal")):
+        with suppress(RunError):  # a living process is closing it, or the reader finds out what is wrong
+            Store.open(path).close()
 
 
 def _json(what: str, payload: Mapping[str, Any]) -> str:
@@ -299,6 +346,6 @@ def _units(space: Space) -> dict[str, Any]:
 
 
 def _remove(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm", "-journal"):
+    for suffix in database.SUFFIXES:
         with suppress(OSError):
             path.with_name(path.name + suffix).unlink()

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,6 +35,12 @@ _ONE_THREAD = (
     "NUMEXPR_NUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
+
+
+STOPPING: tuple[signal.Signals, ...] = (
+    (signal.SIGINT, signal.SIGTERM) if sys.platform == "win32" else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+)
+"""The signals that stop a run. They may reach a whole group of processes; only the parent answers them."""
 
 
 class Workers(Protocol):
@@ -212,9 +219,9 @@ def _start(factory: Callable[[], Evaluator]) -> tuple[SpawnProcess, Connection]:
     process = spawn.Process(target=_work, args=(factory, theirs), daemon=True)
     try:
         process.start()
-    except OSError:
+    except OSError as error:
         ours.close()
-        raise
+        raise no_workers(error) from error
     except Exception as error:  # pickling raises all kinds
         ours.close()
         raise InputError(
@@ -228,7 +235,7 @@ def _start(factory: Callable[[], Evaluator]) -> tuple[SpawnProcess, Connection]:
 
 def _work(factory: Callable[[], Evaluator], connection: Connection) -> None:
     """The life of a worker: build the evaluator, then answer batches until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    follow_parent()
     with suppress(EOFError, OSError):
         try:
             evaluator = factory()
@@ -247,6 +254,28 @@ def _work(factory: Callable[[], Evaluator], connection: Connection) -> None:
                 connection.send(_portable(error))
             else:
                 connection.send(measurements)
+
+
+def follow_parent() -> None:
+    """What a worker process does first: leave the signals that stop a run to its parent, and end when that ends."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()  # a pipe that the operating system closes with the parent, however that ends
+        os._exit(1)
+
+
+def no_workers(error: OSError) -> RunError:
+    """The error that says why processes cannot be started."""
+    return RunError(
+        f"worker processes cannot be started ({error.strerror or error}): they need the right to start processes and "
+        "room in a writable /dev/shm. Give them that, or do the work in one process (--workers 1)"
+    )
 
 
 def _portable(error: Exception) -> Exception:
@@ -281,15 +310,15 @@ def _reason(exitcode: int | None) -> str:
 
 @contextmanager
 def child_environment() -> Iterator[None]:
-    """Start processes with one thread each, and with Ctrl-C held back until they can ignore it."""
+    """Start processes with one thread each, and with signals held back until they can ignore them."""
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     held = set[signal.Signals | int]()
     if sys.platform != "win32":
-        # The tracker that spawning starts would lift the hold on Ctrl-C, so it has to run already.
+        # The tracker that spawning starts would lift the hold on signals, so it has to run already.
         from multiprocessing import resource_tracker
 
         resource_tracker.ensure_running()
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
     try:
         yield

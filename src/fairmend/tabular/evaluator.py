@@ -6,6 +6,7 @@ flip away costs that flip, and a plain batched torch path for everything else.
 
 from __future__ import annotations
 
+import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+import fairmend
 from fairmend.errors import InputError
 from fairmend.evaluation import Direction, Figure, Figures, Measurement, array_digest
 from fairmend.masks import Mask, Space
@@ -21,6 +23,7 @@ from fairmend.tabular.networks import Drop, Network, decide, emitted, probabilit
 
 Path = Literal["auto", "incremental", "batched"]
 _VERSION = 1  # raise when the same masks would measure differently
+_PACKAGES = ("numpy", "numba", "torch")  # what draws the rows and computes the scores
 _STATE_BYTES = 1 << 28  # memory for remembered states
 
 
@@ -141,7 +144,7 @@ class TabularEvaluator:
         return self._figures
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """Network, rows, objective, utility and what dropping means: everything the figures depend on."""
+        """Network, rows, objective, utility, what dropping means and versions: everything the figures depend on."""
         return {
             "evaluator": f"tabular {_VERSION}",
             "network": self._network.digest(),
@@ -152,6 +155,8 @@ class TabularEvaluator:
             "utility": self._figures.utility.name,
             "emitted": array_digest(self._emitted),
             "dials": self._space.to_json()["dials"],
+            "versions": {"fairmend": fairmend.__version__}
+            | {package: importlib.metadata.version(package) for package in _PACKAGES},
         }
 
     def measure(self, masks: Sequence[Mask]) -> list[Measurement]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from fairmend.costs import UtilityFloor
-from fairmend.errors import DataError
+from fairmend.errors import DataError, RunError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.masks import Mask, Space
 from fairmend.runs.budgets import Budget
@@ -218,7 +218,12 @@ def _planned(network: Network, dataset: Dataset, settings: RepairSettings, store
         return replace(settings, states=DEFAULT_STATES)
     earlier = store.events("plan") if store is not None else []
     if earlier:
-        return replace(settings, states=int(earlier[-1].payload["states"]))
+        states = earlier[-1].payload.get("states")
+        if type(states) is not int or states < 1:
+            raise RunError(
+                f"the run was planned for {states!r} states, which is no plan: start again with another --out"
+            )
+        return replace(settings, states=states)
     space = settings.space(network)
     evaluator = evaluator_for(network, dataset, settings, space, rows_per_cell=settings.rows_per_cell)
     reference = evaluator.measure([space.untouched()])[0]
@@ -257,8 +262,8 @@ def _search(
     evaluator = evaluator_for(network, dataset, settings, space, drop=drop, rows_per_cell=settings.rows_per_cell)
     collection = Collection(space, evaluator.figures) if store is None else store.context(f"search {drop}", evaluator)
     runner = Runner(evaluator, collection, progress=progress)
+    searcher = _searcher(space, evaluator.figures, settings)  # refuses options before anything is measured
     (reference,) = runner.measure([space.untouched()])
-    searcher = _searcher(space, evaluator.figures, settings)
     run = runner.run(searcher, Budget(evaluations=settings.states, seconds=settings.seconds))
     measured = list(collection)
     floor = settings.floor(evaluator.figures, reference)

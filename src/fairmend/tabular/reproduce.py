@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from fairmend.artifacts import file_digest
 from fairmend.errors import ArtifactError, DataError, InputError
+from fairmend.files import parse_json
 from fairmend.runs.progress import Progress
 from fairmend.tabular.datasets import Dataset
 from fairmend.tabular.formats import read_network
@@ -164,7 +164,7 @@ def _listed(folder: Path) -> Iterator[tuple[str, int, Path]]:
     path = folder / MODELS
     wanted = '[{"dataset": "adult", "seed": 42, "file": "models/adult-42.safetensors"}, ...]'
     try:
-        entries = json.loads(path.read_bytes())
+        entries = parse_json(path.read_bytes())
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror or error}): give the folder that holds {MODELS}, a list {wanted}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import fairmend
 from fairmend.errors import RunError
-from fairmend.files import write_atomically
+from fairmend.files import read_json, write_atomically
 from fairmend.report.card import render_card
 from fairmend.runs.directories import RUN, open_directory
 from fairmend.runs.store import Store
@@ -126,15 +126,15 @@ def load_result(out: Path) -> dict[str, Any]:
             raise RunError(f"{out} holds a run that has not finished: go on with `fairmend resume {out}`")
         raise RunError(f"{out} holds no saved repair (no {RESULT}): name the directory given as --out")
     try:
-        result = json.loads(path.read_bytes())
+        result = read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}): repair again, or restore it from a copy") from error
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
         raise RunError(f"{path} is not the result of a {SCHEMA}: name the directory of one")
-    if result["schema_version"] != SCHEMA_VERSION:
+    if result.get("schema_version") != SCHEMA_VERSION:
         raise RunError(
-            f"{path} has schema version {result['schema_version']!r}, this fairmend reads {SCHEMA_VERSION}: use the "
-            f"version that wrote it, fairmend {result.get('versions', {}).get('fairmend', 'unknown')}"
+            f"{path} has schema version {result.get('schema_version')!r}, this fairmend reads {SCHEMA_VERSION}: use "
+            f"the version of fairmend that wrote it ({result.get('versions')!r})"
         )
     return result
 

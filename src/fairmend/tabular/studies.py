@@ -6,10 +6,8 @@ results are the same whatever the number of processes.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import re
-import signal
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -22,11 +20,11 @@ from typing import Any, Protocol
 from fairmend import __version__
 from fairmend.errors import FairmendError, InputError, RunError
 from fairmend.evaluation import digest
-from fairmend.files import write_atomically
-from fairmend.report.tables import json_bytes
+from fairmend.files import is_leftover, read_json, sweep, write_atomically
+from fairmend.report.tables import defined, json_bytes
 from fairmend.runs.context import differences
 from fairmend.runs.progress import Progress
-from fairmend.runs.workers import child_environment
+from fairmend.runs.workers import child_environment, follow_parent, no_workers
 from fairmend.tabular.datasets import Dataset
 from fairmend.tabular.networks import Network
 from fairmend.tabular.outcomes import (
@@ -194,10 +192,13 @@ def _side_by_side(
     trials: Sequence[Trial], subjects: Mapping[str, Subject], workers: int, meter: _Meter
 ) -> Generator[tuple[Trial, Outcome], None, None]:
     with _pool(min(workers, max(1, len(trials)))) as pool:
-        with child_environment():  # processes start when work is handed to them
-            waiting: dict[Future[Outcome], Trial] = {
-                pool.submit(run_trial, trial, subjects[trial.subject]): trial for trial in trials
-            }
+        try:
+            with child_environment():  # processes start when work is handed to them
+                waiting: dict[Future[Outcome], Trial] = {
+                    pool.submit(run_trial, trial, subjects[trial.subject]): trial for trial in trials
+                }
+        except OSError as error:
+            raise no_workers(error) from error
         while waiting:
             done, _ = wait(waiting, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
             meter.show()
@@ -219,21 +220,19 @@ def _side_by_side(
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that are ended at once when the block is left early."""
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_ignore_interrupts)
+    try:
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent)
+    except OSError as error:
+        raise no_workers(error) from error
     try:
         yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
+            process.kill()
         raise
     finally:
         pool.shutdown()
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of a terminal; it is the parent's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Record:
@@ -243,15 +242,19 @@ class _Record:
         self._folder = out / _FOLDER
         now = {name: digest(identity) for name, identity in sorted(subjects.items())}
         self._out, self._existed = out, out.exists()
+        if self._folder.is_symlink():
+            raise RunError(f"{self._folder} is a symbolic link, which leads elsewhere: put the folder itself there")
         try:
             out.mkdir(parents=True, exist_ok=True)
-            empty = not any(out.iterdir())
+            sweep(out)
+            empty = not any(not is_leftover(entry) for entry in out.iterdir())
             known = {} if empty else _read_json(out / _HEADER)
             if known is not None:
                 self._folder.mkdir(exist_ok=True)
+                sweep(self._folder)
         except OSError as error:
             raise RunError(f"cannot write to {out} ({error.strerror or error}): choose another --out") from error
-        if known is None:
+        if known is None or not isinstance(known.get("subjects", {}), dict):
             raise RunError(f"{out} is not empty and holds no study: choose a new or empty directory for --out")
         before = dict(known.get("subjects", {}))
         shared = before.keys() & now.keys()
@@ -279,13 +282,15 @@ class _Record:
         if known is None or known.get("identity") != identity:
             return None
         try:
-            return Outcome.from_json(known["outcome"])
+            return Outcome.from_json(known["outcome"]) if known["sha256"] == digest(known["outcome"]) else None
         except (KeyError, TypeError, ValueError):
             return None
 
     def write(self, trial: Trial, subject: Mapping[str, Any], outcome: Outcome) -> None:
         identity = trial.identity(subject)
-        write_atomically(self._path(trial, identity), json_bytes({"identity": identity, "outcome": outcome.to_json()}))
+        plain = defined(outcome.to_json())
+        record = {"identity": identity, "outcome": plain, "sha256": digest(plain)}
+        write_atomically(self._path(trial, identity), json_bytes(record))
 
     def _path(self, trial: Trial, identity: str) -> Path:
         name = re.sub(r"[^a-z0-9.+]+", "-", trial.name.lower()).strip("-")
@@ -294,7 +299,7 @@ class _Record:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

@@ -1,0 +1,238 @@
+"""What a run's folder may say, and what it may not: code and trust are given again by the person at the command line.
+
+A folder may come from somebody else. Its record of the options that began the run names files and settings, which are
+checked here before they are used. A function to call, and the permission to run a checkpoint's own code, are only ever
+taken from the command line, and compared with the record.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+from fairmend import __version__
+from fairmend.errors import FairmendError, RunError
+
+OTHER_VERSION = "resume it with the version that started it, or with the command that started it"
+_Stored = TypeVar("_Stored")
+_PANEL = "Trusted again"
+_MODEL_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)  # OWNER/NAME
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustOptions:
+    """What is not taken from a run's folder."""
+
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code",
+            rich_help_panel=_PANEL,
+            help="The run was begun with it: run the Python code that comes with the checkpoint again.",
+        ),
+    ] = False
+    scorer: Annotated[
+        str | None,
+        typer.Option(
+            "--scorer",
+            metavar="python:MODULE:FUNCTION",
+            rich_help_panel=_PANEL,
+            help="The run's scorer, if it is a function of your own; its module is looked for where you are now.",
+        ),
+    ] = None
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--objective",
+            metavar="python:MODULE:FUNCTION",
+            rich_help_panel=_PANEL,
+            help="The run's further objectives, each as it was given.",
+        ),
+    ] = None
+
+
+def require_trust(trust: TrustOptions, request: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to run code that the command line does not name, or names otherwise than the run.
+
+    Args:
+        trust: what the command line says.
+        request: the run's record of its options.
+        folder: of the run.
+
+    Raises:
+        RunError: the run needs code that was not given, or other code than was given; the message says what to give.
+    """
+    scorer, objectives = request.get("scorer"), request.get("objectives") or []
+    if not isinstance(objectives, list) or not all(isinstance(each, str) for each in objectives):
+        raise RunError(f"{folder} is damaged: its objectives are {objectives!r}. {OTHER_VERSION}")
+    trusts = request.get("trust_remote_code", False) is not False
+    own = scorer if isinstance(scorer, str) and scorer.startswith("python:") else None
+    if (trust.trust_remote_code, trust.objective or []) == (trusts, objectives) and trust.scorer in (own, scorer):
+        if own is not None or objectives:
+            _require_elsewhere(folder)
+        return
+    words = [] if own is None else ["--scorer", own]
+    words += [word for objective in objectives for word in ("--objective", objective)]
+    words += ["--trust-remote-code"] if trusts else []
+    needed = shlex.join(["fairmend", "resume", str(folder), *words])
+    if not words:
+        raise RunError(
+            f"the run in {folder} was begun without code of your own and without trust in a checkpoint's: leave out "
+            f"--trust-remote-code, --scorer and --objective: {needed}"
+        )
+    raise RunError(
+        f"the run in {folder} was begun with {shlex.join(words)}. Code and trust are never taken from a run's folder, "
+        "which may come from somebody else: if you know and trust what it names, go on, from the folder where the "
+        f"module is, with: {needed}"
+    )
+
+
+def require_same_trust(given: bool, request: Mapping[str, Any], folder: Path) -> None:
+    """The same where only a model is read.
+
+    Raises:
+        RunError: the folder's repair trusted the checkpoint's code and the command line does not, or the other way.
+    """
+    trusts = request.get("trust_remote_code", False) is not False
+    if given != trusts:
+        raise RunError(
+            f"the repair in {folder} was begun {'with' if trusts else 'without'} --trust-remote-code, which is never "
+            f"taken from a folder: {'add it, if you trust the code of its model' if trusts else 'leave it out'}"
+        )
+
+
+def _require_elsewhere(folder: Path) -> None:
+    """Modules are looked for in the working directory, which must not be the run's."""
+    here = Path.cwd()
+    if here == folder.resolve() or folder.resolve() in here.parents:
+        raise RunError(
+            f"you are inside the run's folder {folder}, where a module of your own is not looked for: go to the folder "
+            "where it is, and give the command again there"
+        )
+
+
+def require_paths(request: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Refuse options that name a file from wherever the command happens to be given.
+
+    Args:
+        request: a run's record of its options.
+        names: those of its options that are files or folders.
+
+    Raises:
+        RunError: one is not an absolute path.
+    """
+    for name in names:
+        value = request.get(name)
+        if value is not None and not (isinstance(value, str) and Path(value).is_absolute()):
+            raise _relative(name, value)
+
+
+def require_sources(request: Mapping[str, Any]) -> None:
+    """The same for a model, a scorer and a text, which can be something else than a path.
+
+    Raises:
+        RunError: one could be a file below the working directory.
+    """
+    for name in ("model", "scorer", "text"):
+        value = request.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise _relative(name, value)
+        scheme, colon, rest = value.partition(":")
+        path = rest if colon and scheme in ("detoxify", "wikitext2") else value
+        if Path(path).is_absolute() or (name == "scorer" and scheme == "python"):
+            continue
+        is_id = name != "text" and path == value and _MODEL_ID.fullmatch(value) is not None
+        if not is_id or Path(value).exists():
+            raise _relative(name, value)
+
+
+def _relative(name: str, value: object) -> RunError:
+    return RunError(
+        f"the run's record names the {name} {value!r}, which could be another file in every folder: fairmend records "
+        "absolute paths, so this record was changed or damaged. Start the run again with its own command and another "
+        "--out"
+    )
+
+
+@contextmanager
+def read_back(folder: Path) -> Iterator[None]:
+    """Say that a saved result does not hold what one holds, where it is only read and shown.
+
+    Raises:
+        RunError: an entry is missing, or of another type.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, FairmendError):
+            raise
+        raise RunError(
+            f"the result in {folder} does not hold what one holds ({type(error).__name__}: {error}): it was changed "
+            "or damaged. Restore it from a copy, or repair again with another --out"
+        ) from error
+
+
+def stored(read: Callable[[], _Stored]) -> _Stored:
+    """A dataclass of options or settings read from a run's folder, its values of the types that they must have.
+
+    Raises:
+        RunError: names or values that this version does not have.
+    """
+    try:
+        found = read()
+        wrong = _misfit(found, type(found))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise _unreadable(f"{type(error).__name__}: {error}") from error
+    if wrong is not None:
+        raise _unreadable(wrong)
+    return found
+
+
+def _unreadable(what: str) -> RunError:
+    return RunError(
+        f"the run's record of its options and settings cannot be read by this version of fairmend ({__version__}; "
+        f"{what}): {OTHER_VERSION}"
+    )
+
+
+def _misfit(value: object, group: type) -> str | None:
+    """The first field whose value is not of its type."""
+    hints = get_type_hints(group)
+    for name, hint in hints.items():
+        found = getattr(value, name)
+        if isinstance(hint, type) and is_dataclass(hint):
+            inner = _misfit(found, hint) if isinstance(found, hint) else f"got {found!r}"
+            if inner is not None:
+                return f"{name}: {inner}"
+        elif not _fits(found, hint):
+            return f"{name} is {found!r}"
+    return None
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, each) for each in inner)
+    if origin is Literal:
+        return any(type(value) is type(each) and value == each for each in inner)
+    if origin is not None:
+        if not isinstance(value, list if origin is tuple and isinstance(value, list) else origin):
+            return False
+        return isinstance(value, Mapping) or all(_fits(each, inner[0]) for each in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return type(value) is int
+    return isinstance(value, hint if hint is not None else type(None))
