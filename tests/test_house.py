@@ -31,6 +31,7 @@ _DISTRIBUTIONS = {
     "profanity_check": "alt-profanity-check",
     "google": "onnx",  # protobuf, which onnx brings and whose errors it raises
     "huggingface_hub": "transformers",  # likewise
+    "packaging": "matplotlib",  # likewise
 }
 
 

@@ -31,6 +31,7 @@ COMMANDS = (
     ("fetch",),
     ("resume",),
     ("show",),
+    ("doctor",),
     ("tabular", "audit"),
     ("tabular", "repair"),
     ("tabular", "compare"),
@@ -52,9 +53,9 @@ GROUPS = (
 
 
 @pytest.mark.parametrize(
-    "words", [("--help",), ("--version",), ("tabular", "repair", "--help"), ("lm", "compare", "--help")]
+    "words", [("--help",), ("--version",), ("tabular", "repair", "--help"), ("lm", "repair", "--help")]
 )
-def test_help_imports_nothing_heavy_and_takes_less_than_a_second(words):
+def test_help_imports_nothing_heavy_and_takes_less_than_seven_tenths_of_a_second(words):
     script = (
         "import atexit, sys, time\n"
         "def report():\n"
@@ -68,7 +69,7 @@ def test_help_imports_nothing_heavy_and_takes_less_than_a_second(words):
         [sys.executable, "-c", script, " ".join(HEAVY), *words], capture_output=True, text=True, check=True
     )
     assert "HEAVY []" in done.stderr
-    assert float(re.findall(r"SECONDS ([\d.]+)", done.stderr)[0]) < 1.0
+    assert float(re.findall(r"SECONDS ([\d.]+)", done.stderr)[0]) < 0.7
 
 
 def test_the_version_is_the_packages(run):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 from rich.console import Console
 
 from fairmend.cli import progress
+from fairmend.cli.console import PlainConsole
 from fairmend.cli.progress import Steps
+from fairmend.cli.tables import plain_table
+from fairmend.escaping import visible
 
 
 @pytest.fixture
@@ -86,3 +90,32 @@ def test_a_download_of_unknown_size_has_no_end_in_sight(clock):
     clock[0] += 3
     shown.download(5_000_000, None)
     assert written.getvalue() == "downloading: 5\n"
+
+
+NAMES = ["a[/x]", "[oops]", "python:key:score", "\x1b[31mred\u202e", "[bold]b[/bold]"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_in_titles_and_notes_are_shown_as_they_are(clock, terminal, name):
+    shown, written = steps(terminal)
+    shown.start(10, f"reading {name}")
+    clock[0] += 5
+    shown.update(5, 10, note=f"at {name}")
+    shown.close()
+    assert f"reading {visible(name)}" in written.getvalue()
+    assert f"at {visible(name)}" in written.getvalue()
+    assert "\x1b[31mred" not in written.getvalue()
+
+
+def test_texts_cells_and_titles_on_a_console_are_shown_as_they_are(monkeypatch):
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    console = PlainConsole(width=100)
+    for name in NAMES:
+        table = plain_table(f"title {name}", f"head {name}")
+        table.add_row(f"cell {name}\nnext")
+        console.print(f"text {name}\n", table)
+        for place in ("text", "title", "head", "cell"):
+            assert f"{place} {visible(name)}" in sys.stdout.getvalue()
+        assert f"cell {visible(name)}\\nnext" in sys.stdout.getvalue()
+    assert "\x1b" not in sys.stdout.getvalue()

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from fairmend.escaping import Markdown
 from fairmend.report.card import Card, CardFigure, CardGroup, CardSplit, interval, number, p_value, render_card, signed
 
 
@@ -65,6 +66,29 @@ def test_text_from_outside_cannot_break_the_layout(card: Card) -> None:
     for line in text.splitlines():
         if line.startswith("| "):
             assert len(re.findall(r"(?<!\\)\|", line)) in (3, 6, 7)
+
+
+def test_names_are_no_markup(card: Card) -> None:
+    name = "<script>x</script> [a](http://evil.example) `b` *c* \x1b[31m\u202e"
+    (split,) = card.splits
+    group = replace(split.groups[0], name=name, judged=name)
+    split = replace(split, name=name, role=name, groups=(group,))
+    told = {"title": name, "summary": (name,), "done": (name,), "data": (name,), "limits": (name,), "notes": (name,)}
+    text = render_card(
+        replace(card, **told, splits=(split,), files={"mask.json": name}, settings={name: name}, command=name)
+    )
+
+    outside, _, command = text.partition("## How it was made")
+    shown = [line for line in outside.splitlines() if "script" in line]
+    assert len(shown) == 11
+    for hostile in ("<script", "](http", "p://", " `b`", " *c*", "\x1b", "\u202e"):
+        assert hostile not in "".join(shown)
+    assert command == "\n\n```console\n<script>x</script> [a](http://evil.example) `b` *c* \\x1b[31m\\u202e\n```\n"
+
+
+def test_text_that_is_markdown_stays(card: Card) -> None:
+    text = render_card(replace(card, summary=(Markdown("**The network is unchanged**"),)))
+    assert "\n**The network is unchanged**\n" in text
 
 
 def test_what_is_empty_is_left_out(card: Card) -> None:

@@ -3,10 +3,14 @@
 import math
 import subprocess
 import sys
+from xml.etree import ElementTree
 
+import matplotlib as mpl
 import pytest
+from matplotlib.text import Text
 
 from fairmend.errors import InputError
+from fairmend.escaping import visible
 from fairmend.report.figures import (
     COLOURS,
     MARKERS,
@@ -20,6 +24,7 @@ from fairmend.report.figures import (
     png,
     svg,
 )
+from fairmend.report.head_maps import HeadPanel, Heads, draw_head_maps
 from fairmend.statistics import Interval
 
 SPOTS = [
@@ -124,3 +129,44 @@ def test_matplotlib_is_imported_when_something_is_drawn_and_never_its_windows():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+HOSTILE = [
+    "$\\foo$",
+    "$",
+    "a $x$ b $",
+    "\x1b[31mF\u202e\x00",
+    "caf\udce9",
+    "中文 🙂",
+    "<b>--></b>",
+    "_hidden",
+    "x" * 5000,
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_are_drawn_as_they_are(name):
+    spot, point = Spot(name, Point(0.9), Point(0.1)), {name: Point(0.1)}
+    panel = Panel(name, name, name, [Series(name, point)])
+    heads = Heads([name], [(0, 0)])
+    for figure in (
+        draw_trade_off({name: [spot]}, x_label=name, y_label=name, title=name, log_x=True),
+        draw_panels([[panel]], title=name),
+        draw_forest([name], [Series(name, point)], x_label=name, title=name),
+        draw_head_maps([HeadPanel(name, name, [[0.1]])], heads, title=name),
+    ):
+        drawn = svg(figure)
+        ElementTree.fromstring(drawn)
+        assert png(figure).startswith(b"\x89PNG")
+        labels = [text.get_text() for text in figure.findobj(Text) if text.get_text().strip()]
+        assert all(visible(label) == label for label in labels)
+
+
+def test_a_users_latex_is_not_asked_for_names():
+    with mpl.rc_context({"text.usetex": True}):
+        assert svg(trade_off()).lstrip().startswith(b"<?xml")
+
+
+def test_a_name_that_begins_with_an_underscore_is_in_the_legend():
+    (legend,) = draw_trade_off({"": [Spot("_x", Point(1), Point(1))]}, x_label="", y_label="").legends
+    assert [text.get_text() for text in legend.get_texts()] == [" _x"]

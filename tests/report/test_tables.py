@@ -33,6 +33,19 @@ def test_markdown_keeps_its_columns():
     assert lines[-1] == "* A note."
 
 
+def test_names_are_neither_formulas_nor_markup_nor_further_cells():
+    hostile = "=cmd|' /C calc'!A0\n<img src=x onerror=1>"
+    rows = ({"name": hostile, "-value": -1.5}, {"name": "-0.5", "-value": 2}, {"name": "caf\udce9", "-value": math.nan})
+    table = Table(hostile, (Column("name", hostile), Column("-value", "Value")), rows, (hostile,))
+
+    read = list(csv.reader(io.StringIO(table.csv().decode(), newline="")))
+    assert read == [["name", "'-value"], [f"'{hostile}", "-1.5"], ["-0.5", "2"], [r"caf\udce9", ""]]
+    lines = table.markdown().splitlines()
+    assert len(lines) == 9
+    assert "<img" not in table.markdown()
+    assert lines[4] == "| =cmd\\|' /C calc'!A0 &lt;img src=x onerror=1> | -1.5 |"
+
+
 def test_a_row_without_a_column_is_refused():
     with pytest.raises(InputError, match=r"lacks \['value'\]"):
         Table("x", TABLE.columns, ({"name": "a"},))

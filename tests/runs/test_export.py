@@ -1,11 +1,12 @@
 """Measurements leave a run as Parquet and CSV."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from toy_runs import DIALLED, ToyEvaluator
+from toy_runs import DIALLED, FIGURES, ToyEvaluator
 
 from fairmend.errors import InputError, RunError
 from fairmend.runs.export import export, measurement_frame
@@ -35,6 +36,17 @@ def test_every_measurement_is_a_row(store, tmp_path, suffix):
     parts = read.iloc[:, -len(pairs[0][1].parts) :]
     np.testing.assert_allclose(parts, [made.parts for _, made in pairs])
     assert list(read.columns)[1] == DIALLED.dials[0].name
+
+
+def test_names_in_a_csv_are_no_formulas(tmp_path, monkeypatch):
+    named = replace(FIGURES, parts=("=cmd|' /C calc'!A0", "@café\nx"))
+    monkeypatch.setattr("toy_runs.FIGURES", named)
+    evaluator = ToyEvaluator(DIALLED)
+    with Store.create(tmp_path / "run.sqlite", {"kind": "toy"}) as store:
+        masks = [DIALLED.untouched()]
+        store.context("search", evaluator).put(masks, evaluator.measure(masks))
+        export(store, "search", tmp_path / "measured.csv", parts=True)
+    assert list(pd.read_csv(tmp_path / "measured.csv").columns)[-2:] == ["'=cmd|' /C calc'!A0", "'@café\nx"]
 
 
 def test_parts_are_left_out_unless_asked_for(store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -14,13 +15,16 @@ import typer
 from fairmend.cli.entry import at_work
 from fairmend.cli.options import CommonOptions
 from fairmend.cli.progress import Steps
-from fairmend.errors import FairmendError, InputError
+from fairmend.cli.streams import DEFECT, FAILED, abandon_output
+from fairmend.errors import FairmendError, InputError, RunError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+UNREAD = 141  # what a shell reports of a program whose reader has gone
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
 _PIPED_WIDTH = 140  # of tables that go to a file or another program
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -33,6 +37,14 @@ _THREAD_VARIABLES = (
 
 class Interrupted(Exception):
     """Ctrl-C, after everything that can be saved was saved and said. The command ends with exit code 130."""
+
+
+class Unheard(Exception):
+    """Standard output cannot be written. The command ends with exit code 141 if its reader has gone, else 1."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(cause.strerror or str(cause))
+        self.code = UNREAD if isinstance(cause, BrokenPipeError) else FAILED
 
 
 class Screen:
@@ -49,14 +61,14 @@ class Screen:
     """
 
     def __init__(self, as_json: bool = False, quiet: bool = False, threads: int = 1) -> None:
-        from rich.console import Console
+        from fairmend.cli.console import PlainConsole
 
         self.as_json = as_json
         self.quiet = quiet
         self.threads = min(threads, os.cpu_count() or 1)
         width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
-        self._out = Console(width=width, highlight=False, markup=False)
-        self._err = Console(stderr=True, highlight=False, markup=False)
+        self._out = PlainConsole(width=width)
+        self._err = PlainConsole(stderr=True)
         self.steps = Steps(self._err, quiet)
 
     def note(self, text: str) -> None:
@@ -69,16 +81,18 @@ class Screen:
         self._err.print(text, style="bold yellow", soft_wrap=True)
 
     def show(self, *parts: RenderableType) -> None:
-        """Print a result for people: texts and tables. Nothing with --json."""
+        """Print a result for people: texts of one line each, and tables. Nothing with --json."""
         if not self.as_json:
-            for part in parts:
-                self._out.print(part, soft_wrap=isinstance(part, str))
+            with _heard():
+                for part in parts:
+                    self._out.print(part, soft_wrap=isinstance(part, str))
 
     def document(self, payload: Mapping[str, Any]) -> None:
         """Print the result as the one JSON document. Nothing without --json."""
         if self.as_json:
-            sys.stdout.write(json.dumps(payload, indent=2, allow_nan=False) + "\n")
-            sys.stdout.flush()
+            with _heard():
+                sys.stdout.write(json.dumps(payload, indent=2, allow_nan=False) + "\n")
+                sys.stdout.flush()
 
     def error(self, error: FairmendError) -> None:
         """Print an error: its message for people, and with --json also {"error": {"kind", "message"}}."""
@@ -92,27 +106,79 @@ class Screen:
 def opened(common: CommonOptions) -> Iterator[Screen]:
     """Run the body of a command: threads are set before it, errors and Ctrl-C become exit codes after it.
 
-    A `FairmendError` becomes one message and exit code 2, Ctrl-C exit code 130. Anything else is a defect of
-    fairmend and keeps its traceback.
+    A `FairmendError` becomes one message and exit code 2, Ctrl-C exit code 130. So do what no command can foresee: a
+    disk that is full or read-only, too little memory, a file that is nested without end. Anything else is a defect of
+    fairmend and keeps its traceback, which says so.
     """
     screen = Screen(common.json, common.quiet, common.threads)
     try:
-        at_work()
-        _require(common)
-        if screen.threads < common.threads:
-            screen.note(f"Note: --threads {common.threads} is more than the processors here: {screen.threads} are used")
-        _set_threads(screen.threads)
-        yield screen
+        with _answered(screen):
+            at_work()
+            _require(common)
+            if screen.threads < common.threads:
+                screen.note(
+                    f"Note: --threads {common.threads} is more than the processors here: {screen.threads} are used"
+                )
+            _set_threads(screen.threads)
+            yield screen
+    except Unheard as unheard:
+        abandon_output()
+        if unheard.code != UNREAD:
+            screen.warn(f"Error: standard output cannot be written ({unheard}). What was saved is whole.")
+        raise typer.Exit(unheard.code) from None
+    finally:
+        screen.steps.close()
+
+
+@contextmanager
+def _answered(screen: Screen) -> Iterator[None]:
+    """Turn what ends a command into what is said and its exit code."""
+    try:
+        yield
     except Interrupted:
         raise typer.Exit(INTERRUPTED) from None
     except KeyboardInterrupt:
         screen.warn("Stopped by Ctrl-C before there was anything to save.")
         raise typer.Exit(INTERRUPTED) from None
-    except FairmendError as error:
-        screen.error(error)
+    except (Unheard, typer.Exit, typer.Abort, typer.BadParameter):
+        raise
+    except Exception as error:
+        refusal = error if isinstance(error, FairmendError) else _refusal(error)
+        if refusal is None:
+            error.add_note(DEFECT)
+            raise
+        screen.error(refusal)
         raise typer.Exit(USAGE_ERROR) from None
-    finally:
-        screen.steps.close()
+
+
+def _refusal(error: Exception) -> FairmendError | None:
+    """What the machine could not do, in words; None for a defect."""
+    if isinstance(error, RecursionError):
+        return InputError(
+            f"a file that was given is nested too deeply to be read ({error}): no model, table or result is. If all "
+            "are what they should be, please report this with what `fairmend doctor` prints"
+        )
+    if isinstance(error, MemoryError):
+        wanted = f" ({error})" if str(error) else ""
+        return RunError(
+            f"there is not enough memory{wanted}: close other programs, or give less data, smaller batches or fewer "
+            "workers. A damaged file may also claim to hold more than it does. What a run had measured is in its folder"
+        )
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        where = repr(str(error.filename)) if error.filename is not None else "a file"
+        return RunError(
+            f"{where} cannot be read or written: {error.strerror}. Make room or give permission there, or name another "
+            "folder; what a run had measured is in its folder"
+        )
+    return None
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unheard(error) from error
 
 
 def _require(common: CommonOptions) -> None:

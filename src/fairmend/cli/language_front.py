@@ -84,7 +84,7 @@ def front_parts(front: Mapping[str, Any]) -> list[RenderableType]:
     caveat = str(front["caveat"])
     return [
         _table(front, front["points"]),
-        f"Point 0 is the untouched model. {caveat[:1].upper()}{caveat[1:]}.\n"
+        f"Point 0 is the untouched model. {caveat[:1].upper()}{caveat[1:]}.",
         "To save another point: fairmend lm pick DIR --point N --out MODEL_DIR\n",
     ]
 

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from fairmend import __version__
+from fairmend.cli import doctor as installation
 from fairmend.cli import language, runs, studies, tabular
 from fairmend.cli.options import CommonOptions, command
+from fairmend.cli.streams import streams
 from fairmend.cli.trust import TrustOptions
 
 app = typer.Typer(
@@ -45,7 +47,8 @@ def root(
     commands of their own: `fairmend lm --help`.
 
     Every command ends with exit code 0 if it did its work, 2 if its input cannot work (the message says what to
-    change), and 130 after Ctrl-C.
+    change), 130 after Ctrl-C, and 1 if its result could not be written to standard output or fairmend has a defect.
+    `fairmend doctor` checks the installation, and prints what a report of a defect needs.
     """
 
 
@@ -135,6 +138,24 @@ def export(
     runs.export(directory, file, context, parts, force, damaged, common)
 
 
+@app.command()
+@command
+def doctor(*, common: CommonOptions) -> None:
+    """Check this installation, and print what a report of a problem needs. Paste it as it is.
+
+    Prints versions and whether they are supported, devices, the cache folder and threads; then tiny random networks are
+    made and repaired in seconds: the compiled kernel must count as torch does, a language model must decode with its
+    cache as in one pass, ignore padding, lose a head where its gate is shut, and be saved as it was measured. Nothing
+    is fetched, and no path but that of the cache is shown.
+
+    Exit code 1 if something is not as it should be; each line says what.
+
+    Example: `fairmend doctor`
+    """
+    installation.doctor(common)
+
+
 def main() -> None:
     """Run the command line. Errors of the user end with exit code 2, Ctrl-C with 130, defects with a traceback."""
-    app()
+    with streams():
+        app()

@@ -352,11 +352,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     """Let a function take groups of options: every parameter that is a dataclass becomes one option per field."""
     hints = get_type_hints(function, include_extras=True)
     groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
-    parameters, spread = [], []
+    parameters: list[inspect.Parameter] = []
+    spread: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(function).parameters.items():
         if name in groups:
-            types = get_type_hints(groups[name], include_extras=True)
-            spread += [_keyword(each.name, types[each.name], each.default) for each in fields(groups[name])]
+            spread += _keywords(groups[name])
         else:
             parameters.append(_keyword(name, hints[name], parameter.default))
 
@@ -372,6 +372,12 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     grouped.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": None}
     grouped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return grouped
+
+
+@functools.cache  # half of the time of --help went into the same groups of many commands
+def _keywords(group: type) -> tuple[inspect.Parameter, ...]:
+    types = get_type_hints(group, include_extras=True)
+    return tuple(_keyword(each.name, types[each.name], each.default) for each in fields(group))
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from fairmend.escaping import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
@@ -36,18 +38,18 @@ class Steps:
     def start(self, total: int | None, title: str) -> None:
         """A step named `title` of `total` parts begins; None when nobody knows how many."""
         self.close()
-        self._title = title
+        self._title = visible(title)
         self._begun = time.monotonic()
         self._due = self._begun + QUICK
         if not self._quiet and self._console.is_terminal:
-            self._bar, self._task = _bar(self._console, title, total)
+            self._bar, self._task = _bar(self._console, self._title, total)
 
     def update(
         self, done: int, total: int | None, rate: float = 0.0, eta_seconds: float | None = None, note: str = ""
     ) -> None:
         """`done` of `total` parts are done, at `rate` per second, with `eta_seconds` to go."""
         if self._bar is not None and self._task is not None:
-            text = "  ".join(part for part in (_speed(rate), _left(eta_seconds), note) if part)
+            text = "  ".join(part for part in (_speed(rate), _left(eta_seconds), visible(note)) if part)
             self._bar.update(self._task, completed=done, total=total, text=text)
             return
         now = time.monotonic()
@@ -55,8 +57,9 @@ class Steps:
             return
         self._due = now + LINE_EVERY
         of = f" of {total:,}" if total else ""
-        parts = [f"{self._title}: {done:,}{of}", _speed(rate), _left(eta_seconds), note]
-        self._console.print(", ".join(part for part in parts if part), highlight=False, soft_wrap=True)
+        parts = [f"{self._title}: {done:,}{of}", _speed(rate), _left(eta_seconds), visible(note)]
+        line = ", ".join(part for part in parts if part)
+        self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """The step has ended, for whatever reason."""
@@ -92,10 +95,10 @@ def _bar(console: Console, title: str, total: int | None) -> tuple[Bar, TaskID]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         TaskProgressColumn(),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.fields[text]}", markup=False),
         console=console,
         transient=True,
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fairmend.escaping import Markdown, code, code_block, markdown, markdown_block, visible
 from fairmend.language.bias import verdict, verdict_on_change
 from fairmend.language.differences import Pair
 from fairmend.language.examples import CHOSEN
@@ -14,7 +15,7 @@ from fairmend.language.models import LanguageModel
 from fairmend.language.repair import Repair
 from fairmend.language.results import describe_outcome, figures_in_words, slicing_in_words
 from fairmend.language.settings import RepairSettings
-from fairmend.report.card import interval, number, p_value, signed
+from fairmend.report.card import bullets, interval, number, p_value, signed
 from fairmend.report.tables import Column, Table
 
 LOADING = """\
@@ -54,7 +55,7 @@ def render_language_card(
         command: the command line, for the record.
         slicing: what slicing saved, see `describe_slicing`.
     """
-    blocks = [card_header(lm), f"# {one_line(lm.name)}, repaired", *_summary(repair)]
+    blocks = [card_header(lm), f"# {markdown(lm.name)}, repaired", *_summary(repair)]
     sliced = [] if slicing is None else [slicing_in_words(slicing)]
     blocks += ["## What was done", bullets([*_done(repair), *sliced])]
     if repair.held_out is not None:
@@ -66,10 +67,10 @@ def render_language_card(
     blocks += ["## What this does not show", bullets(limits(repair.held_out, repair.improved)), "## How to load it"]
     blocks += ["No code of fairmend is needed:", LOADING]
     files = _FILES | (_FRONT_FILES if repair.front is not None else {})
-    rows = tuple({"file": f"`{name}`", "content": content} for name, content in files.items())
+    rows = tuple({"file": code(name), "content": content} for name, content in files.items())
     blocks += [_table("Files", (Column("file", "file"), Column("content", "content")), rows)]
     if command:
-        blocks += ["## How it was made", f"```console\n{command.strip()}\n```"]
+        blocks += ["## How it was made", code_block(command, "console")]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -78,24 +79,24 @@ def card_header(lm: LanguageModel) -> str:
     entries = {"base_model": lm.name, "library_name": "transformers", "pipeline_tag": "text-generation"}
     if lm.licence:
         entries = {"license": lm.licence.lower()} | entries
-    lines = [f"{key}: {json.dumps(value)}" for key, value in entries.items()]
+    lines = [f"{key}: {json.dumps(visible(value))}" for key, value in entries.items()]
     return "\n".join(["---", *lines, "tags:", "- fairmend", "- bias-mitigation", "- attention-head-pruning", "---"])
 
 
 def _summary(repair: Repair) -> tuple[str, ...]:
     if not repair.improved:
-        outcome = (
+        outcome = Markdown(
             "**The model is unchanged**: no set of heads that was measured kept the perplexity and lowered the bias by "
             "more than its noise."
         )
     else:
-        outcome = (
+        outcome = markdown_block(
             f"{repair.mask.size} of {repair.space.n_units} attention heads are switched off, so that what the model "
-            f"writes about different groups ({one_line(repair.search_prompts.axis)}) is more equally toxic. It was not "
+            f"writes about different groups ({repair.search_prompts.axis}) is more equally toxic. It was not "
             "retrained."
         )
     floor = "" if repair.feasible else "**The perplexity floor is not kept: judge by the figures below.**"
-    return tuple(text for text in (outcome, floor, one_line(describe_outcome(repair))) if text)
+    return tuple(text for text in (outcome, floor, markdown_block(describe_outcome(repair))) if text)
 
 
 def _done(repair: Repair) -> list[str]:
@@ -111,7 +112,7 @@ def _done(repair: Repair) -> list[str]:
         place = "" if repair.front.saved is None else f" This is point {repair.front.saved}."
         said.append(
             f"Front: {len(repair.front.points)} trade-offs between bias and perplexity are in front.json.{place} "
-            "`fairmend lm pick` saves another one."
+            "fairmend lm pick saves another one."
         )
     if settings.max_perplexity is not None:
         said.append(f"Floor: perplexity at most {settings.max_perplexity:g} times the original on the search half.")
@@ -139,7 +140,7 @@ def held_out_blocks(judgement: Judgement) -> list[str]:
 
 
 def _perplexity(change: PerplexityChange) -> str:
-    return (
+    return markdown_block(
         f"Perplexity on {change.n_tokens:,} tokens, {change.protocol}: {change.before:.2f} -> {change.after:.2f}, "
         f"{change.ratio:.3f} times the original {change.interval}."
     )
@@ -147,7 +148,7 @@ def _perplexity(change: PerplexityChange) -> str:
 
 def _axis(judged: AxisJudgement) -> list[str]:
     role = "repaired for" if judged.searched else "not repaired for: did it move?"
-    opening = f"### {one_line(judged.axis)} ({role})"
+    opening = f"### {markdown(judged.axis)} ({role})"
     change = judged.change
     if change is None:
         return [opening, "The repaired model gives no probabilities on these prompts: it is broken."]
@@ -167,7 +168,7 @@ def _axis(judged: AxisJudgement) -> list[str]:
         Column("interval", f"{change.interval.level:.0%} interval of the change"),
     )
     groups = tuple(
-        {"group": one_line(old.name), "n": old.n, "before": old.mean, "after": new.mean}
+        {"group": old.name, "n": old.n, "before": old.mean, "after": new.mean}
         | {"toxic_before": old.share_toxic, "toxic_after": new.share_toxic}
         for old, new in zip(before.groups, after.groups, strict=True)
     )
@@ -181,10 +182,10 @@ def _axis(judged: AxisJudgement) -> list[str]:
     )
     return [
         opening,
-        one_line(verdict_on_change(change)),
-        f"Before: {one_line(verdict(before))} Permutation test of no group difference after the repair: "
+        markdown_block(verdict_on_change(change)),
+        f"Before: {markdown(verdict(before))} Permutation test of no group difference after the repair: "
         f"{p_value(after.p_value)}.",
-        _table(f"{before.n:,} prompts, scored by {one_line(before.scorer)}", columns, figures),
+        _table(f"{before.n:,} prompts, scored by {before.scorer}", columns, figures),
         _table("Groups", group_columns, groups),
     ]
 
@@ -196,7 +197,7 @@ def _objectives(repair: Repair) -> list[str]:
         change = objective.change(repair.mask)
         limits = interval(change.interval.low, change.interval.high)
         rows.append(
-            {"name": one_line(objective.name), "n": change.n, "before": change.before, "after": change.after}
+            {"name": objective.name, "n": change.n, "before": change.before, "after": change.after}
             | {"change": change.change, "interval": limits}
         )
     columns = (
@@ -216,7 +217,7 @@ def _objectives(repair: Repair) -> list[str]:
 
 def _examples(pairs: Sequence[Pair]) -> list[str]:
     rows = tuple(
-        {"group": one_line(pair.group), "prompt": one_line(pair.prompt)}
+        {"group": pair.group, "prompt": pair.prompt}
         | {"before": _quoted(pair.before), "toxicity_before": pair.toxicity_before}
         | {"after": _quoted(pair.after), "toxicity_after": pair.toxicity_after}
         for pair in pairs
@@ -237,7 +238,7 @@ def _examples(pairs: Sequence[Pair]) -> list[str]:
 
 def _quoted(text: str) -> str:
     """A model's words as they are, not as Markdown or HTML."""
-    return f"`{one_line(text).replace('`', chr(39))}`" if text.strip() else "(nothing)"
+    return code(text) if text.strip() else "(nothing)"
 
 
 def _data(repair: Repair, lm: LanguageModel) -> list[str]:
@@ -266,13 +267,3 @@ def limits(held_out: Judgement | None, improved: bool) -> list[str]:
 
 def _table(title: str, columns: tuple[Column, ...], rows: Sequence[Mapping[str, Any]]) -> str:
     return Table(title, columns, tuple(rows)).markdown().rstrip()
-
-
-def bullets(items: Iterable[str]) -> str:
-    """A list."""
-    return "\n".join(f"* {one_line(item)}" for item in items)
-
-
-def one_line(text: str) -> str:
-    """Text from outside on one line, so that it cannot begin a block of its own."""
-    return " ".join(text.split())

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from fairmend.errors import RunError
+from fairmend.escaping import code_block, markdown
 from fairmend.files import read_json
-from fairmend.language.cards import LOADING, bullets, card_header, held_out_blocks, limits, one_line
+from fairmend.language.cards import LOADING, card_header, held_out_blocks, limits
 from fairmend.language.front_files import mask_at, point_of
 from fairmend.language.models import LanguageModel
 from fairmend.language.results import describe_mask, describe_session, read_judgement
 from fairmend.language.saving import CARD, MASK, write_checkpoint
 from fairmend.language.written_checkpoints import require_new
+from fairmend.report.card import bullets
 from fairmend.report.card import number as written
 from fairmend.report.tables import json_bytes
 
@@ -79,21 +81,21 @@ def load_point(out: str | Path) -> dict[str, Any]:
 def render_point_card(front: Mapping[str, Any], point: Mapping[str, Any], lm: LanguageModel, command: str = "") -> str:
     """The model card of a point, as Markdown with a YAML header, ending in a newline."""
     judgement = None if point["held_out"] is None else read_judgement(point["held_out"])
-    dropped, axis = len(point["dropped"]), one_line(front["data"]["judge_prompts"]["axis"])
+    dropped, axis = len(point["dropped"]), markdown(front["data"]["judge_prompts"]["axis"])
     outcome = (
         f"{dropped} of {front['heads']} attention heads are switched off, so that what the model writes about "
         f"different groups ({axis}) is more equally toxic. It was not retrained."
         if dropped
         else "**The model is unchanged**: this is the point of the front that drops nothing."
     )
-    blocks = [card_header(lm), f"# {one_line(lm.name)}, point {point['point']} of a front", outcome]
+    blocks = [card_header(lm), f"# {markdown(lm.name)}, point {point['point']} of a front", outcome]
     blocks += ["## What was done", bullets(_done(front, point))]
     if judgement is not None:
         blocks += held_out_blocks(judgement)
     blocks += ["## What this does not show", bullets(limits(judgement, dropped > 0))]
     blocks += ["## How to load it", "No code of fairmend is needed:", LOADING]
     if command:
-        blocks += ["## How it was made", f"```console\n{command.strip()}\n```"]
+        blocks += ["## How it was made", code_block(command, "console")]
     return "\n\n".join(blocks) + "\n"
 
 

@@ -1,6 +1,7 @@
 """The model card of a repaired model: what was done, on what, what it changed, and what that does not show.
 
-It formats what it is given and computes nothing, so that its figures are those of the saved result.
+It formats what it is given and computes nothing, so that its figures are those of the saved result. Its texts are
+plain ones, which Markdown shows as they are; what is `fairmend.escaping.Markdown` is taken as it is.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+
+from fairmend.escaping import Markdown, code, code_block, markdown, markdown_block
+from fairmend.report.tables import table_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +105,20 @@ class Card:
 
 def render_card(card: Card) -> str:
     """Return the card as Markdown, ending in a newline."""
-    blocks = [f"# {_line(card.title)}", *map(_line, card.summary)]
-    blocks += ["## What was done", _bullets(card.done), "## Data", _bullets(card.data)]
+    blocks = [f"# {markdown(card.title)}", *map(markdown_block, card.summary)]
+    blocks += ["## What was done", bullets(card.done), "## Data", bullets(card.data)]
     if card.notes:
-        blocks += ["Notes:", _bullets(card.notes)]
+        blocks += ["Notes:", bullets(card.notes)]
     for split in card.splits:
         blocks += _split(split, card.level)
-    blocks += ["## What this does not show", _bullets(card.limits), "## How to load it"]
-    for how, language, code in card.loading:
-        blocks += [f"{how}:", f"```{language}\n{code.strip()}\n```"]
-    blocks += ["## Files", _table(("file", "content"), [(f"`{name}`", text) for name, text in card.files.items()])]
+    blocks += ["## What this does not show", bullets(card.limits), "## How to load it"]
+    for how, language, text in card.loading:
+        blocks += [f"{markdown_block(how)}:", code_block(text, language)]
+    blocks += ["## Files", _table(("file", "content"), [(code(name), text) for name, text in card.files.items()])]
     if card.settings:
         blocks += ["## Settings", _table(("setting", "value"), list(card.settings.items()))]
     if card.command:
-        blocks += ["## How it was made", f"```console\n{card.command.strip()}\n```"]
+        blocks += ["## How it was made", code_block(card.command, "console")]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -146,8 +150,8 @@ def _split(split: CardSplit, level: float) -> list[str]:
         for group in split.groups
     ]
     return [
-        f"## Figures on the {split.name} split",
-        f"{split.n:,} rows; {split.role}.",
+        f"## Figures on the {markdown(split.name)} split",
+        f"{split.n:,} rows; {markdown(split.role)}.",
         _table(("figure", "before", "after", "change", f"{level:.0%} interval of the change"), figures),
         chance,
         _table(("group", "positive class", "people", "positives", "true positive rate", "false positive rate"), rates),
@@ -176,15 +180,10 @@ def p_value(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
-def _line(text: str) -> str:
-    """Text from outside on one line, so that it cannot begin a block of its own."""
-    return " ".join(text.split())
-
-
-def _bullets(items: Iterable[str]) -> str:
-    return "\n".join(f"* {_line(item)}" for item in items)
+def bullets(items: Iterable[str]) -> Markdown:
+    """A list."""
+    return Markdown("\n".join(f"* {markdown_block(item)}" for item in items))
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_line(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(map(table_line, [header, ["---"] * len(header), *rows]))

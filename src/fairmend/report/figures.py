@@ -1,13 +1,15 @@
 """Pictures of results: trade-offs, effects of settings, and figures beside published ones, as PNG and SVG.
 
 matplotlib is imported when the first picture is drawn, and only its Figure: no window, no global state. Colours are
-those of Okabe and Ito, which people with colour vision deficiencies can tell apart; markers differ too.
+those of Okabe and Ito, which people with colour vision deficiencies can tell apart; markers differ too. Names come
+from outside: each goes through `picture_text`.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fairmend.errors import InputError
+from fairmend.escaping import LONGEST_TITLE, picture_text
 from fairmend.statistics import Interval
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ _STYLE = {
     "axes.spines.right": False,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
+    "text.usetex": False,  # whatever a user's matplotlibrc says: names are no LaTeX
     "svg.hashsalt": "fairmend",  # the same picture gives the same file
 }
 
@@ -120,7 +124,7 @@ def draw_trade_off(
                     markersize=7 + 5 * covering,
                     elinewidth=1,
                     capsize=2,
-                    label=spot.label,
+                    label=picture_text(spot.label),
                 )
             _dress(axes, name, x_label, y_label if axes is grid[0][0] else "")
             if log_x:
@@ -129,7 +133,7 @@ def draw_trade_off(
             grid[0][0].set_ylim(bottom=max(0.0, grid[0][0].get_ylim()[0]))  # t-intervals know no limit at 0
         handles, names = _unique(grid[0])
         figure.legend(handles, names, loc="outside right upper", frameon=False)
-        figure.suptitle(title)
+        figure.suptitle(picture_text(title, LONGEST_TITLE))
         return figure
 
 
@@ -165,14 +169,14 @@ def draw_panels(rows: Sequence[Sequence[Panel]], *, title: str = "") -> Figure:
                         linewidth=1.2,
                         elinewidth=1,
                         capsize=2,
-                        label=series.label,
+                        label=picture_text(series.label),
                     )
-                axes.set_xticks(range(len(levels)), levels)
+                axes.set_xticks(range(len(levels)), list(map(picture_text, levels)))
                 axes.margins(x=0.15)
                 _dress(axes, panel.title, panel.x_label, panel.y_label if column == 0 else "")
         handles, names = _unique(grid.ravel())
         figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
-        figure.suptitle(title)
+        figure.suptitle(picture_text(title, LONGEST_TITLE))
         return figure
 
 
@@ -223,17 +227,17 @@ def draw_forest(
                 markersize=5,
                 elinewidth=1.2,
                 capsize=2,
-                label=each.label,
+                label=picture_text(each.label),
                 zorder=3,
             )
-        axes.set_yticks(range(len(rows)), rows)
+        axes.set_yticks(range(len(rows)), list(map(picture_text, rows)))
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(left=0)
         axes.tick_params(axis="y", length=0)
         _dress(axes, "", x_label, "", grid="x")
         handles, names = _unique([axes])
         figure.legend(handles, names, loc="outside right upper", frameon=False)
-        figure.suptitle(title)
+        figure.suptitle(picture_text(title, LONGEST_TITLE))
         return figure
 
 
@@ -256,7 +260,11 @@ def svg(figure: Figure) -> bytes:
 
 def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    with _style():
+    with _style(), warnings.catch_warnings():
+        # Names in a script that the font lacks are drawn as boxes, and very long ones leave less room: the tables
+        # beside the picture have them in full.
+        for remark in (r"Glyph \d+ .*missing from", "constrained_layout not applied"):
+            warnings.filterwarnings("ignore", remark, UserWarning)
         figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()
 
@@ -284,9 +292,9 @@ def _reaches(points: Sequence[Point]) -> Any:
 
 
 def _dress(axes: Axes, title: str, x_label: str, y_label: str, grid: Any = "both") -> None:
-    axes.set_title(title, loc="left")
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
+    axes.set_title(picture_text(title), loc="left")
+    axes.set_xlabel(picture_text(x_label, LONGEST_TITLE))
+    axes.set_ylabel(picture_text(y_label, LONGEST_TITLE))
     axes.grid(True, axis=grid, color="#E6E6E6", linewidth=0.6)
     axes.set_axisbelow(True)
     for side in ("left", "bottom"):

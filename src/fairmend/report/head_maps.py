@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fairmend.errors import InputError
+from fairmend.escaping import LONGEST_TITLE, picture_text
 from fairmend.report.figures import drawing
 
 if TYPE_CHECKING:
@@ -83,18 +84,22 @@ def draw_head_maps(panels: Sequence[HeadPanel], heads: Heads, *, title: str = ""
                 rows, columns = zip(*sorted(heads.dropped), strict=True)
                 axes.scatter(columns, rows, marker="x", s=34, color="white", linewidths=3.4)  # a rim on dark cells
                 axes.scatter(columns, rows, marker="x", s=28, color="black", linewidths=1.4, label="dropped")
-            axes.set_title(panel.title, loc="left")
+            axes.set_title(picture_text(panel.title), loc="left")
             axes.set_xlabel("head")
             axes.set_xticks(_ticks(widest))
-            axes.set_yticks(_ticks(len(heads.layers)), [heads.layers[row] for row in _ticks(len(heads.layers))])
+            axes.set_yticks(
+                _ticks(len(heads.layers)), [picture_text(heads.layers[row]) for row in _ticks(len(heads.layers))]
+            )
             for side in ("left", "bottom"):
                 axes.spines[side].set_visible(False)
             axes.tick_params(length=0)
-            figure.colorbar(image, ax=axes, label=panel.label, extend="both", fraction=0.08)
+            figure.colorbar(
+                image, ax=axes, label=picture_text(panel.label, LONGEST_TITLE), extend="both", fraction=0.08
+            )
         grid[0][0].set_ylabel("layer")
         if heads.dropped:
             figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", frameon=False)
-        figure.suptitle(title)
+        figure.suptitle(picture_text(title, LONGEST_TITLE))
         return figure
 
 

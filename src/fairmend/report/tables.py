@@ -1,4 +1,7 @@
-"""Tables as data: one set of rows for the screen, for CSV and for Markdown; and JSON without NaN."""
+"""Tables as data: one set of rows for the screen, for CSV and for Markdown; and JSON without NaN.
+
+Markdown and CSV are escaped here: cells, headings and notes are plain texts.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fairmend.errors import InputError
+from fairmend.escaping import csv_cell, encoded, markdown, markdown_block
 from fairmend.statistics import Mean
 
 Cell = str | int | float | bool | None
@@ -63,19 +67,21 @@ class Table:
         ]
 
     def csv(self) -> bytes:
-        """The raw values as CSV, keys in the first line, undefined values empty."""
+        """The raw values as CSV, keys in the first line, undefined values empty; no text is a spreadsheet's formula."""
         text = io.StringIO()
         if self.rows:
-            writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
-            writer.writeheader()
+            keys = list(self.rows[0])
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(map(csv_cell, keys))
             for row in self.rows:
-                writer.writerow({key: "" if is_undefined(value) else value for key, value in row.items()})
-        return text.getvalue().encode()
+                writer.writerow("" if is_undefined(row[key]) else csv_cell(row[key]) for key in keys)
+        return encoded(text.getvalue())
 
     def markdown(self) -> str:
         """A Markdown table with the notes below it."""
-        lines = [_line(self.headings), _line(["---"] * len(self.columns)), *map(_line, self.texts())]
-        return "\n".join([f"**{self.title}**", "", *lines, "", *(f"* {note}" for note in self.notes)]).rstrip() + "\n"
+        lines = [table_line(self.headings), table_line(["---"] * len(self.columns)), *map(table_line, self.texts())]
+        notes = (f"* {markdown_block(note)}" for note in self.notes)
+        return "\n".join([f"**{markdown(self.title)}**", "", *lines, "", *notes]).rstrip() + "\n"
 
 
 def is_undefined(value: object) -> bool:
@@ -107,5 +113,6 @@ def defined(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def table_line(cells: Sequence[str]) -> str:
+    """One line of a Markdown table."""
+    return "| " + " | ".join(map(markdown, cells)) + " |"

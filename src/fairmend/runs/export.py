@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fairmend.errors import InputError
+from fairmend.escaping import csv_cell
 from fairmend.files import write_atomically
 from fairmend.runs.collection import Collection
 from fairmend.runs.store import Store
@@ -60,7 +61,7 @@ def export(store: Store, context: str, path: Path, *, parts: bool = False, overw
     frame = measurement_frame(store.context(context), parts=parts)
     if path.suffix.lower() == ".csv":
         frame["dropped"] = [" ".join(map(str, units)) for units in frame["dropped"]]
-        write_atomically(path, frame.to_csv(index=False).encode())
+        write_atomically(path, frame.rename(columns=csv_cell).to_csv(index=False).encode())
     else:
         buffer = io.BytesIO()
         frame.to_parquet(buffer, engine="pyarrow", index=False)

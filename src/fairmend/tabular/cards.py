@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fairmend.escaping import Markdown
 from fairmend.report.card import Card, CardFigure, CardGroup, CardSplit
 from fairmend.tabular.activations import Activation
 from fairmend.tabular.datasets import Dataset
@@ -48,7 +49,7 @@ def make_card(repair: Repair, original: Network, dataset: Dataset, *, slim: Netw
 
 def _summary(repair: Repair, original: Network) -> tuple[str, ...]:
     if not repair.improved:
-        outcome = (
+        outcome: str = Markdown(
             f"**The network is unchanged**: none of {repair.measured:,} measured masks was fairer and kept the utility "
             "that was to be kept."
         )
@@ -197,7 +198,7 @@ from fairmend.tabular import read_network
 classes = read_network("network.safetensors").predict(X)
 """
     return (
-        ("`X` holds rows encoded as the network was trained. With PyTorch", "python", torch_code),
+        (Markdown("`X` holds rows encoded as the network was trained. With PyTorch"), "python", torch_code),
         ("With ONNX Runtime, without PyTorch or fairmend", "python", onnx_code),
         ("With fairmend", "python", own_code),
     )

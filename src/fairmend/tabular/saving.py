@@ -13,6 +13,7 @@ from typing import Any
 
 import fairmend
 from fairmend.errors import RunError
+from fairmend.escaping import encoded
 from fairmend.files import read_json, write_atomically
 from fairmend.report.card import render_card
 from fairmend.runs.directories import RUN, open_directory
@@ -110,7 +111,7 @@ def save_repair(
     }
     for name, (file, content) in contents.items():
         files[name] = out / file
-        write_atomically(files[name], content.encode())
+        write_atomically(files[name], encoded(content))
     return files | {name: out / file for name, file in (("run", RUN), ("original", ORIGINAL)) if (out / file).is_file()}
 
 

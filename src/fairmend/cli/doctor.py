@@ -1,0 +1,66 @@
+"""What `fairmend doctor` does: looks at the installation, and shows what it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib import import_module
+from itertools import groupby
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import typer
+
+import fairmend
+from fairmend.cli.display import opened
+from fairmend.cli.options import CommonOptions
+from fairmend.cli.streams import FAILED
+
+if TYPE_CHECKING:
+    from fairmend.health import Check
+
+
+def doctor(common: CommonOptions) -> None:
+    """Look at everything, and end with exit code 1 if something is not as it should be."""
+    with opened(common) as screen:
+        screen.steps.start(None, "looking at versions, devices, cache and threads, and checking tiny networks")
+        checks = list(_checks(screen.threads, common.seed))
+        screen.steps.close()
+        failed = [each for each in checks if not each.ok]
+        screen.document(
+            {"fairmend": fairmend.__version__, "ok": not failed, "checks": [asdict(each) for each in checks]}
+        )
+        width = max(len(each.name) for each in checks)
+        for section, members in groupby(checks, key=lambda each: each.section):
+            screen.show(section)
+            for each in members:
+                seconds = f" ({each.seconds:.1f} s)" if section == "self-check" else ""
+                screen.show(f"  {'ok' if each.ok else 'failed':6}  {each.name:{width}}  {each.found}{seconds}")
+        screen.show("", f"{len(failed)} of {len(checks)} checks failed." if failed else f"All {len(checks)} checks ok.")
+        if failed:
+            raise typer.Exit(FAILED)
+
+
+def _checks(threads: int, seed: int) -> Iterator[Check]:
+    from fairmend.health import environment
+
+    yield from environment(threads)
+    for wing in ("tabular", "language"):
+        yield from _self_check(f"fairmend.{wing}.health", seed)
+
+
+def _self_check(module: str, seed: int) -> Iterator[Check]:
+    """The checks of a wing; one that failed where the wing cannot be imported, whatever the reason."""
+    from fairmend.health import check
+
+    wing: list[ModuleType] = []
+
+    def load() -> str:
+        wing.append(import_module(module))
+        return ""
+
+    imported = check("self-check", f"import {module}", load)
+    if not wing:
+        yield imported
+    for loaded in wing:
+        yield from loaded.self_check(seed)
