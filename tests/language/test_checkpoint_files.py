@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -231,6 +233,18 @@ def test_a_pipe_as_model_or_mask_is_refused_and_not_waited_for(tmp_path: Path) -
     (tmp_path / "mask.json").symlink_to("/dev/zero")
     with pytest.raises(InputError, match="no regular file"):
         read_mask(tmp_path, tiny_lm())
+
+
+def test_a_gguf_file_with_more_layers_than_tensors_is_refused(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "deep.gguf", arch="llama")
+    writer.add_block_count(10**7)
+    writer.add_tensor("token_embd.weight", np.zeros((4, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match=r"deep\.gguf: its configuration says block_count=10000000, but .* 1 tensors"):
+        load_model(str(tmp_path / "deep.gguf"))
 
 
 # --- a library that changed

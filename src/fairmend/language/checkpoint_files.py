@@ -22,7 +22,7 @@ _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _OTHER_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpack")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
-_LAYERS = re.compile(r"(n|num)_((hidden|decoder)_)?(layer|block)s?")
+_LAYERS = re.compile(r"(n|num)_((hidden|decoder)_)?(layer|block)s?|block_count")
 _FEW_LAYERS = 128  # built in a moment, whatever the weights are
 
 

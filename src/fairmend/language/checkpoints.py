@@ -31,6 +31,8 @@ BUILT_IN = "smollm2"
 PLANTED = "planted-smollm2"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
+_GGUF_HEAD = 1 << 26  # bytes; what describes the model comes before its tensors
+_BLOCK_COUNT = re.compile(rb"\.block_count([\x04\x05]\0{3}.{4}|[\x0a\x0b]\0{3}.{8})", re.DOTALL)  # type and number
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
 
 
@@ -168,9 +170,13 @@ def check_config(config: dict[str, Any], where: object) -> None:
 
 
 def _check_gguf(path: Path) -> None:
+    """Refuse another file, and one with more layers than tensors; parsing it whole would take as long as loading it."""
     with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ModelError(f"{path} is a file but not a GGUF file: {_allowed()}")
+        head = file.read(_GGUF_HEAD)
+    if head[:4] != b"GGUF":
+        raise ModelError(f"{path} is a file but not a GGUF file: {_allowed()}")
+    for found in _BLOCK_COUNT.finditer(head):
+        check_sizes({"block_count": int.from_bytes(found[1][4:], "little")}, int.from_bytes(head[8:16], "little"), path)
 
 
 def _from_hub(name: str, revision: str | None, trust_remote_code: bool) -> Path:
