@@ -55,8 +55,8 @@ def test_every_architecture_is_proven_with_room_to_spare(name: str, dtype: torch
     assert (found.context, found.end_ids) == (64, (2,)) if name != "bloom" else (2048, (2,))
 
 
-@pytest.mark.parametrize("kind", ["jamba", "lfm2", "qwen3_next", "falcon_h1", "granitemoehybrid", "zamba2"])
-def test_hybrid_models_lose_the_rows_that_have_ended_and_no_others(kind: str):
+@pytest.mark.parametrize("kind", ["jamba", "lfm2", "qwen3_next", "falcon_h1", "granitemoehybrid", "zamba2", "mamba"])
+def test_hybrid_and_recurrent_models_lose_the_rows_that_have_ended_and_no_others(kind: str):
     model = shrunk(kind)
     model.generation_config.eos_token_id = list(range(4, 40))  # most texts end early, and leave the batch
     lm = wrapped(model)
@@ -226,7 +226,7 @@ def test_a_context_is_read_given_or_asked_for():
     assert wrapped(model, context=40).context == 40
     with pytest.raises(InputError, match="context must be a positive number"):
         wrapped(model, context=0)
-    with pytest.raises(ModelError, match="a context of 3 tokens is too short"):
+    with pytest.raises(ModelError, match="a context of 3 tokens, too few"):
         wrapped(model, context=3)
 
 

@@ -18,13 +18,17 @@ from fairmend.errors import FairmendError, ModelError
 from fairmend.language.batching import is_out_of_memory
 from fairmend.language.versions import lacking, required, transformers_version
 
-_CACHE_NAMES = ("cache", "past_key_values")
-"""Of the argument and of the output: from transformers 5.24 on, and before it. Code that comes with a checkpoint may
-keep the older name for long, so that the signature decides, not the release."""
+_CACHE_NAMES = ("cache", "past_key_values", "cache_params")
+"""Of the argument and of the output: from transformers 5.24 on; before it; and before it where there are states only
+(Mamba). Code that comes with a checkpoint may keep an older name for long, so that the signature decides, not the
+release."""
 
-_WITHOUT_POSITIONS = frozenset({"bloom", "mpt"})
-"""Architectures (`model_type`) whose forward takes no position ids and needs none: their attention knows distances
-between tokens only (ALiBi), so that padding on the left, once masked, moves nothing."""
+_WITHOUT_POSITIONS = frozenset({"bloom", "mpt", "mamba", "mamba2", "falcon_mamba"})
+"""Architectures (`model_type`) whose forward takes no position ids and needs none: attention that knows distances
+between tokens only (ALiBi), or none at all. Padding on the left, once masked, moves nothing."""
+
+_MASKED_ONCE = frozenset({"mamba", "falcon_mamba"})
+"""Architectures that apply a mask to just the tokens handed in, whatever they remember: it is for the prompts only."""
 
 
 def plain(model: nn.Module) -> nn.Module:
@@ -75,6 +79,7 @@ class CachedRows:
         self._cache_name = _asked_for(model, *_CACHE_NAMES, why="what was read is forgotten")
         self._takes_positions = _takes_positions(model)
         _asked_for(model, "attention_mask", why="padding cannot be told from text")
+        self._is_masked_once = _model_type(model) in _MASKED_ONCE
         self._inputs = torch.tensor([[filler] * (width - len(row)) + list(row) for row in rows], device=device)
         lengths = torch.tensor([len(row) for row in rows], device=device)
         self._seen = (torch.arange(width, device=device) >= width - lengths[:, None]).long()
@@ -90,7 +95,9 @@ class CachedRows:
         Raises:
             ModelError: no cache comes back.
         """
-        arguments = {"attention_mask": self._seen, self._cache_name: self._cache, **use_cache(self._model, True)}
+        arguments = {self._cache_name: self._cache, **use_cache(self._model, True)}
+        if self._cache is None or not self._is_masked_once:
+            arguments["attention_mask"] = self._seen
         if self._takes_positions:
             arguments["position_ids"] = self._positions
         logits, outputs = _logits(self._model, self._inputs, 1, arguments)
@@ -216,8 +223,11 @@ def _asked_for(model: nn.Module, *names: str, why: str) -> str:
 
 
 def _takes_positions(model: nn.Module) -> bool:
-    kind = required(required(plain(model), "config"), "model_type")
-    if kind in _WITHOUT_POSITIONS and "position_ids" not in _signature(model)[0]:
+    if _model_type(model) in _WITHOUT_POSITIONS and "position_ids" not in _signature(model)[0]:
         return False
     _asked_for(model, "position_ids", why="prompts of different lengths cannot share a batch")
     return True
+
+
+def _model_type(model: nn.Module) -> str:
+    return str(required(required(plain(model), "config"), "model_type"))

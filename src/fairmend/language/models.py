@@ -262,7 +262,7 @@ def wrap_model(
     model.train(False)
     model.requires_grad_(False)
     with _fitting(name, model.device):
-        decoding = prove_decoding(model, length, filler_of(tokenizer, n_embedded))
+        decoding = prove_decoding(model, length, filler_of(tokenizer, n_embedded), name)
     return LanguageModel(
         model=model,
         tokenizer=tokenizer,

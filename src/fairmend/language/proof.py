@@ -27,7 +27,7 @@ from fairmend.language.attention_probe import KernelWatch
 from fairmend.language.checkpoints import quiet_transformers
 from fairmend.language.forward import CachedRows, last_logits, plain, why_not_finite
 from fairmend.language.gates import HeadGates
-from fairmend.language.heads import N_POSITIONS, HeadMap, probe_ids, probing, run_probe
+from fairmend.language.heads import N_POSITIONS, HeadMap, embedding, probe_ids, probing, run_probe
 from fairmend.language.versions import NEWEST_TESTED, OLDEST, required, transformers_version
 
 if TYPE_CHECKING:
@@ -96,12 +96,12 @@ def prove(lm: LanguageModel) -> Proof:
     Raises:
         ModelError: which of them does not hold, by how much, and what to do; or the model has no heads.
     """
-    decoding = prove_decoding(lm.model, lm.context, lm.filler)
+    decoding = prove_decoding(lm.model, lm.context, lm.filler, lm.name)
     gates = prove_gates(lm.model, lm.head_map)
     return Proof(decoding.cache, decoding.padding, gates, lm.context, lm.end_ids)
 
 
-def prove_decoding(model: nn.Module, context: int, filler: int) -> Decoding:
+def prove_decoding(model: nn.Module, context: int, filler: int, name: str) -> Decoding:
     """Prove that decoding with the cache equals one pass over everything, and that left padding changes nothing.
 
     Four short passes. Weights, modes, hooks and random generators are as before.
@@ -110,6 +110,7 @@ def prove_decoding(model: nn.Module, context: int, filler: int) -> Decoding:
         model: a causal language model in evaluation mode.
         context: its largest number of tokens.
         filler: the token to pad with.
+        name: of the model, for messages.
 
     Raises:
         ModelError: it does not hold, with the difference and the release of transformers; or the model's forward lacks
@@ -117,7 +118,7 @@ def prove_decoding(model: nn.Module, context: int, filler: int) -> Decoding:
     """
     long = min(_LONGEST, context - _STEPS)
     if long < 2:
-        raise ModelError(f"a context of {context} tokens is too short for texts to be continued: need {_STEPS + 2}")
+        raise ModelError(f"{name} has a context of {context} tokens, too few to continue a text: need {_STEPS + 2}")
     short, width = max(1, long // 3), long + _STEPS
     ids = _distinct_tokens(model, 2 * width, filler).view(2, width)
     # The shorter row begins with the last token of the longer one, so that one pass over both also says what the logits
@@ -128,7 +129,7 @@ def prove_decoding(model: nn.Module, context: int, filler: int) -> Decoding:
     with _unobserved(device):
         whole = last_logits(model, torch.stack([*ids, in_sight]).to(device), width).cpu().double()
         if not bool(torch.isfinite(whole).all()):
-            raise ModelError(f"{type(plain(model)).__name__} gives logits that are not finite: {why_not_finite(model)}")
+            raise ModelError(f"{name} gives logits that are not finite without any mask: {why_not_finite(model)}")
         begun = [ids[0, :long].tolist(), ids[1, :short].tolist()]
         rows = CachedRows(model, [*begun, begun[0]], long, filler)
         read = [rows.next_logits().cpu().double()]
@@ -203,7 +204,7 @@ def prove_gates(model: nn.Module, head_map: HeadMap) -> Agreement:
 def _distinct_tokens(model: nn.Module, n_tokens: int, filler: int) -> Tensor:
     """Token ids spread over the vocabulary, none of them the filler; they repeat where the vocabulary is smaller."""
     config: Any = required(plain(model), "config")
-    vocabulary = int(required(config.get_text_config(decoder=True), "vocab_size"))
+    vocabulary = min(int(required(config.get_text_config(decoder=True), "vocab_size")), len(embedding(model)))
     ids = torch.arange(1, n_tokens + 1) * max(1, vocabulary // (n_tokens + 1)) % vocabulary
     return torch.where(ids == filler, (ids + 1) % vocabulary, ids)
 
