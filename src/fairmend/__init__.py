@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # type checkers take it for true; importing typing would take longer than the rest
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from fairmend.errors import ArtifactError, DataError, FairmendError, InputError, ModelError, RunError
     from fairmend.evaluation import Evaluator, Measurement
     from fairmend.masks import Mask, Space
@@ -43,6 +44,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use, so that `import fairmend` is immediate."""
+    import importlib
+
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -41,7 +41,8 @@ def test_a_repair_tells_of_an_objective_and_resumes_with_it(run: Run, desk: Path
     shown = run("show", "out")
     assert "Further objectives" in shown.out
     (Path("out") / "result.json").unlink()
-    again = run("resume", "out", "--json")
+    assert f"--objective {named}" in run("resume", "out").message
+    again = run("resume", "out", "--json", "--scorer", REPAIR["--scorer"], "--objective", named)
     assert again.code == 0, again.message
     assert again.document["objectives"] == [told]
 

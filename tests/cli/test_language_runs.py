@@ -47,7 +47,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_finds_what_an_uninterrupted_r
         pressed.setattr(place, press)
         stopped = lm(run, command, options)
     assert stopped.code == 130
-    assert "fairmend resume out" in stopped.message
+    assert f"fairmend resume out --scorer {MEASURE['--scorer']}" in stopped.message
     assert Path("out/run.sqlite").is_file()
     assert not Path("out", result).exists()
     assert "not finished" in run("show", "out").message

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +49,7 @@ def test_a_stopped_sweep_goes_on_from_any_folder(run: Run, office: Path, monkeyp
     assert "fairmend resume swept" in stopped.message
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
-    monkeypatch.delitem(sys.modules, "words_scorer_of_cli_tests")
-    assert run("resume", "../swept", "--quiet").code == 0
+    assert run("resume", "../swept", "--quiet", "--scorer", MEASURE["--scorer"]).code == 0
     found, whole = (json.loads(Path(f"../{name}/sweep.json").read_text()) for name in ("swept", "whole"))
     assert {**found, "session": 0} == {**whole, "session": 0}
 
@@ -86,7 +84,7 @@ def test_a_collection_is_shown_and_gone_on_with_to_the_end_asked_for(
     shown = run("show", "collected")
     assert shown.code == 0, shown.message
     assert "0 subsets measured of 40 asked for" in shown.out
-    resumed = run("resume", "collected", "--json", "--quiet")
+    resumed = run("resume", "collected", "--json", "--quiet", "--scorer", MEASURE["--scorer"])
     assert resumed.code == 0, resumed.message
     assert resumed.document["stopped"] == "evaluations"
     count = resumed.document["samples"]
@@ -97,7 +95,7 @@ def test_a_collection_is_shown_and_gone_on_with_to_the_end_asked_for(
         "subsets": 40,
         "hours": None,
     }
-    assert run("resume", "collected", "--json", "--quiet").document["new"] == 0
+    assert run("resume", "collected", "--json", "--quiet", "--scorer", MEASURE["--scorer"]).document["new"] == 0
     more = lm(run, "collect", COLLECT | {"--subsets": 60, "--json": True}).document
     assert more["new"] > 0
     assert "of 60 asked for" in run("show", "collected").out

@@ -60,13 +60,13 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(whole: Path, tmp_path: Path
     def flip(content: bytearray) -> None:
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
 
-    for _ in range(150):
+    for _ in range(80):
         path = changed(whole, tmp_path, flip)
         try:
             assert everything(path) == right
         except RunError:
             refused += 1
-    assert refused > 50  # what is left are bytes that hold nothing
+    assert refused > 25  # what is left are bytes that hold nothing
 
 
 @pytest.mark.parametrize("share", [0.999, 0.9, 0.5, 0.3])

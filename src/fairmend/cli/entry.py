@@ -4,6 +4,8 @@ SIGTERM (a machine that shuts down, a batch system's time limit) and SIGHUP (a t
 does: everything measured is kept. There are three times. Before a command works there is nothing to save, so that a
 signal ends the process at once. While it works, a signal is a `KeyboardInterrupt`, which every command answers. Once it
 is done, its result is there and a signal has nothing left to stop.
+
+Little is imported here: until `main` runs, Python answers Ctrl-C with a traceback.
 """
 
 from __future__ import annotations
@@ -11,10 +13,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from types import FrameType
-from typing import TYPE_CHECKING, Literal
+
+TYPE_CHECKING = False  # see fairmend/__init__.py
 
 if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Literal
+
     UnraisableHookArgs = sys.UnraisableHookArgs
 
 _INTERRUPTED = 130  # what commands end with after Ctrl-C, whichever signal it was
@@ -86,7 +91,10 @@ def _answer(number: int, frame: FrameType | None) -> None:
 
 
 def _say(text: str) -> None:
-    os.write(2, text.encode())
+    try:
+        os.write(2, text.encode())
+    except OSError:  # nobody listens
+        return
 
 
 def _again(lost: UnraisableHookArgs) -> None:

@@ -221,7 +221,9 @@ def _repair(
         files = save_repair(repaired, lm, out, slice_heads=bool(extra["slice"]), request=request, command=command_line)
     _present(out, files, screen)
     if repaired.run.stopped == "interrupted":
-        screen.warn(f"Stopped by Ctrl-C: this is the best so far, not judged on held-out prompts; {go_on(out)}")
+        screen.warn(
+            f"Stopped by Ctrl-C: this is the best so far, not judged on held-out prompts; {go_on(out, request)}"
+        )
         raise Interrupted
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fairmend.cli.display import Interrupted, Screen
 from fairmend.cli.folders import tidy
 from fairmend.cli.language_inputs import LanguageInputs
+from fairmend.cli.trust import resume_command
 
 if TYPE_CHECKING:
     from fairmend.language.head_scores import HeadScores
@@ -67,10 +67,12 @@ def language_run(
             with closing(store):
                 yield store
         except KeyboardInterrupt:
-            screen.warn(f"Stopped by Ctrl-C. Everything measured so far is kept in {out}; {again or go_on(out)}")
+            screen.warn(
+                f"Stopped by Ctrl-C. Everything measured so far is kept in {out}; {again or go_on(out, request)}"
+            )
             raise Interrupted from None
 
 
-def go_on(out: Path) -> str:
-    """How to go on with the run in a folder, in words."""
-    return f"go on with: fairmend resume {shlex.quote(str(out))}"
+def go_on(out: Path, request: Mapping[str, Any]) -> str:
+    """How to go on with the run in a folder that was asked for so, in words."""
+    return f"go on with: {resume_command(out, request)}"

@@ -25,7 +25,7 @@ from fairmend.cli.language_options import MeasureOptions, Model, ModelOptions
 from fairmend.cli.options import CommonOptions, command, real, whole
 from fairmend.cli.subset_options import CollectingOptions, SubsetOptions
 from fairmend.cli.tables import plain_table
-from fairmend.cli.trust import TrustOptions
+from fairmend.cli.trust import TrustOptions, resume_command
 from fairmend.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def show(folder: Path, screen: Screen) -> None:
     with closing(Store.open(folder / RUN, read_only=True)) as store:
         known = store.contexts()
         counts = [len(store.context(name)) if name in known else 0 for name in (CONTEXT, REPEATS)]
-        model = store.header["request"].get("called", "")
+        request = store.header["request"]
+        model = request.get("called", "")
     subsets, hours = _last_end(folder)
     screen.document(
         {"folder": str(folder), "samples": counts[0], "repeats": counts[1], "subsets": subsets, "hours": hours}
@@ -128,7 +129,7 @@ def show(folder: Path, screen: Screen) -> None:
     wanted = "" if subsets is None else f" of {subsets:,} asked for"
     screen.show(
         f"{model}: {counts[0]:,} subsets measured{wanted}, {counts[1]:,} of them again.",
-        f"More: fairmend resume {shlex.quote(str(folder))}, or fairmend lm collect with a larger --subsets.",
+        f"More: {resume_command(folder, request)}, or fairmend lm collect with a larger --subsets.",
         f"What can be learned of them: fairmend lm fit {shlex.quote(str(folder))}",
     )
 
@@ -194,7 +195,7 @@ def _present(found: Collected, out: Path, inputs: LanguageInputs, screen: Screen
         f"Next: fairmend lm fit {shlex.quote(str(out))}",
     )
     if found.stopped == "interrupted":
-        again = f"fairmend resume {shlex.quote(str(out))}"
+        again = resume_command(out, inputs.request)
         screen.warn(f"Stopped by Ctrl-C. Everything measured is kept; go on with: {again}")
         raise Interrupted
 

@@ -79,10 +79,7 @@ def require_trust(trust: TrustOptions, request: Mapping[str, Any], folder: Path)
         if own is not None or objectives:
             _require_elsewhere(folder)
         return
-    words = [] if own is None else ["--scorer", own]
-    words += [word for objective in objectives for word in ("--objective", objective)]
-    words += ["--trust-remote-code"] if trusts else []
-    needed = shlex.join(["fairmend", "resume", str(folder), *words])
+    words, needed = _words(request), resume_command(folder, request)
     if not words:
         raise RunError(
             f"the run in {folder} was begun without code of your own and without trust in a checkpoint's: leave out "
@@ -93,6 +90,23 @@ def require_trust(trust: TrustOptions, request: Mapping[str, Any], folder: Path)
         "which may come from somebody else: if you know and trust what it names, go on, from the folder where the "
         f"module is, with: {needed}"
     )
+
+
+def resume_command(folder: Path, request: Mapping[str, Any]) -> str:
+    """The command that goes on with a run, code and trust included.
+
+    Args:
+        folder: of the run.
+        request: its record of its options.
+    """
+    return shlex.join(["fairmend", "resume", str(folder), *_words(request)])
+
+
+def _words(request: Mapping[str, Any]) -> list[str]:
+    scorer = str(request.get("scorer"))
+    words = ["--scorer", scorer] if scorer.startswith("python:") else []
+    words += [word for objective in request.get("objectives") or () for word in ("--objective", objective)]
+    return words + ["--trust-remote-code"] * (request.get("trust_remote_code", False) is not False)
 
 
 def require_same_trust(given: bool, request: Mapping[str, Any], folder: Path) -> None:

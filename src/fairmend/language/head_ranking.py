@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fairmend.errors import RunError
 from fairmend.evaluation import digest
 from fairmend.language.ablation import MaskLosses
 from fairmend.language.bias_effects import bias_effects
@@ -111,8 +112,14 @@ def rank_heads(
     }
     key = digest(asked)
     for event in [] if store is None else store.events(_EVENT):
-        if event.payload["key"] == key:
-            return HeadRanking.from_json(event.payload["ranking"])
+        try:
+            if event.payload["key"] == key:
+                return HeadRanking.from_json(event.payload["ranking"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(
+                f"the ranking of heads that the run's folder keeps is none ({type(error).__name__}: {error}): it was "
+                "changed or damaged. Start again with another --out"
+            ) from error
     ranking = _rank(evaluator, settings, store, progress)
     if store is not None:
         store.record(_EVENT, {"key": key, "ranking": ranking.to_json()})

@@ -158,9 +158,9 @@ def repair_model(
         judged_on = [evaluator_on(part, reading) for part in [judged, *judged_with(others, settings)]]
     collection = collection_of("search", search)
     runner = Runner(search, collection, workers=Packed(search), progress=progress)
+    ranking = given_ranking(lm, scores, searched, texts[0], settings)  # refused before anything is measured
     (before,) = runner.measure([space.untouched()])
     _require_whole(before, lm)
-    ranking = given_ranking(lm, scores, searched, texts[0], settings)
     if ranking is None:
         scoring = scoring_evaluator(lm, searched, texts[0], scorer, settings, batch_size=batch_size)
         ranking = rank_heads(scoring, settings, store=store, progress=progress)
