@@ -66,6 +66,12 @@ class TestRepair:
         again = lm(run, "apply", {"--out": "again"}, "model", "out/mask.json")
         assert again.code == 0, again.err
         np.testing.assert_array_equal(logits("again"), logits("out"))
+        before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+        for taken in ("out", "again"):
+            over = lm(run, "apply", {"--out": taken}, "model", "out/mask.json")
+            assert over.code == 2
+            assert f"{taken} is not empty" in over.message
+        assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
 
     def test_the_same_command_goes_on_with_its_run_and_another_is_refused(self, run: Run, office: Path) -> None:
         options = REPAIR | {"--method": "magnitude", "--json": True}

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,12 @@ def test_a_quantised_checkpoint_is_measured_and_saved_dense(
         ({"quant_method": "gptq", "bits": 4, "group_size": 128}, r"quantised \(gptq\)"),
         ({"quant_method": "awq", "bits": 4}, r"quantised \(awq\).*dequantize\(\)"),
         ({"quant_method": "tomorrows-method"}, r"tomorrows-method"),
+        ({"quant_method": "gguf"}, r"quantised \(gguf\)"),
+        pytest.param(
+            {"quant_method": "compressed-tensors", "config_groups": {}},
+            r"does not take its quantization_config \(compressed-tensors; ImportError",
+            marks=pytest.mark.skipif(find_spec("compressed_tensors") is not None, reason="unpacked with that package"),
+        ),
         ({"group_size": 64, "bits": 4}, r"quantised \(bits=4\)"),
         ("yes", "by a method that config.json does not name"),
         ({}, "by a method"),

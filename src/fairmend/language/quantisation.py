@@ -58,7 +58,7 @@ def unpacking(settings: Any, where: object) -> Any:
 
     method = settings.get("quant_method") if isinstance(settings, dict) else None
     kinds: Mapping[str, Any] = AUTO_QUANTIZATION_CONFIG_MAPPING
-    kind = kinds.get(method) if isinstance(method, str) else None
+    kind = kinds.get(method) if isinstance(method, str) and method != "gguf" else None  # that is one file
     if kind is None or "dequantize" not in inspect.signature(kind).parameters:
         named = str(method or _bits(settings))[:60]
         raise ModelError(
@@ -67,7 +67,7 @@ def unpacking(settings: Any, where: object) -> Any:
         )
     try:
         return kind.from_dict({**settings, "dequantize": True})
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, ImportError) as error:  # some need a package of their own
         raise ModelError(
             f"{where}: transformers {transformers.__version__} does not take its quantization_config ({method}; "
             f"{type(error).__name__}: {error}). {_REMEDY}"
