@@ -135,8 +135,12 @@ def file_digest(path: Path) -> str:
 
 
 @contextmanager
-def staging(beside: Path) -> Iterator[Path]:
+def staging(beside: Path, remedy: str = f"Free space there, or {_ANOTHER_CACHE}") -> Iterator[Path]:
     """Yield an empty folder inside `beside`, on the same file system, and remove it at the end.
+
+    Args:
+        beside: where to make the folder; made if it does not exist.
+        remedy: what to do where `beside` cannot be written, for the message.
 
     Raises:
         ArtifactError: the folder cannot be written or the disk is full, also from inside the block.
@@ -146,10 +150,7 @@ def staging(beside: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=beside, prefix=".part-", ignore_cleanup_errors=True) as folder:
             yield Path(folder)
     except OSError as error:
-        raise ArtifactError(
-            f"cannot write to {beside}: {error.strerror or error}. Free space there, or name another cache folder "
-            "in the environment variable FAIRMEND_CACHE"
-        ) from error
+        raise ArtifactError(f"cannot write to {beside}: {error.strerror or error}. {remedy}") from error
 
 
 def _remedy(artifact: Artifact) -> str:

@@ -14,6 +14,7 @@ from fairmend.cli.language_inputs import measuring
 from fairmend.cli.language_options import MeasureOptions, RepairOptions
 from fairmend.errors import InputError
 from fairmend.language.settings import RepairSettings
+from fairmend.masks import Space
 
 from .conftest import Run
 from .language_desk import MEASURE, REPAIR, llama, lm, logits, press
@@ -23,7 +24,9 @@ def repair_that_drops(run: Run, units: list[int]) -> str:
     """A mask of the llama that drops these heads."""
     assert lm(run, "repair", REPAIR | {"--method": "random", "--choice": "rule", "--out": "made"}, "llama").code == 0
     mask = json.loads(Path("made/mask.json").read_text())
-    Path("mask.json").write_text(json.dumps(mask | {"dropped": units}))
+    space = Space.from_json(mask["space"])
+    dropped = {"dropped": units, "dropped_by_site": space.by_site(space.mask(units))}
+    Path("mask.json").write_text(json.dumps(mask | dropped))
     return "mask.json"
 
 
@@ -63,6 +66,12 @@ class TestRepair:
         again = lm(run, "apply", {"--out": "again"}, "model", "out/mask.json")
         assert again.code == 0, again.err
         np.testing.assert_array_equal(logits("again"), logits("out"))
+        before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+        for taken in ("out", "again"):
+            over = lm(run, "apply", {"--out": taken}, "model", "out/mask.json")
+            assert over.code == 2
+            assert f"{taken} is not empty" in over.message
+        assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
 
     def test_the_same_command_goes_on_with_its_run_and_another_is_refused(self, run: Run, office: Path) -> None:
         options = REPAIR | {"--method": "magnitude", "--json": True}

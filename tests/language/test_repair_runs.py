@@ -124,6 +124,7 @@ def test_a_checkpoint_is_written_beside_its_run_and_nowhere_else(tmp_path: Path,
     with start(tmp_path / "out", lm) as store:
         found = repair(lm, store=store, held_out=False)
     save_repair(found, lm, tmp_path / "out")
+    (tmp_path / "out" / ".part-killed").mkdir()
     save_repair(found, lm, tmp_path / "out")  # again, over itself
     assert not list((tmp_path / "out").glob(".part*"))
     (tmp_path / "mine").mkdir()

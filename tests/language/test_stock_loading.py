@@ -25,7 +25,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 torch.set_num_threads(1)
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 with torch.no_grad():
     logits = model(**tokenizer(sys.argv[2], return_tensors="pt")).logits

@@ -200,11 +200,16 @@ def apply(
 ) -> None:
     """Drop the heads of a saved mask from the model that it was made for, and save the checkpoint.
 
-    With --slice, a mask or model that cannot be sliced exactly is refused.
+    The checkpoint is stored in the number formats of the model's own files, unless --dtype names another, and is
+    loaded again with plain transformers and compared before it takes its place. A folder that holds anything, such as
+    another repair, is refused. With --slice, a mask or model that cannot be sliced exactly is refused.
 
     Example: `fairmend lm apply smollm2 repaired/mask.json --out again`
     """
     with opened(common) as screen:
+        from fairmend.language.written_checkpoints import require_new
+
+        require_new(out)
         lm = open_model(model, options, screen)
         from fairmend.language.results import describe_mask, describe_slicing, slicing_in_words
         from fairmend.language.saving import MASK, read_mask, write_checkpoint

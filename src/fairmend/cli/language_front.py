@@ -54,7 +54,8 @@ def pick(
     """
     with opened(common) as screen:
         from fairmend.language.front_files import load_front, mask_at, point_of
-        from fairmend.language.picking import load_point, render_point_card, require_new, save_point
+        from fairmend.language.picking import load_point, render_point_card, save_point
+        from fairmend.language.written_checkpoints import require_new
 
         with read_back(folder):
             front = load_front(folder)

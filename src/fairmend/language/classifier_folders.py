@@ -15,7 +15,7 @@ from safetensors import safe_open
 from transformers import CONFIG_MAPPING
 
 from fairmend.errors import ArtifactError, InputError, ModelError
-from fairmend.language.checkpoints import check_tokenizer_files, check_weights, read_json
+from fairmend.language.checkpoint_files import check_tokenizer_files, check_weights, read_json
 
 DESCRIPTION_FILES = ("*.json", "*.txt", "*.model")
 """Of a repository: configuration and tokenizer. Never code, never pickles."""

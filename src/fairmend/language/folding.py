@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fairmend.errors import ModelError
@@ -33,19 +33,38 @@ def fold(model: nn.Module, mask: Mask, head_map: HeadMap | None = None, *, inpla
         ModelError: the mask belongs to another model, or weights that cannot be edited: quantised, off-loaded, held by
             an adapter or a parametrisation, shared between layers. Nothing is changed then.
     """
-    if plain(model) is not model:
-        raise ModelError("this is the wrapper that torch.compile returns: pass the model that was compiled")
     found = find_heads(model) if head_map is None else head_map
-    found.check(mask)
-    affected = [(site, index) for site, index in zip(found.sites, _dropped(found, mask), strict=True) if index]
-    _require_editable(model, found, [site for site, _ in affected])
+    affected = _affected(model, mask, found)
     result = model if inplace else copy.deepcopy(model)
     with torch.no_grad():
         for site, features in affected:
-            weight = projection_weight(result.get_submodule(site.name), site)
-            inputs_first = isinstance(result.get_submodule(site.name), Conv1D)
-            weight.index_fill_(0 if inputs_first else 1, torch.tensor(features, device=weight.device), 0.0)
+            module = result.get_submodule(site.name)
+            _zero(projection_weight(module, site), module, features)
     return result
+
+
+def folded_state(model: nn.Module, mask: Mask, head_map: HeadMap) -> dict[str, Tensor]:
+    """The tensors that `fold(model, mask).state_dict()` has, by name, without a copy of those that stay as they are.
+
+    Raises:
+        ModelError: see `fold`.
+    """
+    state = dict(model.state_dict())
+    for site, features in _affected(model, mask, head_map):
+        weight = state[f"{site.name}.weight"]
+        zeroed = weight.clone()
+        _zero(zeroed, model.get_submodule(site.name), features)
+        state |= dict.fromkeys([name for name, each in state.items() if each.data_ptr() == weight.data_ptr()], zeroed)
+    return state
+
+
+def require_foldable(model: nn.Module, head_map: HeadMap) -> None:
+    """Refuse a model whose heads cannot be folded, before anything is measured.
+
+    Raises:
+        ModelError: see `fold`.
+    """
+    _require_editable(model, head_map, list(head_map.sites))
 
 
 def projection_weight(module: nn.Module, site: HeadSite) -> nn.Parameter:
@@ -71,6 +90,21 @@ def projection_weight(module: nn.Module, site: HeadSite) -> nn.Parameter:
             "does not. Fold the unquantised checkpoint (float32, bfloat16 or float16) and quantise the result"
         )
     return weight
+
+
+def _affected(model: nn.Module, mask: Mask, head_map: HeadMap) -> list[tuple[HeadSite, list[int]]]:
+    """The output projections of dropped heads with the features to zero, if all of them can be edited."""
+    if plain(model) is not model:
+        raise ModelError("this is the wrapper that torch.compile returns: pass the model that was compiled")
+    head_map.check(mask)
+    affected = [(site, index) for site, index in zip(head_map.sites, _dropped(head_map, mask), strict=True) if index]
+    _require_editable(model, head_map, [site for site, _ in affected])
+    return affected
+
+
+def _zero(weight: Tensor, module: nn.Module, features: list[int]) -> None:
+    inputs = 0 if isinstance(module, Conv1D) else 1
+    weight.index_fill_(inputs, torch.tensor(features, device=weight.device), 0.0)
 
 
 def _dropped(head_map: HeadMap, mask: Mask) -> list[list[int]]:

@@ -15,6 +15,7 @@ from fairmend.language.repair import Repair
 from fairmend.language.results import (
     MASK_SCHEMA,
     MASK_SCHEMA_VERSION,
+    MEANING,
     describe_data,
     describe_judgement,
     describe_measurement,
@@ -115,6 +116,7 @@ def mask_at(front: Mapping[str, Any], number: int, lm: LanguageModel) -> Mask:
         InputError: there is no such point.
         ModelError: the front is one of another model.
     """
-    described = {"schema": MASK_SCHEMA, "schema_version": MASK_SCHEMA_VERSION}
+    described = {"schema": MASK_SCHEMA, "schema_version": MASK_SCHEMA_VERSION, "meaning": MEANING}
     described |= {name: front[name] for name in ("model", "space")}
-    return mask_for({**described, "dropped": point_of(front, number)["dropped"]}, lm)
+    point = point_of(front, number)
+    return mask_for({**described, **{name: point[name] for name in ("dropped", "dropped_by_site")}}, lm)

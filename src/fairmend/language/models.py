@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,12 @@ import torch
 from fairmend.artifacts import Progress, staging
 from fairmend.errors import InputError, ModelError
 from fairmend.language.batching import is_out_of_memory
-from fairmend.language.checkpoints import Checkpoint, find_checkpoint, quiet_transformers
-from fairmend.language.low_rank import add_low_rank
+from fairmend.language.checkpoint_reading import read_checkpoint
+from fairmend.language.checkpoints import find_checkpoint, quiet_transformers
+from fairmend.language.storage import Storage
 from fairmend.language.tokenizers import tokenizer_description
-from fairmend.language.versions import check_installed, own_attention, required
+from fairmend.language.versions import check_installed, required
+from fairmend.language.written_checkpoints import is_new, logits_of, require_same, write_checkpoint_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,6 +48,8 @@ class LanguageModel:
         context: largest number of tokens it was made for.
         end_ids: tokens that end a text; none where texts run to their full length.
         decoding: what was proven of its cache and of padding, see `proof`.
+        storage: in which number formats its checkpoint is stored and is saved again; None for those of `model`.
+        notes: what lies in its checkpoint and was not read, in sentences.
     """
 
     model: PreTrainedModel
@@ -58,6 +62,8 @@ class LanguageModel:
     context: int
     end_ids: tuple[int, ...]
     decoding: Decoding
+    storage: Storage | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -145,7 +151,7 @@ _UNIMPORTANT = {"_name_or_path", "name_or_path", "transformers_version", "archit
 def load_model(
     name: str,
     *,
-    dtype: str = "float32",
+    dtype: str | None = None,
     device: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -158,7 +164,10 @@ def load_model(
     Args:
         name: what to load. "smollm2" is SmolLM2-135M-Instruct out of a wheel of the Python package index;
             "planted-smollm2" is the same with a known bias, see `fairmend.language.planted`.
-        dtype: "float32", "bfloat16" or "float16". Only float32 makes continuations independent of their batch.
+        dtype: "float32", "bfloat16" or "float16": what is computed with, and what a repaired copy is saved in. Without
+            it, float32 is computed with, which alone makes continuations independent of their batch, and a copy is
+            saved in the formats of the checkpoint's own files, which loses nothing: bfloat16 stays bfloat16. What was
+            quantised (GGUF, FP8, MXFP4) and the planted model are saved as they were computed with.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         revision: branch, tag or commit of a Hugging Face repository.
         trust_remote_code: run the Python code that comes with the checkpoint.
@@ -172,18 +181,19 @@ def load_model(
             proven (`proof`).
         ArtifactError: not here and not to be fetched; the message says what to fetch and where to put it.
     """
-    if dtype not in DTYPES:
+    if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     place = _device(device)
     check_installed()
     checkpoint = find_checkpoint(name, revision, trust_remote_code, progress)
+    computed = DTYPES[dtype or "float32"]
     with quiet_transformers():
-        model, tokenizer = read_checkpoint(checkpoint, DTYPES[dtype], trust_remote_code)
+        read = read_checkpoint(checkpoint, computed, trust_remote_code)
     with _fitting(name, place):
-        model = model.to(place)
-    return wrap_model(
+        model = read.model.to(place)
+    lm = wrap_model(
         model,
-        tokenizer,
+        read.tokenizer,
         name=name,
         source=checkpoint.source,
         revision=checkpoint.revision,
@@ -191,6 +201,7 @@ def load_model(
         context=context,
         end_ids=end_ids,
     )
+    return replace(lm, storage=read.storage if dtype is None else None, notes=read.notes)
 
 
 def wrap_model(
@@ -266,49 +277,6 @@ def wrap_model(
     )
 
 
-def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_code: bool = False) -> tuple[Any, Any]:
-    """Read a model, on the CPU, and its tokenizer with plain transformers.
-
-    Raises:
-        ModelError: transformers cannot read it, or some weights are missing.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    loader: Any = AutoModelForCausalLM
-    where, path = checkpoint.source, checkpoint.path
-    common: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
-    if checkpoint.is_gguf:
-        from transformers import GgufConfig
-
-        path, common = path.parent, common | {"gguf_file": path.name}
-        special: dict[str, Any] = {"quantization_config": GgufConfig(dequantize=True)}
-    else:
-        special = {"use_safetensors": True}
-    try:
-        if not checkpoint.is_gguf:
-            special["config"] = own_attention(AutoConfig.from_pretrained(path, **common))
-        model, report = loader.from_pretrained(path, dtype=dtype, output_loading_info=True, **special, **common)
-        tokenizer = AutoTokenizer.from_pretrained(path, **common)
-    except ImportError as error:
-        raise InputError(f"{where} needs a package that is not installed: {_first_line(error)}") from error
-    except Exception as error:  # parsers of a stranger's file raise anything
-        raise ModelError(
-            f"transformers cannot read {where} ({type(error).__name__}: {_first_line(error)}): check that its files "
-            "belong together, and that this release of transformers knows the architecture"
-        ) from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{where} lacks {len(missing)} of the weights of {type(model).__name__}, the first is {missing[0]}; they "
-            "would be random. Is it a checkpoint without a language-model head?"
-        )
-    if checkpoint.is_gguf:
-        _forget_quantisation(model)
-    if checkpoint.delta is not None:
-        add_low_rank(model, checkpoint.delta)
-    return model, tokenizer
-
-
 def save_model(
     lm: LanguageModel,
     directory: str | Path,
@@ -318,7 +286,8 @@ def save_model(
 ) -> Path:
     """Write a checkpoint that plain transformers loads: configuration, safetensors and tokenizer.
 
-    The directory appears in one step, when everything has been written.
+    It is loaded again with plain transformers and compared, every weight and some logits, before the directory
+    appears in one step. Weights are in the formats of `lm.storage` where that loses nothing.
 
     Args:
         lm: the model, and the tokenizer to save beside it.
@@ -328,21 +297,20 @@ def save_model(
 
     Raises:
         InputError: the directory exists and is not empty.
+        ModelError: transformers refuses to write it, or what was written is not the model.
         ArtifactError: it cannot be written, or the disk is full.
     """
     target = Path(directory)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if not is_new(target):
         raise InputError(f"{target} exists and is not empty: choose another directory, or remove it first")
     saved = lm.model if model is None else model
-    with staging(target.absolute().parent) as folder:
+    state = saved.state_dict()
+    with staging(target.absolute().parent, f"Free space there, or choose another directory than {target}") as folder:
         part = folder / target.name
-        with quiet_transformers():
-            saved.save_pretrained(part)
-            lm.tokenizer.save_pretrained(part)
+        write_checkpoint_files(lm, saved, state, part)
+        require_same(lm, saved, state, logits_of(saved, lm), part, target, "the model itself is as it was")
         for name, text in (files or {}).items():
             (part / name).write_text(text, encoding="utf-8")
-        for path in part.iterdir():  # transformers writes weights that nobody else may read
-            path.chmod(0o644)
         if target.is_dir():
             target.rmdir()
         os.replace(part, target)
@@ -361,14 +329,6 @@ def weights_digest(model: torch.nn.Module) -> str:
 
 def _text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _forget_quantisation(model: Any) -> None:
-    """Make a model that was unpacked from GGUF an ordinary one: transformers 5 refuses to save it otherwise."""
-    model.hf_quantizer = None
-    model.is_quantized = False
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
 
 
 @contextmanager
@@ -395,7 +355,3 @@ def _device(name: str) -> torch.device:
     if (device.index or 0) >= present[device.type]:
         raise InputError(f"device {name!r} is not there ({present[device.type]} of its kind found): use auto or cpu")
     return device
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]

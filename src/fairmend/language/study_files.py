@@ -78,14 +78,15 @@ def load_study(path: Path, schemas: Mapping[str, int], noun: str) -> dict[str, A
         RunError: no finished study is there, or its file is damaged or of another schema version.
     """
     try:
-        result = read_json(path)
+        result: dict[str, Any] = read_json(path)
     except FileNotFoundError as error:
         raise RunError(
             f"{path.parent} holds no finished {noun} (no {path.name}): run it again to go on with it"
         ) from error
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}): run the {noun} again, or restore it from a copy") from error
-    if not isinstance(result, dict) or schemas.get(result.get("schema", "")) != result.get("schema_version", 0):
+    schema, version = (result.get("schema"), result.get("schema_version")) if isinstance(result, dict) else (None, None)
+    if not isinstance(schema, str) or schema not in schemas or schemas[schema] != version:
         expected = " or ".join(f"a {schema}, version {version}" for schema, version in schemas.items())
         raise RunError(f"{path} is not the result of {expected}: name the directory of one")
     return result

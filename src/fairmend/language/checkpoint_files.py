@@ -1,0 +1,207 @@
+"""What lies in a directory with a checkpoint: the files that transformers reads, and those it would pass by in silence.
+
+Only JSON and the headers of safetensors files are read here.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fairmend.errors import ModelError
+from fairmend.files import parse_json
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+_ADAPTER = "adapter_config.json"
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_OTHER_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpack")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
+_LAYERS = re.compile(r"(n|num)_((hidden|decoder)_)?(layer|block)s?|block_count")
+_FEW_LAYERS = 128  # built in a moment, whatever the weights are
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """The weights in a directory.
+
+    Attributes:
+        read: names of the safetensors files that transformers reads.
+        unread: names of the other files of weights beside them.
+        dtypes: how each tensor is stored, as safetensors calls it ("F32", "BF16"), by its name.
+    """
+
+    read: tuple[str, ...]
+    unread: tuple[str, ...]
+    dtypes: Mapping[str, str]
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, None where there is no file.
+
+    Raises:
+        ModelError: it is not JSON, not UTF-8, nested too deeply, or no object.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, MemoryError) as error:  # also bytes that are not UTF-8
+        raise ModelError(f"{path} is not valid JSON ({str(error) or type(error).__name__}): fetch it again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds {type(content).__name__}, not an object: fetch it again")
+    return content
+
+
+def check_kinds(folder: Path) -> None:
+    """Refuse a directory with a pipe or a device in it: reading it would wait for ever.
+
+    Raises:
+        ModelError: names it.
+    """
+    for path in sorted(folder.iterdir()):
+        mode = path.stat().st_mode if path.exists() else stat.S_IFREG  # a dangling link is no file for anybody
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise ModelError(f"{path} is neither a file nor a directory but a pipe, socket or device: remove it")
+
+
+def check_adapter(folder: Path) -> None:
+    """Refuse the directory of an adapter, and one with an adapter beside the weights that it is added to.
+
+    Raises:
+        ModelError: how to merge it.
+    """
+    weights = sorted(path.name for path in folder.glob("adapter_model*"))
+    if not (folder / _ADAPTER).exists() and not weights:
+        return
+    config = read_json(folder / _ADAPTER) or {}
+    base = str(config.get("base_model_name_or_path") or "BASE")[:200]
+    beside = any((folder / name).exists() for name in (WEIGHTS, INDEX))
+    raise ModelError(
+        f"{folder} holds an adapter ({', '.join([_ADAPTER] * bool(config) + weights)}; "
+        f"{str(config.get('peft_type') or 'kind not stated')[:40]}) of {base}"
+        + (" beside a model, to which transformers adds it only where peft is installed" if beside else ", not a model")
+        + ". Merge it and give the result: in Python, with peft installed, "
+        f"PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), {str(folder)!r})"
+        ".merge_and_unload().save_pretrained('merged'), and save_pretrained the tokenizer there too"
+        + (". To take the model without it, move the adapter's files away" if beside else "")
+    )
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """Refuse a directory without a tokenizer: transformers would make up an empty one.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise ModelError(f"{folder} has no tokenizer ({', '.join(_TOKENIZER_FILES)}): save it beside the model")
+
+
+def check_weights(folder: Path) -> WeightFiles:
+    """Find the weights that transformers reads; refuse missing, pickled, damaged and contradictory ones.
+
+    Raises:
+        ModelError: names the file and the remedy.
+    """
+    index = read_json(folder / INDEX)
+    placed = {} if index is None else _placed(index, folder)
+    missing = sorted({name for name in placed.values() if not (folder / name).is_file()})
+    if missing:
+        raise ModelError(f"{folder} lacks {', '.join(missing)}, which its index names: fetch the missing files")
+    present = sorted(path.name for path in folder.glob("*.safetensors") if path.is_file())
+    if not present:
+        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+        found = f"only {', '.join(pickles)}" if pickles else "no weights"
+        raise ModelError(
+            f"{folder} holds no safetensors file, {found}. Pickled weights can run code when they are read and are not "
+            "loaded: where you trust their origin, load them with transformers and write them again with "
+            "save_pretrained, which makes safetensors"
+        )
+    shards = sorted(set(placed.values()))
+    if WEIGHTS in present and index is not None and shards != [WEIGHTS]:
+        raise ModelError(
+            f"{folder} holds two sets of weights, {WEIGHTS} and the shards of {INDEX}, and transformers reads the "
+            "first only: remove the one that is not meant"
+        )
+    read = [WEIGHTS] if WEIGHTS in present else shards
+    if not read:
+        raise ModelError(
+            f"{folder} has neither {WEIGHTS} nor {INDEX}, by which transformers finds weights, only "
+            f"{', '.join(present)}: give the file its name back, or write the model with save_pretrained"
+        )
+    stray = [name for name in present if name not in read and _SHARD.fullmatch(name)]
+    if stray:
+        raise ModelError(
+            f"{folder} holds {', '.join(stray)}, which {INDEX if index is not None else WEIGHTS} does not go with, so "
+            "that they would not be read: fetch the index again, or remove them if they are left from another model"
+        )
+    dtypes = _headers(folder, read, placed if WEIGHTS not in read else {})
+    others = {path.name for pattern in _OTHER_WEIGHTS for path in folder.glob(pattern) if path.is_file()}
+    return WeightFiles(tuple(read), tuple(sorted(others - set(read))), dtypes)
+
+
+def check_sizes(config: Mapping[str, Any], n_tensors: int, where: object) -> None:
+    """Refuse a configuration with more layers than the files have tensors: building them could take for ever.
+
+    Raises:
+        ModelError: names the entry.
+    """
+    waiting: list[Mapping[str, Any]] = [config]
+    while waiting:
+        part = waiting.pop()
+        for name, value in part.items():
+            if isinstance(value, dict):
+                waiting.append(value)
+            elif _LAYERS.fullmatch(name) and isinstance(value, int | float) and value > max(n_tensors, _FEW_LAYERS):
+                raise ModelError(
+                    f"{where}: its configuration says {name}={value}, but its files hold {n_tensors} tensors: they do "
+                    "not belong together"
+                )
+
+
+def _placed(index: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """The file of every tensor, as the index has it."""
+    placed = index.get("weight_map")
+    if not isinstance(placed, dict) or not placed or not all(isinstance(name, str) for name in placed.values()):
+        raise ModelError(f"{folder / INDEX} has no weight_map of tensors to files: fetch it again")
+    outside = sorted({name for name in placed.values() if name in ("", ".", "..") or re.search(r"[/\\\0]", name)})
+    if outside:
+        raise ModelError(f"{folder / INDEX} names {outside[0]!r}, which is not a file of its directory: fetch it again")
+    return placed
+
+
+def _headers(folder: Path, names: list[str], placed: Mapping[str, str]) -> dict[str, str]:
+    """The dtype of every tensor in the files, which must be those that the index places there, if there is one."""
+    from safetensors import SafetensorError, safe_open
+
+    dtypes: dict[str, str] = {}
+    owner: dict[str, str] = {}
+    for name in names:
+        file = folder / name
+        try:
+            with safe_open(file, framework="numpy") as opened:
+                found = {key: str(opened.get_slice(key).get_dtype()) for key in opened.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                f"{file} is damaged or truncated ({error}; {file.stat().st_size:,} bytes): fetch it again"
+            ) from error
+        twice = sorted(owner.keys() & found.keys())
+        if twice:
+            raise ModelError(f"{folder} holds {twice[0]} twice, in {owner[twice[0]]} and in {name}: fetch it again")
+        dtypes |= found
+        owner |= dict.fromkeys(found, name)
+    differing = sorted(key for key in owner.keys() | placed.keys() if owner.get(key) != placed.get(key))
+    if placed and differing:
+        first = differing[0]
+        raise ModelError(
+            f"{folder / INDEX} and the files beside it disagree about {len(differing)} tensors, the first is {first}: "
+            f"the index places it in {placed.get(first, 'no file')}, and {owner.get(first, 'no file')} holds it. Fetch "
+            "them again, or write the model anew with save_pretrained"
+        )
+    return dtypes

@@ -1,0 +1,113 @@
+"""Quantised checkpoints: unpacked into plain dense weights while they are loaded, or refused before anything else."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fairmend.errors import ModelError
+
+_ENTRIES = ("quantization_config", "compression_config", "quantization")
+_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+
+
+def quantisation_of(config: Mapping[str, Any]) -> Any:
+    """What a config.json says about quantisation, None where it says nothing; the text model's part counts too."""
+    parts = [config, *(part for name, part in config.items() if name.endswith("_config") and isinstance(part, dict))]
+    return next((part[entry] for part in parts for entry in _ENTRIES if part.get(entry) is not None), None)
+
+
+def check_quantisation(folder: Path, config: Mapping[str, Any], dtypes: Mapping[str, str]) -> None:
+    """Refuse quantised weights that transformers does not unpack, and codes that nothing says how to unpack.
+
+    Args:
+        folder: of the checkpoint.
+        config: its config.json.
+        dtypes: how each tensor is stored, see `WeightFiles`.
+
+    Raises:
+        ModelError: names the method and the remedy.
+    """
+    settings = quantisation_of(config)
+    if settings is not None:
+        unpacking(settings, folder)
+        return
+    files = [name for name in _FILES if (folder / name).exists()]
+    coded = sorted(name for name, dtype in dtypes.items() if name.endswith("weight") and dtype[:1] in ("I", "U"))
+    if files or coded:
+        said = f"{files[0]} says so" if files else f"{coded[0]} holds {dtypes[coded[0]]}, no floating point numbers"
+        raise ModelError(f"{folder} is quantised ({said}), and its config.json does not say how. {_REMEDY}")
+
+
+def unpacking(settings: Any, where: object) -> Any:
+    """The settings with which transformers unpacks a checkpoint into dense weights while it loads it.
+
+    Args:
+        settings: what its config.json says about quantisation.
+        where: what is loaded, for messages.
+
+    Raises:
+        ModelError: a method that transformers does not know, or does not unpack while loading.
+    """
+    import transformers
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    kinds: Mapping[str, Any] = AUTO_QUANTIZATION_CONFIG_MAPPING
+    kind = kinds.get(method) if isinstance(method, str) and method != "gguf" else None  # that is one file
+    if kind is None or "dequantize" not in inspect.signature(kind).parameters:
+        named = str(method or _bits(settings))[:60]
+        raise ModelError(
+            f"{where} is quantised ({named}): its weights are codes, and transformers {transformers.__version__} does "
+            f"not unpack them into dense ones while it loads them. {_REMEDY}"
+        )
+    try:
+        return kind.from_dict({**settings, "dequantize": True})
+    except (ValueError, TypeError, KeyError, ImportError) as error:  # some need a package of their own
+        raise ModelError(
+            f"{where}: transformers {transformers.__version__} does not take its quantization_config ({method}; "
+            f"{type(error).__name__}: {error}). {_REMEDY}"
+        ) from error
+
+
+def make_plain(model: Any, dtype: torch.dtype, where: object) -> None:
+    """Make a model that was unpacked while it was loaded an ordinary one in `dtype`, which is saved as any other.
+
+    Raises:
+        ModelError: some of it is still quantised.
+    """
+    model.hf_quantizer = None
+    model.is_quantized = False
+    # How the codes were unpacked would be undone on saving, although the codes are gone.
+    model.__dict__.pop("_weight_conversions", None)
+    for config in {id(each): each for each in (model.config, model.config.get_text_config(decoder=True))}.values():
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+    left = [name for name, p in model.named_parameters() if type(p) is not torch.nn.Parameter or not _is_dense(p)]
+    if left:
+        raise ModelError(f"{where}: {left[0]} is still quantised after transformers unpacked it. {_REMEDY}")
+    for parameter in model.parameters():
+        # Experts are unpacked to bfloat16 whatever was asked for (transformers 5.17), and lie turned in memory.
+        wide = dtype if parameter.dtype.itemsize < dtype.itemsize else parameter.dtype
+        parameter.data = parameter.data.to(wide).contiguous()
+
+
+def _is_dense(weight: torch.Tensor) -> bool:
+    return weight.dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def _bits(settings: Any) -> str:
+    bits = [
+        name for name in ("load_in_4bit", "load_in_8bit", "bits") if isinstance(settings, dict) and name in settings
+    ]
+    return f"{bits[0]}={settings[bits[0]]}" if bits else "by a method that config.json does not name"
+
+
+_REMEDY = (
+    "Give the checkpoint that it was made from (float32, bfloat16 or float16), or a dense copy: where transformers can "
+    "unpack it, model.dequantize() and then model.save_pretrained(DIR); else the tool that quantised it"
+)
