@@ -1,7 +1,8 @@
 """Measures masks of a tabular network: unfairness and utility on fixed rows.
 
-Two paths give the same figures: remembered states in compiled kernels for networks with one logit, where a mask one
-flip away costs that flip, and a plain batched torch path for everything else.
+Three paths give the same figures. Networks with one logit are measured in compiled kernels: by remembered states, where
+a mask one flip away costs that flip, or, for a few masks on very many rows, block of rows by block of rows with nothing
+remembered in between. Everything else takes a plain batched torch path.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fairmend.masks import Mask, Space
 from fairmend.tabular.metrics import LOG_LOSS, check_groups, confusion_counts, find_objective, find_utility, log_losses
 from fairmend.tabular.networks import Drop, Network, decide, emitted, probabilities
 
-Path = Literal["auto", "incremental", "batched"]
+Path = Literal["auto", "incremental", "streamed", "batched"]
 _VERSION = 1  # raise when the same masks would measure differently
 _STATE_BYTES = 1 << 28  # memory for remembered states
 
@@ -40,7 +41,8 @@ class TabularEvaluator:
         rows_per_cell: measure on at most so many rows of each (group, label) cell, a fixed sample that `sample_seed`
             draws; figures then estimate those of all rows. A rate is as uncertain as its smallest cell makes it, so
             measuring the large cells in full costs time and settles nothing.
-        path: "incremental" (one logit only), "batched", or the faster of them.
+        path: "incremental" (one logit only), "streamed" (the same with memory for one block of rows, for masks that are
+            asked together), "batched", or the faster of the first and the last.
         device: where the batched path runs.
 
     Raises:
@@ -84,23 +86,26 @@ class TabularEvaluator:
         self._totals = np.bincount(cell, minlength=n_cells).astype(np.int64)
         if rows_per_cell is not None:
             order = _sampled(order, self._totals, rows_per_cell, sample_seed)
-        self._X, self._y, self._groups = np.asarray(X)[order], given_y[order], given_groups[order]
+        self._given, self._order = np.asarray(X), order
+        self._y, self._groups = given_y[order], given_groups[order]
         self._bounds = np.searchsorted(cell[order], np.arange(n_cells + 1)).astype(np.int64)
         self._scale = self._totals / np.maximum(1, np.diff(self._bounds))
 
         served = network.n_outputs == 1 and utility != LOG_LOSS and device == "cpu" and space.n_units > 0
-        if path == "incremental" and not served:
+        if path in ("incremental", "streamed") and not served:
             raise InputError(
-                "path='incremental' serves networks with one logit on the CPU and utilities of predictions, not "
+                f"path={path!r} serves networks with one logit on the CPU and utilities of predictions, not "
                 f"{network.n_outputs} logits on {device!r} with {utility!r}; use path='auto'"
             )
-        self.path: Path = "incremental" if served and path != "batched" else "batched"
-        if self.path == "incremental":
-            self._open_states()
-        else:
+        if path == "auto":
+            path = "incremental" if served else "batched"
+        self.path: Path = path
+        if self.path == "batched":
             from fairmend.tabular.batched import BatchedForward
 
             self._forward = BatchedForward(network, self._X, self._emitted, device)
+        else:
+            self._open_states()
         better: Direction = "lower" if utility == LOG_LOSS else "higher"
         sampled = f", at most {rows_per_cell} of each group and label" if len(order) < len(given_y) else ""
         protocol = f"{len(order)} {rows} rows{sampled}"
@@ -127,8 +132,19 @@ class TabularEvaluator:
             objective=OBJECTIVE_CODES[self._objective.name],
             utility=UTILITY_CODES[self._utility.name],
         )
+        if self.path == "streamed":
+            from fairmend.tabular.streaming import Stream
+
+            self._stream = Stream(self._network, self._given, self._order, self._emitted, task)
+            return
         self._states = [RememberedState(self._network, self._X, self._emitted, task)]
-        self._max_states = int(np.clip(_STATE_BYTES // (4 * self._space.n_units * max(1, len(self._X))), 1, 64))
+        self._max_states = int(np.clip(_STATE_BYTES // (4 * self._space.n_units * max(1, len(self._y))), 1, 64))
+
+    @property
+    def _X(self) -> npt.NDArray[Any]:
+        """The measured rows, sorted by cell; a copy, so that what is only streamed lies in memory once."""
+        rows: npt.NDArray[Any] = self._given[self._order]
+        return rows
 
     @property
     def space(self) -> Space:
@@ -156,7 +172,15 @@ class TabularEvaluator:
 
     def measure(self, masks: Sequence[Mask]) -> list[Measurement]:
         """One measurement per mask, in order. See `Evaluator.measure`."""
+        if self.path == "streamed":
+            return self._measure_streamed(masks)
         return self._measure_incrementally(masks) if self.path == "incremental" else self._measure_batched(masks)
+
+    def _measure_streamed(self, masks: Sequence[Mask]) -> list[Measurement]:
+        started = time.perf_counter()
+        figures = self._stream.measure(masks)
+        seconds = (time.perf_counter() - started) / max(1, len(masks))
+        return [Measurement(row[0], row[1], tuple(row[2:]), len(self._y), seconds=seconds) for row in figures.tolist()]
 
     def _measure_incrementally(self, masks: Sequence[Mask]) -> list[Measurement]:
         measurements = []

@@ -27,6 +27,11 @@ Drop = DropName | FloatArray
 
 DROPS: tuple[DropName, ...] = ("output", "weights", "clamp")
 _Value = TypeVar("_Value", bound=np.generic)
+NOT_FINITE = (
+    "the network's logits are not finite on these rows: values of the features, or their products with the weights, are "
+    "too large for float32. Remove or replace the extreme values (sentinels such as 1e38?), or scale the features as in "
+    "training"
+)
 _BLOCK = 1 << 21  # float64 values per activation array of one block of rows: 16 MiB
 
 

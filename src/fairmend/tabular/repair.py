@@ -25,6 +25,7 @@ from fairmend.tabular.datasets import Dataset
 from fairmend.tabular.evaluator import TabularEvaluator
 from fairmend.tabular.findings import Comparison
 from fairmend.tabular.judging import judge_splits
+from fairmend.tabular.metrics import LOG_LOSS
 from fairmend.tabular.networks import DropName, Network, emitted
 from fairmend.tabular.settings import DEFAULT_STATES, RepairSettings
 
@@ -161,7 +162,7 @@ def _repair(
             best = replace(best, run=clamped.run)
     choice = best.choice
     mask = choice.mask if best.space.dials else choice.mask.turn(())  # the choice looks at thresholds in any case
-    constants = emitted(network, best.drop, dataset.subset(*settings.splits)[0])
+    constants = emitted_on(network, best.drop, dataset, settings)
 
     def repaired(X: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         return network.logits(X, mask, constants)
@@ -183,6 +184,11 @@ def _repair(
     )
 
 
+def emitted_on(network: Network, drop: DropName, dataset: Dataset, settings: RepairSettings) -> npt.NDArray[np.float64]:
+    """What a dropped neuron emits, shape (n_units,); only "clamp" looks at the rows that the search may see."""
+    return emitted(network, drop, dataset.subset(*settings.splits)[0] if drop == "clamp" else None)
+
+
 def evaluator_for(
     network: Network,
     dataset: Dataset,
@@ -191,8 +197,10 @@ def evaluator_for(
     *,
     drop: DropName | None = None,
     rows_per_cell: int | None = None,
+    few: bool = False,
 ) -> TabularEvaluator:
-    """The evaluator of the rows that the search may see: all of them, or a sample."""
+    """The evaluator of the rows that the search may see, all of them or a sample; `few` masks are asked together."""
+    streamed = few and network.n_outputs == 1 and settings.utility != LOG_LOSS and space.n_units > 0
     return TabularEvaluator(
         network,
         *dataset.subset(*settings.splits),
@@ -204,6 +212,7 @@ def evaluator_for(
         rows=settings.search_on,
         rows_per_cell=rows_per_cell,
         sample_seed=settings.seed,
+        path="streamed" if streamed else "auto",
     )
 
 
@@ -266,7 +275,8 @@ def _search(
     for mask, measurement in measured:
         if floor.admits(measurement):
             front.offer((mask, measurement), measurement.bias, evaluator.figures.loss(measurement))
-    everything = evaluator_for(network, dataset, settings, network.space(dials=network.threshold_dials()), drop=drop)
+    wide = network.space(dials=network.threshold_dials())
+    everything = evaluator_for(network, dataset, settings, wide, drop=drop, few=True)
     # Stopped by hand: no time for a long choice, and a resumed run will make it.
     haste = replace(settings, finalists=1)
     try:
