@@ -10,7 +10,8 @@ import pandas as pd
 
 from fairmend.errors import DataError
 from fairmend.tabular.columns import known, numbers, text
-from fairmend.tabular.tables import first_line, load_table
+from fairmend.tabular.delimited import first_line
+from fairmend.tabular.tables import load_table
 
 _ADULT = (
     *("age", "workclass", "fnlwgt", "education", "education_num", "marital_status", "occupation", "relationship"),
