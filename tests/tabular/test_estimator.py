@@ -282,7 +282,7 @@ def test_calls_that_cannot_work_say_what_would(module: Any, people: Any) -> None
 def test_defaults_are_those_of_the_settings() -> None:
     ours = NeuronRepair().get_params()
     settings = RepairSettings()
-    for name in ours.keys() - {"estimator", "sensitive_column", "random_state", "options"}:
+    for name in ours.keys() - {"estimator", "positive", "sensitive_column", "random_state", "options"}:
         assert ours[name] == getattr(settings, name), name
 
 

@@ -61,7 +61,7 @@ def audit(
         from fairmend.tabular.metrics import find_objective
 
         find_objective(objective)
-        inputs = open_inputs(source, screen)
+        inputs = open_inputs(source, screen, objective)
         found = audit_network(
             inputs.network, inputs.dataset, objective=objective, seed=common.seed, n_boot=draws, n_perm=draws
         )
@@ -70,7 +70,11 @@ def audit(
         screen.document(
             {"fairmend": __version__, "request": inputs.request}
             | found.to_json()
-            | {"data": inputs.dataset.fingerprint(), "notes": list(inputs.notes)}
+            | {
+                "data": inputs.dataset.fingerprint(),
+                "notes": list(inputs.notes),
+                "warnings": list(inputs.warnings),
+            }
         )
         screen.show(*audit_parts(found))
 
@@ -112,7 +116,7 @@ def repair(
     """
     with opened(common) as screen:
         settings = make_settings(search, common.seed, source.preset)
-        inputs = open_inputs(source, screen)
+        inputs = open_inputs(source, screen, settings.objective)
         folder = Path(f"fairmend-{inputs.title}") if out is None else out
         _repair(folder, inputs, settings, {**inputs.request, "slim": slim}, screen)
 
@@ -141,8 +145,8 @@ def resume(folder: Path, header: Mapping[str, Any], screen: Screen) -> None:
             return
     request = dict(header["request"])
     slim = bool(request.pop("slim", False))
-    inputs = open_inputs(source_of(request), screen)
     settings = RepairSettings(**header["settings"])
+    inputs = open_inputs(source_of(request), screen, settings.objective)
     _repair(folder, inputs, settings, {**inputs.request, "slim": slim}, screen)
 
 

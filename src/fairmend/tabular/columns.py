@@ -65,7 +65,7 @@ def in_float32(values: npt.NDArray[np.floating], name: str) -> npt.NDArray[np.fl
         row = int(np.flatnonzero(bad)[0])
         raise DataError(
             f"column {name!r} has {int(bad.sum()):,} values that are too large for float32, in which networks compute "
-            f"(first: {values[row]!r} in data row {row + 1:,}; the largest is 3.4e38): is it a sentinel for missing "
+            f"(first: {float(values[row])!r} in data row {row + 1:,}; the largest is 3.4e38): is it a sentinel for missing "
             "values? Remove those rows or put in a value"
         )
     return single
@@ -86,7 +86,7 @@ def numbers(frame: pd.DataFrame, column: str) -> FloatArray:
         row = int(np.flatnonzero(bad)[0])
         raise DataError(
             f"column {column!r} has {int(bad.sum()):,} values that are not finite numbers (first: "
-            f"{series.iloc[row]!r} in data row {row + 1:,}): remove those rows or fill them in"
+            f"{_plainly(series.iloc[row])!r} in data row {row + 1:,}): remove those rows or fill them in"
         )
     return values
 
@@ -192,6 +192,10 @@ def _texts(found: pd.Series[Any], column: str) -> list[str]:
         if bool(((values % 1 == 0) & (np.abs(values) < _WHOLE)).all()):
             return [str(int(value)) for value in values]
     return [str(name).strip() for name in found.astype(str)]
+
+
+def _plainly(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:

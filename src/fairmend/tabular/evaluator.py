@@ -86,7 +86,9 @@ class TabularEvaluator:
         self._totals = np.bincount(cell, minlength=n_cells).astype(np.int64)
         if rows_per_cell is not None:
             order = _sampled(order, self._totals, rows_per_cell, sample_seed)
-        self._given, self._order = np.asarray(X), order
+        self._rows_of_X, self._order = np.asarray(X), order
+        if len(order) < len(given_y):  # a sample: the other rows are let go
+            self._rows_of_X, self._order = self._rows_of_X[order], np.arange(len(order))
         self._y, self._groups = given_y[order], given_groups[order]
         self._bounds = np.searchsorted(cell[order], np.arange(n_cells + 1)).astype(np.int64)
         self._scale = self._totals / np.maximum(1, np.diff(self._bounds))
@@ -135,7 +137,7 @@ class TabularEvaluator:
         if self.path == "streamed":
             from fairmend.tabular.streaming import Stream
 
-            self._stream = Stream(self._network, self._given, self._order, self._emitted, task)
+            self._stream = Stream(self._network, self._rows_of_X, self._order, self._emitted, task)
             return
         self._states = [RememberedState(self._network, self._X, self._emitted, task)]
         self._max_states = int(np.clip(_STATE_BYTES // (4 * self._space.n_units * max(1, len(self._y))), 1, 64))
@@ -143,7 +145,7 @@ class TabularEvaluator:
     @property
     def _X(self) -> npt.NDArray[Any]:
         """The measured rows, sorted by cell; a copy, so that what is only streamed lies in memory once."""
-        rows: npt.NDArray[Any] = self._given[self._order]
+        rows: npt.NDArray[Any] = self._rows_of_X[self._order]
         return rows
 
     @property

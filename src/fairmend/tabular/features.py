@@ -125,7 +125,7 @@ def ordered_classes(levels: Sequence[str], what: str, positive: str | float | No
     """
     levels = _in_order(set(levels))
     if positive is not None:
-        wanted = _as_text(positive)
+        wanted = label_text(positive)
         if wanted not in levels:
             close = difflib.get_close_matches(wanted, levels, n=1, cutoff=0.5)
             hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -205,7 +205,8 @@ def _negative_first(levels: list[str], what: str) -> list[str]:
         ) from None
 
 
-def _as_text(value: str | float) -> str:
+def label_text(value: str | float) -> str:
+    """A label as the text that `Levels` has for it: whole numbers without a decimal point."""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
     return str(value).strip()

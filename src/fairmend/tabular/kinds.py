@@ -180,8 +180,8 @@ def in_words(series: pd.Series[Any], column: str) -> str | None:
     if 2 * n_numbers > counts.sum():
         return (
             f"column {column!r} holds text among {n_numbers:,} numbers: {_entries(texts, codes, counts, spoilt)}. "
-            "Correct those entries, fill them in or remove their rows; or leave it out of the features; or, if these "
-            "are levels and not numbers, make it a category"
+            "Correct or fill in what is no number, or remove its rows; or leave it out of the features; or, if these are "
+            "levels and not numbers, make it a category"
         )
     return None
 
@@ -194,8 +194,9 @@ def _entries(texts: list[str], codes: npt.NDArray[np.intp], counts: npt.NDArray[
         rows = np.flatnonzero(codes == place)[:3] + 1
         more = ", ..." if counts[place] > len(rows) else ""
         shown.append(f"{texts[place]!r} in data row {', '.join(f'{row:,}' for row in rows)}{more}")
-    rest = f" and {len(places) - _SHOWN:,} other entries" if len(places) > _SHOWN else ""
-    return f"{int(counts[places].sum()):,} that are none ({'; '.join(shown)}{rest})"
+    rest = f"; and {len(places) - _SHOWN:,} other values" if len(places) > _SHOWN else ""
+    n = int(counts[places].sum())
+    return f"{n:,} {'entry that is no number' if n == 1 else 'entries that are no numbers'} ({'; '.join(shown)}{rest})"
 
 
 def _parsed(found: Any) -> npt.NDArray[np.float64]:

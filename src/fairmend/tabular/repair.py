@@ -21,12 +21,12 @@ from fairmend.runs.store import Store
 from fairmend.search import Front, Searcher, make_searcher
 from fairmend.tabular.baking import bake
 from fairmend.tabular.choice import Choice, choose
-from fairmend.tabular.datasets import Dataset
+from fairmend.tabular.datasets import Dataset, require_people
 from fairmend.tabular.evaluator import TabularEvaluator
 from fairmend.tabular.findings import Comparison
 from fairmend.tabular.judging import judge_splits
 from fairmend.tabular.metrics import LOG_LOSS
-from fairmend.tabular.networks import DropName, Network, emitted
+from fairmend.tabular.networks import NOT_FINITE, DropName, Network, emitted
 from fairmend.tabular.settings import DEFAULT_STATES, RepairSettings
 
 _CALIBRATION_SECONDS = 0.3
@@ -108,6 +108,7 @@ def repair_network(
     """
     settings = settings or RepairSettings()
     require_fit(network, dataset)
+    require_people(dataset, settings.objective)
     with threadpool_limits(threads):
         return _repair(network, dataset, settings, store, progress, judge)
 
@@ -116,7 +117,7 @@ def require_fit(network: Network, dataset: Dataset) -> None:
     """Make sure that a network can predict a data set's classes from its features.
 
     Raises:
-        DataError: another number of features or classes.
+        DataError: another number of features or classes, or features too large for the network's weights.
     """
     if dataset.n_features != network.n_features:
         raise DataError(
@@ -128,6 +129,10 @@ def require_fit(network: Network, dataset: Dataset) -> None:
             f"the network tells {network.n_classes} classes apart, the labels of {dataset.name} have "
             f"{len(dataset.classes)}: {', '.join(map(str, dataset.classes))}"
         )
+    largest = np.maximum(dataset.X.max(axis=0, initial=0), -dataset.X.min(axis=0, initial=0))
+    if not network.stays_finite(largest):
+        name = dataset.feature_names[int(largest.argmax())]
+        raise DataError(f"{NOT_FINITE}. Column {name!r} has the largest values, up to {largest.max():.3g}")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from fairmend.tabular.incremental import RememberedState
 from fairmend.tabular.kernels import Float64
 from fairmend.tabular.networks import Network
 
-BLOCK_BYTES = 1 << 25  # float64 first-layer values of one block
+BLOCK_BYTES = 1 << 23  # float64 first-layer values of one block
 _FEWEST_ROWS = 4096
 
 

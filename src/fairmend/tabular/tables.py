@@ -70,3 +70,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     except (pa.ArrowException, ValueError, OSError, NotImplementedError, KeyError, RecursionError) as error:
         raise DataError(f"data file {path} is not a readable Parquet table: {error}") from error
     return frame
+
+
+def release_memory() -> None:
+    """Give back what reading left in Arrow's pool, once a table is no longer needed."""
+    pa.default_memory_pool().release_unused()
