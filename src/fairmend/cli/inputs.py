@@ -214,7 +214,7 @@ def _columns(text: str, frame: pd.DataFrame, option: str) -> list[str]:
     except (csv.Error, ValueError) as error:
         raise InputError(
             f"{option} {text!r} is no list of columns ({error}): separate names by commas, and put a name with a comma "
-            'in double quotes, as CSV does: \'"name, of one",other\''
+            "in double quotes, as CSV does: '\"name, of one\",other'"
         ) from None
     return [field.strip() for field in fields if field.strip()]
 

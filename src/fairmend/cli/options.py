@@ -111,9 +111,9 @@ class SourceOptions:
             "--sensitive",
             metavar="COLUMN[,COLUMN]",
             rich_help_panel=_OWN,
-            help="The column that makes the groups; several are crossed (sex,race gives sex=F & race=Black, ...). A name "
-            "with a comma is taken as it is if a column has exactly that name; in a list put it in double quotes, as "
-            "CSV does.",
+            help="The column that makes the groups; several are crossed (sex,race gives sex=F & race=Black, ...). A "
+            "name with a comma is taken as it is if a column has exactly that name; in a list put it in double quotes, "
+            "as CSV does.",
         ),
     ] = None
     positive: Annotated[
@@ -142,8 +142,8 @@ class SourceOptions:
             metavar="COLUMN[,COLUMN]",
             rich_help_panel=_OWN,
             help="The columns that the network takes, in its order. Default: all but the label and the split column, "
-            "in the order of the file (of an .npz: the columns of X), index levels and columns without a name left out. "
-            "Names with commas in double quotes.",
+            "in the order of the file (of an .npz: the columns of X), without index levels and columns that have no "
+            "name. Names with commas as for --sensitive.",
         ),
     ] = None
     drop_sensitive: Annotated[

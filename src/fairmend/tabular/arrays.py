@@ -81,11 +81,11 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> npt.N
         shape, dtype = _header(file, where)
         declared = int(np.prod(shape, dtype=object)) * dtype.itemsize if shape else dtype.itemsize
         if dtype.hasobject:
-            raise DataError(
-                f"{where} holds Python objects, which are never loaded: use numbers or fixed-width strings"
-            )
+            raise DataError(f"{where} holds Python objects, which are never loaded: use numbers or fixed-width strings")
         if declared > info.file_size:
-            raise DataError(f"{where} declares the shape {shape}, {declared:,} bytes, but holds {info.file_size:,}: it is damaged")
+            raise DataError(
+                f"{where} declares the shape {shape}, {declared:,} bytes, but holds {info.file_size:,}: it is damaged"
+            )
         if dtype.kind not in _PLAIN:
             raise DataError(f"{where} has the type {dtype}: use numbers or fixed-width strings")
     with archive.open(info) as file:

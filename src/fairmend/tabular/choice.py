@@ -62,7 +62,7 @@ def choose(measured: Measured, figures: Figures, evaluator: TabularEvaluator, se
         new = {position: mask for position, mask in new.items() if position not in known}
         # Asked together: on very many rows, one pass over them serves all masks.
         found = evaluator.measure(list(new.values()))
-        known |= {position: pair for position, pair in zip(new, zip(new.values(), found, strict=True), strict=True)}
+        known |= dict(zip(new, zip(new.values(), found, strict=True), strict=True))
         for position in fairest:
             measurement = known[position][1]
             if floor.admits(measurement) and measurement.bias < reference.bias:

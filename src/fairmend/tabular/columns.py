@@ -65,8 +65,8 @@ def in_float32(values: npt.NDArray[np.floating], name: str) -> npt.NDArray[np.fl
         row = int(np.flatnonzero(bad)[0])
         raise DataError(
             f"column {name!r} has {int(bad.sum()):,} values that are too large for float32, in which networks compute "
-            f"(first: {float(values[row])!r} in data row {row + 1:,}; the largest is 3.4e38): is it a sentinel for missing "
-            "values? Remove those rows or put in a value"
+            f"(first: {float(values[row])!r} in data row {row + 1:,}; the largest is 3.4e38): is it a sentinel for "
+            "missing values? Remove those rows or put in a value"
         )
     return single
 
@@ -138,7 +138,8 @@ def one_hot(frame: pd.DataFrame, column: str, names: Sequence[str], drop_first: 
 def indicator(found: Levels, name: str) -> FloatArray:
     """1.0 where a column has the level, 0.0 elsewhere, shape (n,)."""
     place = found.names.index(name) if name in found.names else -1
-    return (found.codes == place).astype(np.float64)
+    values: FloatArray = (found.codes == place).astype(np.float64)
+    return values
 
 
 def known(frame: pd.DataFrame, column: str, names: Sequence[str]) -> None:
@@ -164,9 +165,8 @@ def yes_no(frame: pd.DataFrame, column: str, yes: str = "yes", no: str = "no") -
 
 def standardised(values: FloatArray, train: IndexArray) -> FloatArray:
     """Shift and scale to mean 0 and standard deviation 1 on the train rows; a constant column becomes 0 there."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, spread = float(values[train].mean()), float(values[train].std())
-        scaled: FloatArray = (values - mean) / (spread if spread > 0 else 1.0)
+    mean, spread = float(values[train].mean()), float(values[train].std())
+    scaled: FloatArray = (values - mean) / (spread if spread > 0 else 1.0)
     return scaled
 
 

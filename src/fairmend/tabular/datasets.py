@@ -268,7 +268,9 @@ def require_people(dataset: Dataset, objective: str | Objective) -> None:
         DataError: groups without members, positives or negatives, whichever the figure needs, named with their counts.
     """
     target = find_objective(objective) if isinstance(objective, str) else objective
-    for where, splits in [("the data", tuple(dataset.splits))] + [(f"the {each} split", (each,)) for each in dataset.splits]:
+    for where, splits in [("the data", tuple(dataset.splits))] + [
+        (f"the {each} split", (each,)) for each in dataset.splits
+    ]:
         if not len(dataset.rows(*splits)):
             continue
         lacking = list(_lacking(dataset, dataset.group_counts(*splits), target))

@@ -113,9 +113,8 @@ def _pieces(path: Path, delimiter: str, n_columns: int, only: list[str] | None) 
 
 def _family(dtype: Any) -> str:
     """What a piece of a column was read as; whole and other numbers, and what is missing, are one."""
-    if dtype == bool:
-        return "boolean"
-    return "number" if isinstance(dtype, np.dtype) and dtype.kind in "fiu" else "text"
+    kind = dtype.kind if isinstance(dtype, np.dtype) else "O"
+    return "boolean" if kind == "b" else "number" if kind in "fiu" else "text"
 
 
 def _fields(line: str, mark: str) -> list[str]:

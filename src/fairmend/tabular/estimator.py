@@ -58,8 +58,8 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             chains, finalists, rows_per_cell, options: see `RepairSettings`. The search sees no rows but those given to
             `fit`.
         positive: the label that is the positive class, the one that class 1 of the network means. Needed for two labels
-            that are neither 0 and 1 nor two numbers (of which the larger is positive) nor plainly yes and no, unless the
-            network knows its labels, as an MLPClassifier does.
+            that are neither numbers (of which the larger is positive) nor plainly yes and no, unless the network knows
+            its labels, as an MLPClassifier does.
         sensitive_column: name or index of the column of X that tells the groups when `fit` is given no
             `sensitive_features`.
         random_state: of everything random.
@@ -128,8 +128,8 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         """Find the neurons to drop: `fit(network, X, y, ...)`, or `fit(X, y, ...)` with `estimator`.
 
         Args:
-            X: (n_rows, n_features), encoded as the network was trained; or first the network, then X and y. An array, or
-                a frame of any library that narwhals knows.
+            X: (n_rows, n_features), encoded as the network was trained; or first the network, then X and y. An array,
+                or a frame of any library that narwhals knows.
             y: (n_rows,) class labels. A network that knows no labels takes 0 to n_classes - 1, two others as `positive`
                 says, or more in ascending order.
             sensitive_features: (n_rows,) or (n_rows, n_columns) of anything that tells groups apart; also a dict, or a
@@ -289,14 +289,14 @@ def _aligned(X: Any, y: Any) -> tuple[Any, Any]:
     """Frames and columns of other libraries as pandas ones, whose indices say nothing against taking them together."""
     if is_frame(X):
         X = as_frame(X, "X")
+        if 0 < sum(isinstance(name, str) for name in X.columns) < X.shape[1]:
+            raise DataError("some column names of X are text and some are not: rename columns to text")
     y = as_series(y)
     require_same_rows(X, y, "y")
     return X, y
 
 
-def _classes(
-    model: Any, network: Network, y: npt.NDArray[Any], positive: str | float | None
-) -> npt.NDArray[Any]:
+def _classes(model: Any, network: Network, y: npt.NDArray[Any], positive: str | float | None) -> npt.NDArray[Any]:
     """The label of every class of the network; of two, the positive one last."""
     if is_sklearn(model):
         classes: npt.NDArray[Any] = model.classes_

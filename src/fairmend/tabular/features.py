@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import DataError
-from fairmend.tabular.columns import FloatArray, IndexArray, indicator, numbers, standardised
+from fairmend.tabular.columns import FloatArray, IndexArray, in_float32, indicator, numbers, standardised
 from fairmend.tabular.kinds import in_words, kind_of, not_numbers, require_levels
 from fairmend.tabular.sheets import Sheet
 
@@ -47,8 +47,8 @@ def encode_standard(sheet: Sheet, names: Sequence[str], train: IndexArray) -> Fe
         elif kind == "number":
             made.append(([name], partial(_standardised, sheet, name, train)))
         elif kind in ("text", "category", "mixed", "bytes", "intervals"):
-            require_levels(sheet.frame[name], name)
             found = sheet.levels(name)
+            require_levels(sheet.frame[name], name)
             kept = sorted(found.names[code] for code in np.unique(found.codes[train]))
             if len(kept) > MAX_LEVELS:
                 raise DataError(
@@ -60,9 +60,7 @@ def encode_standard(sheet: Sheet, names: Sequence[str], train: IndexArray) -> Fe
             raise not_numbers(sheet.frame[name], name)
     if not any(new for new, _ in made):
         raise DataError(f"the columns {list(names)} are all constant: there is nothing to predict from")
-    return Features(
-        [name for new, _ in made for name in new], (values for _, make in made for values in make())
-    )
+    return Features([name for new, _ in made for name in new], (values for _, make in made for values in make()))
 
 
 def encode_as_is(sheet: Sheet, names: Sequence[str]) -> Features:
@@ -79,7 +77,9 @@ def _as_they_are(sheet: Sheet, name: str) -> Iterable[FloatArray]:
 
 
 def _standardised(sheet: Sheet, name: str, train: IndexArray) -> Iterable[FloatArray]:
-    yield standardised(numbers(sheet.frame, name), train)
+    values = numbers(sheet.frame, name)
+    in_float32(values, name)  # standardised, a sentinel such as 1e300 would fit, and all other values would be one
+    yield standardised(values, train)
 
 
 def _indicators(sheet: Sheet, name: str, levels: Sequence[str]) -> Iterable[FloatArray]:

@@ -64,8 +64,10 @@ _FORMS: tuple[tuple[str, re.Pattern[str], str], ...] = (
         re.compile(r"true|false|yes|no|t|f|y|n", re.IGNORECASE),
         "write 1 and 0, as the network was trained",
     ),
+    ("units", re.compile(rf"{_NUMBER}[A-Za-zµ°²³/]{{1,6}}"), "write the number alone, as the network was trained"),
 )
-_LEVELS = "yes or no as words"  # which one-hot encoding may take as levels
+# What one-hot encoding may take as levels: words for yes and no, and numbers with units if there are few.
+_LEVELS, _UNITS, _FEW = "yes or no as words", "units", 20
 
 
 def kind_of(series: pd.Series[Any]) -> Kind:
@@ -132,16 +134,17 @@ def require_levels(series: pd.Series[Any], column: str) -> None:
     Raises:
         DataError: numbers that a few entries or a way of writing turned into text, dates, or objects.
     """
-    if kind_of(series) in ("category", "intervals"):  # a person has said that these are levels
-        return
+    if kind_of(series) in ("category", "intervals", "bytes"):
+        return  # a person has said that these are levels, or nothing else can be meant
     if float_values(series) is not None:
         raise DataError(
             f"column {column!r} holds numbers written as text, such as {str(series.iloc[0])!r}: turn it into numbers "
             "(frame[name].astype(float)), or into a category if they are codes (.astype('category'))"
         )
     found = in_words(series, column)
-    if found is not None and _LEVELS not in found:
-        raise DataError(found)
+    if found is None or f"with {_LEVELS}" in found or (f"with {_UNITS}" in found and series.nunique() <= _FEW):
+        return
+    raise DataError(found)
 
 
 def in_words(series: pd.Series[Any], column: str) -> str | None:
@@ -174,14 +177,14 @@ def in_words(series: pd.Series[Any], column: str) -> str | None:
             if name == "dates":
                 return f"column {column!r} holds dates as text: {written:,} such as {example!r}{more}: {remedy}"
             return (
-                f"column {column!r} holds text: {written:,} values with {name}, such as {example!r}{more}. If they are "
-                f"numbers, {remedy}"
+                f"column {column!r} holds text: {written:,} values with {name}, such as {example!r}{more}: {remedy}, or "
+                "leave it out of the features"
             )
     if 2 * n_numbers > counts.sum():
         return (
             f"column {column!r} holds text among {n_numbers:,} numbers: {_entries(texts, codes, counts, spoilt)}. "
-            "Correct or fill in what is no number, or remove its rows; or leave it out of the features; or, if these are "
-            "levels and not numbers, make it a category"
+            "Correct or fill in what is no number, or remove its rows; or leave it out of the features; or, if these "
+            "are levels and not numbers, make it a category"
         )
     return None
 
@@ -219,7 +222,8 @@ def _factors(series: pd.Series[Any]) -> tuple[npt.NDArray[np.intp], Any]:
     try:
         codes, found = pd.factorize(series)
     except TypeError:
-        codes, found = pd.factorize(series.map(repr, na_action="ignore").map(_Shown, na_action="ignore"))
+        shown = [None if missing else _Shown(repr(v)) for v, missing in zip(series, series.isna(), strict=True)]
+        codes, found = pd.factorize(np.array(shown, dtype=object))
     return codes, found
 
 

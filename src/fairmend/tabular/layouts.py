@@ -231,14 +231,21 @@ def read_default(path: Path) -> pd.DataFrame:
     upper = {name: name.upper() for name in frame.columns if name.upper() in anonymous}
     if sorted(upper.values()) == sorted(anonymous):
         frame = frame.rename(columns=upper).rename(columns=dict(zip(anonymous, DEFAULT, strict=True)))
-        if str(frame["LIMIT_BAL"].iloc[0]) == "LIMIT_BAL":  # the spreadsheet has both kinds of names, one below the other
+        if (
+            str(frame["LIMIT_BAL"].iloc[0]) == "LIMIT_BAL"
+        ):  # the spreadsheet has both kinds of names, one below the other
             frame = frame.iloc[1:].reset_index(drop=True)
             frame = frame.assign(**{name: pd.to_numeric(frame[name], errors="coerce") for name in DEFAULT})
     labels = ("default.payment.next.month", "default payment next month", "default_payment_next_month")
     frame = frame.rename(columns=dict.fromkeys(labels, "label"))
     if "PAY_0" not in frame.columns:
         frame = frame.rename(columns={"PAY_1": "PAY_0"})
-    _need(frame, DEFAULT, path, "UCI's table as CSV (LIMIT_BAL, SEX ... default.payment.next.month), or with X1 to X23 and Y")
+    _need(
+        frame,
+        DEFAULT,
+        path,
+        "UCI's table as CSV (LIMIT_BAL, SEX ... default.payment.next.month), or with X1 to X23 and Y",
+    )
     return frame[list(DEFAULT)]
 
 
@@ -273,7 +280,7 @@ def _from_words(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
             made[column] = frame[name]
             continue
         found = text(frame, name).str.strip("'\"")
-        known(pd.DataFrame({name: found}), name, words)
+        known(pd.DataFrame({name: found}), name, tuple(words))
         made[column] = found.map(words)
     return pd.DataFrame(made)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Hashable, Iterable
 from functools import cached_property
-from typing import Any, cast
-
-import difflib
+from typing import Any
 
 import narwhals.stable.v1 as nw
 import numpy as np
@@ -22,6 +21,7 @@ FEATURES = "features"
 # Names that libraries give to columns without one: row numbers, in all but name.
 _NAMELESS = re.compile(r"Unnamed: \d+(_level_\d+)?|__index_level_\d+__")
 _SHOWN = 20
+_NO_FEATURE = "no feature unless you name it in features"
 
 
 class Sheet:
@@ -49,42 +49,39 @@ class Sheet:
         names = [as_text(name) for name in given]
         refuse_duplicates(names, f"{what}, its names as text,")
         self._names: dict[Hashable, str] = dict(zip(given, names, strict=True))
-        said = frame.attrs.get(FEATURES)
         self.frame = frame.copy(deep=False)
         self.frame.attrs = {}  # pandas copies them with every column
         self.frame.columns = pd.Index(names, dtype=object)
-        index = self._take_index(frame, what)
-        nameless = [name for name in names if _NAMELESS.fullmatch(name)]
-        self.features = [as_text(name) for name in said] if said is not None else [
-            name for name in names if name not in nameless
-        ]
-        self.notes = tuple(
-            f"{what_kind} {', '.join(map(repr, left))} taken as no feature: {why}"
-            for what_kind, left, why in (
-                ("index", index, "name it in features if the network takes it"),
-                ("column without a name", nameless if said is None else [], "it looks like row numbers; name it in "
-                 "features if the network takes it"),
-            )
-            if left
-        )
-
-    def _take_index(self, frame: pd.DataFrame, what: str) -> list[str]:
-        """Make columns of the named levels of the index, and return their names."""
-        taken: list[str] = []
-        levels_of = range(frame.index.nlevels)
-        values = {str(frame.index.names[at]): frame.index.get_level_values(at) for at in levels_of if frame.index.names[at] is not None}
         self.frame.index = pd.RangeIndex(len(frame))
-        for name, entries in values.items():
-            column = pd.Series(entries).reset_index(drop=True)
+        notes = self._take_index(frame.index, what)
+        said = frame.attrs.get(FEATURES)
+        if said is None:
+            nameless = [name for name in names if _NAMELESS.fullmatch(name)]
+            self.features = [name for name in names if not _NAMELESS.fullmatch(name)]
+            notes += [f"column {name!r} has no name of its own and is {_NO_FEATURE}" for name in nameless[:_SHOWN]]
+        else:
+            self.features = [as_text(name) for name in said]
+        self.notes = tuple(notes)
+
+    def _take_index(self, index: pd.Index, what: str) -> list[str]:
+        """Make columns of the named levels of the index, and return what is to be said about it."""
+        notes = []
+        for at, given in enumerate(index.names):
+            values = index.get_level_values(at)
+            if given is None:
+                if not pd.api.types.is_integer_dtype(values):  # row numbers, whatever became of the rows
+                    notes.append(f"the index of {what} ({values[0]!r} ...) has no name and was left out")
+                continue
+            name, column = as_text(given), pd.Series(values).reset_index(drop=True)
             if name not in self.frame.columns:
                 self.frame[name] = column
-                self._names[name] = name
-                taken.append(name)
+                self._names.setdefault(given, name)
+                notes.append(f"index level {name!r} is a column, but {_NO_FEATURE}")
             elif not self.frame[name].astype(object).equals(column.astype(object)):
                 raise DataError(
                     f"{what} has a column and an index level named {name!r} with different values: rename one of them"
                 )
-        return taken
+        return notes
 
     def column(self, name: Hashable) -> str:
         """The name, as text, of a column that a person names as the table did or as text.
@@ -140,7 +137,7 @@ def as_frame(table: Any, what: str) -> pd.DataFrame:
         ) from None
     if not isinstance(frame, nw.DataFrame):
         raise DataError(f"{what} is a {_type(table)}, which is lazy: collect it first (.collect() or .compute())")
-    return cast(pd.DataFrame, frame.to_pandas())
+    return frame.to_pandas()
 
 
 def as_series(values: Any) -> Any:

@@ -55,9 +55,9 @@ def contradiction(network: Network, dataset: Dataset) -> str | None:
         return None
     negative, positive = dataset.classes
     return (
-        f"the network does worse than saying the opposite: it is right on {right:.1%} of the rows, the opposite would be "
-        f"on {1 - right:.1%}. {positive!r} was taken as the positive class, the one that the network's class 1 means: if "
-        f"that is {negative!r}, say so (positive=...)"
+        f"the network does worse than saying the opposite: it is right on {right:.1%} of the rows, the opposite would "
+        f"be on {1 - right:.1%}. {positive!r} was taken as the positive class, the one that the network's class 1 "
+        f"means: if that is {negative!r}, say so (positive=...)"
     )
 
 
