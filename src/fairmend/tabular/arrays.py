@@ -13,11 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from fairmend.errors import DataError
+from fairmend.tabular.delimited import RATIO, UNPACKED
 from fairmend.tabular.sheets import FEATURES, refuse_duplicates
 
 _PLAIN = "fiubUS"  # kinds of dtype that are columns of a table
-_UNPACKED = 1 << 30  # bytes that any packed member may become,
-_RATIO = 200  # and how much larger than itself beyond that
 # What zipfile (RuntimeError: an encrypted member) and NumPy's reading of a header raise on hostile content.
 _DAMAGED = (
     *(ValueError, OSError, EOFError, KeyError, TypeError, OverflowError, SyntaxError, RuntimeError, RecursionError),
@@ -72,7 +71,7 @@ def read_npz(path: Path) -> pd.DataFrame:
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> npt.NDArray[Any]:
     """One member, after a look at what it declares: memory is taken for what is there only."""
     where = f"{info.filename!r} in {path}"
-    if info.file_size > max(_UNPACKED, _RATIO * info.compress_size):
+    if info.file_size > max(UNPACKED, RATIO * info.compress_size):
         raise DataError(f"{where} unpacks to {info.file_size:,} bytes, out of all proportion: is it a table?")
     with archive.open(info) as file:
         if not info.filename.endswith(".npy") or file.read(6) != b"\x93NUMPY":

@@ -21,8 +21,8 @@ MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL", "null"]
 
 _FIRST_LINE = 1 << 26  # characters; beyond that the file is no table
 _PIECE_CELLS = 1 << 23
-_UNPACKED = 1 << 30  # bytes that any packed file may become,
-_RATIO = 200  # and how much larger than itself beyond that: ordinary tables shrink to a tenth
+UNPACKED = 1 << 30  # bytes that any packed file may become,
+RATIO = 200  # and how much larger than itself beyond that: ordinary tables shrink to a tenth
 _BOMS = (
     (b"\xff\xfe\0\0", "utf-32"),
     (b"\0\0\xfe\xff", "utf-32"),
@@ -70,6 +70,8 @@ def read_delimited(path: Path) -> pd.DataFrame:
     refuse_duplicates([name.strip() for name in names], f"data file {path}")
     try:
         frame = _read_pieces(path, delimiter, len(names))
+    except DataError:
+        raise
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
         raise DataError(f"data file {path} is not a table: {error}. Every row needs {len(names)} columns") from error
     except UnicodeError as error:
@@ -129,9 +131,9 @@ def _open_text(path: Path) -> IO[str]:
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     binary: IO[bytes] = path.open("rb")
-    if packed:
-        binary = cast(IO[bytes], io.BufferedReader(_Unpacked(binary, path)))
     try:
+        if packed:
+            binary = cast(IO[bytes], io.BufferedReader(_Unpacked(binary, path)))
         start = binary.peek(4)[:4]  # type: ignore[attr-defined]
     except BaseException:
         binary.close()
@@ -147,8 +149,11 @@ class _Unpacked(io.RawIOBase):
     def __init__(self, packed: IO[bytes], path: Path) -> None:
         self._packed, self._path = packed, path
         self._content = gzip.GzipFile(fileobj=packed, mode="rb")
-        self._most = max(_UNPACKED, _RATIO * path.stat().st_size)
+        self._most = max(UNPACKED, RATIO * path.stat().st_size)
         self._read = 0
+        packed.seek(-4, io.SEEK_END)
+        self._require(int.from_bytes(packed.read(4), "little"))  # what it says itself, if it is not lying
+        packed.seek(0)
 
     def readable(self) -> bool:
         return True
@@ -156,12 +161,15 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
         found = self._content.readinto(buffer)
         self._read += found
-        if self._read > self._most:
+        self._require(self._read)
+        return found
+
+    def _require(self, size: int) -> None:
+        if size > self._most:
             raise DataError(
                 f"data file {self._path} unpacks to more than {self._most:,} bytes, out of all proportion to its size: "
                 "is it a table? If so, unpack it first"
             )
-        return found
 
     def close(self) -> None:
         self._content.close()

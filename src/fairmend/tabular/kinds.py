@@ -165,6 +165,7 @@ def in_words(series: pd.Series[Any], column: str) -> str | None:
     if odd is not None:
         return f"column {column!r} holds objects such as {odd!r}: turn them into numbers, or leave the column out"
     texts = [str(value).strip() for value in found]
+    hint = ""
     for name, pattern, remedy in _FORMS:
         fits = np.array([bool(pattern.fullmatch(value)) for value in texts]) & spoilt
         if name == "decimal commas" and all(_GROUPED.fullmatch(texts[place]) for place in np.flatnonzero(fits)):
@@ -172,17 +173,20 @@ def in_words(series: pd.Series[Any], column: str) -> str | None:
         written = int(counts[fits].sum())
         if 2 * written >= counts[spoilt].sum() and 2 * (n_numbers + written) > counts.sum():
             others = spoilt & ~fits
+            if 2 * written < counts.sum():
+                hint = "" if name == _UNITS else f" Some look like {name}: {remedy}."
+                break
             more = f"; {_entries(texts, codes, counts, others)}" if others.any() else ""
             example = texts[int(np.flatnonzero(fits)[0])]
             if name == "dates":
                 return f"column {column!r} holds dates as text: {written:,} such as {example!r}{more}: {remedy}"
             return (
-                f"column {column!r} holds text: {written:,} values with {name}, such as {example!r}{more}: {remedy}, or "
-                "leave it out of the features"
+                f"column {column!r} holds text: {written:,} values with {name}, such as {example!r}{more}: {remedy}, "
+                "or leave it out of the features"
             )
     if 2 * n_numbers > counts.sum():
         return (
-            f"column {column!r} holds text among {n_numbers:,} numbers: {_entries(texts, codes, counts, spoilt)}. "
+            f"column {column!r} holds text among {n_numbers:,} numbers: {_entries(texts, codes, counts, spoilt)}.{hint} "
             "Correct or fill in what is no number, or remove its rows; or leave it out of the features; or, if these "
             "are levels and not numbers, make it a category"
         )
@@ -220,11 +224,10 @@ def _is_plain(value: Any) -> bool:
 def _factors(series: pd.Series[Any]) -> tuple[npt.NDArray[np.intp], Any]:
     """Codes of shape (n,), -1 for missing values, and the different values; what has no hash is known by its looks."""
     try:
-        codes, found = pd.factorize(series)
+        return pd.factorize(series)
     except TypeError:
         shown = [None if missing else _Shown(repr(v)) for v, missing in zip(series, series.isna(), strict=True)]
-        codes, found = pd.factorize(np.array(shown, dtype=object))
-    return codes, found
+        return pd.factorize(np.array(shown, dtype=object))
 
 
 class _Shown(str):

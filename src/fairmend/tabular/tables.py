@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from fairmend.errors import DataError
 from fairmend.tabular.arrays import read_npz
-from fairmend.tabular.delimited import read_delimited
+from fairmend.tabular.delimited import RATIO, UNPACKED, read_delimited
 from fairmend.tabular.sheets import refuse_duplicates
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".data")
@@ -63,13 +63,27 @@ def is_text(path: Path) -> bool:
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         with pa.OSFile(str(path)) as source:
-            table = pq.ParquetFile(source).read()
+            stored = pq.ParquetFile(source)
+            _require_proportion(path, stored.metadata)
+            table = stored.read()
         refuse_duplicates(table.column_names, f"data file {path}")
         # Column by column, each freed in Arrow once pandas has it: the table does not lie in memory twice.
         frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
+    except DataError:
+        raise
     except (pa.ArrowException, ValueError, OSError, NotImplementedError, KeyError, RecursionError) as error:
         raise DataError(f"data file {path} is not a readable Parquet table: {error}") from error
     return frame
+
+
+def _require_proportion(path: Path, metadata: pq.FileMetaData) -> None:
+    """Refuse a few bytes that say one value billions of times, before memory is taken for them."""
+    size = metadata.num_rows * metadata.num_columns * 8
+    if size > max(UNPACKED, RATIO * path.stat().st_size):
+        raise DataError(
+            f"data file {path} unpacks to {metadata.num_rows:,} rows of {metadata.num_columns:,} columns, out of all "
+            f"proportion to its size: {_TOO_LARGE}"
+        )
 
 
 def release_memory() -> None:
