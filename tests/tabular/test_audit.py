@@ -155,5 +155,5 @@ def test_features_whose_products_overflow_are_refused(network: Network, value: f
         audit(network, large, n_boot=100, n_perm=100)
         return
     steep = Network((network.layers[0], Layer(network.layers[1].weight * 9, np.zeros(1))))
-    with pytest.raises(DataError, match="logits are not finite.*Column 'group' has the largest values, up to 3e\\+38"):
+    with pytest.raises(DataError, match=r"logits are not finite.*Column 'group' has the largest values, up to 3e\+38"):
         audit(steep, large)

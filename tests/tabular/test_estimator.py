@@ -181,11 +181,11 @@ def test_two_labels_that_do_not_say_yes_are_asked_about(module: Any, classifier:
         DataError, match=r"y has the values 'accept' and 'reject': say which one is positive \(positive"
     ):
         NeuronRepair(states=20).fit(module, X, labels, sensitive_features=groups)
-    with pytest.raises(DataError, match="positive value 'accepted' does not occur in y.*did you mean 'accept'"):
+    with pytest.raises(DataError, match=r"positive value 'accepted' does not occur in y.*did you mean 'accept'"):
         NeuronRepair(states=20, positive="accepted").fit(module, X, labels, sensitive_features=groups)
+    second = NeuronRepair(states=20, positive="no").fit
     with pytest.raises(DataError, match=r"classes of this MLPClassifier are \['no', 'yes'\]"):
-        fit = NeuronRepair(states=20, positive="no").fit
-        fit(classifier, X, np.where(y, "yes", "no"), sensitive_features=groups)
+        second(classifier, X, np.where(y, "yes", "no"), sensitive_features=groups)
 
 
 @pytest.mark.parametrize(("names", "positive"), [((2, 1), None), (("accept", "reject"), "accept")])
@@ -193,10 +193,9 @@ def test_a_network_that_does_worse_than_the_opposite_is_called_so(
     module: Any, people: Any, names: Any, positive: Any
 ) -> None:
     X, y, groups = people
-    with pytest.warns(
-        UserWarning, match=rf"worse than saying the opposite.*{(positive or 2)!r} was taken as the positive"
-    ):
-        fit = NeuronRepair(states=20, random_state=0, positive=positive).fit
+    fit = NeuronRepair(states=20, random_state=0, positive=positive).fit
+    taken = rf"worse than saying the opposite.*'{positive or 2}' was taken as the positive"
+    with pytest.warns(UserWarning, match=taken):
         fit(module, X, np.array(names)[y], sensitive_features=groups)
 
 

@@ -186,9 +186,9 @@ def in_words(series: pd.Series[Any], column: str) -> str | None:
             )
     if 2 * n_numbers > counts.sum():
         return (
-            f"column {column!r} holds text among {n_numbers:,} numbers: {_entries(texts, codes, counts, spoilt)}.{hint} "
-            "Correct or fill in what is no number, or remove its rows; or leave it out of the features; or, if these "
-            "are levels and not numbers, make it a category"
+            f"column {column!r} holds text among {n_numbers:,} numbers: {_entries(texts, codes, counts, spoilt)}."
+            f"{hint} Correct or fill in what is no number, or remove its rows; or leave it out of the features; or, if "
+            "these are levels and not numbers, make it a category"
         )
     return None
 
