@@ -124,7 +124,7 @@ def test_named_index_levels_of_parquet_can_be_sensitive_and_are_no_features(run,
 
 def test_values_too_large_for_float32_are_refused_in_every_kind_of_file(run, desk):
     frame = small_table()
-    frame.loc[7, "years"] = 1.8e308
+    frame.loc[7, "years"] = 1.7e308
     frame.to_csv("people.csv", index=False)
     frame.to_parquet("people.parquet")
     np.savez(

@@ -169,7 +169,7 @@ def _listed(folder: Path) -> Iterator[tuple[str, int, Path]]:
         raise InputError(
             f"{path} cannot be read ({error.strerror or error}): give the folder that holds {MODELS}, a list {wanted}"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}): it must hold a list {wanted}") from error
     for entry in entries if isinstance(entries, list) else [entries]:
         if not isinstance(entry, dict) or not {"dataset", "seed", "file"} <= entry.keys():

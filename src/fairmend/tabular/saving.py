@@ -127,7 +127,7 @@ def load_result(out: Path) -> dict[str, Any]:
         raise RunError(f"{out} holds no saved repair (no {RESULT}): name the directory given as --out")
     try:
         result = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read ({error}): repair again, or restore it from a copy") from error
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
         raise RunError(f"{path} is not the result of a {SCHEMA}: name the directory of one")

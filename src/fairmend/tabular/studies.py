@@ -295,7 +295,7 @@ class _Record:
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
