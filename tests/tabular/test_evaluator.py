@@ -14,6 +14,7 @@ from fairmend.errors import DataError, InputError
 from fairmend.evaluation import Evaluator, digest
 from fairmend.masks import Mask
 from fairmend.tabular import batched, incremental, streaming
+from fairmend.tabular import evaluator as evaluators
 from fairmend.tabular.activations import NAMES, Activation
 from fairmend.tabular.confusion import confusion_counts
 from fairmend.tabular.counting import OBJECTIVE_CODES, UTILITY_CODES, unfairness, usefulness
@@ -267,6 +268,21 @@ def test_rows_taken_up_block_by_block_give_the_same(
         evaluator = build(network, table, path="streamed", **options)
         for _ in range(2):  # the second time with what is known about the blocks
             assert all(one == other for one, other in zip(whole, evaluator.measure(masks), strict=True))
+
+
+@pytest.mark.parametrize("utility", ["accuracy", "log_loss"])
+def test_the_batched_path_gives_the_same_on_blocks_of_rows(
+    utility: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = make_network(rng, (4, 6, 5, 3), ("tanh",))
+    table = make_table(rng, 200, 4, 3, 3)
+    masks = [make_mask(rng, network) for _ in range(5)]
+    whole = build(network, table, utility=utility).measure(masks)
+    monkeypatch.setattr(evaluators, "_BLOCK_VALUES", 6 * 7)
+    for one, other in zip(whole, build(network, table, utility=utility).measure(masks), strict=True):
+        assert one.parts == other.parts
+        assert one.bias == other.bias
+        assert one.utility == pytest.approx(other.utility, rel=1e-12)
 
 
 @pytest.mark.parametrize(("n_classes", "utility"), [(2, "accuracy"), (2, "log_loss"), (3, "accuracy"), (3, "log_loss")])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,13 @@ from fairmend.masks import Mask, Space
 from fairmend.tabular.metrics import LOG_LOSS, check_groups, confusion_counts, find_objective, find_utility, log_losses
 from fairmend.tabular.networks import Drop, Network, decide, emitted, probabilities
 
+if TYPE_CHECKING:
+    from fairmend.tabular.batched import BatchedForward
+
 Path = Literal["auto", "incremental", "streamed", "batched"]
 _VERSION = 1  # raise when the same masks would measure differently
 _STATE_BYTES = 1 << 28  # memory for remembered states
+_BLOCK_VALUES = 1 << 25  # activations of the widest layer that the batched path holds: 256 MiB of float64
 
 
 class TabularEvaluator:
@@ -103,9 +107,7 @@ class TabularEvaluator:
             path = "incremental" if served else "batched"
         self.path: Path = path
         if self.path == "batched":
-            from fairmend.tabular.batched import BatchedForward
-
-            self._forward = BatchedForward(network, self._X, self._emitted, device)
+            self._open_forwards(device)
         else:
             self._open_states()
         better: Direction = "lower" if utility == LOG_LOSS else "higher"
@@ -141,6 +143,19 @@ class TabularEvaluator:
             return
         self._states = [RememberedState(self._network, self._X, self._emitted, task)]
         self._max_states = int(np.clip(_STATE_BYTES // (4 * self._space.n_units * max(1, len(self._y))), 1, 64))
+
+    def _open_forwards(self, device: str) -> None:
+        """One forward over all rows, kept; on very many rows, one per block of them, made anew when it is its turn."""
+        n, widest = len(self._order), max(layer.n_out for layer in self._network.layers)
+        size = max(1, _BLOCK_VALUES // widest)
+        self._device = device
+        self._blocks = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+        self._whole = self._forward(self._blocks[0]) if len(self._blocks) == 1 else None
+
+    def _forward(self, rows: slice) -> BatchedForward:
+        from fairmend.tabular.batched import BatchedForward
+
+        return BatchedForward(self._network, self._rows_of_X[self._order[rows]], self._emitted, self._device)
 
     @property
     def _X(self) -> npt.NDArray[Any]:
@@ -201,27 +216,29 @@ class TabularEvaluator:
         return measurements
 
     def _measure_batched(self, masks: Sequence[Mask]) -> list[Measurement]:
-        measurements: list[Measurement] = []
         started = time.perf_counter()
         n_groups, n_classes = len(self._group_names), self._network.n_classes
-        for _, logits in self._forward.logits(masks):
-            predicted = np.stack([decide(block) for block in logits])
-            counted = confusion_counts(self._y, predicted, self._groups, n_groups, n_classes)
-            counts: Any = counted * self._scale.reshape(n_groups + 1, n_classes, 1)
-            bias = self._objective.unfairness(counts)
-            utility = self._log_loss(logits) if self._utility is None else self._utility.value(counts)
-            parts = counts[..., 1:].reshape(len(logits), -1)
-            seconds = (time.perf_counter() - started) / len(logits)
-            started = time.perf_counter()
-            measurements += [
-                Measurement(float(b), float(u), tuple(p.tolist()), len(self._y), seconds=seconds)
-                for b, u, p in zip(bias, utility, parts, strict=True)
-            ]
-        return measurements
-
-    def _log_loss(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        counted = np.zeros((len(masks), n_groups + 1, n_classes, n_classes), dtype=np.int64)
+        losses = np.zeros(len(masks))
         weights = np.repeat(self._scale, np.diff(self._bounds))
-        return np.array([np.average(log_losses(self._y, probabilities(block)), weights=weights) for block in logits])
+        for rows in self._blocks if masks else ():
+            forward = self._whole or self._forward(rows)
+            y, groups = self._y[rows], self._groups[rows]
+            for part, logits in forward.logits(masks):
+                predicted = np.stack([decide(block) for block in logits])
+                counted[part] += confusion_counts(y, predicted, groups, n_groups, n_classes)
+                if self._utility is None:
+                    found = [log_losses(y, probabilities(block)) for block in logits]
+                    losses[part] += [np.multiply(each, weights[rows]).sum() for each in found]
+        counts: Any = counted * self._scale.reshape(n_groups + 1, n_classes, 1)
+        biases = self._objective.unfairness(counts)
+        utilities = losses / weights.sum() if self._utility is None else self._utility.value(counts)
+        parts = counts[..., 1:].reshape(len(masks), (n_groups + 1) * n_classes * (n_classes - 1))
+        seconds = (time.perf_counter() - started) / max(1, len(masks))
+        return [
+            Measurement(float(bias), float(utility), tuple(part.tolist()), len(self._y), seconds=seconds)
+            for bias, utility, part in zip(biases, utilities, parts, strict=True)
+        ]
 
 
 def _sampled(order: npt.NDArray[np.intp], totals: npt.NDArray[np.int64], limit: int, seed: int) -> npt.NDArray[np.intp]:
