@@ -96,7 +96,8 @@ class Sheet:
                 return as_text(name)
         names = [str(each) for each in self.frame.columns]
         close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(close)}?" if close else f"the table has {', '.join(names[:_SHOWN])}"
+        shown = ", ".join(f'"{each}"' if "," in each else each for each in close or names[:_SHOWN])
+        hint = f"did you mean {shown}?" if close else f"the table has {shown}"
         raise DataError(f"there is no column {name!r}: {hint}")
 
     def columns(self, names: Any) -> list[str]:
