@@ -130,5 +130,5 @@ def array_digest(*arrays: npt.ArrayLike) -> str:
     for array in arrays:
         block = np.ascontiguousarray(array)
         sha.update(f"{block.dtype.str}{block.shape}".encode())
-        sha.update(block.tobytes())
+        sha.update(block.reshape(-1).view(np.uint8).data)  # not tobytes: a large table would lie there twice
     return sha.hexdigest()

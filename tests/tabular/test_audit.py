@@ -1,6 +1,7 @@
 """The audit of a network: figures of independent libraries, words, and its JSON form."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from fairmend.tabular.activations import Activation
 from fairmend.tabular.audit import Audit, audit
 from fairmend.tabular.datasets import Dataset
 from fairmend.tabular.networks import Layer, Network
+from fairmend.tabular.verdict import contradiction
 
 
 def make_dataset(lean: float = 1.0, n: int = 600) -> Dataset:
@@ -110,3 +112,48 @@ def test_what_cannot_be_audited_is_refused(network: Network) -> None:
         audit(network, data, utilities=("auc",))
     with pytest.raises(InputError, match="at least 100"):
         audit(network, data, n_boot=10)
+
+
+def test_the_positive_class_is_said_and_a_network_worse_than_the_opposite_is_called_so(network: Network) -> None:
+    data = make_dataset()
+    right = audit(network, data, n_boot=100, n_perm=100)
+    assert (right.positive, right.warnings) == ("yes", ())
+    wrong = audit(network, replace(data, y=1 - data.y, classes=("yes", "no")), n_boot=100, n_perm=100)
+    accuracy = accuracy_score(1 - data.y, network.predict(data.X))
+    assert wrong.positive == "no"
+    assert f"right on {accuracy:.1%} of the rows, the opposite would be on {1 - accuracy:.1%}" in wrong.warnings[0]
+    assert "if that is 'yes', say so (positive=...)" in wrong.warnings[0]
+    assert Audit.from_json(json.loads(json.dumps(wrong.to_json(), allow_nan=False))) == wrong
+
+
+def test_a_network_that_guesses_is_not_called_worse_than_the_opposite(network: Network) -> None:
+    data = make_dataset()
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        guessed = replace(data, y=rng.integers(0, 2, len(data.y)))
+        assert contradiction(network, guessed) is None
+
+
+def test_rates_that_do_not_exist_are_unknown_where_the_objective_does_without(network: Network) -> None:
+    data = make_dataset()
+    data = replace(data, y=np.where(data.groups == 0, 0, data.y))
+    found = audit(network, data, objective="demographic_parity_difference", n_boot=100, n_perm=100)
+    women = found.splits["test"].groups[0]
+    assert (women.positives, math.isnan(women.true_positive_rate)) == (0, True)
+    assert women.selection_rate == network.predict(data.subset("test")[0])[data.subset("test")[2] == 0].mean()
+    with pytest.raises(DataError, match="group women has no positives in the data"):
+        audit(network, data)
+
+
+@pytest.mark.parametrize(("value", "fits"), [(1e30, True), (3e38, False)])
+def test_features_whose_products_overflow_are_refused(network: Network, value: float, fits: bool) -> None:
+    data = make_dataset()
+    X = data.X.copy()
+    X[3, 1] = value
+    large = replace(data, X=X)
+    if fits:
+        audit(network, large, n_boot=100, n_perm=100)
+        return
+    steep = Network((network.layers[0], Layer(network.layers[1].weight * 9, np.zeros(1))))
+    with pytest.raises(DataError, match=r"logits are not finite.*Column 'group' has the largest values, up to 3e\+38"):
+        audit(steep, large)

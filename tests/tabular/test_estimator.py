@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import sklearn
 import torch
@@ -143,6 +144,104 @@ def test_groups_may_be_anything_that_tells_people_apart(module: Any, people: Any
     assert sum(group.n for group in rows) == len(y)
     array = fitted(np.column_stack([groups, age]))
     assert len(array.result_.splits["search"].before.groups) == 4
+
+
+@pytest.mark.parametrize(
+    ("names", "positive", "classes"),
+    [
+        (("no", "yes"), None, ["no", "yes"]),
+        (("1", "0"), "0", ["1", "0"]),
+        ((1, 2), None, [1, 2]),
+        ((2, 1), 1, [2, 1]),
+        (("reject", "accept"), "accept", ["reject", "accept"]),
+        (("False", "True"), None, ["False", "True"]),
+    ],
+)
+def test_the_positive_label_is_chosen_as_at_the_command_line(
+    module: Any, people: Any, names: Any, positive: Any, classes: list[Any]
+) -> None:
+    """`names` are the labels of the network's class 0 and class 1."""
+    X, y, groups = people
+    labels = np.array(names)[y]
+    repair = NeuronRepair(states=60, random_state=0, positive=positive).fit(
+        module, X, labels, sensitive_features=groups
+    )
+    plain = NeuronRepair(states=60, random_state=0).fit(module, X, y, sensitive_features=groups)
+    assert repair.classes_.tolist() == classes
+    assert repair.dropped_.tolist() == plain.dropped_.tolist()
+    assert (repair.predict(X) == np.array(names)[plain.predict(X)]).all()
+    np.testing.assert_array_equal(repair.predict_proba(X), plain.predict_proba(X))
+    assert repair.evaluate(X, labels, sensitive_features=groups) == plain.evaluate(X, y, sensitive_features=groups)
+
+
+def test_two_labels_that_do_not_say_yes_are_asked_about(module: Any, classifier: Any, people: Any) -> None:
+    X, y, groups = people
+    labels = np.where(y, "accept", "reject")
+    with pytest.raises(
+        DataError, match=r"y has the values 'accept' and 'reject': say which one is positive \(positive"
+    ):
+        NeuronRepair(states=20).fit(module, X, labels, sensitive_features=groups)
+    with pytest.raises(DataError, match=r"positive value 'accepted' does not occur in y.*did you mean 'accept'"):
+        NeuronRepair(states=20, positive="accepted").fit(module, X, labels, sensitive_features=groups)
+    second = NeuronRepair(states=20, positive="no").fit
+    with pytest.raises(DataError, match=r"classes of this MLPClassifier are \['no', 'yes'\]"):
+        second(classifier, X, np.where(y, "yes", "no"), sensitive_features=groups)
+
+
+@pytest.mark.parametrize(("names", "positive"), [((2, 1), None), (("accept", "reject"), "accept")])
+def test_a_network_that_does_worse_than_the_opposite_is_called_so(
+    module: Any, people: Any, names: Any, positive: Any
+) -> None:
+    X, y, groups = people
+    fit = NeuronRepair(states=20, random_state=0, positive=positive).fit
+    taken = rf"worse than saying the opposite.*'{positive or 2}' was taken as the positive"
+    with pytest.warns(UserWarning, match=taken):
+        fit(module, X, np.array(names)[y], sensitive_features=groups)
+
+
+@pytest.mark.parametrize(("value", "message"), [(1e39, "too large for float32"), (3e38, "logits are not finite")])
+def test_values_that_float32_or_the_network_cannot_hold_are_refused(
+    module: Any, people: Any, value: float, message: str
+) -> None:
+    X, y, groups = people
+    spoilt = X.copy()
+    spoilt[7, 3] = value
+    for rows in (spoilt, pd.DataFrame(spoilt, columns=list("abcde"))):
+        name = "'d'" if rows is not spoilt else "'x3'"
+        with pytest.raises(DataError, match=rf"{message}(.*{name}|)") as refusal:
+            NeuronRepair(states=20).fit(module, rows, y, sensitive_features=groups)
+        assert name in str(refusal.value)
+    fitted = NeuronRepair(states=20, random_state=0).fit(module, X, y, sensitive_features=groups)
+    with pytest.raises(DataError, match=message):
+        fitted.evaluate(spoilt, y, sensitive_features=groups)
+    if value > 3.4e38:
+        with pytest.raises(DataError, match="column 'x3' has 1 values that are too large for float32"):
+            fitted.predict(spoilt)
+
+
+def test_rows_of_x_y_and_groups_that_do_not_belong_together_are_refused(module: Any, people: Any) -> None:
+    X, y, groups = people
+    frame, labels, sex = pd.DataFrame(X), pd.Series(y), pd.Series(groups)
+    repair = NeuronRepair(states=20, random_state=0)
+    with pytest.raises(DataError, match="index of sensitive_features has the labels of X in another order"):
+        repair.fit(module, frame, labels, sensitive_features=sex[::-1])
+    with pytest.raises(DataError, match="index of y has the labels of X in another order"):
+        repair.fit(module, frame, labels[::-1], sensitive_features=sex)
+    repair.fit(module, frame[::-1], labels[::-1], sensitive_features=sex[::-1])
+    with pytest.raises(DataError, match="index of sensitive_features"):
+        repair.evaluate(frame, labels, sensitive_features=sex[::-1])
+
+
+def test_tables_of_other_libraries_are_taken(module: Any, people: Any) -> None:
+    X, y, groups = people
+    columns = {f"x{at}": X[:, at] for at in range(5)}
+    expected = NeuronRepair(states=60, random_state=0).fit(module, X, y, sensitive_features=groups)
+    repair = NeuronRepair(states=60, random_state=0)
+    repair.fit(module, pa.table(columns), pa.chunked_array([y]), sensitive_features=pa.table({"sex": groups}))
+    assert repair.dropped_.tolist() == expected.dropped_.tolist()
+    assert (repair.predict(pa.table(columns)) == expected.predict(X)).all()
+    with pytest.raises(DataError, match="rename columns to text"):
+        repair.fit(module, pd.DataFrame(X, columns=["a", 1, 2, 3, 4]), y, sensitive_features=groups)
 
 
 def test_a_column_of_the_features_may_tell_the_groups(module: Any, people: Any) -> None:
@@ -282,7 +381,7 @@ def test_calls_that_cannot_work_say_what_would(module: Any, people: Any) -> None
 def test_defaults_are_those_of_the_settings() -> None:
     ours = NeuronRepair().get_params()
     settings = RepairSettings()
-    for name in ours.keys() - {"estimator", "sensitive_column", "random_state", "options"}:
+    for name in ours.keys() - {"estimator", "positive", "sensitive_column", "random_state", "options"}:
         assert ours[name] == getattr(settings, name), name
 
 

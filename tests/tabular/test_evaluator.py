@@ -13,7 +13,8 @@ from sklearn.metrics import log_loss
 from fairmend.errors import DataError, InputError
 from fairmend.evaluation import Evaluator, digest
 from fairmend.masks import Mask
-from fairmend.tabular import batched, incremental
+from fairmend.tabular import batched, incremental, streaming
+from fairmend.tabular import evaluator as evaluators
 from fairmend.tabular.activations import NAMES, Activation
 from fairmend.tabular.confusion import confusion_counts
 from fairmend.tabular.counting import OBJECTIVE_CODES, UTILITY_CODES, unfairness, usefulness
@@ -91,7 +92,7 @@ def table(rng: np.random.Generator) -> Table:
     objective=st.sampled_from(sorted(OBJECTIVES)),
     utility=st.sampled_from(sorted(UTILITIES)),
 )
-def test_both_paths_give_the_figures_of_a_plain_forward(
+def test_all_paths_give_the_figures_of_a_plain_forward(
     seed: int, hidden: list[int], activations: list[str], n_groups: int, drop: Any, objective: str, utility: str
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -100,7 +101,7 @@ def test_both_paths_give_the_figures_of_a_plain_forward(
     masks = [make_mask(rng, network) for _ in range(4)]
     masks += [masks[-1].flip(int(unit)) for unit in rng.integers(0, network.n_units, 4)]
     constants = np.zeros(network.n_units)
-    for path in ("incremental", "batched"):
+    for path in ("incremental", "streamed", "batched"):
         evaluator = build(network, table, objective=objective, utility=utility, drop=drop, path=path)
         constants = evaluator._emitted
         for mask, measurement in zip(masks, evaluator.measure(masks), strict=True):
@@ -132,7 +133,7 @@ def test_figures_depend_neither_on_order_nor_on_batches(network: Network, table:
     masks = [make_mask(rng, network) for _ in range(40)]
     masks += [mask.flip(3) for mask in masks]
     alone = {mask: build(network, table).measure([mask])[0] for mask in masks}
-    for path in ("incremental", "batched"):
+    for path in ("incremental", "streamed", "batched"):
         evaluator = build(network, table, path=path)
         for _ in range(3):
             order = rng.permutation(len(masks))
@@ -151,7 +152,7 @@ def test_no_figure_depends_on_the_order_of_the_rows(network: Network, table: Tab
     assert all(one == other for one, other in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("path", ["incremental", "batched"])
+@pytest.mark.parametrize("path", ["incremental", "streamed", "batched"])
 def test_the_network_is_left_bit_for_bit_also_after_an_exception(
     path: Any, network: Network, table: Table, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +253,36 @@ def test_the_batched_path_gives_the_same_in_slices(
     monkeypatch.setattr(batched, "_VALUES", 3 * 300 * 8)
     sliced = build(network, table, path="batched").measure(masks)
     assert all(one == other for one, other in zip(whole, sliced, strict=True))
+
+
+def test_rows_taken_up_block_by_block_give_the_same(
+    network: Network, table: Table, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """300 rows in blocks of 7: every cell is cut many times, and masks are a flip, several flips or a jump apart."""
+    monkeypatch.setattr(streaming, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(streaming, "_FEWEST_ROWS", 7)
+    masks = [make_mask(rng, network) for _ in range(9)]
+    masks += [masks[-1].flip(3), masks[-1].flip(3).flip(5)]
+    for options in ({}, {"rows_per_cell": 20}):
+        whole = build(network, table, path="incremental", **options).measure(masks)
+        evaluator = build(network, table, path="streamed", **options)
+        for _ in range(2):  # the second time with what is known about the blocks
+            assert all(one == other for one, other in zip(whole, evaluator.measure(masks), strict=True))
+
+
+@pytest.mark.parametrize("utility", ["accuracy", "log_loss"])
+def test_the_batched_path_gives_the_same_on_blocks_of_rows(
+    utility: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = make_network(rng, (4, 6, 5, 3), ("tanh",))
+    table = make_table(rng, 200, 4, 3, 3)
+    masks = [make_mask(rng, network) for _ in range(5)]
+    whole = build(network, table, utility=utility).measure(masks)
+    monkeypatch.setattr(evaluators, "_BLOCK_VALUES", 6 * 7)
+    for one, other in zip(whole, build(network, table, utility=utility).measure(masks), strict=True):
+        assert one.parts == other.parts
+        assert one.bias == other.bias
+        assert one.utility == pytest.approx(other.utility, rel=1e-12)
 
 
 @pytest.mark.parametrize(("n_classes", "utility"), [(2, "accuracy"), (2, "log_loss"), (3, "accuracy"), (3, "log_loss")])

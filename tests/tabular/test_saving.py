@@ -367,6 +367,7 @@ def test_results_that_cannot_be_shown_say_why(save: Save, tmp_path: Path) -> Non
     saved = save()
     for content, message in (
         ('{"schema": ', "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
         ("[]", "is not the result"),
         ('{"schema": "fairmend tabular repair", "schema_version": 99}', "schema version 99"),
     ):

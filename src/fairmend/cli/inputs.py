@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +15,11 @@ from fairmend import __version__
 from fairmend.cli.display import Screen
 from fairmend.cli.options import SearchOptions, SourceOptions
 from fairmend.cli.trust import require_paths, stored
-from fairmend.errors import FairmendError, InputError, RunError
+from fairmend.errors import DataError, FairmendError, InputError, RunError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from fairmend.tabular.datasets import Dataset
     from fairmend.tabular.networks import Network
     from fairmend.tabular.presets import Preset
@@ -34,6 +38,7 @@ class Inputs:
         title: a short name: the preset's, or the data file's without its endings.
         request: the options that lead here, JSON-ready, with absolute paths; `source_of` reads it back.
         notes: what a person should be told about how network and data were read.
+        warnings: what a person must be told, see `fairmend.tabular.verdict.contradiction`.
     """
 
     title: str
@@ -41,18 +46,21 @@ class Inputs:
     dataset: Dataset
     request: dict[str, Any]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
-def open_inputs(source: SourceOptions, screen: Screen) -> Inputs:
+def open_inputs(source: SourceOptions, screen: Screen, objective: str) -> Inputs:
     """Read (or fetch, or train) what the options name, make sure that it fits together, and say what is notable.
 
     Raises:
-        InputError: options that contradict each other or name nothing, a network or table that cannot be used, or
-            that do not fit each other.
+        InputError: options that contradict each other or name nothing, a network or table that cannot be used,
+            that do not fit each other, or groups without the people that the objective needs.
         ArtifactError: data that cannot be fetched.
     """
     _require_consistent(source)
+    from fairmend.tabular.datasets import require_people
     from fairmend.tabular.repair import require_fit
+    from fairmend.tabular.verdict import contradiction
 
     if source.preset is not None:
         title, dataset = source.preset, _preset_data(source, screen)
@@ -65,11 +73,18 @@ def open_inputs(source: SourceOptions, screen: Screen) -> Inputs:
         network = read_network(source.model, source.activation)
     else:
         network, notes = _preset_network(source, dataset, screen)
-    require_fit(network, dataset)
-    inputs = Inputs(title, network, dataset, request_of(source), (*notes, *network.notes, *dataset.notes))
-    for note in inputs.notes:
+    notes = (*notes, *network.notes, *dataset.notes)
+    notes = tuple(map(_as_options, notes))
+    for note in notes:  # before anything is refused: a column that was left out may be why
         screen.note(f"Note: {note}")
-    return inputs
+    with _in_options():
+        require_fit(network, dataset)
+        require_people(dataset, objective)
+    doubt = contradiction(network, dataset)
+    warnings = () if doubt is None else (_as_options(doubt),)
+    for warning in warnings:
+        screen.warn(f"Warning: {warning}")
+    return Inputs(title, network, dataset, request_of(source), notes, warnings)
 
 
 def make_settings(search: SearchOptions, seed: int, preset: str | None = None) -> RepairSettings:
@@ -161,29 +176,74 @@ def _preset_data(source: SourceOptions, screen: Screen) -> Dataset:
 
 def _own_data(source: SourceOptions) -> Dataset:
     from fairmend.tabular.datasets import load_table, make_dataset
+    from fairmend.tabular.tables import release_memory
 
     assert source.data is not None
     assert source.label is not None
     assert source.sensitive is not None
     if source.encode not in ("none", "standard"):
         raise InputError(f"--encode must be none or standard, got {source.encode!r}")
-    return make_dataset(
-        load_table(source.data),
-        source.label,
-        _columns(source.sensitive),
-        positive=source.positive,
-        encode="standard" if source.encode == "standard" else "none",
-        features=None if source.features is None else _columns(source.features),
-        drop_sensitive=source.drop_sensitive,
-        split_seed=source.split_seed,
-        split_column=source.split_column,
-        name=_title(source.data),
-        source=source.data.name,
-    )
+    with _in_options():
+        frame = load_table(source.data)
+        dataset = make_dataset(
+            frame,
+            source.label,
+            _columns(source.sensitive, frame, "--sensitive"),
+            positive=source.positive,
+            encode="standard" if source.encode == "standard" else "none",
+            features=None if source.features is None else _columns(source.features, frame, "--features"),
+            drop_sensitive=source.drop_sensitive,
+            split_seed=source.split_seed,
+            split_column=source.split_column,
+            name=_title(source.data),
+            source=source.data.name,
+        )
+    del frame
+    release_memory()
+    return dataset
 
 
-def _columns(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _columns(text: str, frame: pd.DataFrame, option: str) -> list[str]:
+    """The columns that a text names: one of exactly this name, or a list as CSV has it, commas in names in quotes.
+
+    Raises:
+        InputError: a quote that is not closed.
+    """
+    if text in frame.columns or text in frame.index.names:
+        return [text]
+    try:
+        (fields,) = csv.reader([text], skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError) as error:
+        raise InputError(
+            f"{option} {text!r} is no list of columns ({error}): separate names by commas, and put a name with a comma "
+            "in double quotes, as CSV does: '\"name, of one\",other'"
+        ) from None
+    return [field.strip() for field in fields if field.strip()]
+
+
+# How messages of the library name an argument, and what it is called here.
+_OPTIONS = {
+    "positive=...": "--positive VALUE",
+    "features=...": "--features",
+    "drop_sensitive=True": "--drop-sensitive",
+    'encode="standard"': "--encode standard",
+    "name it in features": "name it in --features",
+}
+
+
+def _as_options(message: str) -> str:
+    for argument, option in _OPTIONS.items():
+        message = message.replace(argument, option)
+    return message
+
+
+@contextmanager
+def _in_options() -> Iterator[None]:
+    """Let messages about the arguments of the library name the options of the command line."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(_as_options(str(error))) from error
 
 
 def _title(path: Path | None) -> str:

@@ -111,7 +111,9 @@ class SourceOptions:
             "--sensitive",
             metavar="COLUMN[,COLUMN]",
             rich_help_panel=_OWN,
-            help="The column that makes the groups; several are crossed (sex,race gives sex=F & race=Black, ...).",
+            help="The column that makes the groups; several are crossed (sex,race gives sex=F & race=Black, ...). A "
+            "name with a comma is taken as it is if a column has exactly that name; in a list put it in double quotes, "
+            "as CSV does.",
         ),
     ] = None
     positive: Annotated[
@@ -121,7 +123,7 @@ class SourceOptions:
             metavar="VALUE",
             rich_help_panel=_OWN,
             help="The value of the label that is the positive class, class 1. Default: the larger of two numbers, or "
-            "the one that plainly means yes.",
+            "the one that plainly means yes; the output says which was taken.",
         ),
     ] = None
     split_column: Annotated[
@@ -140,7 +142,8 @@ class SourceOptions:
             metavar="COLUMN[,COLUMN]",
             rich_help_panel=_OWN,
             help="The columns that the network takes, in its order. Default: all but the label and the split column, "
-            "in the order of the file (of an .npz: the columns of X).",
+            "in the order of the file (of an .npz: the columns of X), without index levels and columns that have no "
+            "name. Names with commas as for --sensitive.",
         ),
     ] = None
     drop_sensitive: Annotated[

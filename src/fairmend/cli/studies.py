@@ -69,7 +69,7 @@ def compare(
 
         searches = levels("--search", search.search, str)
         settings = make_settings(replace(search, search="annealing"), common.seed, source.preset)
-        inputs = open_inputs(source, screen)
+        inputs = open_inputs(source, screen, settings.objective)
         out = study.out or Path(f"fairmend-compare-{inputs.title}")
         found = compare_searches(
             inputs.network,
@@ -181,7 +181,7 @@ def sweep(
             raise InputError("--drop must be output or weights, got 'clamp'")
         settings = RepairSettings(**shared, seed=common.seed)
         axes = grid.grid()
-        inputs = open_inputs(source, screen)
+        inputs = open_inputs(source, screen, settings.objective)
         out = study.out or Path(f"fairmend-sweep-{inputs.title}")
         found = sweep_settings(
             inputs.network,

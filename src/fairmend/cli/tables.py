@@ -70,7 +70,7 @@ def audit_parts(audit: Audit) -> list[RenderableType]:
             *(number(utility.value) for utility in figures.utilities.values()),
         )
     verdicts = [f"{split}: {words}" for split, words in audit.verdicts.items()]
-    return [splits, KEY, _groups(audit.splits), "", *verdicts]
+    return [splits, KEY, _groups(audit.splits), "", *_positive(audit.positive), *verdicts]
 
 
 def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
@@ -91,9 +91,16 @@ def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
         parts.append(f"Dropped {outcome['dropped']} of {outcome['units']} neurons{dials}.")
     if not outcome["feasible"]:
         parts.append("The utility floor is not kept: do not use this network.")
+    # Folders that fairmend 0.1 saved do not say.
+    parts += _positive(result.get("positive"))
+    parts += [f"Warning: {warning}" for warning in result.get("warnings", [])]
     verdict = str(outcome["verdict"])
     parts.append(verdict[:1].upper() + verdict[1:])
     return parts
+
+
+def _positive(positive: str | None) -> list[str]:
+    return [] if positive is None else [f"Positive class: {positive!r}."]
 
 
 def objective_title(name: str) -> str:

@@ -62,7 +62,7 @@ def audit(
         from fairmend.tabular.metrics import find_objective
 
         find_objective(objective)
-        inputs = open_inputs(source, screen)
+        inputs = open_inputs(source, screen, objective)
         found = audit_network(
             inputs.network, inputs.dataset, objective=objective, seed=common.seed, n_boot=draws, n_perm=draws
         )
@@ -71,7 +71,11 @@ def audit(
         screen.document(
             {"fairmend": __version__, "request": inputs.request}
             | found.to_json()
-            | {"data": inputs.dataset.fingerprint(), "notes": list(inputs.notes)}
+            | {
+                "data": inputs.dataset.fingerprint(),
+                "notes": list(inputs.notes),
+                "warnings": list(inputs.warnings),
+            }
         )
         screen.show(*audit_parts(found))
 
@@ -113,7 +117,7 @@ def repair(
     """
     with opened(common) as screen:
         settings = make_settings(search, common.seed, source.preset)
-        inputs = open_inputs(source, screen)
+        inputs = open_inputs(source, screen, settings.objective)
         folder = Path(f"fairmend-{inputs.title}") if out is None else out
         _repair(folder, inputs, settings, {**inputs.request, "slim": slim}, screen)
 
@@ -149,7 +153,7 @@ def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen:
     slim = bool(request.pop("slim", False))
     source = source_of(request)
     settings = stored(lambda: RepairSettings(**header["settings"]))
-    inputs = open_inputs(source, screen)
+    inputs = open_inputs(source, screen, settings.objective)
     _repair(folder, inputs, settings, {**inputs.request, "slim": slim}, screen)
 
 

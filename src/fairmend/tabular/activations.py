@@ -78,6 +78,12 @@ class Activation:
         """The activation of every element, in float64."""
         return function(self)(np.asarray(values, dtype=np.float64))
 
+    def bound(self, sizes: FloatArray) -> FloatArray:
+        """The largest absolute value that it can give for inputs of at most these absolute values."""
+        if self.name in ("tanh", "sigmoid"):
+            return np.ones_like(sizes)
+        return sizes * max(1.0, abs(self.parameter))
+
 
 IDENTITY = Activation("identity")
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from fairmend.tabular.datasets import Dataset
+from fairmend.tabular.datasets import Dataset, require_people
 from fairmend.tabular.findings import FairnessFigures
 from fairmend.tabular.metrics import LOG_LOSS
 from fairmend.tabular.networks import Network, decide, probabilities
 from fairmend.tabular.repair import require_fit
 from fairmend.tabular.uncertainty import summarise
-from fairmend.tabular.verdict import verdict
+from fairmend.tabular.verdict import contradiction, verdict
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Audit:
         verdicts: for every split, in words, whether there is anything to repair.
         notes: what a reader should know about the network and the data, such as tiny groups.
         seed: of the bootstrap and permutation draws.
+        positive: the label that is the positive class; None with more than two classes.
+        warnings: what makes the figures doubtful, such as a network that does worse than saying the opposite.
     """
 
     dataset: str
@@ -36,6 +38,8 @@ class Audit:
     verdicts: dict[str, str]
     notes: tuple[str, ...]
     seed: int = 0
+    positive: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready description, undefined figures as null; `from_json` reads it back."""
@@ -46,6 +50,8 @@ class Audit:
             "verdicts": dict(self.verdicts),
             "notes": list(self.notes),
             "seed": self.seed,
+            "positive": self.positive,
+            "warnings": list(self.warnings),
         }
 
     @classmethod
@@ -58,6 +64,8 @@ class Audit:
             verdicts=dict(payload["verdicts"]),
             notes=tuple(payload["notes"]),
             seed=payload["seed"],
+            positive=payload["positive"],
+            warnings=tuple(payload["warnings"]),
         )
 
 
@@ -86,6 +94,8 @@ def audit(
         InputError: an unknown name or too few draws.
     """
     require_fit(network, dataset)
+    require_people(dataset, objective)
+    warned = contradiction(network, dataset)
     splits: dict[str, FairnessFigures] = {}
     for number, (split, rows) in enumerate(dataset.splits.items()):
         if not len(rows):
@@ -112,4 +122,6 @@ def audit(
         verdicts={split: verdict(figures) for split, figures in splits.items()},
         notes=(*network.notes, *dataset.notes),
         seed=seed,
+        positive=dataset.positive,
+        warnings=() if warned is None else (warned,),
     )

@@ -10,7 +10,7 @@ from fairmend.tabular.findings import Comparison, Estimate
 from fairmend.tabular.metrics import OBJECTIVES, UTILITIES
 from fairmend.tabular.networks import Network
 from fairmend.tabular.repair import Repair
-from fairmend.tabular.results import HELD_OUT, MEANINGS, describe_dials, role_of
+from fairmend.tabular.results import HELD_OUT, MEANINGS, describe_dials, doubts, role_of
 from fairmend.tabular.verdict import verdict, verdict_on_change
 
 _TORCH = {
@@ -33,7 +33,7 @@ def make_card(repair: Repair, original: Network, dataset: Dataset, *, slim: Netw
     level = next((each.before.value.interval.level for each in repair.splits.values()), 0.95)
     return Card(
         title=f"Repaired network for {dataset.name}",
-        summary=_summary(repair, original),
+        summary=(*(f"**Warning**: {doubt}." for doubt in doubts(original, dataset)), *_summary(repair, original)),
         done=_done(repair, original),
         data=_data(repair, dataset),
         splits=tuple(_split(split, repair, dataset) for split in order),
@@ -93,7 +93,8 @@ def _data(repair: Repair, dataset: Dataset) -> tuple[str, ...]:
     outside = len(dataset.X) - int(dataset.group_counts(*dataset.splits).sum())
     said = [
         f"{dataset.name}: {len(dataset.X):,} rows ({sizes}), {dataset.n_features} features, "
-        f"classes {', '.join(dataset.classes)}.",
+        f"classes {', '.join(dataset.classes)}"
+        + ("." if dataset.positive is None else f", of which {dataset.positive} is the positive one."),
         f"Compared groups: {', '.join(dataset.group_names)}"
         + (f"; {outside:,} rows are in none of them and count for utility only." if outside else "."),
     ]

@@ -2,75 +2,155 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from fairmend.errors import DataError
+from fairmend.tabular.kinds import float_values, kind_of, not_numbers
 
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int64]
 Columns = dict[str, FloatArray]
 """Feature name to values of shape (n,), in the order in which the network takes them."""
 
+_BLOCK = 1 << 13  # rows written at a time: the block of all columns stays in the cache
+_WHOLE = 2.0**63
+
+
+class Levels(NamedTuple):
+    """A column as levels.
+
+    Attributes:
+        codes: (n,) into `names`.
+        names: every level once, as text, in the order of its first row.
+    """
+
+    codes: IndexArray
+    names: list[str]
+
 
 def matrix(columns: Mapping[str, FloatArray]) -> npt.NDArray[np.float32]:
-    """Stack feature columns into a contiguous float32 matrix of shape (n, n_features)."""
-    return np.ascontiguousarray(np.stack(list(columns.values()), axis=1), dtype=np.float32)
+    """Stack feature columns into a contiguous float32 matrix of shape (n, n_features).
+
+    Raises:
+        DataError: values that are too large for float32, named with column and count.
+    """
+    return filled(list(columns), columns.values(), len(next(iter(columns.values()))))
+
+
+def filled(names: Sequence[str], columns: Iterable[FloatArray], n_rows: int) -> npt.NDArray[np.float32]:
+    """Like `matrix`, from columns that are made one after the other, so that they never lie in memory together."""
+    X = np.empty((n_rows, len(names)), dtype=np.float32)
+    for place, (name, values) in enumerate(zip(names, columns, strict=True)):
+        single = in_float32(values, name)
+        for start in range(0, n_rows, _BLOCK):
+            X[start : start + _BLOCK, place] = single[start : start + _BLOCK]
+    return X
+
+
+def in_float32(values: npt.NDArray[np.floating], name: str) -> npt.NDArray[np.float32]:
+    """Values of shape (n,) in float32, in which networks compute.
+
+    Raises:
+        DataError: values that float32 does not hold, with their count.
+    """
+    with np.errstate(over="ignore"):
+        single = np.asarray(values, dtype=np.float32)
+    bad = ~np.isfinite(single)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise DataError(
+            f"column {name!r} has {int(bad.sum()):,} values that are too large for float32, in which networks compute "
+            f"(first: {float(values[row])!r} in data row {row + 1:,}; the largest is 3.4e38): is it a sentinel for "
+            "missing values? Remove those rows or put in a value"
+        )
+    return single
 
 
 def numbers(frame: pd.DataFrame, column: str) -> FloatArray:
-    """Return a column as finite float64 values.
+    """Return a column as finite float64 values: numbers of any kind, yes or no as 1 and 0, numbers written as text.
 
     Raises:
-        DataError: text, missing or infinite values, named with their count.
+        DataError: text, dates, missing or infinite values, named with their count and place.
     """
-    values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    series = frame[column]
+    values = float_values(series)
+    if values is None:
+        raise not_numbers(series, column)
     bad = ~np.isfinite(values)
     if bad.any():
-        example = frame[column].iloc[int(np.flatnonzero(bad)[0])]
+        row = int(np.flatnonzero(bad)[0])
         raise DataError(
-            f"column {column!r} has {int(bad.sum()):,} values that are not finite numbers (first: {example!r}): "
-            "remove or fill them in"
+            f"column {column!r} has {int(bad.sum()):,} values that are not finite numbers (first: "
+            f"{_plainly(series.iloc[row])!r} in data row {row + 1:,}): remove those rows or fill them in"
         )
     return values
 
 
-def text(frame: pd.DataFrame, column: str) -> pd.Series[str]:
-    """Return a column as stripped text, whole numbers without a decimal point.
+def levels(frame: pd.DataFrame, column: str) -> Levels:
+    """Return a column as levels: stripped text, whole numbers without a decimal point.
 
     Raises:
-        DataError: missing values, named with their count.
+        DataError: missing values, named with their count, or objects that are no levels.
     """
     series = frame[column]
     missing = int(series.isna().sum())
     if missing:
         raise DataError(f"column {column!r} has {missing:,} missing values: remove the rows or name the level")
-    if pd.api.types.is_float_dtype(series) and bool((series % 1 == 0).all()):
-        series = series.astype(np.int64)
-    return series.astype(str).str.strip()
+    try:
+        codes, found = pd.factorize(series)
+    except TypeError:
+        raise DataError(
+            f"column {column!r} holds objects such as {series.iloc[0]!r} ({type(series.iloc[0]).__name__}): it needs "
+            "text or numbers"
+        ) from None
+    texts = _texts(pd.Series(found), column)
+    # 1 and "1", or "F" and " F", are one level.
+    places = {name: place for place, name in enumerate(dict.fromkeys(texts))}
+    if len(places) < len(texts):
+        codes = np.array([places[name] for name in texts], dtype=np.int64)[codes]
+    return Levels(codes.astype(np.int64, copy=False), list(places))
 
 
-def one_hot(frame: pd.DataFrame, column: str, levels: Sequence[str], drop_first: bool = True) -> Columns:
+def text(frame: pd.DataFrame, column: str) -> pd.Series[str]:
+    """Return a column as the text of its `levels`.
+
+    Raises:
+        DataError: as `levels`.
+    """
+    found = levels(frame, column)
+    return pd.Series(np.array(found.names, dtype=object)[found.codes], index=frame.index, name=column)
+
+
+def one_hot(frame: pd.DataFrame, column: str, names: Sequence[str], drop_first: bool = True) -> Columns:
     """Return one 0/1 column per level, named `column=level`, without the first level unless told.
 
-    A value outside `levels` becomes all zeros; `known` refuses it first where the levels are fixed.
+    A value outside `names` becomes all zeros; `known` refuses it first where the levels are fixed.
     """
-    values = text(frame, column).to_numpy(dtype=object)
-    return {f"{column}={level}": (values == level).astype(np.float64) for level in levels[1 if drop_first else 0 :]}
+    found = levels(frame, column)
+    return {f"{column}={name}": indicator(found, name) for name in names[1 if drop_first else 0 :]}
 
 
-def known(frame: pd.DataFrame, column: str, levels: Sequence[str]) -> None:
+def indicator(found: Levels, name: str) -> FloatArray:
+    """1.0 where a column has the level, 0.0 elsewhere, shape (n,)."""
+    place = found.names.index(name) if name in found.names else -1
+    values: FloatArray = (found.codes == place).astype(np.float64)
+    return values
+
+
+def known(frame: pd.DataFrame, column: str, names: Sequence[str]) -> None:
     """Check that a column holds only the given levels.
 
     Raises:
         DataError: other values, named.
     """
-    others = sorted(set(text(frame, column)) - set(levels))
+    others = sorted(set(levels(frame, column).names) - set(names))
     if others:
-        raise DataError(f"column {column!r} has the values {_some(others)}, allowed are {_some(levels, 30)}")
+        raise DataError(f"column {column!r} has the values {_some(others)}, allowed are {_some(names, 30)}")
 
 
 def yes_no(frame: pd.DataFrame, column: str, yes: str = "yes", no: str = "no") -> FloatArray:
@@ -80,7 +160,7 @@ def yes_no(frame: pd.DataFrame, column: str, yes: str = "yes", no: str = "no") -
         DataError: any other value.
     """
     known(frame, column, (no, yes))
-    return np.asarray(text(frame, column) == yes, dtype=np.float64)
+    return indicator(levels(frame, column), yes)
 
 
 def standardised(values: FloatArray, train: IndexArray) -> FloatArray:
@@ -95,6 +175,27 @@ def min_max(values: FloatArray) -> FloatArray:
     low, high = float(values.min()), float(values.max())
     scaled: FloatArray = (values - low) / (high - low if high > low else 1.0)
     return scaled
+
+
+def _texts(found: pd.Series[Any], column: str) -> list[str]:
+    """The text of every level."""
+    if isinstance(found.dtype, pd.CategoricalDtype):
+        found = found.astype(found.cat.categories.dtype)
+    found = found.infer_objects()
+    if kind_of(found) == "bytes":
+        try:
+            return [value.decode("utf-8").strip() for value in found]
+        except UnicodeDecodeError:
+            raise DataError(f"column {column!r} holds bytes that are no UTF-8 text: decode it first") from None
+    if kind_of(found) == "number" and not pd.api.types.is_integer_dtype(found):
+        values = found.astype(object).astype(np.float64).to_numpy()
+        if bool(((values % 1 == 0) & (np.abs(values) < _WHOLE)).all()):
+            return [str(int(value)) for value in values]
+    return [str(name).strip() for name in found.astype(str)]
+
+
+def _plainly(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from fairmend.errors import DataError
 from fairmend.evaluation import array_digest
-from fairmend.tabular.columns import IndexArray, matrix, text
+from fairmend.tabular.columns import IndexArray, filled
 from fairmend.tabular.features import encode_as_is, encode_standard, group_codes, label_codes
-from fairmend.tabular.tables import FEATURES, load_table, refuse_duplicates
+from fairmend.tabular.metrics import Objective, find_objective
+from fairmend.tabular.sheets import Sheet
+from fairmend.tabular.tables import load_table
 
-__all__ = ["OUTSIDE", "SPLITS", "Dataset", "load_table", "make_dataset", "split_rows", "verified"]
+__all__ = [
+    "OUTSIDE",
+    "SPLITS",
+    "Dataset",
+    "load_table",
+    "make_dataset",
+    "require_people",
+    "split_rows",
+    "verified",
+]
 
 SPLITS = ("train", "validation", "test")
 OUTSIDE = -1
@@ -25,6 +34,8 @@ OUTSIDE = -1
 
 TINY_CELL = 30  # rows of one group and label below which a rate is named as unreliable
 MIN_SPLIT_ROWS = 10
+_OWN_NOTES = 6  # tiny groups of a split that get a note each
+_SHOWN = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +78,11 @@ class Dataset:
             raise DataError(f"data set {self.name}: {len(self.feature_names)} names for {self.X.shape[1]} features")
 
     @property
+    def positive(self) -> str | None:
+        """The label that is the positive class; None with more than two classes, each of which is judged."""
+        return self.classes[1] if len(self.classes) == 2 else None
+
+    @property
     def n_features(self) -> int:
         """Number of columns of X."""
         return int(self.X.shape[1])
@@ -94,10 +110,10 @@ class Dataset:
     def group_counts(self, *splits: str) -> npt.NDArray[np.int64]:
         """Return how many rows each group and class has, shape (n_groups, n_classes); rows outside are not counted."""
         rows = self.rows(*splits)
-        counts = np.zeros((len(self.group_names), len(self.classes)), dtype=np.int64)
-        inside = rows[self.groups[rows] != OUTSIDE]
-        np.add.at(counts, (self.groups[inside], self.y[inside]), 1)
-        return counts
+        n_groups, n_classes = len(self.group_names), len(self.classes)
+        cells = (self.groups[rows] + 1) * n_classes + self.y[rows]  # whoever is outside comes first
+        counts = np.bincount(cells, minlength=(n_groups + 1) * n_classes)
+        return counts.reshape(n_groups + 1, n_classes)[1:].astype(np.int64)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what identifies the content, JSON-ready; where the file lay does not matter."""
@@ -130,16 +146,16 @@ def split_rows(n: int, seed: int) -> dict[str, IndexArray]:
 
 
 def make_dataset(
-    frame: pd.DataFrame,
-    label: str,
-    sensitive: Sequence[str],
+    frame: Any,
+    label: Hashable,
+    sensitive: Hashable | Sequence[Hashable],
     *,
     positive: str | float | None = None,
     encode: Literal["standard", "none"] = "standard",
-    features: Sequence[str] | None = None,
+    features: Sequence[Hashable] | None = None,
     drop_sensitive: bool = False,
     split_seed: int = 42,
-    split_column: str | None = None,
+    split_column: Hashable | None = None,
     name: str = "table",
     source: str = "",
     licence: str = "",
@@ -147,7 +163,9 @@ def make_dataset(
     """Make a data set from a person's own table.
 
     Args:
-        frame: the table, as `load_table` reads it.
+        frame: the table, as `load_table` reads it: a pandas frame, or an eager frame of another library that narwhals
+            knows (polars, pyarrow, modin ...). Columns are named as the frame names them or by that name as text;
+            of names that are tuples, the parts are joined by "_". Named levels of a pandas index are columns too.
         label: the column to predict.
         sensitive: the columns that make the groups; several are crossed ("sex=F & race=Black").
         positive: the label value that is the positive class, all others being the negative one. Needed for two text
@@ -155,7 +173,8 @@ def make_dataset(
         encode: "standard" one-hot encodes text (first level dropped, levels learnt on train, others become all
             zeros), standardises numbers on train and turns booleans into 0 and 1. "none" takes every feature as
             the number it is, in the order of the file: what a finished network expects.
-        features: columns to use, in this order; by default all others (for .npz, the columns of X).
+        features: columns to use, in this order; by default all others (for .npz, the columns of X), index levels and
+            columns without a name ("Unnamed: 0") left aside.
         drop_sensitive: leave the sensitive columns out of the features.
         split_seed: seed of the 60/20/20 split.
         split_column: a column with the values train, validation and test, instead of a random split.
@@ -163,48 +182,52 @@ def make_dataset(
     Raises:
         DataError: anything about the table that cannot work; the message names the column, value or group.
     """
-    refuse_duplicates(frame.columns, "the table")
-    sensitive = [sensitive] if isinstance(sensitive, str) else list(sensitive)
-    used = [label, *sensitive, *([split_column] if split_column is not None else []), *(features or [])]
-    _refuse_unknown(used, frame)
+    sheet = Sheet(frame)
+    label, sensitive = sheet.column(label), sheet.columns(sensitive)
+    split_by = None if split_column is None else sheet.column(split_column)
+    chosen = sheet.features if features is None else sheet.columns(features)
     if not sensitive or label in sensitive or len(set(sensitive)) < len(sensitive):
         raise DataError(f"sensitive columns {sensitive}: name at least one, each once, other than the label {label!r}")
     if encode not in ("standard", "none"):
         raise DataError(f"encode must be 'standard' or 'none', got {encode!r}")
-    chosen = features if features is not None else frame.attrs.get(FEATURES, list(frame.columns))
-    taken_out = {label, split_column, *(sensitive if drop_sensitive else ())}
-    if features is not None and label in features:
+    taken_out = {label, split_by, *(sensitive if drop_sensitive else ())}
+    if features is not None and label in chosen:
         raise DataError(f"the label {label!r} is among the features: a network must not see it")
-    names = [str(column) for column in chosen if column not in taken_out]
+    if len(set(chosen)) < len(chosen):
+        raise DataError(f"the features {chosen} name a column twice: name each once")
+    names = [column for column in chosen if column not in taken_out]
     if not names:
         raise DataError("no feature columns are left: the table holds only the label, split and sensitive columns")
 
-    y, classes = label_codes(frame, label, positive)
-    groups, group_names = group_codes(frame, sensitive)
-    splits = split_rows(len(frame), split_seed) if split_column is None else _split_by(frame, split_column)
-    columns = encode_as_is(frame, names) if encode == "none" else encode_standard(frame, names, splits["train"])
+    y, classes = label_codes(sheet, label, positive)
+    groups, group_names = group_codes(sheet, sensitive)
+    splits = split_rows(len(sheet), split_seed) if split_by is None else _split_by(sheet, split_by)
+    encoded = encode_as_is(sheet, names) if encode == "none" else encode_standard(sheet, names, splits["train"])
     return verified(
         Dataset(
             name=name,
-            X=matrix(columns),
+            X=filled(encoded.names, encoded.columns, len(sheet)),
             y=y,
             classes=classes,
             groups=groups,
             group_names=group_names,
-            feature_names=tuple(columns),
+            feature_names=tuple(encoded.names),
             splits=splits,
             source=source,
             licence=licence,
+            notes=sheet.notes,
         )
     )
 
 
 def verified(dataset: Dataset) -> Dataset:
-    """Return the data set with notes on its tiny groups, after checking that every rate exists.
+    """Return the data set with notes on its tiny groups, after checking that there is something to compare.
+
+    Whether every group has the people that a figure needs depends on the figure: `require_people` asks for them.
 
     Raises:
-        DataError: fewer than two groups or classes, a split that is too small, or, with two classes, a group without
-            positives or negatives at all or in the validation or test split.
+        DataError: fewer than two groups or classes, in the data or, with two classes, in a split, or a split that is
+            too small.
     """
     present = np.unique(dataset.groups[dataset.groups != OUTSIDE])
     if len(present) < 2:
@@ -212,51 +235,83 @@ def verified(dataset: Dataset) -> Dataset:
     if len(np.unique(dataset.y)) < 2:
         raise DataError(f"data set {dataset.name} has a constant label: at least 2 classes are needed")
     notes = list(dataset.notes)
-    for split in dataset.splits:
-        size = len(dataset.splits[split])
-        if size < MIN_SPLIT_ROWS:
-            raise DataError(f"split {split!r} has {size} rows: at least {MIN_SPLIT_ROWS} are needed")
-    _refuse_empty_cells(dataset, "the data", tuple(dataset.splits))
-    for split in dataset.splits:
-        if split != "train":
-            _refuse_empty_cells(dataset, f"the {split} split", (split,))
+    for split, rows in dataset.splits.items():
+        if len(rows) < MIN_SPLIT_ROWS:
+            raise DataError(f"split {split!r} has {len(rows)} rows: at least {MIN_SPLIT_ROWS} are needed")
+        if len(dataset.classes) == 2 and len(found := np.unique(dataset.y[rows])) < 2:
+            raise DataError(
+                f"every row of the {split} split is {dataset.classes[found[0]]!r}, so nothing can be judged there: "
+                "choose another split or add rows"
+            )
+        tiny = []
         for code, counts in enumerate(dataset.group_counts(split)):
             small = [
                 f"{count} with {dataset.classes[k]}" for k, count in enumerate(counts.tolist()) if count < TINY_CELL
             ]
             if small:
-                notes.append(
-                    f"group {dataset.group_names[code]} is tiny in the {split} split: {', '.join(small)}; "
-                    "its rates are unreliable"
-                )
+                tiny.append((dataset.group_names[code], ", ".join(small)))
+        if len(tiny) > _OWN_NOTES:
+            named = "; ".join(f"{group} ({small})" for group, small in tiny)
+            notes.append(f"{len(tiny)} groups are tiny in the {split} split and their rates unreliable: {named}")
+        else:
+            notes += [
+                f"group {group} is tiny in the {split} split: {small}; its rates are unreliable"
+                for group, small in tiny
+            ]
     return replace(dataset, notes=tuple(dict.fromkeys(notes)))
 
 
-def _refuse_empty_cells(dataset: Dataset, where: str, splits: tuple[str, ...]) -> None:
-    if len(dataset.classes) != 2:
-        return
-    for code, (negatives, positives) in enumerate(dataset.group_counts(*splits).tolist()):
-        if not negatives or not positives:
-            lacking = "positives" if not positives else "negatives"
+def require_people(dataset: Dataset, objective: str | Objective) -> None:
+    """Check that every group has the people that a fairness figure needs, in every split, before any work starts.
+
+    Raises:
+        DataError: groups without members, positives or negatives, whichever the figure needs, named with their counts.
+    """
+    target = find_objective(objective) if isinstance(objective, str) else objective
+    for where, splits in [("the data", tuple(dataset.splits))] + [
+        (f"the {each} split", (each,)) for each in dataset.splits
+    ]:
+        if not len(dataset.rows(*splits)):
+            continue
+        lacking = list(_lacking(dataset, dataset.group_counts(*splits), target))
+        if lacking:
+            group, people, lack = lacking[0]
+            others = f" (so do {len(lacking) - 1} more: {_named(lacking[1:])})" if lacking[1:] else ""
+            rates = "error rates do" if target.needs != "members" else "rate does"
             raise DataError(
-                f"group {dataset.group_names[code]} has no {lacking} in {where} ({positives} positives, {negatives} "
-                "negatives), so its error rates do not exist: merge groups, choose another split or add rows"
+                f"group {group} has no {lack} in {where} ({people}){others}, so its {rates} not exist, and "
+                f"{target.name} needs {target.needs} in every group: merge groups, choose another split or objective, "
+                "or add rows"
             )
 
 
-def _refuse_unknown(wanted: Iterable[str], frame: pd.DataFrame) -> None:
-    names = [str(name) for name in frame.columns]
-    for column in wanted:
-        if column not in frame.columns:
-            close = difflib.get_close_matches(str(column), names, n=3, cutoff=0.5)
-            hint = f"did you mean {', '.join(close)}?" if close else f"the table has {', '.join(names[:20])}"
-            raise DataError(f"there is no column {column!r}: {hint}")
+def _lacking(dataset: Dataset, counts: npt.NDArray[np.int64], objective: Objective) -> Iterator[tuple[str, str, str]]:
+    """(group, its people, what it lacks) of every group without the people that the objective needs."""
+    two = len(dataset.classes) == 2
+    for group, people in zip(dataset.group_names, counts.tolist(), strict=True):
+        n = sum(people)
+        words = f"{people[1]} positives, {people[0]} negatives" if two else f"{n} people"
+        if n == 0:
+            yield group, words, "people"
+        elif objective.needs == "members":
+            continue
+        for code in [1] if two else range(len(people)):
+            if n and people[code] == 0:
+                yield group, words, "positives" if two else f"{dataset.classes[code]!r}"
+                break
+            if n and objective.needs == "positives and negatives" and people[code] == n:
+                yield group, words, "negatives" if two else f"anybody but {dataset.classes[code]!r}"
+                break
 
 
-def _split_by(frame: pd.DataFrame, column: str) -> dict[str, IndexArray]:
-    values = text(frame, column).to_numpy(dtype=object)
-    found = set(values)
-    if found != set(SPLITS):
-        shown = sorted(found)[:6]
+def _named(lacking: Sequence[tuple[str, str, str]]) -> str:
+    shown = "; ".join(f"{group}, {people}" for group, people, _ in lacking[:_SHOWN])
+    return shown if len(lacking) <= _SHOWN else f"{shown} ..."
+
+
+def _split_by(sheet: Sheet, column: str) -> dict[str, IndexArray]:
+    found = sheet.levels(column)
+    if set(found.names) != set(SPLITS):
+        shown = sorted(found.names)[:6]
         raise DataError(f"split column {column!r} has the values {shown}: it needs {', '.join(SPLITS)}, all three")
-    return {split: np.flatnonzero(values == split).astype(np.int64) for split in SPLITS}
+    return {split: np.flatnonzero(found.codes == found.names.index(split)).astype(np.int64) for split in SPLITS}

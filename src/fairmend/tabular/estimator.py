@@ -20,17 +20,20 @@ from fairmend.errors import DataError, InputError
 from fairmend.masks import Mask
 from fairmend.search import SearchName
 from fairmend.tabular.activations import FloatArray
+from fairmend.tabular.columns import in_float32
 from fairmend.tabular.datasets import Dataset
-from fairmend.tabular.features import group_codes
+from fairmend.tabular.features import group_codes, label_text, ordered_classes
 from fairmend.tabular.findings import Comparison
 from fairmend.tabular.metrics import LOG_LOSS
 from fairmend.tabular.models import SUPPORTED, bake_model, is_model, is_sklearn, read_model
-from fairmend.tabular.networks import DropName, Network, decide, emitted, probabilities
-from fairmend.tabular.repair import Repair, repair_network
-from fairmend.tabular.sensitive import sensitive_frame
+from fairmend.tabular.networks import NOT_FINITE, DropName, Network, decide, emitted, probabilities
+from fairmend.tabular.repair import Repair, repair_network, require_fit
+from fairmend.tabular.sensitive import require_same_rows, sensitive_frame
 from fairmend.tabular.settings import RepairSettings, Threshold
+from fairmend.tabular.sheets import Sheet, as_frame, as_series, is_frame
 from fairmend.tabular.sklearn_networks import is_fitted
 from fairmend.tabular.uncertainty import compare_predictions
+from fairmend.tabular.verdict import contradiction
 from fairmend.tabular.wrappers import unwrapped, way_inside
 
 if TYPE_CHECKING:
@@ -56,6 +59,9 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         search, states, seconds, min_drop, max_drop, objective, utility, keep, penalty, drop, threshold, restarts,
             chains, finalists, rows_per_cell, options: see `RepairSettings`. The search sees no rows but those given to
             `fit`.
+        positive: the label that is the positive class, the one that class 1 of the network means. Needed for two labels
+            that are neither numbers (of which the larger is positive) nor plainly yes and no, unless the network knows
+            its labels, as an MLPClassifier does.
         sensitive_column: name or index of the column of X that tells the groups when `fit` is given no
             `sensitive_features`.
         random_state: of everything random.
@@ -67,7 +73,8 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         threshold_shift_: what was added to the logits, shape (n_outputs,).
         result_: everything else as a `Repair`; None if nothing was searched. Its figures, under `splits["search"]` too,
             are of the rows that the search saw and overstate the gain: use `evaluate` on others.
-        classes_, n_features_in_, feature_names_in_: as everywhere in scikit-learn.
+        classes_, n_features_in_, feature_names_in_: as everywhere in scikit-learn; of two classes, the positive one is
+            `classes_[1]`.
     """
 
     def __init__(
@@ -90,6 +97,7 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         finalists: int = RepairSettings.finalists,
         rows_per_cell: int | None = RepairSettings.rows_per_cell,
         options: Mapping[str, Any] | None = None,
+        positive: str | float | None = None,
         sensitive_column: str | int | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -110,6 +118,7 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self.finalists = finalists
         self.rows_per_cell = rows_per_cell
         self.options = options
+        self.positive = positive
         self.sensitive_column = sensitive_column
         self.random_state = random_state
 
@@ -121,16 +130,22 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         """Find the neurons to drop: `fit(network, X, y, ...)`, or `fit(X, y, ...)` with `estimator`.
 
         Args:
-            X: (n_rows, n_features), encoded as the network was trained; or first the network, then X and y.
-            y: (n_rows,) class labels. A network that knows no labels takes 0 to n_classes - 1, or any others in
-                ascending order.
-            sensitive_features: (n_rows,) or (n_rows, n_columns) of anything that tells groups apart; several columns
-                are crossed.
+            X: (n_rows, n_features), encoded as the network was trained; or first the network, then X and y. An array,
+                or a frame of any library that narwhals knows.
+            y: (n_rows,) class labels. A network that knows no labels takes 0 to n_classes - 1, two others as `positive`
+                says, or more in ascending order.
+            sensitive_features: (n_rows,) or (n_rows, n_columns) of anything that tells groups apart; also a dict, or a
+                list, of columns. Several columns are crossed. Rows of X, y and these belong together by position;
+                pandas objects whose indices say otherwise are refused.
+
+        Warns:
+            UserWarning: no sensitive features, or a network that does worse than saying the opposite.
 
         Raises:
             InputError: settings that cannot work, a network of no known kind, or data that do not fit it.
         """
         model, X, y = _sorted_out(X, y, labels)
+        X, y = _aligned(X, y)
         sensitive = sensitive_frame(X, sensitive_features, self.sensitive_column)
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(y)
@@ -141,7 +156,7 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         if model is None:
             model = self._model(X, y, seed)
         network = read_model(model)
-        classes = _classes(model, network, y)
+        classes = _classes(model, network, y, self.positive)
         mask, drop, repaired = Mask(0, network.n_units), np.zeros(network.n_units), network
         if sensitive is None:
             warnings.warn(
@@ -152,7 +167,10 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             )
             self.result_: Repair | None = None
         else:
-            dataset = _dataset(X, _codes(y, classes), classes, sensitive)
+            dataset = _dataset(X, _codes(y, classes), classes, sensitive, self._names())
+            require_fit(network, dataset)
+            if (doubt := contradiction(network, dataset)) is not None:
+                warnings.warn(doubt, UserWarning, stacklevel=2)
             result = repair_network(network, dataset, settings)
             mask, drop, repaired = result.mask, emitted(network, result.drop, dataset.X), result.network
             self.result_ = replace(result, splits={_ROWS: result.splits["validation"]})
@@ -190,11 +208,13 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             DataError: rows that do not fit, or a group without the people that a rate needs.
         """
         check_is_fitted(self, "network_")
+        X, y = _aligned(X, y)
         sensitive = sensitive_frame(X, sensitive_features, self.sensitive_column)
         if sensitive is None:
             raise DataError("evaluate compares groups: pass sensitive_features, or set sensitive_column")
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=False)
-        rows = _dataset(X, _codes(y, self.classes_), self.classes_, sensitive)
+        rows = _dataset(X, _codes(y, self.classes_), self.classes_, sensitive, self._names())
+        require_fit(self._original, rows)
         before, after = self._original.logits(rows.X), self._repaired.logits(rows.X)
         return compare_predictions(
             rows.y,
@@ -212,7 +232,17 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
     def _logits(self, X: Any) -> FloatArray:
         check_is_fitted(self, "network_")
-        return self._repaired.logits(validate_data(self, X, dtype=(np.float64, np.float32), reset=False))
+        if is_frame(X):
+            X = as_frame(X, "X")
+        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+        logits = self._repaired.logits(_single(X, self._names()))
+        if not np.isfinite(logits).all():
+            raise DataError(NOT_FINITE)
+        return logits
+
+    def _names(self) -> tuple[str, ...]:
+        """What X's columns are called in messages."""
+        return tuple(getattr(self, "feature_names_in_", ())) or tuple(f"x{at}" for at in range(self.n_features_in_))
 
     def _settings(self, seed: int) -> RepairSettings:
         return RepairSettings(
@@ -259,20 +289,42 @@ def _sorted_out(first: Any, second: Any, labels: tuple[Any, ...]) -> tuple[Any, 
     return None, first, second
 
 
-def _classes(model: Any, network: Network, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The label of every class of the network, ascending."""
+def _aligned(X: Any, y: Any) -> tuple[Any, Any]:
+    """Frames and columns of other libraries as pandas ones, whose indices say nothing against taking them together."""
+    if is_frame(X):
+        X = as_frame(X, "X")
+        if 0 < sum(isinstance(name, str) for name in X.columns) < X.shape[1]:
+            raise DataError("some column names of X are text and some are not: rename columns to text")
+    y = as_series(y)
+    require_same_rows(X, y, "y")
+    return X, y
+
+
+def _classes(model: Any, network: Network, y: npt.NDArray[Any], positive: str | float | None) -> npt.NDArray[Any]:
+    """The label of every class of the network; of two, the positive one last."""
     if is_sklearn(model):
         classes: npt.NDArray[Any] = model.classes_
-    else:
-        natural = np.arange(network.n_classes)
-        found = np.unique(y)
-        classes = natural if found.dtype.kind in "biuf" and np.isin(found, natural).all() else found
-        if len(classes) != network.n_classes:
+        if positive is not None and (len(classes) != 2 or label_text(positive) != label_text(classes.tolist()[1])):
             raise DataError(
-                f"the network tells {network.n_classes} classes apart, y has the {len(found)} labels "
-                f"{', '.join(map(str, found[:10]))}: give it as many, or 0 to {network.n_classes - 1}"
+                f"positive={positive!r}, but the classes of this MLPClassifier are {classes.tolist()}, and of two its "
+                "second is the positive one: leave positive out, or train it on labels in another order"
             )
-    return classes
+        return classes
+    natural = np.arange(network.n_classes)
+    found = np.unique(y)
+    if positive is None and found.dtype.kind in "biuf" and np.isin(found, natural).all():
+        return natural
+    if len(found) != network.n_classes:
+        raise DataError(
+            f"the network tells {network.n_classes} classes apart, y has the {len(found)} labels "
+            f"{', '.join(map(str, found[:10]))}: give it as many, or 0 to {network.n_classes - 1}"
+        )
+    if len(found) != 2:
+        if positive is not None:
+            raise DataError(f"positive={positive!r} is for two classes, y has {len(found)}: leave it out")
+        return found
+    labels = {label_text(label): label for label in found.tolist()}
+    return np.array([labels[name] for name in ordered_classes(list(labels), "y", positive)], dtype=found.dtype)
 
 
 def _codes(y: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
@@ -282,20 +334,36 @@ def _codes(y: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[np.int
             f"y has the label {others.tolist()[0]!r}, which the network cannot predict: it knows "
             f"{', '.join(map(str, classes[:10]))}"
         )
-    return np.searchsorted(classes, y).astype(np.int64)
+    order = np.argsort(classes)
+    return order[np.searchsorted(classes, y, sorter=order)].astype(np.int64)
 
 
 def _dataset(
-    X: npt.NDArray[Any], codes: npt.NDArray[np.int64], classes: npt.NDArray[Any], sensitive: pd.DataFrame
+    X: npt.NDArray[Any],
+    codes: npt.NDArray[np.int64],
+    classes: npt.NDArray[Any],
+    sensitive: pd.DataFrame,
+    names: tuple[str, ...],
 ) -> Dataset:
-    groups, group_names = group_codes(sensitive, list(sensitive.columns))
+    sheet = Sheet(sensitive, "sensitive_features")
+    groups, group_names = group_codes(sheet, list(sheet.frame.columns))
     return Dataset(
         name="rows given to fit",
-        X=X.astype(np.float32),
+        X=_single(X, names),
         y=codes,
         classes=tuple(map(str, classes)),
         groups=groups,
         group_names=group_names,
-        feature_names=tuple(f"x{index}" for index in range(X.shape[1])),
+        feature_names=names,
         splits={"validation": np.arange(len(X))},
     )
+
+
+def _single(X: npt.NDArray[Any], names: tuple[str, ...]) -> npt.NDArray[np.float32]:
+    """X in float32, in which networks compute and are saved; values too large for it are refused by column."""
+    with np.errstate(over="ignore"):
+        single = X.astype(np.float32)
+    if not np.isfinite(single).all():
+        for at, name in enumerate(names):
+            in_float32(X[:, at], name)
+    return single

@@ -1,7 +1,8 @@
 """Measures masks of a tabular network: unfairness and utility on fixed rows.
 
-Two paths give the same figures: remembered states in compiled kernels for networks with one logit, where a mask one
-flip away costs that flip, and a plain batched torch path for everything else.
+Three paths give the same figures. Networks with one logit are measured in compiled kernels: by remembered states, where
+a mask one flip away costs that flip, or, for a few masks on very many rows, block of rows by block of rows with nothing
+remembered in between. Everything else takes a plain batched torch path.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,14 @@ from fairmend.masks import Mask, Space
 from fairmend.tabular.metrics import LOG_LOSS, check_groups, confusion_counts, find_objective, find_utility, log_losses
 from fairmend.tabular.networks import Drop, Network, decide, emitted, probabilities
 
-Path = Literal["auto", "incremental", "batched"]
+if TYPE_CHECKING:
+    from fairmend.tabular.batched import BatchedForward
+
+Path = Literal["auto", "incremental", "streamed", "batched"]
 _VERSION = 1  # raise when the same masks would measure differently
 _PACKAGES = ("numpy", "numba", "torch")  # what draws the rows and computes the scores
 _STATE_BYTES = 1 << 28  # memory for remembered states
+_BLOCK_VALUES = 1 << 25  # activations of the widest layer that the batched path holds: 256 MiB of float64
 
 
 class TabularEvaluator:
@@ -43,7 +48,8 @@ class TabularEvaluator:
         rows_per_cell: measure on at most so many rows of each (group, label) cell, a fixed sample that `sample_seed`
             draws; figures then estimate those of all rows. A rate is as uncertain as its smallest cell makes it, so
             measuring the large cells in full costs time and settles nothing.
-        path: "incremental" (one logit only), "batched", or the faster of them.
+        path: "incremental" (one logit only), "streamed" (the same with memory for one block of rows, for masks that are
+            asked together), "batched", or the faster of the first and the last.
         device: where the batched path runs.
 
     Raises:
@@ -87,23 +93,26 @@ class TabularEvaluator:
         self._totals = np.bincount(cell, minlength=n_cells).astype(np.int64)
         if rows_per_cell is not None:
             order = _sampled(order, self._totals, rows_per_cell, sample_seed)
-        self._X, self._y, self._groups = np.asarray(X)[order], given_y[order], given_groups[order]
+        self._rows_of_X, self._order = np.asarray(X), order
+        if len(order) < len(given_y):  # a sample: the other rows are let go
+            self._rows_of_X, self._order = self._rows_of_X[order], np.arange(len(order))
+        self._y, self._groups = given_y[order], given_groups[order]
         self._bounds = np.searchsorted(cell[order], np.arange(n_cells + 1)).astype(np.int64)
         self._scale = self._totals / np.maximum(1, np.diff(self._bounds))
 
         served = network.n_outputs == 1 and utility != LOG_LOSS and device == "cpu" and space.n_units > 0
-        if path == "incremental" and not served:
+        if path in ("incremental", "streamed") and not served:
             raise InputError(
-                "path='incremental' serves networks with one logit on the CPU and utilities of predictions, not "
+                f"path={path!r} serves networks with one logit on the CPU and utilities of predictions, not "
                 f"{network.n_outputs} logits on {device!r} with {utility!r}; use path='auto'"
             )
-        self.path: Path = "incremental" if served and path != "batched" else "batched"
-        if self.path == "incremental":
-            self._open_states()
+        if path == "auto":
+            path = "incremental" if served else "batched"
+        self.path: Path = path
+        if self.path == "batched":
+            self._open_forwards(device)
         else:
-            from fairmend.tabular.batched import BatchedForward
-
-            self._forward = BatchedForward(network, self._X, self._emitted, device)
+            self._open_states()
         better: Direction = "lower" if utility == LOG_LOSS else "higher"
         sampled = f", at most {rows_per_cell} of each group and label" if len(order) < len(given_y) else ""
         protocol = f"{len(order)} {rows} rows{sampled}"
@@ -130,8 +139,32 @@ class TabularEvaluator:
             objective=OBJECTIVE_CODES[self._objective.name],
             utility=UTILITY_CODES[self._utility.name],
         )
+        if self.path == "streamed":
+            from fairmend.tabular.streaming import Stream
+
+            self._stream = Stream(self._network, self._rows_of_X, self._order, self._emitted, task)
+            return
         self._states = [RememberedState(self._network, self._X, self._emitted, task)]
-        self._max_states = int(np.clip(_STATE_BYTES // (4 * self._space.n_units * max(1, len(self._X))), 1, 64))
+        self._max_states = int(np.clip(_STATE_BYTES // (4 * self._space.n_units * max(1, len(self._y))), 1, 64))
+
+    def _open_forwards(self, device: str) -> None:
+        """One forward over all rows, kept; on very many rows, one per block of them, made anew when it is its turn."""
+        n, widest = len(self._order), max(layer.n_out for layer in self._network.layers)
+        size = max(1, _BLOCK_VALUES // widest)
+        self._device = device
+        self._blocks = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+        self._whole = self._forward(self._blocks[0]) if len(self._blocks) == 1 else None
+
+    def _forward(self, rows: slice) -> BatchedForward:
+        from fairmend.tabular.batched import BatchedForward
+
+        return BatchedForward(self._network, self._rows_of_X[self._order[rows]], self._emitted, self._device)
+
+    @property
+    def _X(self) -> npt.NDArray[Any]:
+        """The measured rows, sorted by cell; a copy, so that what is only streamed lies in memory once."""
+        rows: npt.NDArray[Any] = self._rows_of_X[self._order]
+        return rows
 
     @property
     def space(self) -> Space:
@@ -161,7 +194,15 @@ class TabularEvaluator:
 
     def measure(self, masks: Sequence[Mask]) -> list[Measurement]:
         """One measurement per mask, in order. See `Evaluator.measure`."""
+        if self.path == "streamed":
+            return self._measure_streamed(masks)
         return self._measure_incrementally(masks) if self.path == "incremental" else self._measure_batched(masks)
+
+    def _measure_streamed(self, masks: Sequence[Mask]) -> list[Measurement]:
+        started = time.perf_counter()
+        figures = self._stream.measure(masks)
+        seconds = (time.perf_counter() - started) / max(1, len(masks))
+        return [Measurement(row[0], row[1], tuple(row[2:]), len(self._y), seconds=seconds) for row in figures.tolist()]
 
     def _measure_incrementally(self, masks: Sequence[Mask]) -> list[Measurement]:
         measurements = []
@@ -180,27 +221,29 @@ class TabularEvaluator:
         return measurements
 
     def _measure_batched(self, masks: Sequence[Mask]) -> list[Measurement]:
-        measurements: list[Measurement] = []
         started = time.perf_counter()
         n_groups, n_classes = len(self._group_names), self._network.n_classes
-        for _, logits in self._forward.logits(masks):
-            predicted = np.stack([decide(block) for block in logits])
-            counted = confusion_counts(self._y, predicted, self._groups, n_groups, n_classes)
-            counts: Any = counted * self._scale.reshape(n_groups + 1, n_classes, 1)
-            bias = self._objective.unfairness(counts)
-            utility = self._log_loss(logits) if self._utility is None else self._utility.value(counts)
-            parts = counts[..., 1:].reshape(len(logits), -1)
-            seconds = (time.perf_counter() - started) / len(logits)
-            started = time.perf_counter()
-            measurements += [
-                Measurement(float(b), float(u), tuple(p.tolist()), len(self._y), seconds=seconds)
-                for b, u, p in zip(bias, utility, parts, strict=True)
-            ]
-        return measurements
-
-    def _log_loss(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        counted = np.zeros((len(masks), n_groups + 1, n_classes, n_classes), dtype=np.int64)
+        losses = np.zeros(len(masks))
         weights = np.repeat(self._scale, np.diff(self._bounds))
-        return np.array([np.average(log_losses(self._y, probabilities(block)), weights=weights) for block in logits])
+        for rows in self._blocks if masks else ():
+            forward = self._whole or self._forward(rows)
+            y, groups = self._y[rows], self._groups[rows]
+            for part, logits in forward.logits(masks):
+                predicted = np.stack([decide(block) for block in logits])
+                counted[part] += confusion_counts(y, predicted, groups, n_groups, n_classes)
+                if self._utility is None:
+                    found = [log_losses(y, probabilities(block)) for block in logits]
+                    losses[part] += [np.multiply(each, weights[rows]).sum() for each in found]
+        counts: Any = counted * self._scale.reshape(n_groups + 1, n_classes, 1)
+        biases = self._objective.unfairness(counts)
+        utilities = losses / weights.sum() if self._utility is None else self._utility.value(counts)
+        parts = counts[..., 1:].reshape(len(masks), (n_groups + 1) * n_classes * (n_classes - 1))
+        seconds = (time.perf_counter() - started) / max(1, len(masks))
+        return [
+            Measurement(float(bias), float(utility), tuple(part.tolist()), len(self._y), seconds=seconds)
+            for bias, utility, part in zip(biases, utilities, parts, strict=True)
+        ]
 
 
 def _sampled(order: npt.NDArray[np.intp], totals: npt.NDArray[np.int64], limit: int, seed: int) -> npt.NDArray[np.intp]:

@@ -3,69 +3,91 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from fairmend.errors import DataError
-from fairmend.tabular.columns import Columns, IndexArray, numbers, one_hot, standardised, text
+from fairmend.tabular.columns import FloatArray, IndexArray, in_float32, indicator, numbers, standardised
+from fairmend.tabular.kinds import in_words, kind_of, not_numbers, require_levels
+from fairmend.tabular.sheets import Sheet
 
 MAX_LEVELS = 200  # levels of a text feature; more are names, dates or free text
 MAX_CLASSES = 50
 MAX_NUMERIC_GROUPS = 10
-MAX_GROUPS = 50
+MAX_GROUPS = 256
 
 _YES = ("1", "true", "yes", "y", "t", "positive", "pos")
 _NO = ("0", "false", "no", "n", "f", "negative", "neg", "-1")
 
 
-def encode_standard(frame: pd.DataFrame, names: Sequence[str], train: IndexArray) -> Columns:
+@dataclass(frozen=True)
+class Features:
+    """Feature columns, named beforehand and made one after the other."""
+
+    names: list[str]
+    columns: Iterator[FloatArray]
+
+
+def encode_standard(sheet: Sheet, names: Sequence[str], train: IndexArray) -> Features:
     """One-hot encode text, standardise numbers on the train rows, turn booleans into 0 and 1.
 
     Raises:
-        DataError: missing or infinite values, dates, or a text column with very many levels.
+        DataError: missing or infinite values, dates, numbers that a few entries turned into text, or a text column
+            with very many levels. Some only when the columns are made.
     """
-    columns: Columns = {}
+    made: list[tuple[list[str], Callable[[], Iterable[FloatArray]]]] = []
     for name in names:
-        series = frame[name]
-        if pd.api.types.is_datetime64_any_dtype(series) or pd.api.types.is_timedelta64_dtype(series):
-            raise DataError(f"column {name!r} holds dates: turn them into numbers, or leave the column out")
-        if pd.api.types.is_bool_dtype(series):
-            columns[name] = numbers(frame, name)
-        elif pd.api.types.is_numeric_dtype(series):
-            columns[name] = standardised(numbers(frame, name), train)
-        else:
-            levels = sorted(set(text(frame, name).iloc[train]))
-            if len(levels) > MAX_LEVELS:
+        kind = kind_of(sheet.frame[name])
+        if kind == "boolean":
+            made.append(([name], partial(_as_they_are, sheet, name)))
+        elif kind == "number":
+            made.append(([name], partial(_standardised, sheet, name, train)))
+        elif kind in ("text", "category", "mixed", "bytes", "intervals"):
+            found = sheet.levels(name)
+            require_levels(sheet.frame[name], name)
+            kept = sorted(found.names[code] for code in np.unique(found.codes[train]))
+            if len(kept) > MAX_LEVELS:
                 raise DataError(
-                    f"text column {name!r} has {len(levels):,} levels in the train split, at most {MAX_LEVELS} are "
+                    f"text column {name!r} has {len(kept):,} levels in the train split, at most {MAX_LEVELS} are "
                     "encoded: leave it out if it is a name or free text; if it is a number, look for odd values in it"
                 )
-            columns |= one_hot(frame, name, levels)
-    if not columns:
+            made.append(([f"{name}={level}" for level in kept[1:]], partial(_indicators, sheet, name, kept[1:])))
+        else:
+            raise not_numbers(sheet.frame[name], name)
+    if not any(new for new, _ in made):
         raise DataError(f"the columns {list(names)} are all constant: there is nothing to predict from")
-    return columns
+    return Features([name for new, _ in made for name in new], (values for _, make in made for values in make()))
 
 
-def encode_as_is(frame: pd.DataFrame, names: Sequence[str]) -> Columns:
+def encode_as_is(sheet: Sheet, names: Sequence[str]) -> Features:
     """Take every column as the number it is.
 
     Raises:
-        DataError: a column that holds text, or missing or infinite values.
+        DataError: a column that holds text, or missing or infinite values; when the columns are made.
     """
-    for name in names:
-        if not (pd.api.types.is_numeric_dtype(frame[name]) or pd.api.types.is_bool_dtype(frame[name])):
-            raise DataError(
-                f"column {name!r} holds text such as {str(frame[name].iloc[0])!r}, but without encoding every feature "
-                "must be a number: leave it out of the features (a sensitive column can be dropped), or encode it"
-            )
-    return {name: numbers(frame, name) for name in names}
+    return Features(list(names), (numbers(sheet.frame, name) for name in names))
+
+
+def _as_they_are(sheet: Sheet, name: str) -> Iterable[FloatArray]:
+    yield numbers(sheet.frame, name)
+
+
+def _standardised(sheet: Sheet, name: str, train: IndexArray) -> Iterable[FloatArray]:
+    values = numbers(sheet.frame, name)
+    in_float32(values, name)  # standardised, a sentinel such as 1e300 would fit, and all other values would be one
+    yield standardised(values, train)
+
+
+def _indicators(sheet: Sheet, name: str, levels: Sequence[str]) -> Iterable[FloatArray]:
+    return (indicator(sheet.levels(name), level) for level in levels)
 
 
 def label_codes(
-    frame: pd.DataFrame, label: str, positive: str | float | None
+    sheet: Sheet, label: str, positive: str | float | None
 ) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
     """Return class codes of shape (n,) and the classes as text; with two classes, code 1 is the positive one.
 
@@ -73,64 +95,91 @@ def label_codes(
         DataError: missing values, a constant or continuous label, a positive value that does not occur, or two text
             labels of which neither plainly means yes.
     """
-    values = text(frame, label).to_numpy(dtype=object)
-    levels = _in_order(set(values))
-    if len(levels) < 2:
-        raise DataError(f"label {label!r} is constant ({levels[0]!r} in every row): there is nothing to predict")
+    found = sheet.levels(label)
+    if len(found.names) < 2:
+        raise DataError(f"label {label!r} is constant ({found.names[0]!r} in every row): there is nothing to predict")
+    if positive is None and len(found.names) > MAX_CLASSES:
+        raise DataError(
+            f"label {label!r} has {len(found.names):,} different values, at most {MAX_CLASSES} classes are supported: "
+            "bin it, or name the positive value (positive=...)"
+        )
+    classes = ordered_classes(found.names, f"label {label!r}", positive)
     if positive is not None:
-        wanted = _as_text(positive)
+        return (found.codes == found.names.index(classes[1])).astype(np.int64), classes
+    return _places(found.names, classes)[found.codes], classes
+
+
+def ordered_classes(levels: Sequence[str], what: str, positive: str | float | None) -> tuple[str, ...]:
+    """The classes in the order of their codes; of two, the positive one last. The one rule, wherever it is asked.
+
+    With `positive` given, it against all others. Otherwise two classes are told apart by words that plainly mean yes
+    and no, or as numbers, of which the larger is positive; more than two stay in ascending order.
+
+    Args:
+        levels: the labels as text.
+        what: what to call them in messages, such as "label 'hired'".
+        positive: the positive one.
+
+    Raises:
+        DataError: a positive value that does not occur, or two labels of which neither plainly means yes.
+    """
+    levels = _in_order(set(levels))
+    if positive is not None:
+        wanted = label_text(positive)
         if wanted not in levels:
             close = difflib.get_close_matches(wanted, levels, n=1, cutoff=0.5)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise DataError(f"positive value {wanted!r} does not occur in label {label!r}: it has {levels[:10]}{hint}")
+            raise DataError(f"positive value {wanted!r} does not occur in {what}: it has {levels[:10]}{hint}")
         others = [level for level in levels if level != wanted]
-        classes = (others[0] if len(others) == 1 else f"not {wanted}", wanted)
-        return (values == wanted).astype(np.int64), classes
-    if len(levels) > MAX_CLASSES:
-        raise DataError(
-            f"label {label!r} has {len(levels):,} different values, at most {MAX_CLASSES} classes are supported: "
-            "bin it, or name the positive value"
-        )
-    if len(levels) == 2:
-        levels = _negative_first(levels, label)
-    codes = {level: code for code, level in enumerate(levels)}
-    return np.array([codes[value] for value in values], dtype=np.int64), tuple(levels)
+        return (others[0] if len(others) == 1 else f"not {wanted}", wanted)
+    return tuple(_negative_first(levels, what) if len(levels) == 2 else levels)
 
 
-def group_codes(frame: pd.DataFrame, sensitive: Sequence[str]) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+def group_codes(sheet: Sheet, sensitive: Sequence[str]) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
     """Return group codes of shape (n,) and group names, the crossed values that occur, in order.
 
     Raises:
         DataError: missing values, a constant column, a number with many values, or very many groups.
     """
-    parts = []
+    crossed, names = np.zeros(len(sheet), dtype=np.int64), [""]
     for column in sensitive:
-        values = text(frame, column)
-        levels = set(values)
+        found = sheet.levels(column)
+        levels = _in_order(set(found.names))
         if len(levels) < 2:
+            raise DataError(f"sensitive column {column!r} is constant ({levels[0]!r}): there are no groups to compare")
+        if len(levels) > MAX_NUMERIC_GROUPS:
+            _refuse_numbers(sheet, column, len(levels))
+        both = crossed * len(levels) + _places(found.names, levels)[found.codes]
+        occurring = np.flatnonzero(np.bincount(both, minlength=len(names) * len(levels)))
+        if len(occurring) > MAX_GROUPS:
             raise DataError(
-                f"sensitive column {column!r} is constant ({min(levels)!r}): there are no groups to compare"
+                f"{' x '.join(sensitive)} make {len(occurring):,} groups, at most {MAX_GROUPS}: merge some levels"
             )
-        if pd.api.types.is_numeric_dtype(frame[column]) and len(levels) > MAX_NUMERIC_GROUPS:
-            raise DataError(
-                f"sensitive column {column!r} is a number with {len(levels):,} different values: bin it into a few "
-                f"ranges first (at most {MAX_NUMERIC_GROUPS}), for example with pandas.cut"
-            )
-        order = {level: code for code, level in enumerate(_in_order(levels))}
-        parts.append((column, values.to_numpy(dtype=object), order))
-    keys = list(zip(*([order[value] for value in values] for _, values, order in parts), strict=True))
-    found = sorted(set(keys))
-    if len(found) > MAX_GROUPS:
-        raise DataError(f"{' x '.join(sensitive)} make {len(found):,} groups, at most {MAX_GROUPS}: merge some levels")
-    levels_by_part = [list(order) for _, _, order in parts]
-    names = tuple(
-        " & ".join(
-            f"{column}={levels[code]}" for column, levels, code in zip(sensitive, levels_by_part, key, strict=True)
+        codes = np.zeros(len(names) * len(levels), dtype=np.int64)
+        codes[occurring] = np.arange(len(occurring))
+        crossed = codes[both]
+        names = [
+            f"{names[code // len(levels)]} & {column}={levels[code % len(levels)]}".removeprefix(" & ")
+            for code in occurring
+        ]
+    return crossed, tuple(names)
+
+
+def _refuse_numbers(sheet: Sheet, column: str, n_levels: int) -> None:
+    if kind_of(sheet.frame[column]) == "number":
+        raise DataError(
+            f"sensitive column {column!r} is a number with {n_levels:,} different values: bin it into a few "
+            f"ranges first (at most {MAX_NUMERIC_GROUPS}), for example with pandas.cut"
         )
-        for key in found
-    )
-    codes = {key: code for code, key in enumerate(found)}
-    return np.array([codes[key] for key in keys], dtype=np.int64), names
+    found = in_words(sheet.frame[column], column)
+    if found is not None:
+        raise DataError(f"{found}. As a sensitive column, bin it into a few ranges")
+
+
+def _places(names: Sequence[str], levels: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Where each of `names` stands in `levels`."""
+    at = {level: place for place, level in enumerate(levels)}
+    return np.array([at[name] for name in names], dtype=np.int64)
 
 
 def _in_order(levels: set[str]) -> list[str]:
@@ -141,7 +190,7 @@ def _in_order(levels: set[str]) -> list[str]:
         return sorted(levels)
 
 
-def _negative_first(levels: list[str], label: str) -> list[str]:
+def _negative_first(levels: list[str], what: str) -> list[str]:
     first, second = levels
     if {first.lower(), second.lower()} <= {*_YES, *_NO}:
         if second.lower() in _YES and first.lower() in _NO:
@@ -152,11 +201,12 @@ def _negative_first(levels: list[str], label: str) -> list[str]:
         return sorted(levels, key=float)
     except ValueError:
         raise DataError(
-            f"label {label!r} has the values {first!r} and {second!r}: say which one is positive (positive=...)"
+            f"{what} has the values {first!r} and {second!r}: say which one is positive (positive=...)"
         ) from None
 
 
-def _as_text(value: str | float) -> str:
-    if isinstance(value, float) and value.is_integer():
+def label_text(value: str | float) -> str:
+    """A label as the text that `Levels` has for it: whole numbers without a decimal point."""
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
     return str(value).strip()

@@ -8,11 +8,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from fairmend.errors import DataError
 from fairmend.masks import Mask
 from fairmend.tabular import workspaces
 from fairmend.tabular.counting import Task
 from fairmend.tabular.kernels import ACTIVATION_CODES, BLOCK, Float32, Float64, NetworkArrays, State
-from fairmend.tabular.networks import Network
+from fairmend.tabular.networks import NOT_FINITE, Network
 
 _REFRESH_AFTER = 128  # kept flips, after which a state is computed anew
 _SAFETY = 64.0  # rounding after that many flips, as a multiple of that of one forward pass; see the tests
@@ -28,9 +29,18 @@ class RememberedState:
         X: (n_rows, n_features), sorted by cell.
         emitted: (n_units,) what a dropped unit emits.
         task: the cells of the rows, and the figures to make of their counts.
+        tolerance: the attribute of an earlier state over the same rows, which spares measuring it.
+
+    Attributes:
+        tolerance: float32 logits as near to the threshold as this are decided again in float64.
+
+    Raises:
+        DataError: float32 logits that are not finite.
     """
 
-    def __init__(self, network: Network, X: npt.ArrayLike, emitted: Float64, task: Task) -> None:
+    def __init__(
+        self, network: Network, X: npt.ArrayLike, emitted: Float64, task: Task, tolerance: float | None = None
+    ) -> None:
         rows = np.asarray(X, dtype=np.float64)
         self._task = task
         self._exact = _flatten(network, emitted, np.dtype(np.float64))
@@ -45,11 +55,16 @@ class RememberedState:
         offsets = self._fast.offsets.tolist()
         self._padded_units = [offsets[level] + unit for level, unit in self._places]
         self._open()
-        # Measured, because sums of large terms that cancel round worse than their small result suggests.
+        self.tolerance = self._measured_tolerance(network, rows) if tolerance is None else tolerance
+
+    def _measured_tolerance(self, network: Network, rows: Float64) -> float:
+        """Measured, because sums of large terms that cancel round worse than their small result suggests."""
+        if not np.isfinite(self._state.logits).all():
+            raise DataError(NOT_FINITE)
         logits = network.logits(rows)[:, 0]
         scale = float(np.abs(logits).max()) + abs(self._fast.output_bias)
         rounding = float(np.abs(self._state.logits - logits).max())
-        self._tolerance = _SAFETY * max(rounding, float(np.finfo(np.float32).eps) * scale)
+        return _SAFETY * max(rounding, float(np.finfo(np.float32).eps) * scale)
 
     def another(self) -> RememberedState:
         """A second state over the same rows, sharing everything that no mask changes."""
@@ -111,7 +126,7 @@ class RememberedState:
             unit = difference.bit_length() - 1
             self._flip(unit)
             flipped = self._padded_units[unit]
-        workspaces.measure(self._workspace, flipped, shift, self._tolerance)
+        workspaces.measure(self._workspace, flipped, shift, self.tolerance)
         figures: list[float] = self._figures.tolist()
         return figures
 

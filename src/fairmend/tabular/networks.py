@@ -27,6 +27,11 @@ Drop = DropName | FloatArray
 
 DROPS: tuple[DropName, ...] = ("output", "weights", "clamp")
 _Value = TypeVar("_Value", bound=np.generic)
+NOT_FINITE = (
+    "the network's logits are not finite on these rows: values of the features, or their products with the weights, "
+    "are too large for float32. Remove or replace the extreme values (sentinels such as 1e38?), or scale the features "
+    "as in training"
+)
 _BLOCK = 1 << 21  # float64 values per activation array of one block of rows: 16 MiB
 
 
@@ -225,6 +230,22 @@ class Network:
     def predict(self, X: npt.ArrayLike, mask: Mask | None = None, drop: Drop = "output") -> npt.NDArray[np.int64]:
         """The predicted classes 0 .. n_classes - 1, shape (n_rows,). Arguments and errors as `logits`."""
         return decide(self.logits(X, mask, drop))
+
+    def stays_finite(self, largest: FloatArray | npt.NDArray[np.float32]) -> bool:
+        """Whether no sum in float32 can overflow, under any mask, for features of at most this size.
+
+        Args:
+            largest: (n_features,) absolute values.
+        """
+        limit = float(np.finfo(np.float32).max)
+        values = np.asarray(largest, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for layer in self.layers:
+                values = np.abs(layer.weight.astype(np.float64)) @ values + np.abs(layer.bias)
+                if not (values < limit).all():
+                    return False
+                values = layer.activation.bound(values)
+        return True
 
     def digest(self) -> str:
         """SHA-256 of weights, biases and activations; names and notes do not count."""

@@ -21,11 +21,12 @@ from fairmend.runs.store import Store
 from fairmend.search import Front, Searcher, make_searcher
 from fairmend.tabular.baking import bake
 from fairmend.tabular.choice import Choice, choose
-from fairmend.tabular.datasets import Dataset
+from fairmend.tabular.datasets import Dataset, require_people
 from fairmend.tabular.evaluator import TabularEvaluator
 from fairmend.tabular.findings import Comparison
 from fairmend.tabular.judging import judge_splits
-from fairmend.tabular.networks import DropName, Network, emitted
+from fairmend.tabular.metrics import LOG_LOSS
+from fairmend.tabular.networks import NOT_FINITE, DropName, Network, emitted
 from fairmend.tabular.settings import DEFAULT_STATES, RepairSettings
 
 _CALIBRATION_SECONDS = 0.3
@@ -107,6 +108,7 @@ def repair_network(
     """
     settings = settings or RepairSettings()
     require_fit(network, dataset)
+    require_people(dataset, settings.objective)
     with threadpool_limits(threads):
         return _repair(network, dataset, settings, store, progress, judge)
 
@@ -115,7 +117,7 @@ def require_fit(network: Network, dataset: Dataset) -> None:
     """Make sure that a network can predict a data set's classes from its features.
 
     Raises:
-        DataError: another number of features or classes.
+        DataError: another number of features or classes, or features too large for the network's weights.
     """
     if dataset.n_features != network.n_features:
         raise DataError(
@@ -127,6 +129,10 @@ def require_fit(network: Network, dataset: Dataset) -> None:
             f"the network tells {network.n_classes} classes apart, the labels of {dataset.name} have "
             f"{len(dataset.classes)}: {', '.join(map(str, dataset.classes))}"
         )
+    largest = np.maximum(dataset.X.max(axis=0, initial=0), -dataset.X.min(axis=0, initial=0))
+    if not network.stays_finite(largest):
+        name = dataset.feature_names[int(largest.argmax())]
+        raise DataError(f"{NOT_FINITE}. Column {name!r} has the largest values, up to {largest.max():.3g}")
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,7 @@ def _repair(
             best = replace(best, run=clamped.run)
     choice = best.choice
     mask = choice.mask if best.space.dials else choice.mask.turn(())  # the choice looks at thresholds in any case
-    constants = emitted(network, best.drop, dataset.subset(*settings.splits)[0])
+    constants = emitted_on(network, best.drop, dataset, settings)
 
     def repaired(X: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         return network.logits(X, mask, constants)
@@ -183,6 +189,11 @@ def _repair(
     )
 
 
+def emitted_on(network: Network, drop: DropName, dataset: Dataset, settings: RepairSettings) -> npt.NDArray[np.float64]:
+    """What a dropped neuron emits, shape (n_units,); only "clamp" looks at the rows that the search may see."""
+    return emitted(network, drop, dataset.subset(*settings.splits)[0] if drop == "clamp" else None)
+
+
 def evaluator_for(
     network: Network,
     dataset: Dataset,
@@ -191,8 +202,10 @@ def evaluator_for(
     *,
     drop: DropName | None = None,
     rows_per_cell: int | None = None,
+    few: bool = False,
 ) -> TabularEvaluator:
-    """The evaluator of the rows that the search may see: all of them, or a sample."""
+    """The evaluator of the rows that the search may see, all of them or a sample; `few` masks are asked together."""
+    streamed = few and network.n_outputs == 1 and settings.utility != LOG_LOSS and space.n_units > 0
     return TabularEvaluator(
         network,
         *dataset.subset(*settings.splits),
@@ -204,6 +217,7 @@ def evaluator_for(
         rows=settings.search_on,
         rows_per_cell=rows_per_cell,
         sample_seed=settings.seed,
+        path="streamed" if streamed else "auto",
     )
 
 
@@ -271,7 +285,8 @@ def _search(
     for mask, measurement in measured:
         if floor.admits(measurement):
             front.offer((mask, measurement), measurement.bias, evaluator.figures.loss(measurement))
-    everything = evaluator_for(network, dataset, settings, network.space(dials=network.threshold_dials()), drop=drop)
+    wide = network.space(dials=network.threshold_dials())
+    everything = evaluator_for(network, dataset, settings, wide, drop=drop, few=True)
     # Stopped by hand: no time for a long choice, and a resumed run will make it.
     haste = replace(settings, finalists=1)
     try:

@@ -18,7 +18,7 @@ from fairmend.tabular.datasets import Dataset
 from fairmend.tabular.metrics import OBJECTIVES
 from fairmend.tabular.networks import DropName, Network
 from fairmend.tabular.repair import Repair
-from fairmend.tabular.verdict import verdict, verdict_on_change
+from fairmend.tabular.verdict import contradiction, verdict, verdict_on_change
 
 SCHEMA, SCHEMA_VERSION = "fairmend tabular repair", 1
 MASK_SCHEMA, FRONT_SCHEMA = "fairmend tabular mask", "fairmend tabular front"
@@ -66,6 +66,8 @@ def describe_result(
             "dials": describe_dials(repair, original),
             "verdict": _verdict(repair),
         },
+        "positive": dataset.positive,
+        "warnings": doubts(original, dataset),
         "splits": {
             split: {
                 "rows": comparison.before.n,
@@ -122,6 +124,12 @@ def describe_result(
     }
     strict: dict[str, Any] = without_nan(payload)
     return strict
+
+
+def doubts(original: Network, dataset: Dataset) -> list[str]:
+    """What makes all figures doubtful, in words; usually nothing."""
+    found = contradiction(original, dataset)
+    return [] if found is None else [found]
 
 
 def describe_mask(repair: Repair, original: Network, constants: FloatArray) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from fairmend.tabular.cards import make_card
 from fairmend.tabular.chains import disagreement
 from fairmend.tabular.datasets import Dataset
 from fairmend.tabular.formats import read_network, write_onnx, write_safetensors
-from fairmend.tabular.networks import Network, emitted
-from fairmend.tabular.repair import Repair
+from fairmend.tabular.networks import Network
+from fairmend.tabular.repair import Repair, emitted_on
 from fairmend.tabular.results import SCHEMA, SCHEMA_VERSION, describe_front, describe_mask, describe_result
 from fairmend.tabular.settings import RepairSettings
 
@@ -99,7 +99,7 @@ def save_repair(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make {out}: {error.strerror or error}. Choose another --out") from error
-    constants = emitted(original, repair.drop, dataset.subset(*repair.settings.splits)[0])
+    constants = emitted_on(original, repair.drop, dataset, repair.settings)
     small = slimmed(original, repair.mask, constants) if slim else None
     metadata = {"fairmend": fairmend.__version__, "original": original.digest()}
     networks = {"network": repair.network} | ({} if small is None else {"slim": small})
