@@ -257,9 +257,12 @@ def test_end_tokens_are_read_given_or_asked_for():
     assert wrap_model(model, with_end, name="tiny").end_ids == (9,)
     endless = wrapped(model, end_ids=())
     assert not generate(endless, PROMPTS, IDS, new_tokens=5, seed=0).ended.any()
-    model.generation_config.eos_token_id = 96
-    with pytest.raises(ModelError, match=r"ends a text of tiny has the token 96 .* embedding has 96 tokens"):
+    model.generation_config.eos_token_id = 50256  # of another vocabulary: never written, so the next that is named
+    assert wrap_model(model, with_end, name="tiny").end_ids == (9,)
+    with pytest.raises(ModelError, match=r"no token that ends a text.*\[50256\] is beyond its 96 tokens"):
         wrapped(model)
+    with pytest.raises(ModelError, match=r"ends a text of tiny has the token 96 .* embedding has 96 tokens"):
+        wrapped(model, end_ids=(96,))
 
 
 @pytest.mark.parametrize("lost", ["context", "end tokens"])

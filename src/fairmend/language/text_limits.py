@@ -71,9 +71,13 @@ def checked_context(context: int) -> int:
 def end_ids_of(model: Any, tokenizer: Any, name: str) -> tuple[int, ...]:
     """The tokens that end a text, from what is used to generate, else the configuration, else the tokenizer.
 
+    Tokens that the model has no embedding for are passed by, because it never writes them: small models often keep
+    the number of a larger vocabulary in their configuration, and have the right one in their tokenizer.
+
     Raises:
-        ModelError: none of them names one, or what they name is no token id.
+        ModelError: none of them names one that the model can write, or what they name is no token id.
     """
+    n_embedded, beyond = embedded(model), set()
     holders = {
         "generation_config": required(model, "generation_config"),  # None where transformers cannot generate
         "config": model.config.get_text_config(decoder=True),
@@ -87,10 +91,14 @@ def end_ids_of(model: Any, tokenizer: Any, name: str) -> tuple[int, ...]:
         ids = tuple(found) if isinstance(found, list | tuple) else (found,)
         if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):
             raise ModelError(f"{name}: the {holder} has eos_token_id={found!r}, which is no token id: correct it")
-        return tuple(sorted(set(ids)))
+        known = tuple(sorted({token for token in ids if token < n_embedded}))
+        if known:
+            return known
+        beyond |= set(ids)
+    seen = f"; {sorted(beyond)} is beyond its {n_embedded:,} tokens" if beyond else ""
     raise ModelError(
         f"{name} names no token that ends a text, so that its texts would never end: looked for eos_token_id in its "
-        "generation_config.json, its config.json and its tokenizer. Name it there, or give end_ids=... to load_model "
+        f"generation_config.json, its config.json and its tokenizer{seen}. Name it there, or give end_ids=... to load_model "
         "or wrap_model in Python; end_ids=() says that texts run to their full length"
     )
 
