@@ -98,8 +98,8 @@ def end_ids_of(model: Any, tokenizer: Any, name: str) -> tuple[int, ...]:
     seen = f"; {sorted(beyond)} is beyond its {n_embedded:,} tokens" if beyond else ""
     raise ModelError(
         f"{name} names no token that ends a text, so that its texts would never end: looked for eos_token_id in its "
-        f"generation_config.json, its config.json and its tokenizer{seen}. Name it there, or give end_ids=... to load_model "
-        "or wrap_model in Python; end_ids=() says that texts run to their full length"
+        f"generation_config.json, its config.json and its tokenizer{seen}. Name it there, or give end_ids=... "
+        "to load_model or wrap_model in Python; end_ids=() says that texts run to their full length"
     )
 
 
