@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fairmend.evaluation import Evaluator, Measurement
     from fairmend.masks import Mask, Space
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "ArtifactError": "errors",

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars
 import pyarrow as pa
 import pytest
 
@@ -44,7 +45,6 @@ def test_columns_come_as_arrays_lists_dicts_series_and_frames(given: Any, expect
 
 
 def test_columns_of_polars_are_taken() -> None:
-    polars = pytest.importorskip("polars")
     assert columns(polars.Series("sex", SEX)) == columns(polars.DataFrame({"sex": SEX})) == {"sex": SEX}
 
 

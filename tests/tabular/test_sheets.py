@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars
 import pyarrow as pa
 import pytest
 
@@ -61,7 +62,6 @@ def test_tables_of_arrow_are_taken() -> None:
 
 
 def test_tables_of_polars_are_taken_and_lazy_ones_refused_by_name() -> None:
-    polars = pytest.importorskip("polars")
     table = polars.DataFrame({name: FRAME[name].tolist() for name in FRAME})
     assert same(make_dataset(table, "hired", "sex"))
     with pytest.raises(DataError, match=r"polars\.LazyFrame, which is lazy: collect it first"):
