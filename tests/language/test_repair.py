@@ -228,7 +228,7 @@ def test_smollm2_is_repaired_from_prompts_to_checkpoint(tmp_path: Path):
     assert "lexical (alt-profanity-check" in card
     assert "CC BY-SA 4.0" in card
     assert read_mask(tmp_path / "out", face.lm_) == found.mask
-    repaired = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    repaired = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
     ids = face.tokenizer_("Hello, I am", return_tensors="pt")
     with masked(face.lm_.model, found.mask, face.lm_.head_map), torch.no_grad():
         torch.testing.assert_close(repaired(**ids).logits, face.lm_.model(**ids).logits, atol=1e-5, rtol=1e-5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fairmend.escaping import Markdown
+from fairmend.escaping import Markdown, markdown
 from fairmend.report.card import Card, CardFigure, CardGroup, CardSplit
 from fairmend.tabular.activations import Activation
 from fairmend.tabular.datasets import Dataset
@@ -33,7 +33,10 @@ def make_card(repair: Repair, original: Network, dataset: Dataset, *, slim: Netw
     level = next((each.before.value.interval.level for each in repair.splits.values()), 0.95)
     return Card(
         title=f"Repaired network for {dataset.name}",
-        summary=(*(f"**Warning**: {doubt}." for doubt in doubts(original, dataset)), *_summary(repair, original)),
+        summary=(
+            *(Markdown(f"**Warning**: {markdown(doubt)}.") for doubt in doubts(original, dataset)),
+            *_summary(repair, original),
+        ),
         done=_done(repair, original),
         data=_data(repair, dataset),
         splits=tuple(_split(split, repair, dataset) for split in order),
