@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fairmend.errors import InputError, ModelError
+from fairmend.errors import FairmendError, InputError, ModelError, first_line
 from fairmend.language.batching import is_out_of_memory
 from fairmend.language.checkpoints import Checkpoint
 from fairmend.language.low_rank import add_low_rank
 from fairmend.language.quantisation import make_plain, quantisation_of, unpacking
 from fairmend.language.storage import Storage, storage_of
 from fairmend.language.versions import own_attention
-from fairmend.language.written_checkpoints import first_line
 
 
 class Read(NamedTuple):
@@ -48,11 +47,11 @@ def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_cod
         special = {"quantization_config": GgufConfig(dequantize=True)}
     elif quantised is not None:
         special["quantization_config"] = unpacking(quantised, where)
-    with _reading(where, "its configuration or weights"):
+    with reading(where, "its configuration or weights"):
         if not checkpoint.is_gguf:
             special["config"] = own_attention(AutoConfig.from_pretrained(path, **common))
         model, report = loader.from_pretrained(path, dtype=dtype, output_loading_info=True, **special, **common)
-    with _reading(where, "its tokenizer"):
+    with reading(where, "its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(path, **common)
     notes = _judge_report(report, model, where)
     if checkpoint.is_gguf or quantised is not None:
@@ -69,13 +68,13 @@ def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_cod
 
 
 @contextmanager
-def _reading(where: str, part: str) -> Iterator[None]:
+def reading(where: str, part: str) -> Iterator[None]:
     """Say what transformers could not read, and that it may be to blame itself."""
     import transformers
 
     try:
         yield
-    except ModelError:
+    except FairmendError:
         raise
     except ModuleNotFoundError as error:
         raise InputError(f"{where} needs a package that is not installed: {first_line(error)}") from error

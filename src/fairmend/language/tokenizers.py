@@ -19,7 +19,9 @@ def tokenizer_description(tokenizer: Any) -> str:
         ModelError: it is written in Python and does not say what it does.
     """
     if required(tokenizer, "is_fast"):
-        return str(required(tokenizer, "backend_tokenizer").to_str())
+        description = json.loads(required(tokenizer, "backend_tokenizer").to_str())
+        # A call to the tokenizer leaves its truncation and padding in it: they are no part of what it does.
+        return json.dumps({**description, "truncation": None, "padding": None}, sort_keys=True)
     with TemporaryDirectory() as folder:
         try:
             tokenizer.save_vocabulary(folder)

@@ -108,8 +108,8 @@ def read_result(path: Path, schemas: Mapping[str, int], noun: str, again: str) -
     if not require_plain(path):
         if require_plain(path.parent / RUN):
             raise RunError(
-                f"{path.parent} holds no {noun} (no {path.name}), but a run: if that has not ended, go on "
-                f"with `fairmend resume {path.parent}`"
+                f"{path.parent} holds a run that has not finished (no {path.name}): go on with "
+                f"`fairmend resume {path.parent}`"
             )
         raise RunError(f"{path.parent} holds no {noun} (no {path.name}): name the directory given as --out")
     try:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from fairmend.errors import DataError
+from fairmend.files import encoding_of
 from fairmend.tabular.sheets import refuse_duplicates
 
 # pandas' own list also swallows "None" and "n/a", which are ordinary levels in many tables.
@@ -23,12 +24,6 @@ _FIRST_LINE = 1 << 26  # characters; beyond that the file is no table
 _PIECE_CELLS = 1 << 23
 UNPACKED = 1 << 30  # bytes that any packed file may become,
 RATIO = 200  # and how much larger than itself beyond that: ordinary tables shrink to a tenth
-_BOMS = (
-    (b"\xff\xfe\0\0", "utf-32"),
-    (b"\0\0\xfe\xff", "utf-32"),
-    (b"\xff\xfe", "utf-16"),
-    (b"\xfe\xff", "utf-16"),
-)
 
 
 def first_line(path: Path) -> str:
@@ -138,9 +133,7 @@ def _open_text(path: Path) -> IO[str]:
     except BaseException:
         binary.close()
         raise
-    # utf-8-sig, because spreadsheets put a byte-order mark before the first column name.
-    encoding = next((name for mark, name in _BOMS if start.startswith(mark)), "utf-8-sig")
-    return io.TextIOWrapper(binary, encoding=encoding, newline="")
+    return io.TextIOWrapper(binary, encoding=encoding_of(start), newline="")
 
 
 class _Unpacked(io.RawIOBase):
