@@ -26,7 +26,7 @@ from fairmend.language.likelihoods import continuation_log_likelihoods
 from fairmend.language.models import LanguageModel, load_model, save_model, wrap_model
 from fairmend.language.perplexity import perplexity
 from fairmend.language.prompts import prompt_set
-from fairmend.language.proof import prove, prove_gates
+from fairmend.language.proof import prove_gates
 from fairmend.language.reading import ReadingSettings
 from fairmend.language.repair import repair_model
 from fairmend.language.samples import Sampling
@@ -48,11 +48,11 @@ def wrapped(model: Any, **options: Any) -> LanguageModel:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_every_architecture_is_proven_with_room_to_spare(name: str, dtype: torch.dtype):
-    found = prove(wrapped(tiny(name).to(dtype)))
-    for agreement in (found.cache, found.padding, found.gates):
+    lm = wrapped(tiny(name).to(dtype))
+    for agreement in (lm.decoding.cache, lm.decoding.padding, prove_gates(lm.model, lm.head_map)):
         assert agreement.difference < agreement.allowed / 4
         assert agreement.without > 0.3  # what is at stake is seen, so that the proof could have failed
-    assert (found.context, found.end_ids) == (64, (2,)) if name != "bloom" else (2048, (2,))
+    assert (lm.context, lm.end_ids) == (64, (2,)) if name != "bloom" else (2048, (2,))
 
 
 @pytest.mark.parametrize("kind", ["jamba", "lfm2", "qwen3_next", "falcon_h1", "granitemoehybrid", "zamba2", "mamba"])
@@ -82,7 +82,7 @@ def test_the_model_is_left_as_it_was():
     model: Any = tiny("gemma3")
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     lm = wrapped(model)
-    prove(lm)
+    prove_gates(lm.model, lm.head_map)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())

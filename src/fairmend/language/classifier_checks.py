@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fairmend.errors import ModelError
+from fairmend.language.text_limits import embedded
 
 # "The people are kind and the dog is nice", because a classifier of one language may know no other's letters.
 ORDINARY = (
@@ -47,7 +48,7 @@ def check_tokenizer(name: str, tokenizer: Any, model: nn.Module) -> None:
             "same: it is empty or another model's. Save the tokenizer of the training beside the model, with "
             "save_pretrained"
         )
-    rows = _embeddings(name, model)
+    rows = embedded(model)
     beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
     if beyond:
         raise ModelError(
@@ -140,15 +141,6 @@ def _knows(name: str, tokenizer: Any, text: str) -> bool:
             "tokenizer of the training beside the model"
         ) from error
     return any(number != unknown for number in ids)
-
-
-def _embeddings(name: str, model: Any) -> int:
-    try:
-        return int(model.get_input_embeddings().weight.shape[0])
-    except (NotImplementedError, AttributeError) as error:
-        raise ModelError(
-            f"{name} ({type(model).__name__}) has no embedding of tokens: such classifiers are not supported"
-        ) from error
 
 
 def _positions_before_the_first(model: nn.Module, positions: int) -> int:

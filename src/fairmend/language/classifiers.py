@@ -18,7 +18,7 @@ from fairmend.language.checkpoint_reading import reading
 from fairmend.language.checkpoints import quiet_transformers
 from fairmend.language.classifier_checks import check_tokenizer, check_weights, encode, max_length, prove_padding
 from fairmend.language.classifier_folders import check_folder, find_folder
-from fairmend.language.models import weights_digest
+from fairmend.language.models import find_device, weights_digest
 from fairmend.language.tokenizers import tokenizer_description
 from fairmend.language.toxicity import Floats, ScorerKind, score_visible
 from fairmend.language.versions import own_attention
@@ -74,7 +74,7 @@ class ClassifierScorer:
         check_weights(name, model)
         self.max_length = max_length(name, tokenizer, model)
         self.batch_size = batch_size
-        self.device = _device(device)
+        self.device = find_device(device)
         self._attention = str(config._attn_implementation)
         self._n_labels = len(labels)
         self._tokenizer = tokenizer
@@ -249,15 +249,6 @@ def _activation(name: str, problem_type: str | None, labels: Sequence[str]) -> A
     if problem_type is None and _NESTED_LABELS & {label.lower() for label in labels}:
         return "sigmoid"
     return "softmax"
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used: {first_line(error)}; use 'auto' or 'cpu'") from error
 
 
 def _digest(model: nn.Module, tokenizer: Any) -> str:

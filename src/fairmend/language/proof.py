@@ -8,7 +8,7 @@ How much they may differ is judged by what would be seen if it went wrong, which
 tokens before, and with the padding in sight. A quarter of that is refused, and so is more than a bound that rounding
 stays far below. Differences are those of logits less their mean over the vocabulary, relative to their length.
 
-A gate is compared with silencing the same head inside its attention kernel. `prove` does all of it at once.
+A gate is compared with silencing the same head inside its attention kernel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,6 @@ from fairmend.language.forward import CachedRows, last_logits, plain, why_not_fi
 from fairmend.language.gates import HeadGates
 from fairmend.language.heads import N_POSITIONS, HeadMap, embedding, probe_ids, probing, run_probe
 from fairmend.language.versions import NEWEST_TESTED, OLDEST, required, transformers_version
-
-if TYPE_CHECKING:
-    from fairmend.language.models import LanguageModel
 
 _LONGEST = 8  # tokens of the longer row before the cache is used: as wide as the narrowest batch of `generation`
 _STEPS = 2  # tokens read with the cache; the rows are reordered between them
@@ -75,30 +72,6 @@ class Decoding:
 
     cache: Agreement
     padding: Agreement
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """Everything that was proven of a model; see `prove`."""
-
-    cache: Agreement
-    padding: Agreement
-    gates: Agreement
-    context: int
-    end_ids: tuple[int, ...]
-
-
-def prove(lm: LanguageModel) -> Proof:
-    """Prove a model's cache, padding and gates again, and say by how much they hold.
-
-    `wrap_model` and `load_model` prove the first two for every model, `LanguageModel.head_map` the third.
-
-    Raises:
-        ModelError: which of them does not hold, by how much, and what to do; or the model has no heads.
-    """
-    decoding = prove_decoding(lm.model, lm.context, lm.filler, lm.name)
-    gates = prove_gates(lm.model, lm.head_map)
-    return Proof(decoding.cache, decoding.padding, gates, lm.context, lm.end_ids)
 
 
 def prove_decoding(model: nn.Module, context: int, filler: int, name: str) -> Decoding:

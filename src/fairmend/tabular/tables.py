@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fairmend.errors import DataError
-from fairmend.tabular.arrays import read_npz
 from fairmend.tabular.delimited import RATIO, UNPACKED, read_delimited
+from fairmend.tabular.npz import read_npz
 from fairmend.tabular.sheets import refuse_duplicates
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".data")
