@@ -54,13 +54,5 @@ def _self_check(module: str, seed: int) -> Iterator[Check]:
     from fairmend.health import check
 
     wing: list[ModuleType] = []
-
-    def load() -> str:
-        wing.append(import_module(module))
-        return ""
-
-    imported = check("self-check", f"import {module}", load)
-    if not wing:
-        yield imported
-    for loaded in wing:
-        yield from loaded.self_check(seed)
+    imported = check("self-check", f"import {module}", lambda: wing.append(import_module(module)) or "")
+    yield from wing[0].self_check(seed) if wing else [imported]

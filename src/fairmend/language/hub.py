@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from pathlib import Path
 
+from fairmend.artifacts import UNWRITABLE
 from fairmend.errors import ArtifactError, ModelError, first_line
-
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def fetch_snapshot(name: str, revision: str | None, files: Sequence[str], allowed: str, by_hand: str) -> Path:
@@ -49,7 +47,7 @@ def fetch_snapshot(name: str, revision: str | None, files: Sequence[str], allowe
             f"{name} is neither a directory here nor a public Hugging Face repository: {allowed}"
         ) from error
     except OSError as error:
-        if error.errno in _UNWRITABLE:
+        if error.errno in UNWRITABLE:
             raise ArtifactError(
                 f"the cache of Hugging Face, {constants.HF_HUB_CACHE}, cannot be written ({error.strerror}): free "
                 "space there, or name another folder in the environment variable HF_HOME"
