@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 USAGE_ERROR = 2
 INTERRUPTED = 130
 UNREAD = 141  # what a shell reports of a program whose reader has gone
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
+# fmt: off
+_REFUSALS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE,
+    errno.ENAMETOOLONG, errno.ELOOP,
+)
+# fmt: on
 _PIPED_WIDTH = 140  # of tables that go to a file or another program
 
 
