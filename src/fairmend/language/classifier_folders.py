@@ -16,6 +16,7 @@ from transformers import CONFIG_MAPPING
 
 from fairmend.errors import ArtifactError, InputError, ModelError
 from fairmend.language.checkpoint_files import check_tokenizer_files, check_weights, read_json
+from fairmend.language.tokenizers import check_readers
 
 DESCRIPTION_FILES = ("*.json", "*.txt", "*.model")
 """Of a repository: configuration and tokenizer. Never code, never pickles."""
@@ -109,6 +110,7 @@ def check_folder(folder: Path, where: str, n_tensors: int | None = None) -> None
         raise ModelError(f"{where} is quantised: save it in single or half precision with save_pretrained")
     _refuse_code(config, read_json(folder / "tokenizer_config.json") or {}, where)
     check_tokenizer_files(folder)
+    check_readers(folder, where)
     if n_tensors is None:
         # Some other file named in the configuration would be read in the place of the safetensors checked here.
         if config.get("transformers_weights") is not None:

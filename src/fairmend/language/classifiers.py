@@ -16,8 +16,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from fairmend.errors import InputError, ModelError
 from fairmend.language.checkpoints import quiet_transformers
-from fairmend.language.classifier_checks import check_tokenizer, check_weights, encode, max_length, prove_padding
+from fairmend.language.classifier_checks import check_tokenizer, check_weights, max_length, prove_padding
 from fairmend.language.classifier_folders import check_folder, find_folder, first_line
+from fairmend.language.tokenizers import encode
 from fairmend.language.toxicity import Floats, ScorerKind, score_visible
 
 TOXIC_LABELS = ("toxicity", "toxic")

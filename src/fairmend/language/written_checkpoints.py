@@ -216,8 +216,9 @@ def require_same(
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says."""
-    return (str(error).strip().splitlines() or ["no message"])[0]
+    """The first line of what an exception says, and the next where it only announces that."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def _load(written: Any, auto: Any, part: Path, **options: Any) -> Any:
