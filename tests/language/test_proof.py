@@ -185,6 +185,34 @@ def test_the_command_line_ends_with_a_message_and_without_a_figure(
     assert transformers.__version__ in said
 
 
+def test_logits_of_fewer_tokens_than_the_vocabulary_are_refused():
+    def cut(outputs: Any) -> None:
+        outputs.logits = outputs.logits[..., :40]
+
+    with pytest.raises(ModelError, match=r"gives logits of 40 tokens, but its configuration says vocab_size=96"):
+        wrapped(drift(tiny("llama-gqa"), after=cut))
+
+
+@pytest.mark.parametrize("step", ["encode", "decode"])
+def test_a_tokenizer_that_raises_ends_in_a_message(step: str, monkeypatch: pytest.MonkeyPatch):
+    """Those of the library raise bare exceptions, on words without a token for what is unknown, and on other's ids."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise Exception("WordLevel error: Missing [UNK] token")
+
+    lm = tiny_lm()
+    name = {"encode": "__call__", "decode": "batch_decode"}[step]
+    lm.tokenizer.__class__ = type("Raising", (type(lm.tokenizer),), {name: fail})
+    said = {"encode": r"tiny llama-gqa fails on 'w", "decode": r"tiny llama-gqa cannot spell what the model wrote"}[
+        step
+    ]
+    with pytest.raises(ModelError, match=rf"{said}.*\(Exception: WordLevel error: Missing"):
+        generate(lm, PROMPTS, IDS, new_tokens=2, seed=0)
+    if step == "encode":
+        with pytest.raises(ModelError, match=r"fails on 'w4 w5' \(Exception: WordLevel"):
+            encode_text(lm, Text("w4 w5", "a file", "none"), None)
+
+
 @pytest.mark.parametrize("step", ["prove_decoding", "prove_gates"])
 def test_a_proof_that_does_not_fit_the_memory_says_so(step: str, monkeypatch: pytest.MonkeyPatch):
     def full(*_: object) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from fairmend.errors import ModelError
 from fairmend.language.text_limits import embedded
+from fairmend.language.tokenizers import encode
 
 # "The people are kind and the dog is nice", because a classifier of one language may know no other's letters.
 ORDINARY = (
@@ -113,21 +114,6 @@ def prove_padding(name: str, logits: Callable[[list[str]], torch.Tensor]) -> Non
             f"{_shown(together)} padded): pad_token_id of its config.json and the padding token of its tokenizer must "
             "be the same, and its attention mask must be heeded"
         )
-
-
-def encode(name: str, tokenizer: Any, texts: list[str], **options: Any) -> Any:
-    """What the tokenizer makes of texts.
-
-    Raises:
-        ModelError: it fails, such as on a word that it does not know and has no token for.
-    """
-    try:
-        return tokenizer(texts, **options)
-    except Exception as error:  # compiled tokenizers raise bare ones
-        raise ModelError(
-            f"the tokenizer of {name} fails on {texts[0][:60]!r} or one of {len(texts) - 1} more texts "
-            f"({type(error).__name__}: {error}): its files are damaged, or lack a token for unknown words"
-        ) from error
 
 
 def _knows(name: str, tokenizer: Any, text: str) -> bool:

@@ -23,6 +23,7 @@ from fairmend.language.checkpoint_files import (
 )
 from fairmend.language.hub import fetch_snapshot
 from fairmend.language.quantisation import quantisation_of
+from fairmend.language.tokenizers import check_readers
 
 DESCRIPTION_FILES = ("*.json", "*.txt", "*.model")
 """Of a repository: configuration and tokenizer. Never code, never pickles."""
@@ -75,6 +76,7 @@ def check_folder(folder: Path, where: str, n_tensors: int | None = None) -> None
         raise ModelError(f"{where} is quantised: save it in single or half precision with save_pretrained")
     _refuse_code(config, read_json(folder / "tokenizer_config.json") or {}, where)
     check_tokenizer_files(folder)
+    check_readers(folder, where)
     check_sizes(config, len(check_weights(folder, config, _KIND).dtypes) if n_tensors is None else n_tensors, where)
 
 

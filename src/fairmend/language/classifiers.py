@@ -16,10 +16,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from fairmend.errors import InputError, ModelError, first_line
 from fairmend.language.checkpoint_reading import reading
 from fairmend.language.checkpoints import quiet_transformers
-from fairmend.language.classifier_checks import check_tokenizer, check_weights, encode, max_length, prove_padding
+from fairmend.language.classifier_checks import check_tokenizer, check_weights, max_length, prove_padding
 from fairmend.language.classifier_folders import check_folder, find_folder
 from fairmend.language.models import find_device, weights_digest
-from fairmend.language.tokenizers import tokenizer_description
+from fairmend.language.tokenizers import encode, tokenizer_description
 from fairmend.language.toxicity import Floats, ScorerKind, score_visible
 from fairmend.language.versions import own_attention
 

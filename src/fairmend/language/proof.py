@@ -98,11 +98,16 @@ def prove_decoding(model: nn.Module, context: int, filler: int, name: str) -> De
     # of that token are if those before it are forgotten; a third row has the shorter one's padding in sight.
     ids[1, 0] = ids[0, -1]
     in_sight = torch.cat([torch.full((long - short,), filler), ids[1, : short + _STEPS]])
-    device = required(model, "device")
+    device, vocabulary = required(model, "device"), _vocabulary(model)
     with _unobserved(device):
         whole = last_logits(model, torch.stack([*ids, in_sight]).to(device), width).cpu().double()
         if not bool(torch.isfinite(whole).all()):
             raise ModelError(f"{name} gives logits that are not finite without any mask: {why_not_finite(model)}")
+        if whole.shape[-1] < vocabulary:
+            raise ModelError(
+                f"{name} gives logits of {whole.shape[-1]:,} tokens, but its configuration says vocab_size="
+                f"{vocabulary:,}: its last layer and its configuration do not belong together"
+            )
         begun = [ids[0, :long].tolist(), ids[1, :short].tolist()]
         rows = CachedRows(model, [*begun, begun[0]], long, filler)
         read = [rows.next_logits().cpu().double()]
@@ -176,10 +181,14 @@ def prove_gates(model: nn.Module, head_map: HeadMap) -> Agreement:
 
 def _distinct_tokens(model: nn.Module, n_tokens: int, filler: int) -> Tensor:
     """Token ids spread over the vocabulary, none of them the filler; they repeat where the vocabulary is smaller."""
-    config: Any = required(plain(model), "config")
-    vocabulary = min(int(required(config.get_text_config(decoder=True), "vocab_size")), len(embedding(model)))
+    vocabulary = min(_vocabulary(model), len(embedding(model)))
     ids = torch.arange(1, n_tokens + 1) * max(1, vocabulary // (n_tokens + 1)) % vocabulary
     return torch.where(ids == filler, (ids + 1) % vocabulary, ids)
+
+
+def _vocabulary(model: nn.Module) -> int:
+    config: Any = required(plain(model), "config")
+    return int(required(config.get_text_config(decoder=True), "vocab_size"))
 
 
 @contextmanager
