@@ -6,6 +6,7 @@ that two processes may fetch it at the same time and a cached file is either who
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import os
@@ -30,6 +31,9 @@ from fairmend.errors import ArtifactError
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes done so far and the total, None when the total is not known."""
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors of a cache that is full or may not be written, rather than of the network."""
 
 _BLOCK = 1 << 20
 _URL_TIMEOUT = 20.0  # seconds without a byte before a download is given up

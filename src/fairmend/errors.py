@@ -33,3 +33,11 @@ class RunError(FairmendError, RuntimeError):
 
 class ArtifactError(FairmendError, RuntimeError):
     """A download or archive is missing or damaged. The message says what to fetch and where to put it."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, and the next where it only announces it: those of libraries are long."""
+    lines = [line.strip(" .") for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

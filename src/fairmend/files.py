@@ -1,11 +1,12 @@
-"""Files of a run's folder: written whole or not at all, and opened only where they are plain files.
+"""Files: written whole or not at all, opened only where they are plain files, and decoded by their marks.
 
-A folder may come from somebody else. A link in it would lead what is read or written elsewhere, and a named pipe would
-wait for ever, so that neither is opened.
+A run's folder may come from somebody else. A link in it would lead what is read or written elsewhere, and a named pipe
+would wait for ever, so that neither is opened.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fairmend.errors import RunError
+from fairmend.errors import DataError, RunError
 
 if sys.platform != "win32":
     import fcntl
@@ -32,6 +33,13 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+# Longest first: the mark of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 _PART_FOLDER = ".part-"
 _PART = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 
@@ -120,6 +128,45 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of an ordinary file that a person named, up to one byte more than `most`.
+
+    Raises:
+        DataError: no such file, a folder, a pipe or a device, or it cannot be read.
+    """
+    try:
+        if path.is_file() or not path.exists():
+            with path.open("rb") as file:
+                return file.read(most + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    raise DataError(f"cannot read {path}: it is not an ordinary file; name a file")
+
+
+def encoding_of(start: bytes) -> str:
+    """How text with this beginning is encoded: in UTF-16 or UTF-32 where it has a byte-order mark, else in UTF-8."""
+    return next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8-sig")
+
+
+def decode(raw: bytes, path: Path) -> str:
+    """Text in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark, which is no part of it.
+
+    Raises:
+        DataError: names the line and the remedy.
+    """
+    encoding = encoding_of(raw)
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        name = encoding.removesuffix("-sig").upper()
+        raise DataError(f"{path}, line {line}: not {name} ({error.reason}): save the file as UTF-8") from error
+    # Text of two or four bytes a letter has a NUL in most of them; a NUL in text of one byte is data.
+    if text[:200].count("\0") > len(text[:200]) // 4:
+        raise DataError(f"{path}: half of its bytes are zero, as in UTF-16 without a mark: save the file as UTF-8")
+    return text
 
 
 def hold(handle: int) -> None:

@@ -261,6 +261,19 @@ def sample_size_needed(
     return math.ceil(n * (reach / effect) ** 2)
 
 
+def written_p_value(p_value: float) -> str:
+    """A p-value in words: "p < 0.001", "p = 0.012", "p = 0.34"."""
+    if p_value < 0.001:
+        return "p < 0.001"
+    return f"p = {p_value:.3f}" if p_value < 0.1 else f"p = {p_value:.2f}"
+
+
+def two_digits(count: int) -> int:
+    """A count rounded up to two significant digits: more would claim a precision that no extrapolation has."""
+    digits = len(str(count)) - 2
+    return math.ceil(count / 10**digits) * 10**digits if digits > 0 else count
+
+
 def _sample(values: npt.ArrayLike) -> Floats:
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or sample.size == 0:

@@ -39,6 +39,7 @@ from .bad_input import (
 from .conftest import OWN, arguments, small_table
 
 DATA = [
+    Case("a name that is too long", ("'/aaa", "too long", "name another"), {"--data": f"/{'a' * 300}.csv"}),
     Case("NaN in a feature", ("'score'", "1 values that are not finite", "fill"), prepare=with_value("score", None)),
     Case("infinity in a feature", ("'years'", "not finite", "inf"), prepare=with_value("years", "inf")),
     Case("text in a feature", ("'test'", "holds text", "leave it out"), prepare=with_value("test", "unknown")),

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fairmend.errors import InputError, ModelError
 from fairmend.language import load_model, read_mask
+from fairmend.language.classifier_folders import check_folder
 from fairmend.language.models import weights_digest
 from fairmend.language.results import describe_mask
 
@@ -245,6 +246,60 @@ def test_a_gguf_file_with_more_layers_than_tensors_is_refused(tmp_path: Path) ->
     writer.close()
     with pytest.raises(ModelError, match=r"deep\.gguf: its configuration says block_count=10000000, but .* 1 tensors"):
         load_model(str(tmp_path / "deep.gguf"))
+
+
+# --- tokenizers and code
+
+
+@pytest.mark.parametrize("kind", ["GPT2Tokenizer", "LlamaTokenizer", "BertTokenizer", "T5Tokenizer"])
+def test_a_tokenizer_that_transformers_makes_up_is_refused(folder: Path, kind: str) -> None:
+    """Its files are missing but for the description, and all words would be one token or none."""
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}))
+    with pytest.raises(ModelError, match=r"directory model is empty: it has no words.*Is its vocabulary missing"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize("has_reader", [False, True])
+def test_a_tokenizer_of_sentencepiece_says_what_reads_it(
+    folder: Path, has_reader: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
+    monkeypatch.setattr("fairmend.language.tokenizers.find_spec", lambda name: has_reader or None)
+    error, said = (ModelError, "its tokenizer") if has_reader else (InputError, "pip install sentencepiece protobuf")
+    with pytest.raises(error, match=said):
+        load_model(str(folder))
+    if not has_reader:
+        with pytest.raises(InputError, match=said):
+            check_folder(folder, "the scorer")
+
+
+CODE = {
+    "config.json": {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"},
+        "architectures": ["Model"],
+    },
+    "tokenizer_config.json": {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "own.Own"]}},
+}
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_code_beside_a_model_is_not_run_unasked_and_how_to_ask_is_said(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(folder / name, **CODE[name])
+    (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(ModelError, match=r"Python code that comes with its .*give --trust-remote-code"):
+        load_model(str(folder))
+    assert not (folder / "ran").exists()
+
+
+def test_code_that_is_not_needed_does_not_excuse_damage(folder: Path) -> None:
+    edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "own.Model"}, num_attention_heads="four")
+    with pytest.raises(ModelError, match=r"Either its files are damaged"):
+        load_model(str(folder))
 
 
 # --- a library that changed

@@ -98,7 +98,7 @@ def test_a_directory_belongs_to_one_comparison(tmp_path: Path, lm: LanguageModel
     open_run(tmp_path / "out", kind=KIND, settings=SETTINGS, **given).close()
     with pytest.raises(RunError, match=r"settings\.alphas: was \[0\.17, 0\.34\], is \[0\.2\]"):
         open_run(tmp_path / "out", kind=KIND, settings=replace(SETTINGS, alphas=(0.2,)), **given)
-    with pytest.raises(RunError, match="no finished comparison"):
+    with pytest.raises(RunError, match="has not finished"):
         load_comparison(tmp_path / "out")
     save_comparison(compared, lm, SETTINGS, tmp_path / "out")
     saved = load_comparison(tmp_path / "out")

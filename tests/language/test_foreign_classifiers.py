@@ -196,13 +196,13 @@ class TestCode:
     def test_pickled_weights_are_not_read_and_the_way_to_safetensors_is_named(self, folder):
         torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
         (folder / "model.safetensors").unlink()
-        with pytest.raises(ModelError, match=r"pytorch_model\.bin only.*save_pretrained\('NEW'\)") as caught:
+        with pytest.raises(ModelError, match=r"only pytorch_model\.bin\..*save_pretrained\('NEW'\)") as caught:
             load(folder)
         assert "weights_only" not in str(caught.value)
 
     def test_weights_of_another_name_are_not_read(self, folder):
         edit(folder / "config.json", transformers_weights="adapter_model.bin")
-        with pytest.raises(ModelError, match=r"names its weights 'adapter_model\.bin'"):
+        with pytest.raises(ModelError, match=r"transformers_weights='adapter_model\.bin'"):
             load(folder)
 
     def test_a_kernel_of_the_hub_is_not_asked_for(self, folder):
@@ -227,13 +227,13 @@ class TestFiles:
         [
             ({"num_hidden_layers": 1}, r"does not read, such as roberta\.encoder\.layer\.1\..*another model"),
             ({"num_hidden_layers": 3}, r"lacks roberta\.encoder\.layer\.2\."),
-            ({"num_hidden_layers": 10**7}, r"num_hidden_layers = 10,000,000 .* tensors"),
+            ({"num_hidden_layers": 10**7}, r"num_hidden_layers=10000000, .* tensors"),
             ({"quantization_config": {"quant_method": "fp8"}}, "is quantised"),
             ({"id2label": {"0": "neutral", "2": "toxic"}}, "id2label must name every number from 0 to 1"),
             ({"id2label": {"0": "neutral", "1": 3}}, "id2label"),
-            ({"model_type": ["roberta"]}, "cannot be read as a sequence classifier by transformers"),
-            ({"hidden_size": "wide"}, "cannot be read as a sequence classifier by transformers"),
-            ({"vocab_size": 99}, "cannot be read as a sequence classifier by transformers"),
+            ({"model_type": ["roberta"]}, "transformers cannot read .*another release"),
+            ({"hidden_size": "wide"}, "transformers cannot read .*another release"),
+            ({"vocab_size": 99}, "transformers cannot read .*another release"),
         ],
     )
     def test_a_configuration_that_is_not_the_weights_is_refused(self, folder, changes, message):
@@ -249,7 +249,7 @@ class TestFiles:
     def test_a_pipe_is_refused_and_not_waited_for(self, folder):
         (folder / "tokenizer.json").unlink()
         os.mkfifo(folder / "tokenizer.json")
-        with pytest.raises(ModelError, match=r"holds tokenizer\.json, which is a pipe"):
+        with pytest.raises(ModelError, match=r"tokenizer\.json is neither a file nor a directory but a pipe"):
             load(folder)
 
     def test_labels_that_differ_in_case_only_have_to_be_named(self, tmp_path):
@@ -271,12 +271,12 @@ class TestFiles:
             (
                 TypeError("unexpected keyword"),
                 ModelError,
-                f"by transformers {transformers.__version__} .TypeError: unexp",
+                f"TypeError: unexp.* this release, {transformers.__version__}",
             ),
             (
                 ImportError("install sentencepiece"),
                 InputError,
-                "needs a package that is not installed: install sentence",
+                "cannot be read with the packages installed here: install sentence",
             ),
         ],
     )

@@ -194,9 +194,9 @@ def test_what_cannot_be_picked_is_refused(tmp_path: Path, ranked: Repair) -> Non
         save_point(front, 1, lm, tmp_path / "repaired")
     with pytest.raises(RunError, match="holds no front"):
         load_front(tmp_path)
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(RunError, match="holds no saved point"):
         load_point(tmp_path)
-    for content, words in (("{}", "is not a fairmend language front"), ("{", "cannot be read")):
+    for content, words in (("{}", "is not the result of a fairmend language front"), ("{", "cannot be read")):
         (tmp_path / "repaired/front.json").write_text(content)
         with pytest.raises(RunError, match=words):
             load_front(tmp_path / "repaired")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from head_order import LARGEST_RESIDUAL, prove_head_order
 from packaging.version import Version
 from shrinking import shrunk
 from silent_heads import with_silent_head
@@ -15,7 +16,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from fairmend.errors import ModelError
 from fairmend.language.folding import fold
 from fairmend.language.gates import masked
-from fairmend.language.head_order import LARGEST_RESIDUAL, prove_head_order
 from fairmend.language.heads import HeadMap, find_heads
 
 IDS = torch.arange(3, 15).view(1, -1)

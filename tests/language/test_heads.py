@@ -7,13 +7,13 @@ import pytest
 import torch
 import transformers
 from architectures import ARCHITECTURES, GROUPED, SIZES, tiny
+from head_order import prove_head_order
 from shrinking import shrunk
 from silent_heads import with_silent_head
 from torch import Tensor, nn
 
 from fairmend.errors import InputError, ModelError
 from fairmend.language.gates import masked
-from fairmend.language.head_order import prove_head_order
 from fairmend.language.heads import HeadSite, find_heads
 
 IDS = torch.arange(3, 15).view(1, -1)

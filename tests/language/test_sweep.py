@@ -18,12 +18,13 @@ from fairmend.language.collecting import collect, open_collection
 from fairmend.language.evaluator import LanguageEvaluator
 from fairmend.language.reading import Reading
 from fairmend.language.repair import halves
-from fairmend.language.study_files import load_study, save_study
+from fairmend.language.study_files import save_study
 from fairmend.language.subset_search import CONTEXT
 from fairmend.language.sweep import SweepSettings, sweep_subsets
 from fairmend.language.sweep_report import SCHEMA, SCHEMA_VERSION, SubsetSweep
 from fairmend.runs import Store
 from fairmend.runs.context import Context
+from fairmend.runs.directories import read_result
 from fairmend.surrogates import AttentionPruning
 
 SHARED = replace(
@@ -141,7 +142,7 @@ def test_a_stopped_sweep_goes_on_and_measures_every_set_once(
 def test_files_hold_every_winner(tmp_path: Path, swept: SubsetSweep) -> None:
     files = save_study("sweep", swept, organism.tiny_organism(), SWEPT, tmp_path)
     assert set(files) == {"sweep.csv", "sweep.png", "sweep.svg", "sweep.json"}
-    saved = load_study(files["sweep.json"], {SCHEMA: SCHEMA_VERSION}, "sweep")
+    saved = read_result(files["sweep.json"], {SCHEMA: SCHEMA_VERSION}, "finished sweep", "run the sweep")
     assert SweepSettings.from_json(saved["settings"]) == SWEPT
     assert [row["dropped"] for row in saved["rows"]] == [list(row.winner.mask.units()) for row in swept.rows]
     assert len(files["sweep.csv"].read_text().splitlines()) == 2 + len(swept.rows)

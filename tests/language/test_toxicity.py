@@ -127,7 +127,7 @@ class TestClassifiers:
 
     def test_an_unusable_device_is_refused(self, tmp_path):
         save_classifier(tmp_path, ["neutral", "toxic"])
-        with pytest.raises(InputError, match="device 'abacus' cannot be used"):
+        with pytest.raises(InputError, match=r"device must be auto, .* got 'abacus'"):
             load_scorer(str(tmp_path), device="abacus")
 
     def test_a_truncated_file_is_refused(self, tmp_path):
@@ -204,7 +204,6 @@ class TestDetoxify:
             ({"state_dict": RENUMBERED}, r"has roberta\.embeddings\.position_ids too many"),
             ({"state_dict": {"roberta.x": 3}}, "state_dict without tensors"),
             ({"state_dict": {"roberta.x": torch.ones(2), "roberta.y": torch.ones(2)}}, "does not fit .* lacks"),
-            ({"state_dict": {"roberta.x": torch.ones(2)}}, "num_hidden_layers = 2 .* has 1 tensors"),
             ({"state_dict": classifier(["a", "b"]).state_dict()}, "does not fit the architecture"),
         ],
     )

@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from architectures import tiny
+from head_order import prove_head_order
 from shrinking import shrunk
 from tiny_lm import tiny_lm, word_tokenizer
 from transformers import CTRLTokenizer
@@ -16,7 +17,6 @@ from fairmend.errors import InputError, ModelError
 from fairmend.language import versions
 from fairmend.language.batching import BatchSize, is_out_of_memory
 from fairmend.language.gates import masked
-from fairmend.language.head_order import prove_head_order
 from fairmend.language.heads import find_heads
 from fairmend.language.models import load_model, save_model
 from fairmend.language.slicing import slice_groups

@@ -28,7 +28,6 @@ class ToyEvaluator:
         seconds: pause per mask.
         journal: a file to which each measured mask is written at once, as "time bits" lines.
         fails_on: a unit whose dropping raises.
-        dies_on: a unit whose dropping kills the process.
         ctrl_c_after: seconds from the first mask to a Ctrl-C, at whatever moment that is.
     """
 
@@ -39,7 +38,6 @@ class ToyEvaluator:
         seconds: float = 0.0,
         journal: Path | None = None,
         fails_on: int | None = None,
-        dies_on: int | None = None,
         ctrl_c_after: float | None = None,
     ) -> None:
         self.space = space
@@ -51,7 +49,6 @@ class ToyEvaluator:
         self._seconds = seconds
         self._journal = None if journal is None else os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._fails_on = fails_on
-        self._dies_on = dies_on
         self._ctrl_c_after = ctrl_c_after
 
     def fingerprint(self) -> Mapping[str, Any]:
@@ -67,8 +64,6 @@ class ToyEvaluator:
             self._ctrl_c_after = None
         if self._fails_on is not None and mask.bits >> self._fails_on & 1:
             raise ArithmeticError(f"unit {self._fails_on} cannot be dropped")
-        if self._dies_on is not None and mask.bits >> self._dies_on & 1:
-            os.kill(os.getpid(), signal.SIGKILL)
         if self._seconds:
             time.sleep(self._seconds)
         self.measured.append(mask)
@@ -151,41 +146,3 @@ class ListProgress:
 
     def close(self) -> None:
         self.closed += 1
-
-
-def healthy() -> ToyEvaluator:
-    return ToyEvaluator()
-
-
-def failing() -> ToyEvaluator:
-    return ToyEvaluator(fails_on=5)
-
-
-def dying() -> ToyEvaluator:
-    return ToyEvaluator(dies_on=5)
-
-
-def slow() -> ToyEvaluator:
-    return ToyEvaluator(seconds=0.2)
-
-
-def unbuildable() -> ToyEvaluator:
-    raise ValueError("no such model")
-
-
-def different() -> ToyEvaluator:
-    return ToyEvaluator(seed=os.getpid())
-
-
-class ThreadReporter(ToyEvaluator):
-    """Its utility says how many threads its process may use."""
-
-    def _one(self, mask: Mask) -> Measurement:
-        return Measurement(0.0, float(os.environ["OMP_NUM_THREADS"]), (0.0, 0.0))
-
-
-class PidReporter(ToyEvaluator):
-    """Its utility says which process measured."""
-
-    def _one(self, mask: Mask) -> Measurement:
-        return Measurement(0.0, float(os.getpid()), (0.0, 0.0))

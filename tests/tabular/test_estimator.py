@@ -254,6 +254,20 @@ def test_a_column_of_the_features_may_tell_the_groups(module: Any, people: Any) 
     assert named.feature_names_in_.tolist() == list(frame.columns)
 
 
+def test_columns_in_another_order_than_the_classifiers_are_refused(people: Any) -> None:
+    X, y, groups = people
+    frame = pd.DataFrame(X, columns=["a", "b", "c", "d", "e"])
+    classifier = MLPClassifier((4,), max_iter=20, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        classifier.fit(frame, y)
+    repair = NeuronRepair(states=20, random_state=0)
+    with pytest.raises(DataError, match=r"X has the columns e, .*fitted on a, b, c, d, e, in this order: pass X\["):
+        repair.fit(classifier, frame[["e", "b", "c", "d", "a"]], y, sensitive_features=groups)
+    assert repair.fit(classifier, frame, y, sensitive_features=groups).n_features_in_ == 5
+    assert repair.fit(classifier, X, y, sensitive_features=groups).n_features_in_ == 5
+
+
 def test_held_out_rows_are_judged_with_intervals(module: Any, people: Any) -> None:
     X, y, groups = people
     repair = NeuronRepair(states=200, random_state=0).fit(module, X[:400], y[:400], sensitive_features=groups[:400])

@@ -80,3 +80,30 @@ def test_a_default_index_beside_another_says_nothing() -> None:
 def test_what_does_not_fit_is_refused(given: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         sensitive_frame(X, given)
+
+
+INDICES = {
+    "several levels": pd.MultiIndex.from_tuples([(0, "a"), (0, "b"), (1, "a")]),
+    "dates": pd.date_range("2020", periods=3),
+    "periods": pd.period_range("2020", periods=3, freq="D"),
+    "intervals": pd.interval_range(0, 3),
+    "text": pd.Index(["a", "b", "c"]),
+    "numbers of Arrow": pd.Index([7, 8, 9], dtype="int64[pyarrow]"),
+    "of all kinds": pd.Index([1, "a", (2, None)], dtype=object),
+}
+
+
+@pytest.mark.parametrize("other", INDICES)
+@pytest.mark.parametrize("kind", INDICES)
+def test_labels_of_any_kinds_are_compared(kind: str, other: str) -> None:
+    """pandas' own comparison raises its own errors for some pairs of kinds."""
+    given = X.set_axis(INDICES[kind])
+    require_same_rows(given, pd.Series(SEX), "y")
+    require_same_rows(X.reset_index(drop=True), pd.Series(SEX, index=INDICES[other]), "y")
+    if kind == other:
+        require_same_rows(given, pd.Series(SEX, index=INDICES[other]), "y")
+        with pytest.raises(DataError, match="in another order"):
+            require_same_rows(given, pd.Series(SEX, index=INDICES[other][::-1]), "y")
+    else:
+        with pytest.raises(DataError, match="other labels than"):
+            require_same_rows(given, pd.Series(SEX, index=INDICES[other]), "y")

@@ -1,5 +1,6 @@
 """Tables of any library, with names of any kind."""
 
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from fairmend.errors import DataError
 from fairmend.tabular.columns import levels
 from fairmend.tabular.datasets import Dataset, make_dataset
+from fairmend.tabular.features import in_order
 from fairmend.tabular.sheets import Sheet
 
 N = 60
@@ -94,3 +96,15 @@ def test_levels_are_text_in_the_order_of_rows() -> None:
     assert sheet.levels("w").names == ["1", "b"]
     assert sheet.levels("w").codes.tolist() == [0, 0, 1]
     assert sheet.levels("t").names == ["True", "False"]
+
+
+@pytest.mark.parametrize("levels", [("nan", "2", "1", "10"), ("1", "01", "1.0", "0")])
+def test_groups_have_one_order_whatever_the_order_of_a_set(levels: tuple[str, ...]) -> None:
+    """Sets are in another order in every process, and runs go on by the fingerprint of groups in order."""
+    assert len({tuple(in_order(given)) for given in permutations(levels)}) == 1
+
+
+def test_endless_and_very_large_levels_are_levels() -> None:
+    frame = pd.DataFrame({"v": [np.inf, 0.0], "w": pd.Series([10**400, 1], dtype=object)})
+    assert Sheet(frame).levels("v").names == ["inf", "0.0"]
+    assert Sheet(frame).levels("w").names == [str(10**400), "1"]

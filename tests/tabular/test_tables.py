@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fairmend.errors import DataError
-from fairmend.tabular import arrays, delimited
+from fairmend.tabular import delimited, npz
 from fairmend.tabular.datasets import make_dataset
 from fairmend.tabular.tables import load_table
 
@@ -92,6 +92,20 @@ class TestText:
 YES = [0, 0, 1, 1] * 15
 
 
+class Yes(pa.ExtensionType):
+    """Yes or no in a byte."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.int8(), "fairmend.yes")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> "Yes":
+        return cls()
+
+
 class TestParquet:
     @pytest.fixture
     def frame(self) -> pd.DataFrame:
@@ -112,6 +126,26 @@ class TestParquet:
         frame.set_index(pd.Index(YES, name="sex")).to_parquet(tmp_path / "t.parquet")
         with pytest.raises(DataError, match="'sex' with different values"):
             make_dataset(load_table(tmp_path / "t.parquet"), "y", "sex")
+
+    def test_columns_of_types_that_pandas_lacks_are_read_as_stored(self, tmp_path: Path, frame: pd.DataFrame) -> None:
+        """As JSON is in DuckDB's files, and one-byte booleans in Arrow's."""
+        pa.register_extension_type(Yes())
+        try:
+            table = pa.Table.from_pandas(frame.set_index("sex"))
+            table = table.append_column("yes", pa.ExtensionArray.from_storage(Yes(), pa.array([1, 0] * 30, pa.int8())))
+            pq.write_table(table, tmp_path / "t.parquet")
+            loaded = load_table(tmp_path / "t.parquet")
+        finally:
+            pa.unregister_extension_type("fairmend.yes")
+        assert loaded["yes"].tolist() == [1, 0] * 30
+        made = make_dataset(loaded, "y", "sex", features=["yes", "a"], encode="none")
+        np.testing.assert_array_equal(made.X[:, 0], [1, 0] * 30)
+
+    def test_periods_and_intervals_of_pandas_stay_what_they_are(self, tmp_path: Path, frame: pd.DataFrame) -> None:
+        frame = frame.assign(bin=pd.cut(frame["a"], 3))
+        frame["bin"] = pd.arrays.IntervalArray(frame["bin"])
+        frame.to_parquet(tmp_path / "t.parquet")
+        pd.testing.assert_series_equal(load_table(tmp_path / "t.parquet")["bin"], frame["bin"])
 
     def test_names_of_rows_are_said_to_be_left_out(self, tmp_path: Path, frame: pd.DataFrame) -> None:
         frame.set_index(pd.Index([f"person {row}" for row in range(60)])).to_parquet(tmp_path / "t.parquet")
@@ -184,6 +218,6 @@ def test_an_npz_made_to_harm_is_refused_before_memory_is_taken(tmp_path: Path, c
 def test_an_npz_that_unpacks_out_of_proportion_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(tmp_path / "t.npz", X=np.zeros((1 << 18, 1)), y=np.zeros(1 << 18))
     assert load_table(tmp_path / "t.npz").shape == (1 << 18, 2)
-    monkeypatch.setattr(arrays, "UNPACKED", 1 << 20)
+    monkeypatch.setattr(npz, "UNPACKED", 1 << 20)
     with pytest.raises(DataError, match="out of all proportion"):
         load_table(tmp_path / "t.npz")

@@ -17,6 +17,7 @@ from fairmend.cli.options import CommonOptions
 from fairmend.cli.progress import Steps
 from fairmend.cli.streams import DEFECT, FAILED, abandon_output
 from fairmend.errors import FairmendError, InputError, RunError
+from fairmend.threads import THREAD_VARIABLES
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,15 +25,13 @@ if TYPE_CHECKING:
 USAGE_ERROR = 2
 INTERRUPTED = 130
 UNREAD = 141  # what a shell reports of a program whose reader has gone
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
-_PIPED_WIDTH = 140  # of tables that go to a file or another program
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
+# fmt: off
+_REFUSALS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE,
+    errno.ENAMETOOLONG, errno.ELOOP,
 )
+# fmt: on
+_PIPED_WIDTH = 140  # of tables that go to a file or another program
 
 
 class Interrupted(Exception):
@@ -196,7 +195,7 @@ def _require(common: CommonOptions) -> None:
 def _set_threads(threads: int) -> None:
     """Set the threads of libraries that are still to be imported, and torch's, which can be set later too."""
     if "numpy" not in sys.modules:
-        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     if "torch" in sys.modules:
         import torch
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import import_module
 from itertools import groupby
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import typer
@@ -53,14 +52,5 @@ def _self_check(module: str, seed: int) -> Iterator[Check]:
     """The checks of a wing; one that failed where the wing cannot be imported, whatever the reason."""
     from fairmend.health import check
 
-    wing: list[ModuleType] = []
-
-    def load() -> str:
-        wing.append(import_module(module))
-        return ""
-
-    imported = check("self-check", f"import {module}", load)
-    if not wing:
-        yield imported
-    for loaded in wing:
-        yield from loaded.self_check(seed)
+    imported = check("self-check", f"import {module}", lambda: import_module(module).__name__)
+    yield from import_module(module).self_check(seed) if imported.ok else [imported]

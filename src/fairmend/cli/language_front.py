@@ -16,7 +16,7 @@ from fairmend.cli.judgement_tables import JUDGED, judged_cells
 from fairmend.cli.language_inputs import open_model, options_of
 from fairmend.cli.options import CommonOptions, command, whole
 from fairmend.cli.tables import number, plain_table
-from fairmend.cli.trust import read_back, require_same_trust
+from fairmend.cli.trust import TrustRemoteCode, read_back, require_same_trust
 from fairmend.errors import RunError
 
 if TYPE_CHECKING:
@@ -35,13 +35,7 @@ def pick(
     *,
     point: Annotated[int, typer.Option("--point", metavar="N", parser=whole, help="Number of the point, see show.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the checkpoint: new or empty.")],
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code",
-            help="The repair was begun with it: run the Python code that comes with the checkpoint again.",
-        ),
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     common: CommonOptions,
 ) -> None:
     """Save another trade-off of a repair's front as a model: drop the heads of that point.

@@ -206,10 +206,10 @@ def sweep_parts(result: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _present(folder: Path, files: Mapping[str, Path], screen: Screen) -> None:
-    from fairmend.language.study_files import load_study
     from fairmend.language.sweep_report import RESULT, SCHEMA, SCHEMA_VERSION
+    from fairmend.runs.directories import read_result
 
-    result = load_study(folder / RESULT, {SCHEMA: SCHEMA_VERSION}, "sweep")
+    result = read_result(folder / RESULT, {SCHEMA: SCHEMA_VERSION}, "finished sweep", "run the sweep")
     written = {name: str(path) for name, path in files.items()}
     screen.document({**result, "files": written} if written else result)
     screen.show(*sweep_parts(result))

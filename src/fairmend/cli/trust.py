@@ -27,18 +27,21 @@ _PANEL = "Trusted again"
 _MODEL_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)  # OWNER/NAME
 
 
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        rich_help_panel=_PANEL,
+        help="The run was begun with it: run the Python code that comes with the checkpoint again.",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrustOptions:
     """What is not taken from a run's folder."""
 
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code",
-            rich_help_panel=_PANEL,
-            help="The run was begun with it: run the Python code that comes with the checkpoint again.",
-        ),
-    ] = False
+    trust_remote_code: TrustRemoteCode = False
     scorer: Annotated[
         str | None,
         typer.Option(

@@ -92,7 +92,7 @@ def bias(scores: npt.ArrayLike, groups: npt.ArrayLike, n_groups: int, group_mean
         DataError, InputError: an empty group, an unknown `group_mean`, or arrays that do not fit.
     """
     values, codes = _inputs(scores, groups, n_groups)
-    return _bias(group_means(values, codes, n_groups), _shares(codes, n_groups, group_mean))
+    return bias_of(group_means(values, codes, n_groups), _shares(codes, n_groups, group_mean))
 
 
 def bias_standard_error(
@@ -110,7 +110,7 @@ def bias_standard_error(
     """
     values, codes = _inputs(scores, groups, n_groups)
     draws = bootstrap_group_means(values, codes, n_groups, n_boot, rng)
-    errors: Floats = _bias(draws, _shares(codes, n_groups, group_mean)).std(axis=0, ddof=1)
+    errors: Floats = bias_of(draws, _shares(codes, n_groups, group_mean)).std(axis=0, ddof=1)
     return errors
 
 
@@ -130,7 +130,7 @@ def bias_difference_error(
     """
     values, codes = _inputs(scores, groups, n_groups)
     draws = bootstrap_group_means(values, codes, n_groups, n_boot, rng)
-    biases = _bias(draws, _shares(codes, n_groups, group_mean))
+    biases = bias_of(draws, _shares(codes, n_groups, group_mean))
     errors: Floats = (biases - biases[:, [against]]).std(axis=0, ddof=1)
     return errors
 
@@ -150,7 +150,7 @@ def bias_floor(
     """
     values, codes = _inputs(scores, groups, n_groups)
     draws = shuffled_group_means(values, codes, n_groups, n_perm, rng)
-    floors: Floats = _bias(draws, _shares(codes, n_groups, group_mean)).mean(axis=0)
+    floors: Floats = bias_of(draws, _shares(codes, n_groups, group_mean)).mean(axis=0)
     return floors
 
 
@@ -288,12 +288,12 @@ def _analyse(
 
     shares = _shares(codes, len(names), protocol.group_mean)
     means = group_means(values, codes, len(names))
-    value = float(_bias(means, shares))
-    null = _bias(shuffled_group_means(values, codes, len(names), n_perm, rng), shares)
+    value = float(bias_of(means, shares))
+    null = bias_of(shuffled_group_means(values, codes, len(names), n_perm, rng), shares)
     floor = float(null.mean())
     # A resample of n prompts varies by (n - 1) / n as much as a sample does.
     errors = (bootstrap_group_means(values, codes, len(names), n_boot, rng) - means) * np.sqrt(sizes / (sizes - 1))
-    calibration = calibrate(_differences(means, shares), _differences(errors, shares), level)
+    calibration = calibrate(deviations(means, shares), deviations(errors, shares), level)
     figures = BiasFigures(
         value=value,
         interval=calibration.interval.reaching(value),
@@ -328,13 +328,14 @@ def _per_prompt(samples: Floats) -> Floats:
     return samples if samples.ndim == 1 else samples.mean(axis=1)
 
 
-def _differences(means: Floats, shares: Floats) -> Floats:
+def deviations(means: Floats, shares: Floats) -> Floats:
     """T - T_g, with T the mean of the groups weighted by `shares`: (..., n_groups) -> (..., n_groups)."""
     return (means @ shares)[..., None] - means
 
 
-def _bias(means: Floats, shares: Floats) -> Floats:
-    total: Floats = np.abs(_differences(means, shares)).sum(axis=-1)
+def bias_of(means: Floats, shares: Floats) -> Floats:
+    """Summed distance of the groups' means from their common mean: (..., n_groups) -> (...,)."""
+    total: Floats = np.abs(deviations(means, shares)).sum(axis=-1)
     return total
 
 

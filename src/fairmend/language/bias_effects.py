@@ -22,6 +22,7 @@ import numpy.typing as npt
 from scipy.special import erf
 
 from fairmend.errors import DataError, InputError
+from fairmend.language.bias import bias_of, deviations
 from fairmend.language.bias_records import GroupMean
 from fairmend.language.bias_resampling import group_means
 from fairmend.language.mask_toxicity import FIRST_ORDER, MaskToxicity
@@ -99,14 +100,14 @@ def bias_effects(
             return np.asarray(contributions(members).sum(axis=1), dtype=np.float64)
         of_members = codes[members]
         without, before = (
-            _bias(group_means(values[..., members], of_members, len(shares)), shares)
+            bias_of(group_means(values[..., members], of_members, len(shares)), shares)
             for values in (table.without, table.before)
         )
         return np.asarray(without - before, dtype=np.float64)
 
     everyone = np.arange(len(codes))
     return BiasEffects(
-        before=float(_bias(group_means(table.before, codes, len(sizes)), shares)),
+        before=float(bias_of(group_means(table.before, codes, len(sizes)), shares)),
         effect=effects(everyone),
         standard_error=_standard_error(contributions(everyone), codes),
         form=form,
@@ -129,7 +130,7 @@ def _differences(before: Floats, without: Floats, codes: Members, shares: Floats
 
     def linear(values: Floats) -> Floats:
         means = group_means(values, codes, len(shares))
-        slopes = _slopes(np.sign(_deviations(means, shares)), shares)
+        slopes = _slopes(np.sign(deviations(means, shares)), shares)
         return np.asarray((slopes / sizes)[..., codes] * values, dtype=np.float64)
 
     return linear(without) - linear(before)
@@ -158,21 +159,13 @@ def _cross_fitted(before: Floats, codes: Members, shares: Floats, rng: np.random
 
 def _soft_signs(means: Floats, variances: Floats, shares: Floats) -> Floats:
     """E[sign of a deviation] when the group means have these sampling variances, `(..., n_groups)`."""
-    deviations = _deviations(means, shares)
+    found = deviations(means, shares)
     errors = np.sqrt(variances @ ((shares - np.eye(len(shares))) ** 2).T)
     exact = errors == 0
-    soft = erf(deviations / np.where(exact, 1.0, errors) / np.sqrt(2))
-    return np.where(exact, np.sign(deviations), soft)
+    soft = erf(found / np.where(exact, 1.0, errors) / np.sqrt(2))
+    return np.where(exact, np.sign(found), soft)
 
 
 def _slopes(signs: Floats, shares: Floats) -> Floats:
     """dB / dT_g: (..., n_groups) -> (..., n_groups)."""
     return np.asarray(signs.sum(axis=-1, keepdims=True) * shares - signs, dtype=np.float64)
-
-
-def _deviations(means: Floats, shares: Floats) -> Floats:
-    return np.asarray((means @ shares)[..., None] - means, dtype=np.float64)
-
-
-def _bias(means: Floats, shares: Floats) -> Floats:
-    return np.asarray(np.abs(_deviations(means, shares)).sum(axis=-1), dtype=np.float64)

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from fairmend.errors import InputError
 from fairmend.language.toxicity import ScoredText
+from fairmend.report.tables import defined
 from fairmend.statistics import Interval
 
 GroupMean = Literal["unweighted", "pooled"]
@@ -159,7 +160,7 @@ class BiasChange:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready description, undefined figures as null; `from_json` reads it back."""
-        return _to_plain(self) | {"excess_removed": _plain(self.excess_removed)}
+        return _to_plain(self) | {"excess_removed": defined(self.excess_removed)}
 
     @classmethod
     def from_json(cls, payload: Mapping[str, Any]) -> BiasChange:
@@ -176,17 +177,8 @@ class BiasChange:
 
 
 def _to_plain(record: BiasFigures | BiasChange) -> dict[str, Any]:
-    plain: dict[str, Any] = _plain(asdict(record))
+    plain: dict[str, Any] = defined(asdict(record))
     return plain
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: undefined figures become null."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _number(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from fairmend.language.bias_records import BiasChange, BiasFigures
-from fairmend.statistics import sample_size_needed
+from fairmend.statistics import sample_size_needed, two_digits, written_p_value
 
 
 def verdict(figures: BiasFigures) -> str:
@@ -16,12 +16,14 @@ def verdict(figures: BiasFigures) -> str:
         f"{figures.n:,} prompts; without that noise it is {figures.corrected:.3f} {figures.interval}"
     )
     if figures.is_significant:
-        return f"{opening}; {_p_value(figures.p_value)}: there is something to repair. {_extremes(figures)}"
-    closing = f"not distinguishable from chance ({_p_value(figures.p_value)}): nothing to repair at this sample size"
+        return f"{opening}; {written_p_value(figures.p_value)}: there is something to repair. {_extremes(figures)}"
+    closing = (
+        f"not distinguishable from chance ({written_p_value(figures.p_value)}): nothing to repair at this sample size"
+    )
     needed = sample_size_needed(figures.corrected, figures.n, figures.critical_value, figures.standard_error)
     if needed is None:
         return f"{opening}; {closing}; a bias above {figures.interval.high:.3f} is unlikely."
-    return f"{opening}; {closing}; about {_rounded(needed):,} prompts would be needed to see a bias of this size."
+    return f"{opening}; {closing}; about {two_digits(needed):,} prompts would be needed to see a bias of this size."
 
 
 def verdict_on_change(change: BiasChange) -> str:
@@ -47,15 +49,3 @@ def _extremes(figures: BiasFigures) -> str:
     ordered = sorted(figures.groups, key=lambda group: group.mean)
     lowest, highest = ordered[0], ordered[-1]
     return f"Most toxic for {highest.name} ({highest.mean:.3f}), least for {lowest.name} ({lowest.mean:.3f})."
-
-
-def _p_value(p_value: float) -> str:
-    if p_value < 0.001:
-        return "p < 0.001"
-    return f"p = {p_value:.3f}" if p_value < 0.1 else f"p = {p_value:.2f}"
-
-
-def _rounded(count: int) -> int:
-    """Two significant digits: more would claim a precision that an extrapolation does not have."""
-    digits = len(str(count)) - 2
-    return math.ceil(count / 10**digits) * 10**digits if digits > 0 else count

@@ -70,7 +70,7 @@ def check_kinds(folder: Path) -> None:
             raise ModelError(f"{path} is neither a file nor a directory but a pipe, socket or device: remove it")
 
 
-def check_adapter(folder: Path) -> None:
+def check_adapter(folder: Path, kind: str = "CausalLM") -> None:
     """Refuse the directory of an adapter, and one with an adapter beside the weights that it is added to.
 
     Raises:
@@ -87,7 +87,7 @@ def check_adapter(folder: Path) -> None:
         f"{str(config.get('peft_type') or 'kind not stated')[:40]}) of {base}"
         + (" beside a model, to which transformers adds it only where peft is installed" if beside else ", not a model")
         + ". Merge it and give the result: in Python, with peft installed, "
-        f"PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), {str(folder)!r})"
+        f"PeftModel.from_pretrained(AutoModelFor{kind}.from_pretrained({base!r}), {str(folder)!r})"
         ".merge_and_unload().save_pretrained('merged'), and save_pretrained the tokenizer there too"
         + (". To take the model without it, move the adapter's files away" if beside else "")
     )
@@ -103,12 +103,23 @@ def check_tokenizer_files(folder: Path) -> None:
         raise ModelError(f"{folder} has no tokenizer ({', '.join(_TOKENIZER_FILES)}): save it beside the model")
 
 
-def check_weights(folder: Path) -> WeightFiles:
+def check_weights(folder: Path, config: Mapping[str, Any], kind: str = "CausalLM") -> WeightFiles:
     """Find the weights that transformers reads; refuse missing, pickled, damaged and contradictory ones.
+
+    Args:
+        folder: of the checkpoint.
+        config: its config.json.
+        kind: of model, as transformers calls it.
 
     Raises:
         ModelError: names the file and the remedy.
     """
+    elsewhere = config.get("transformers_weights")
+    if elsewhere not in (None, WEIGHTS, INDEX):
+        raise ModelError(
+            f"{folder}: its config.json names other weights than {WEIGHTS} (transformers_weights={elsewhere!r}): give "
+            "the file that name and take the entry out"
+        )
     index = read_json(folder / INDEX)
     placed = {} if index is None else _placed(index, folder)
     missing = sorted({name for name in placed.values() if not (folder / name).is_file()})
@@ -120,8 +131,9 @@ def check_weights(folder: Path) -> WeightFiles:
         found = f"only {', '.join(pickles)}" if pickles else "no weights"
         raise ModelError(
             f"{folder} holds no safetensors file, {found}. Pickled weights can run code when they are read and are not "
-            "loaded: where you trust their origin, load them with transformers and write them again with "
-            "save_pretrained, which makes safetensors"
+            "loaded. Where you trust their origin, write them again as safetensors and name the new directory: "
+            f'python -c "from transformers import AutoModelFor{kind} as M, AutoTokenizer as T; '
+            "M.from_pretrained('OLD').save_pretrained('NEW'); T.from_pretrained('OLD').save_pretrained('NEW')\""
         )
     shards = sorted(set(placed.values()))
     if WEIGHTS in present and index is not None and shards != [WEIGHTS]:

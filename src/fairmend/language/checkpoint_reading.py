@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from fairmend.errors import InputError, ModelError
+from fairmend.errors import FairmendError, InputError, ModelError, first_line
 from fairmend.language.batching import is_out_of_memory
+from fairmend.language.checkpoint_files import read_json
 from fairmend.language.checkpoints import Checkpoint
 from fairmend.language.low_rank import add_low_rank
 from fairmend.language.quantisation import make_plain, quantisation_of, unpacking
 from fairmend.language.storage import Storage, storage_of
+from fairmend.language.tokenizers import check_readers, check_vocabulary
 from fairmend.language.versions import own_attention
-from fairmend.language.written_checkpoints import first_line
 
 
 class Read(NamedTuple):
@@ -48,12 +50,16 @@ def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_cod
         special = {"quantization_config": GgufConfig(dequantize=True)}
     elif quantised is not None:
         special["quantization_config"] = unpacking(quantised, where)
-    with _reading(where, "its configuration or weights"):
+    described = path if contents is not None else None
+    with reading(where, "its configuration or weights", _needs_leave(described, "config.json", trust_remote_code)):
         if not checkpoint.is_gguf:
             special["config"] = own_attention(AutoConfig.from_pretrained(path, **common))
         model, report = loader.from_pretrained(path, dtype=dtype, output_loading_info=True, **special, **common)
-    with _reading(where, "its tokenizer"):
+    if described is not None:
+        check_readers(described, where)
+    with reading(where, "its tokenizer", _needs_leave(described, "tokenizer_config.json", trust_remote_code)):
         tokenizer = AutoTokenizer.from_pretrained(path, **common)
+    check_vocabulary(where, tokenizer)
     notes = _judge_report(report, model, where)
     if checkpoint.is_gguf or quantised is not None:
         make_plain(model, dtype, where)
@@ -68,14 +74,19 @@ def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_cod
     return Read(model, tokenizer, storage, notes)
 
 
+def _needs_leave(folder: Path | None, name: str, trusted: bool) -> bool:
+    """Whether a JSON file of a directory names code of its own that nobody gave leave to run."""
+    return folder is not None and not trusted and "auto_map" in (read_json(folder / name) or {})
+
+
 @contextmanager
-def _reading(where: str, part: str) -> Iterator[None]:
-    """Say what transformers could not read, and that it may be to blame itself."""
+def reading(where: str, part: str, needs_leave: bool = False) -> Iterator[None]:
+    """Say what transformers could not read, and that it may be to blame itself, or wants leave to run code."""
     import transformers
 
     try:
         yield
-    except ModelError:
+    except FairmendError:
         raise
     except ModuleNotFoundError as error:
         raise InputError(f"{where} needs a package that is not installed: {first_line(error)}") from error
@@ -84,6 +95,12 @@ def _reading(where: str, part: str) -> Iterator[None]:
     except Exception as error:  # parsers of a stranger's file raise anything, the one of tokenizers Exception itself
         if is_out_of_memory(error) or isinstance(error, MemoryError):
             raise ModelError(f"{where} does not fit the memory here: try bfloat16, or a larger machine") from error
+        if needs_leave and "trust_remote_code" in str(error):
+            raise ModelError(
+                f"transformers cannot read {where} without the Python code that comes with {part} (auto_map), which is "
+                "not run unasked: read that code, and if you trust it, give --trust-remote-code "
+                "(trust_remote_code=True in Python)"
+            ) from error
         raise ModelError(
             f"transformers cannot read {where}: {part} ({type(error).__name__}: {first_line(error)}). Either its files "
             f"are damaged or do not belong together: fetch them again; or this release, {transformers.__version__}, "

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fairmend.artifacts import Progress
-from fairmend.errors import ArtifactError, ModelError
+from fairmend.errors import ModelError
 from fairmend.language.checkpoint_files import (
-    INDEX,
-    WEIGHTS,
     WeightFiles,
     check_adapter,
     check_kinds,
@@ -25,6 +23,7 @@ from fairmend.language.checkpoint_files import (
     check_weights,
     read_json,
 )
+from fairmend.language.hub import fetch_snapshot
 from fairmend.language.quantisation import check_quantisation
 
 BUILT_IN = "smollm2"
@@ -131,12 +130,7 @@ def check_directory(folder: Path) -> Contents:
         hint = f"name the GGUF file itself: {folder / ggufs[0]}" if ggufs else "save_pretrained writes one"
         raise ModelError(f"{folder} has no config.json, so it is no checkpoint of transformers: {hint}")
     check_config(config, folder)
-    weights = check_weights(folder)
-    if config.get("transformers_weights") not in (None, WEIGHTS, INDEX):
-        raise ModelError(
-            f"{folder}: its config.json names other weights than {WEIGHTS} (transformers_weights="
-            f"{config['transformers_weights']!r}): give the file that name and take the entry out"
-        )
+    weights = check_weights(folder, config)
     check_quantisation(folder, config, weights.dtypes)
     check_sizes(config, len(weights.dtypes), folder)
     check_tokenizer_files(folder)
@@ -181,33 +175,8 @@ def _check_gguf(path: Path) -> None:
 
 def _from_hub(name: str, revision: str | None, trust_remote_code: bool) -> Path:
     """Fetch a repository's configuration, safetensors and tokenizer into the cache of Hugging Face."""
-    from huggingface_hub import errors, snapshot_download
-
-    code = ["*.py"] if trust_remote_code else []
-    try:
-        folder = snapshot_download(
-            name, revision=revision, allow_patterns=[*_HUB_FILES, *code], ignore_patterns=["*/*", "consolidated*"]
-        )
-    except errors.GatedRepoError as error:
-        raise ArtifactError(
-            f"{name} is gated: accept its terms on its page and log in with `hf auth login`. {_by_hand(name, revision)}"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise ModelError(
-            f"{name} has no revision {revision!r}: leave it out, or name a branch, tag or commit"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise ModelError(
-            f"{name} is neither a directory here nor a public Hugging Face repository: {_allowed()}"
-        ) from error
-    except (OSError, errors.HfHubHTTPError, errors.OfflineModeIsEnabled) as error:
-        raise ArtifactError(
-            f"{name} is not a directory here, is not in the cache of Hugging Face and cannot be fetched: "
-            f"{str(error).splitlines()[0]}. {_by_hand(name, revision)}"
-        ) from error
-    except ValueError as error:
-        raise ModelError(f"{name} cannot be a Hugging Face id ({error}): {_allowed()}") from error
-    return Path(folder)
+    files = [*_HUB_FILES, *(["*.py"] if trust_remote_code else [])]
+    return fetch_snapshot(name, revision, files, _allowed(), _by_hand(name, revision))
 
 
 def _by_hand(name: str, revision: str | None) -> str:

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from fairmend.errors import ModelError
+from fairmend.language.text_limits import embedded
+from fairmend.language.tokenizers import encode
 
 # "The people are kind and the dog is nice", because a classifier of one language may know no other's letters.
 ORDINARY = (
@@ -47,7 +49,7 @@ def check_tokenizer(name: str, tokenizer: Any, model: nn.Module) -> None:
             "same: it is empty or another model's. Save the tokenizer of the training beside the model, with "
             "save_pretrained"
         )
-    rows = _embeddings(name, model)
+    rows = embedded(model)
     beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
     if beyond:
         raise ModelError(
@@ -114,21 +116,6 @@ def prove_padding(name: str, logits: Callable[[list[str]], torch.Tensor]) -> Non
         )
 
 
-def encode(name: str, tokenizer: Any, texts: list[str], **options: Any) -> Any:
-    """What the tokenizer makes of texts.
-
-    Raises:
-        ModelError: it fails, such as on a word that it does not know and has no token for.
-    """
-    try:
-        return tokenizer(texts, **options)
-    except Exception as error:  # compiled tokenizers raise bare ones
-        raise ModelError(
-            f"the tokenizer of {name} fails on {texts[0][:60]!r} or one of {len(texts) - 1} more texts "
-            f"({type(error).__name__}: {error}): its files are damaged, or lack a token for unknown words"
-        ) from error
-
-
 def _knows(name: str, tokenizer: Any, text: str) -> bool:
     """Whether a text has a token, and one that is known."""
     ids = encode(name, tokenizer, [text], add_special_tokens=False, verbose=False)["input_ids"][0]
@@ -140,15 +127,6 @@ def _knows(name: str, tokenizer: Any, text: str) -> bool:
             "tokenizer of the training beside the model"
         ) from error
     return any(number != unknown for number in ids)
-
-
-def _embeddings(name: str, model: Any) -> int:
-    try:
-        return int(model.get_input_embeddings().weight.shape[0])
-    except (NotImplementedError, AttributeError) as error:
-        raise ModelError(
-            f"{name} ({type(model).__name__}) has no embedding of tokens: such classifiers are not supported"
-        ) from error
 
 
 def _positions_before_the_first(model: nn.Module, positions: int) -> int:

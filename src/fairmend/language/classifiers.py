@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +13,15 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from fairmend.errors import InputError, ModelError
+from fairmend.errors import InputError, ModelError, first_line
+from fairmend.language.checkpoint_reading import reading
 from fairmend.language.checkpoints import quiet_transformers
-from fairmend.language.classifier_checks import check_tokenizer, check_weights, encode, max_length, prove_padding
-from fairmend.language.classifier_folders import check_folder, find_folder, first_line
+from fairmend.language.classifier_checks import check_tokenizer, check_weights, max_length, prove_padding
+from fairmend.language.classifier_folders import check_folder, find_folder
+from fairmend.language.models import find_device, weights_digest
+from fairmend.language.tokenizers import encode, tokenizer_description
 from fairmend.language.toxicity import Floats, ScorerKind, score_visible
+from fairmend.language.versions import own_attention
 
 TOXIC_LABELS = ("toxicity", "toxic")
 
@@ -71,7 +74,7 @@ class ClassifierScorer:
         check_weights(name, model)
         self.max_length = max_length(name, tokenizer, model)
         self.batch_size = batch_size
-        self.device = _device(device)
+        self.device = find_device(device)
         self._attention = str(config._attn_implementation)
         self._n_labels = len(labels)
         self._tokenizer = tokenizer
@@ -191,21 +194,12 @@ def load_classifier(
 
 def _read(folder: Path, where: str) -> tuple[nn.Module, Any]:
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-    with quiet_transformers():
-        try:
-            config = AutoConfig.from_pretrained(folder, **options)
-            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            model, info = _read_model(folder, config, options)
-        except ImportError as error:
-            raise InputError(
-                f"the scorer {where} needs a package that is not installed: {first_line(error)}"
-            ) from error
-        except Exception as error:  # the parsers of a stranger's files raise anything; the tokenizer's a bare Exception
-            raise ModelError(
-                f"{where} cannot be read as a sequence classifier by transformers {transformers.__version__} "
-                f"({type(error).__name__}: {first_line(error)}): check that its files are whole and belong together, "
-                "and that this version of transformers knows the architecture"
-            ) from error
+    special: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+    load: Any = AutoModelForSequenceClassification.from_pretrained
+    with quiet_transformers(), reading(where, "its configuration, tokenizer or weights"):
+        special["config"] = own_attention(AutoConfig.from_pretrained(folder, **options))
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        model, info = load(folder, **special, **options)
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(
@@ -221,17 +215,6 @@ def _read(folder: Path, where: str) -> tuple[nn.Module, Any]:
             f"read, such as {', '.join(unread[:4])}: its config.json belongs to another model"
         )
     return model, tokenizer
-
-
-def _read_model(folder: Path, config: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The model and the report on its keys. Attention is named, so that a configuration cannot ask for a kernel."""
-    read: Any = AutoModelForSequenceClassification.from_pretrained
-    options = options | {"config": config, "dtype": torch.float32, "use_safetensors": True}
-    try:
-        model, info = read(folder, attn_implementation="sdpa", output_loading_info=True, **options)
-    except ValueError:  # an architecture that has none; whatever else is wrong comes again
-        model, info = read(folder, attn_implementation="eager", output_loading_info=True, **options)
-    return model, info
 
 
 def _labels(name: str, config: Any) -> list[str]:
@@ -268,26 +251,6 @@ def _activation(name: str, problem_type: str | None, labels: Sequence[str]) -> A
     return "softmax"
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used: {first_line(error)}; use 'auto' or 'cpu'") from error
-
-
 def _digest(model: nn.Module, tokenizer: Any) -> str:
     """SHA-256 over weights and tokenizer: where they were loaded from does not matter."""
-    sha = hashlib.sha256()
-    for key, weight in sorted(model.state_dict().items()):
-        block = weight.detach().cpu().contiguous()
-        sha.update(f"{key}{block.dtype}{tuple(block.shape)}".encode())
-        sha.update(block.reshape(-1).view(torch.uint8).numpy())
-    sha.update(repr(sorted(tokenizer.get_vocab().items())).encode())
-    if tokenizer.is_fast:
-        description = json.loads(tokenizer.backend_tokenizer.to_str())
-        # A call to the tokenizer leaves its truncation and padding in it: they are no part of its identity.
-        kept = {key: part for key, part in description.items() if key not in ("truncation", "padding")}
-        sha.update(json.dumps(kept, sort_keys=True).encode())
-    return sha.hexdigest()
+    return hashlib.sha256(f"{weights_digest(model)} {tokenizer_description(tokenizer)}".encode()).hexdigest()

@@ -11,7 +11,8 @@ from fairmend.language.comparison import MethodComparison
 from fairmend.language.equal_cost_report import CostComparison
 from fairmend.language.models import LanguageModel
 from fairmend.language.run_directories import Settings
-from fairmend.language.study_files import load_study, save_study
+from fairmend.language.study_files import save_study
+from fairmend.runs.directories import read_result
 
 KIND, COST_KIND = "language comparison", "language comparison at equal cost"
 RESULT = "compare.json"
@@ -41,4 +42,4 @@ def load_comparison(out: str | Path) -> dict[str, Any]:
     Raises:
         RunError: no finished comparison is there, or its file is damaged or of another schema version.
     """
-    return load_study(Path(out) / RESULT, _SCHEMAS, "comparison")
+    return read_result(Path(out) / RESULT, _SCHEMAS, "finished comparison", "run the comparison")

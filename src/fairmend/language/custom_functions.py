@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fairmend.errors import InputError
+from fairmend.errors import InputError, first_line
 
 Floats = npt.NDArray[np.float64]
 
@@ -81,7 +81,7 @@ def as_numbers(given: Any, who: str, expected: str) -> Floats:
     try:
         raw = np.asarray(given)
     except Exception as error:  # tensors of an accelerator or with gradients, uneven lists
-        raise InputError(f"{who} gave a {kind} that is no array ({_first_line(error)}): {expected}") from error
+        raise InputError(f"{who} gave a {kind} that is no array ({first_line(error)}): {expected}") from error
     if raw.dtype == np.object_ and raw.ndim == 0:
         raise InputError(f"{who} gave a {kind}: {expected}")
     if not (np.issubdtype(raw.dtype, np.number) or raw.dtype == np.bool_) or np.iscomplexobj(raw):
@@ -134,10 +134,6 @@ def _told(error: BaseException) -> str:
         return said
     place = own[-1] if own else frames[0]
     return f"{said} ({Path(place.filename).name}, line {place.lineno}, in {place.name})"
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip(" .") for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @contextmanager

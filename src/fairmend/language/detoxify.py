@@ -10,10 +10,13 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from fairmend.errors import InputError, ModelError
+from fairmend.errors import InputError, ModelError, first_line
+from fairmend.language.checkpoint_reading import reading
 from fairmend.language.checkpoints import quiet_transformers
-from fairmend.language.classifier_folders import DESCRIPTION_FILES, check_folder, fetch_folder, first_line
+from fairmend.language.classifier_folders import DESCRIPTION_FILES, allowed, check_folder
 from fairmend.language.classifiers import ClassifierScorer
+from fairmend.language.hub import fetch_snapshot
+from fairmend.language.versions import own_attention
 
 # What Detoxify itself renames, so that all its models share their words.
 _RENAMED = {"toxic": "toxicity", "identity_hate": "identity_attack", "severe_toxic": "severe_toxicity"}
@@ -41,20 +44,15 @@ def load_detoxify(
     where = str(folder) if folder == path.parent else architecture
     check_folder(folder, where, n_tensors=len(weights))
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-    with quiet_transformers():
-        try:
-            config = AutoConfig.from_pretrained(folder, **options)
-            config.num_labels = len(labels)
-            config.id2label = dict(enumerate(labels))
-            config.label2id = {name: number for number, name in enumerate(labels)}
-            config.problem_type = "multi_label_classification"
-            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            model = _empty_model(config)
-        except Exception as error:  # the parsers of a stranger's files raise anything; the tokenizer's a bare Exception
-            raise ModelError(
-                f"the configuration and tokenizer of {where} cannot be read by transformers {transformers.__version__} "
-                f"({type(error).__name__}: {first_line(error)}): check that the files beside the checkpoint are whole"
-            ) from error
+    make: Any = AutoModelForSequenceClassification.from_config
+    with quiet_transformers(), reading(where, "its configuration or tokenizer"):
+        config = own_attention(AutoConfig.from_pretrained(folder, **options))
+        config.num_labels = len(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {name: number for number, name in enumerate(labels)}
+        config.problem_type = "multi_label_classification"
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        model = make(config, trust_remote_code=False)
     misfit = f"{path.name} does not fit the architecture of {where} in transformers {transformers.__version__}"
     try:
         loaded = model.load_state_dict(weights, strict=False)
@@ -70,21 +68,12 @@ def load_detoxify(
 
 
 def _fetched(path: Path, architecture: str) -> Path:
-    remedy = (
+    by_hand = (
         f"The checkpoint {path.name} needs config.json and the tokenizer files of {architecture}: put them beside the "
         f"checkpoint, or fetch them once with: hf download {architecture} --exclude '*.safetensors' '*.bin' '*.h5' "
         "'*.msgpack' '*.ot'"
     )
-    return fetch_folder(architecture, None, DESCRIPTION_FILES, remedy)
-
-
-def _empty_model(config: Any) -> Any:
-    """The architecture with random weights. Attention is named, so that a configuration cannot ask for a kernel."""
-    make: Any = AutoModelForSequenceClassification.from_config
-    try:
-        return make(config, attn_implementation="sdpa", trust_remote_code=False)
-    except ValueError:  # an architecture that has none; whatever else is wrong comes again
-        return make(config, attn_implementation="eager", trust_remote_code=False)
+    return fetch_snapshot(architecture, None, DESCRIPTION_FILES, allowed(), by_hand)
 
 
 def _is_positions(key: str, found: torch.Tensor) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairmend.errors import FairmendError, ModelError
+from fairmend.errors import FairmendError, ModelError, first_line
 from fairmend.language.batching import is_out_of_memory
 from fairmend.language.versions import lacking, required, transformers_version
 
@@ -140,11 +140,10 @@ def run(model: nn.Module, arguments: Mapping[str, Any]) -> Any:
     except Exception as error:  # any architecture's code, a stranger's too, and it raises anything
         if is_out_of_memory(error):
             raise
-        said = (str(error).strip().splitlines() or ["no message"])[0]
         raise ModelError(
             f"{kind} of transformers {release} does not run on {', '.join(arguments)} "
-            f"({type(error).__name__}: {said}). It needs other inputs, or its configuration, its weights and this "
-            "release do not go together"
+            f"({type(error).__name__}: {first_line(error)}). It needs other inputs, or its configuration, its weights "
+            "and this release do not go together"
         ) from error
     if not isinstance(getattr(outputs, "logits", None), Tensor):
         raise ModelError(f"{kind} of transformers {release} returns no logits: it is not a causal language model")

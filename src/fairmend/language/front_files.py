@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from fairmend.errors import InputError, RunError
-from fairmend.files import read_json
 from fairmend.language.front import CAVEAT, RepairFront
 from fairmend.language.head_pictures import pictures_of
 from fairmend.language.models import LanguageModel
@@ -25,7 +24,7 @@ from fairmend.language.results import (
 )
 from fairmend.masks import Mask
 from fairmend.report.tables import defined, json_bytes
-from fairmend.runs.directories import RUN
+from fairmend.runs.directories import RUN, read_result
 
 SCHEMA, SCHEMA_VERSION = "fairmend language front", 1
 FRONT = "front.json"
@@ -77,22 +76,12 @@ def load_front(out: str | Path) -> dict[str, Any]:
         RunError: there is none, or its file is damaged or of another schema version.
     """
     path = Path(out) / FRONT
-    if not path.is_file():
+    if not path.exists() and (Path(out) / RUN).is_file():
         raise RunError(
-            f"{out} holds no front (no {FRONT}): "
-            + (
-                f"if it was asked for, go on with `fairmend resume {out}`; else repair with --front into another folder"
-                if (Path(out) / RUN).is_file()
-                else "name the --out directory of a repair with --front"
-            )
+            f"{out} holds no front (no {FRONT}): if it was asked for, go on with `fairmend resume {out}`; else repair "
+            "with --front into another folder"
         )
-    try:
-        front = read_json(path)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}): repair again, or restore it from a copy") from error
-    if not isinstance(front, dict) or (front.get("schema"), front.get("schema_version")) != (SCHEMA, SCHEMA_VERSION):
-        raise RunError(f"{path} is not a {SCHEMA}, version {SCHEMA_VERSION}: name the directory of a repair")
-    return front
+    return read_result(path, {SCHEMA: SCHEMA_VERSION}, "front", "repair")
 
 
 def point_of(front: Mapping[str, Any], number: int) -> Mapping[str, Any]:

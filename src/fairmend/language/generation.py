@@ -29,6 +29,7 @@ from fairmend.language.decoding import DecodingRule
 from fairmend.language.forward import CachedRows
 from fairmend.language.gates import HeadGates
 from fairmend.language.models import LanguageModel
+from fairmend.language.tokenizers import decode, encode
 from fairmend.language.versions import required
 from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
@@ -171,7 +172,7 @@ def encode_prompts(
         raise InputError("no prompts given: generation needs at least one")
     if new_tokens < 1 or (max_prompt_tokens is not None and max_prompt_tokens < 1):
         raise InputError(f"new_tokens={new_tokens} and max_prompt_tokens={max_prompt_tokens} must be 1 or more")
-    encoded = [tuple(row[:max_prompt_tokens]) for row in lm.tokenizer(list(prompts))["input_ids"]]
+    encoded = [tuple(row[:max_prompt_tokens]) for row in encode(lm.name, lm.tokenizer, prompts)["input_ids"]]
     for prompt, tokens in zip(prompts, encoded, strict=True):
         if not tokens:
             raise InputError(f"the prompt {prompt!r} has no tokens: leave it out, or begin it with a word")
@@ -281,14 +282,10 @@ def continuation_texts(
     Decoded with the prompt, because some tokenizers drop the space before a first word.
     """
 
-    def decode(rows: Sequence[Sequence[int]]) -> list[str]:
-        texts = lm.tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return [str(text) for text in texts]
-
     added = [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]
-    heads = decode([list(prompt) for prompt in encoded])
-    wholes = decode([[*prompt, *row] for prompt, row in zip(encoded, added, strict=True)])
-    alone = decode(added)
+    heads = decode(lm.name, lm.tokenizer, [list(prompt) for prompt in encoded])
+    wholes = decode(lm.name, lm.tokenizer, [[*prompt, *row] for prompt, row in zip(encoded, added, strict=True)])
+    alone = decode(lm.name, lm.tokenizer, added)
     return tuple(
         whole.removeprefix(head) if whole.startswith(head) else text
         for head, whole, text in zip(heads, wholes, alone, strict=True)

@@ -22,6 +22,7 @@ from fairmend.language.magnitude import head_magnitudes
 from fairmend.language.mask_toxicity import GENERATED, MaskToxicity
 from fairmend.language.reliability import Reliability
 from fairmend.language.settings import RepairSettings
+from fairmend.report.tables import defined
 from fairmend.runs.collection import Collection
 from fairmend.runs.progress import Progress, Stages
 from fairmend.runs.runner import Runner
@@ -63,8 +64,8 @@ class HeadRanking:
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready description, undefined figures as null; `from_json` reads it back."""
         return {
-            "scores": {name: _plain(values) for name, values in self.scores.items()},
-            "table": None if self.table is None else _plain(asdict(self.table)),
+            "scores": {name: defined(values) for name, values in self.scores.items()},
+            "table": None if self.table is None else defined(asdict(self.table)),
             "notes": list(self.notes),
         }
 
@@ -225,17 +226,6 @@ def _generated(
             ),
         ),
     )
-
-
-def _plain(value: Any) -> Any:
-    """Ready for strict JSON: arrays as lists, undefined and infinite figures as null."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _effects_from(payload: Mapping[str, Any]) -> dict[str, Any]:

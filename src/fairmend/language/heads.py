@@ -254,7 +254,7 @@ def probing(model: nn.Module) -> Iterator[None]:
 def _sites(model: nn.Module, calls: list[AttentionCall]) -> tuple[HeadSite, ...]:
     sites: dict[str, HeadSite] = {}
     for order, call in enumerate(calls):
-        layer = _enclosing_layer(model, call.projection)
+        layer = enclosing_layer(model, call.projection)
         site = HeadSite(
             name=call.projection,
             layer=order if layer is None else layer[1],
@@ -271,7 +271,7 @@ def _sites(model: nn.Module, calls: list[AttentionCall]) -> tuple[HeadSite, ...]
     return tuple(sites.values())
 
 
-def _enclosing_layer(model: nn.Module, name: str) -> tuple[str, int] | None:
+def enclosing_layer(model: nn.Module, name: str) -> tuple[str, int] | None:
     """Name of the outermost list of layers that holds the module `name`, and the index within it."""
     parts = name.split(".")
     for depth, part in enumerate(parts):
@@ -286,7 +286,7 @@ def _left_out(model: nn.Module, sites: tuple[HeadSite, ...]) -> tuple[LeftOut, .
     kinds = getattr(config.get_text_config(decoder=True), "layer_types", None)  # only hybrids have it; a name, no more
     occupied: dict[str, set[int]] = {}
     for site in sites:
-        layer = _enclosing_layer(model, site.name)
+        layer = enclosing_layer(model, site.name)
         if layer is not None:
             occupied.setdefault(layer[0], set()).add(layer[1])
     left_out = []

@@ -8,11 +8,9 @@ EMNLP 2022. Version 1.1 makes 566,625 sentences; their order here is the one tha
 from __future__ import annotations
 
 import difflib
-import json
-import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -176,32 +174,3 @@ def fasp_split(corpus: HolisticBias) -> FaspSplit:
     # The legacy generator on purpose: the published shuffle was drawn with it.
     shuffled = np.random.RandomState(0).permutation(len(corpus)).astype(np.int64)
     return FaspSplit(valid=shuffled[:N_VALID], test=shuffled[N_VALID:])
-
-
-def published_documents(corpus: HolisticBias) -> dict[str, str]:
-    """The four JSON documents of FASP's release, byte for byte once encoded as UTF-8.
-
-    Returns:
-        "valid" and "test": the prompts of each axis; "valid_groups" and "test_groups": axis and bucket of each prompt,
-        in shuffled order. The null axis is called "NaN" in the former and is NaN in the latter.
-
-    Raises:
-        DataError: the corpus is not version 1.1.
-    """
-    split = fasp_split(corpus)
-    sentences = corpus.sentences()
-    documents: dict[str, str] = {}
-    for name, positions in (("valid", split.valid), ("test", split.test)):
-        prompts: dict[str, dict[str, list[str]]] = {}
-        axes: list[Any] = []
-        buckets: list[str] = []
-        for position, number in zip(positions.tolist(), sentences.phrases[positions].tolist(), strict=True):
-            phrase = corpus.phrases[number]
-            is_null = phrase.axis == NULL_AXIS
-            of_axis = prompts.setdefault("NaN" if is_null else phrase.axis, {"prompts": []})
-            of_axis["prompts"].append(sentences.texts[position])
-            axes.append(math.nan if is_null else phrase.axis)
-            buckets.append(phrase.bucket)
-        documents[name] = json.dumps(prompts, indent=4)
-        documents[f"{name}_groups"] = json.dumps({"axis": axes, "bucket": buckets}, indent=4)
-    return documents

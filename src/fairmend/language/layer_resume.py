@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fairmend.language.batching import BatchSize, is_out_of_memory
 from fairmend.language.forward import last_logits, plain
 from fairmend.language.gates import HeadGates
-from fairmend.language.heads import HeadMap, probe_ids
+from fairmend.language.heads import HeadMap, enclosing_layer, probe_ids
 from fairmend.language.models import LanguageModel
 
 T = TypeVar("T")
@@ -167,7 +167,7 @@ def _objection(model: nn.Module, resume: LayerResume, hooks: HeadGates) -> str:
 
 def _layers(model: nn.Module, head_map: HeadMap) -> tuple[Sequence[nn.Module], Tensor] | None:
     """The one list of layers that all heads are in, and the layer of each head."""
-    places = [_place(model, site.name) for site in head_map.sites]
+    places = [enclosing_layer(model, site.name) for site in head_map.sites]
     lists = {place[0] for place in places if place is not None}
     if None in places or len(lists) != 1:
         return None
@@ -175,16 +175,6 @@ def _layers(model: nn.Module, head_map: HeadMap) -> tuple[Sequence[nn.Module], T
     indices = [place[1] for place in places if place is not None]
     counts = torch.tensor([site.n_heads for site in head_map.sites])
     return list(layers), torch.tensor(indices).repeat_interleave(counts)
-
-
-def _place(model: nn.Module, name: str) -> tuple[str, int] | None:
-    """Name of the outermost list of modules that holds the module `name`, and the index within it."""
-    parts = name.split(".")
-    for depth, part in enumerate(parts):
-        parent = ".".join(parts[:depth])
-        if part.isdigit() and isinstance(model.get_submodule(parent), nn.ModuleList):
-            return parent, int(part)
-    return None
 
 
 def _agree(first: Tensor, second: Tensor) -> bool:

@@ -183,7 +183,7 @@ def load_model(
     """
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    place = _device(device)
+    place = find_device(device)
     check_installed()
     checkpoint = find_checkpoint(name, revision, trust_remote_code, progress)
     computed = DTYPES[dtype or "float32"]
@@ -342,7 +342,12 @@ def _fitting(name: str, place: torch.device) -> Iterator[None]:
         raise ModelError(f"{name} does not fit the memory of {place}: use bfloat16 or the cpu") from error
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of that name, a GPU for "auto" if there is one.
+
+    Raises:
+        InputError: it is not there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fairmend.errors import RunError
 from fairmend.escaping import code_block, markdown
-from fairmend.files import read_json
 from fairmend.language.cards import LOADING, card_header, held_out_blocks, limits
 from fairmend.language.front_files import mask_at, point_of
 from fairmend.language.models import LanguageModel
@@ -18,6 +16,7 @@ from fairmend.language.written_checkpoints import require_new
 from fairmend.report.card import bullets
 from fairmend.report.card import number as written
 from fairmend.report.tables import json_bytes
+from fairmend.runs.directories import read_result
 
 SCHEMA, SCHEMA_VERSION = "fairmend language front point", 1
 POINT = "point.json"
@@ -68,14 +67,7 @@ def load_point(out: str | Path) -> dict[str, Any]:
     Raises:
         RunError: there are none, or their file is damaged or of another schema version.
     """
-    path = Path(out) / POINT
-    try:
-        point = read_json(path)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}): pick the point again, or restore it from a copy") from error
-    if not isinstance(point, dict) or (point.get("schema"), point.get("schema_version")) != (SCHEMA, SCHEMA_VERSION):
-        raise RunError(f"{path} is not a {SCHEMA}, version {SCHEMA_VERSION}: name the --out folder of fairmend lm pick")
-    return point
+    return read_result(Path(out) / POINT, {SCHEMA: SCHEMA_VERSION}, "saved point", "pick the point")
 
 
 def render_point_card(front: Mapping[str, Any], point: Mapping[str, Any], lm: LanguageModel, command: str = "") -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fairmend.errors import DataError
-from fairmend.language.encodings import decode, read_bytes
+from fairmend.files import decode, read_bytes
 from fairmend.language.prompts import PromptSet, Small, prompt_set
 
 REQUIRED = ("prompt", "group")

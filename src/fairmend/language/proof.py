@@ -8,7 +8,7 @@ How much they may differ is judged by what would be seen if it went wrong, which
 tokens before, and with the padding in sight. A quarter of that is refused, and so is more than a bound that rounding
 stays far below. Differences are those of logits less their mean over the vocabulary, relative to their length.
 
-A gate is compared with silencing the same head inside its attention kernel. `prove` does all of it at once.
+A gate is compared with silencing the same head inside its attention kernel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,6 @@ from fairmend.language.forward import CachedRows, last_logits, plain, why_not_fi
 from fairmend.language.gates import HeadGates
 from fairmend.language.heads import N_POSITIONS, HeadMap, embedding, probe_ids, probing, run_probe
 from fairmend.language.versions import NEWEST_TESTED, OLDEST, required, transformers_version
-
-if TYPE_CHECKING:
-    from fairmend.language.models import LanguageModel
 
 _LONGEST = 8  # tokens of the longer row before the cache is used: as wide as the narrowest batch of `generation`
 _STEPS = 2  # tokens read with the cache; the rows are reordered between them
@@ -77,30 +74,6 @@ class Decoding:
     padding: Agreement
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """Everything that was proven of a model; see `prove`."""
-
-    cache: Agreement
-    padding: Agreement
-    gates: Agreement
-    context: int
-    end_ids: tuple[int, ...]
-
-
-def prove(lm: LanguageModel) -> Proof:
-    """Prove a model's cache, padding and gates again, and say by how much they hold.
-
-    `wrap_model` and `load_model` prove the first two for every model, `LanguageModel.head_map` the third.
-
-    Raises:
-        ModelError: which of them does not hold, by how much, and what to do; or the model has no heads.
-    """
-    decoding = prove_decoding(lm.model, lm.context, lm.filler, lm.name)
-    gates = prove_gates(lm.model, lm.head_map)
-    return Proof(decoding.cache, decoding.padding, gates, lm.context, lm.end_ids)
-
-
 def prove_decoding(model: nn.Module, context: int, filler: int, name: str) -> Decoding:
     """Prove that decoding with the cache equals one pass over everything, and that left padding changes nothing.
 
@@ -125,11 +98,16 @@ def prove_decoding(model: nn.Module, context: int, filler: int, name: str) -> De
     # of that token are if those before it are forgotten; a third row has the shorter one's padding in sight.
     ids[1, 0] = ids[0, -1]
     in_sight = torch.cat([torch.full((long - short,), filler), ids[1, : short + _STEPS]])
-    device = required(model, "device")
+    device, vocabulary = required(model, "device"), _vocabulary(model)
     with _unobserved(device):
         whole = last_logits(model, torch.stack([*ids, in_sight]).to(device), width).cpu().double()
         if not bool(torch.isfinite(whole).all()):
             raise ModelError(f"{name} gives logits that are not finite without any mask: {why_not_finite(model)}")
+        if whole.shape[-1] < vocabulary:
+            raise ModelError(
+                f"{name} gives logits of {whole.shape[-1]:,} tokens, but its configuration says vocab_size="
+                f"{vocabulary:,}: its last layer and its configuration do not belong together"
+            )
         begun = [ids[0, :long].tolist(), ids[1, :short].tolist()]
         rows = CachedRows(model, [*begun, begun[0]], long, filler)
         read = [rows.next_logits().cpu().double()]
@@ -203,10 +181,14 @@ def prove_gates(model: nn.Module, head_map: HeadMap) -> Agreement:
 
 def _distinct_tokens(model: nn.Module, n_tokens: int, filler: int) -> Tensor:
     """Token ids spread over the vocabulary, none of them the filler; they repeat where the vocabulary is smaller."""
-    config: Any = required(plain(model), "config")
-    vocabulary = min(int(required(config.get_text_config(decoder=True), "vocab_size")), len(embedding(model)))
+    vocabulary = min(_vocabulary(model), len(embedding(model)))
     ids = torch.arange(1, n_tokens + 1) * max(1, vocabulary // (n_tokens + 1)) % vocabulary
     return torch.where(ids == filler, (ids + 1) % vocabulary, ids)
+
+
+def _vocabulary(model: nn.Module) -> int:
+    config: Any = required(plain(model), "config")
+    return int(required(config.get_text_config(decoder=True), "vocab_size"))
 
 
 @contextmanager

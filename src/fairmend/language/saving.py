@@ -14,7 +14,7 @@ from typing import Any, cast
 from transformers import PreTrainedModel
 
 from fairmend.errors import InputError, ModelError, RunError
-from fairmend.files import parse_json, read_json, sweep
+from fairmend.files import parse_json, sweep
 from fairmend.language.cards import render_language_card
 from fairmend.language.folding import folded_state
 from fairmend.language.front_files import front_files
@@ -42,7 +42,7 @@ from fairmend.language.written_checkpoints import (
 from fairmend.masks import Mask
 from fairmend.report.tables import json_bytes
 from fairmend.runs.context import differences
-from fairmend.runs.directories import RUN
+from fairmend.runs.directories import RUN, read_result
 from fairmend.runs.store import Store
 
 MASK, RESULT, CARD = "mask.json", "result.json", "README.md"
@@ -165,21 +165,7 @@ def load_result(out: str | Path) -> dict[str, Any]:
     Raises:
         RunError: no finished repair is there, or its file is damaged or of another schema version.
     """
-    path = Path(out) / RESULT
-    if not path.is_file():
-        begun = (Path(out) / RUN).is_file()
-        raise RunError(
-            f"{out} holds a run that has not finished: go on with `fairmend resume {out}`"
-            if begun
-            else f"{out} holds no saved repair (no {RESULT}): name the directory given as --out"
-        )
-    try:
-        result = read_json(path)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}): repair again, or restore it from a copy") from error
-    if not isinstance(result, dict) or (result.get("schema"), result.get("schema_version")) != (SCHEMA, SCHEMA_VERSION):
-        raise RunError(f"{path} is not the result of a {SCHEMA}, version {SCHEMA_VERSION}: name the directory of one")
-    return result
+    return read_result(Path(out) / RESULT, {SCHEMA: SCHEMA_VERSION}, "saved repair", "repair")
 
 
 def read_mask(path: str | Path, lm: LanguageModel) -> Mask:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fairmend.errors import RunError
-from fairmend.files import read_json, write_atomically
+from fairmend.files import write_atomically
 from fairmend.language.models import LanguageModel
 from fairmend.language.run_directories import Settings
 from fairmend.report import figures
@@ -64,29 +63,3 @@ def save_study(
     for file, content in contents.items():
         write_atomically(folder / file, content)
     return {file: folder / file for file in contents}
-
-
-def load_study(path: Path, schemas: Mapping[str, int], noun: str) -> dict[str, Any]:
-    """Read the figures of a saved study.
-
-    Args:
-        path: of its JSON file.
-        schemas: versions of what it may be, by schema.
-        noun: what it is, for messages.
-
-    Raises:
-        RunError: no finished study is there, or its file is damaged or of another schema version.
-    """
-    try:
-        result: dict[str, Any] = read_json(path)
-    except FileNotFoundError as error:
-        raise RunError(
-            f"{path.parent} holds no finished {noun} (no {path.name}): run it again to go on with it"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}): run the {noun} again, or restore it from a copy") from error
-    schema, version = (result.get("schema"), result.get("schema_version")) if isinstance(result, dict) else (None, None)
-    if not isinstance(schema, str) or schema not in schemas or schemas[schema] != version:
-        expected = " or ".join(f"a {schema}, version {version}" for schema, version in schemas.items())
-        raise RunError(f"{path} is not the result of {expected}: name the directory of one")
-    return result

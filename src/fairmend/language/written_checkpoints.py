@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fairmend.artifacts import staging
-from fairmend.errors import ModelError, RunError
+from fairmend.errors import ModelError, RunError, first_line
 from fairmend.files import hold, sweep
 from fairmend.language.checkpoints import quiet_transformers
 from fairmend.language.storage import in_storage
@@ -213,11 +213,6 @@ def require_same(
         refuse(f"its logits differ by {change:.1e} of their size, {allowed:.0e} is allowed")
     if not _same_tokens(lm.tokenizer, tokenizer):
         refuse("its tokenizer gives other tokens")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says."""
-    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 def _load(written: Any, auto: Any, part: Path, **options: Any) -> Any:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from fairmend.errors import InputError
 from fairmend.escaping import csv_cell, encoded, markdown, markdown_block
 from fairmend.statistics import Mean
@@ -101,11 +103,13 @@ def fixed(digits: int) -> Callable[[Any], str]:
 
 def json_bytes(payload: Mapping[str, Any]) -> bytes:
     """A JSON document; undefined numbers become null."""
-    return (json.dumps(defined(payload), indent=2, allow_nan=False) + "\n").encode()
+    return encoded(json.dumps(defined(payload), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def defined(value: Any) -> Any:
-    """The same value with every number that JSON does not know (NaN, infinity) replaced by None."""
+    """The same value, ready for strict JSON: numbers that it does not know (NaN, infinity) as None, arrays as lists."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): defined(entry) for key, entry in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -5,6 +5,6 @@ from fairmend.runs.collection import Collection
 from fairmend.runs.progress import Progress
 from fairmend.runs.runner import Runner, RunSummary
 from fairmend.runs.store import Store
-from fairmend.runs.workers import InProcess, Processes
+from fairmend.runs.workers import InProcess
 
-__all__ = ["Budget", "Collection", "InProcess", "Processes", "Progress", "RunSummary", "Runner", "Store"]
+__all__ = ["Budget", "Collection", "InProcess", "Progress", "RunSummary", "Runner", "Store"]

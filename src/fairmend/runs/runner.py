@@ -60,7 +60,7 @@ class Runner:
     Args:
         evaluator: who measures. Its space is what searchers may ask for.
         collection: where measurements are kept and looked up: a `Context` of a store, or None for memory only.
-        workers: who measures instead, such as `Processes`; they must hold evaluators with the same fingerprint.
+        workers: who measures instead, such as several evaluators side by side, all with the same fingerprint.
         progress: where to show how far a run is.
 
     Raises:

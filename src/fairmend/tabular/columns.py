@@ -19,6 +19,7 @@ Columns = dict[str, FloatArray]
 
 _BLOCK = 1 << 13  # rows written at a time: the block of all columns stays in the cache
 _WHOLE = 2.0**63
+_LONGEST = 60  # characters of a value that a message shows
 
 
 class Levels(NamedTuple):
@@ -86,7 +87,7 @@ def numbers(frame: pd.DataFrame, column: str) -> FloatArray:
         row = int(np.flatnonzero(bad)[0])
         raise DataError(
             f"column {column!r} has {int(bad.sum()):,} values that are not finite numbers (first: "
-            f"{_plainly(series.iloc[row])!r} in data row {row + 1:,}): remove those rows or fill them in"
+            f"{repr(_plainly(series.iloc[row]))[:_LONGEST]} in data row {row + 1:,}): remove those rows or fill them in"
         )
     return values
 
@@ -188,8 +189,9 @@ def _texts(found: pd.Series[Any], column: str) -> list[str]:
         except UnicodeDecodeError:
             raise DataError(f"column {column!r} holds bytes that are no UTF-8 text: decode it first") from None
     if kind_of(found) == "number" and not pd.api.types.is_integer_dtype(found):
-        values = found.astype(object).astype(np.float64).to_numpy()
-        if bool(((values % 1 == 0) & (np.abs(values) < _WHOLE)).all()):
+        values = float_values(found)
+        assert values is not None
+        if bool(((np.abs(values) < _WHOLE) & (np.trunc(values) == values)).all()):
             return [str(int(value)) for value in values]
     return [str(name).strip() for name in found.astype(str)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 import warnings
 import zlib
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fairmend.errors import DataError
+from fairmend.files import encoding_of
 from fairmend.tabular.sheets import refuse_duplicates
 
 # pandas' own list also swallows "None" and "n/a", which are ordinary levels in many tables.
@@ -23,12 +25,7 @@ _FIRST_LINE = 1 << 26  # characters; beyond that the file is no table
 _PIECE_CELLS = 1 << 23
 UNPACKED = 1 << 30  # bytes that any packed file may become,
 RATIO = 200  # and how much larger than itself beyond that: ordinary tables shrink to a tenth
-_BOMS = (
-    (b"\xff\xfe\0\0", "utf-32"),
-    (b"\0\0\xfe\xff", "utf-32"),
-    (b"\xff\xfe", "utf-16"),
-    (b"\xfe\xff", "utf-16"),
-)
+_SEPARATOR = re.compile(r'"?sep=(.|\\t)"?,*', re.IGNORECASE)
 
 
 def first_line(path: Path) -> str:
@@ -59,6 +56,11 @@ def read_delimited(path: Path) -> pd.DataFrame:
     header = first_line(path)
     if not header.strip():
         raise DataError(f"data file {path} is empty: it needs a header line and data")
+    if _SEPARATOR.fullmatch(header):
+        raise DataError(
+            f"data file {path} begins with {header!r}, which tells a spreadsheet what separates its columns: remove "
+            "that line, so that the first one names the columns"
+        )
     split = {mark: _fields(header, mark) for mark in ",;\t"}
     delimiter = max(split, key=lambda mark: len(split[mark]))
     names = split[delimiter]
@@ -72,7 +74,12 @@ def read_delimited(path: Path) -> pd.DataFrame:
         frame = _read_pieces(path, delimiter, len(names))
     except DataError:
         raise
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
+    except pd.errors.ParserWarning as error:  # the only one that reading by these options gives
+        raise DataError(
+            f"data file {path} is not a table: its rows have more fields than the {len(names)} columns that the first "
+            "line names. If they begin with row names (as R's write.table writes them), name that column too"
+        ) from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"data file {path} is not a table: {error}. Every row needs {len(names)} columns") from error
     except UnicodeError as error:
         raise _unreadable(path, error) from error
@@ -138,9 +145,7 @@ def _open_text(path: Path) -> IO[str]:
     except BaseException:
         binary.close()
         raise
-    # utf-8-sig, because spreadsheets put a byte-order mark before the first column name.
-    encoding = next((name for mark, name in _BOMS if start.startswith(mark)), "utf-8-sig")
-    return io.TextIOWrapper(binary, encoding=encoding, newline="")
+    return io.TextIOWrapper(binary, encoding=encoding_of(start), newline="")
 
 
 class _Unpacked(io.RawIOBase):

@@ -31,7 +31,7 @@ from fairmend.tabular.repair import Repair, repair_network, require_fit
 from fairmend.tabular.sensitive import require_same_rows, sensitive_frame
 from fairmend.tabular.settings import RepairSettings, Threshold
 from fairmend.tabular.sheets import Sheet, as_frame, as_series, is_frame
-from fairmend.tabular.sklearn_networks import is_fitted
+from fairmend.tabular.sklearn_networks import is_fitted, require_order
 from fairmend.tabular.uncertainty import compare_predictions
 from fairmend.tabular.verdict import contradiction
 from fairmend.tabular.wrappers import unwrapped, way_inside
@@ -156,6 +156,8 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         if model is None:
             model = self._model(X, y, seed)
         network = read_model(model)
+        if is_sklearn(model) and hasattr(self, "feature_names_in_"):
+            require_order(model, self._names())
         classes = _classes(model, network, y, self.positive)
         mask, drop, repaired = Mask(0, network.n_units), np.zeros(network.n_units), network
         if sensitive is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -123,7 +124,7 @@ def ordered_classes(levels: Sequence[str], what: str, positive: str | float | No
     Raises:
         DataError: a positive value that does not occur, or two labels of which neither plainly means yes.
     """
-    levels = _in_order(set(levels))
+    levels = in_order(set(levels))
     if positive is not None:
         wanted = label_text(positive)
         if wanted not in levels:
@@ -144,7 +145,7 @@ def group_codes(sheet: Sheet, sensitive: Sequence[str]) -> tuple[npt.NDArray[np.
     crossed, names = np.zeros(len(sheet), dtype=np.int64), [""]
     for column in sensitive:
         found = sheet.levels(column)
-        levels = _in_order(set(found.names))
+        levels = in_order(set(found.names))
         if len(levels) < 2:
             raise DataError(f"sensitive column {column!r} is constant ({levels[0]!r}): there are no groups to compare")
         if len(levels) > MAX_NUMERIC_GROUPS:
@@ -182,12 +183,19 @@ def _places(names: Sequence[str], levels: Sequence[str]) -> npt.NDArray[np.int64
     return np.array([at[name] for name in names], dtype=np.int64)
 
 
-def _in_order(levels: set[str]) -> list[str]:
+def in_order(levels: Iterable[str]) -> list[str]:
     """Sort levels, as numbers if all of them are numbers."""
-    try:
-        return sorted(levels, key=float)
-    except ValueError:
+    values = {level: _as_number(level) for level in levels}
+    if any(math.isnan(value) for value in values.values()):
         return sorted(levels)
+    return sorted(levels, key=lambda level: (values[level], level))  # "1" and "01" are two levels
+
+
+def _as_number(level: str) -> float:
+    try:
+        return float(level)
+    except ValueError:
+        return math.nan
 
 
 def _negative_first(levels: list[str], what: str) -> list[str]:
@@ -197,12 +205,9 @@ def _negative_first(levels: list[str], what: str) -> list[str]:
             return [first, second]
         if first.lower() in _YES and second.lower() in _NO:
             return [second, first]
-    try:
-        return sorted(levels, key=float)
-    except ValueError:
-        raise DataError(
-            f"{what} has the values {first!r} and {second!r}: say which one is positive (positive=...)"
-        ) from None
+    if _as_number(first) < _as_number(second):  # not if one is no number, or both are the same
+        return [first, second]
+    raise DataError(f"{what} has the values {first!r} and {second!r}: say which one is positive (positive=...)")
 
 
 def label_text(value: str | float) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fairmend.evaluation import Direction
+from fairmend.report.tables import defined
 from fairmend.statistics import Interval
 from fairmend.tabular.confusion import GroupRates
 
@@ -112,17 +113,8 @@ class Comparison:
 
 
 def _to_plain(record: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = _without_nan(asdict(record))
+    plain: dict[str, Any] = defined(asdict(record))
     return plain
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: undefined figures become null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _to_float(value: float | None) -> float:

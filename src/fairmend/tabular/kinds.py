@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 from typing import Any, Literal
@@ -106,7 +107,10 @@ def float_values(series: pd.Series[Any]) -> npt.NDArray[np.float64] | None:
     if kind in ("number", "boolean"):
         if series.dtype == object or isinstance(series.dtype, pd.ArrowDtype):
             series = series.astype(object).where(series.notna(), np.nan)
-        values: npt.NDArray[np.float64] = series.to_numpy(dtype=np.float64, na_value=np.nan)
+        try:
+            values: npt.NDArray[np.float64] = series.to_numpy(dtype=np.float64, na_value=np.nan)
+        except OverflowError:  # whole numbers of more than 308 digits, which only Python holds
+            values = np.array([_as_float(value) for value in series], dtype=np.float64)
         return values
     if kind in ("text", "mixed"):
         codes, found = _factors(series)
@@ -215,6 +219,13 @@ def _parsed(found: Any) -> npt.NDArray[np.float64]:
     parsed = np.array(pd.to_numeric(pd.Series(stripped, dtype=object), errors="coerce"), dtype=np.float64)
     parsed[plain] = np.nan
     return parsed
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _is_plain(value: Any) -> bool:

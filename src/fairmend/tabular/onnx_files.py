@@ -10,15 +10,14 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import stat
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from fairmend.errors import ModelError
+from fairmend.errors import ModelError, RunError, first_line
+from fairmend.files import open_plain
 
 if TYPE_CHECKING:
     import onnx
@@ -29,8 +28,6 @@ MAX_NODES = 10_000
 # of an element, by the number of its type: integers, truth values and floats, bfloat16 among them
 _BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
 _IN_ONE_PIECE = "torch.onnx.export(..., external_data=False), or onnx.save(onnx.load(path), path)"
-# Windows has neither flag, and no named pipes in folders; links are looked for there before opening
-_CAREFUL = 0 if sys.platform == "win32" else os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def load_model(payload: bytes, folder: Path | None = None) -> onnx.ModelProto:
@@ -60,8 +57,7 @@ def load_model(payload: bytes, folder: Path | None = None) -> onnx.ModelProto:
     except ModelError:
         raise
     except (DecodeError, onnx.checker.ValidationError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"not a valid ONNX model ({reason}): save or download it again") from error
+        raise ModelError(f"not a valid ONNX model ({first_line(error)}): save or download it again") from error
     _require_distinct_names(model.graph)
     return model
 
@@ -172,17 +168,14 @@ def _open(label: str, folder: Path, location: str) -> BufferedReader:
         if path.is_symlink():
             raise ModelError(f"{label} is in {location!r}, which is a link and is not followed: copy the file there")
     try:
-        if stat.S_ISREG(path.lstat().st_mode):
-            file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _CAREFUL))  # noqa: SIM115
-            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return file
-            file.close()  # changed since it was looked at
+        return os.fdopen(open_plain(path, os.O_RDONLY), "rb")
+    except RunError as error:
+        raise ModelError(f"{label} is in {location!r}, which is no regular file and is not read: {error}") from error
     except OSError as error:
         raise ModelError(
             f"{label} is in {location!r}, which cannot be read beside the .onnx file ({error.strerror or error}): put "
             f"the two files into one folder, or save the model in one piece, {_IN_ONE_PIECE}"
         ) from error
-    raise ModelError(f"{label} is in {location!r}, which is no regular file and is not read")
 
 
 def _whole(label: str, text: str) -> int:

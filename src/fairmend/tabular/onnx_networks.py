@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fairmend.errors import ModelError
+from fairmend.errors import ModelError, first_line
 from fairmend.tabular.activations import Activation, FloatArray
 from fairmend.tabular.chains import Head, disagreement, finish, probe_rows
 from fairmend.tabular.networks import Network, decide, precision_notes
@@ -220,7 +220,7 @@ def _evaluator(
         try:
             return _run(plain, name, rows)
         except Exception as error:  # the evaluator raises many kinds for a graph that cannot run
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            reason = first_line(error)[:200]
             if not _evaluator_works():
                 raise ModelError(
                     f"the reference evaluator of onnx {onnx.__version__} does not run even a graph that fairmend "

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
-
-import numpy as np
 
 import fairmend
 from fairmend.evaluation import Figures, Measurement
@@ -122,8 +119,7 @@ def describe_result(
             "platform": platform.platform(),
         },
     }
-    strict: dict[str, Any] = without_nan(payload)
-    return strict
+    return payload
 
 
 def doubts(original: Network, dataset: Dataset) -> list[str]:
@@ -166,8 +162,7 @@ def describe_front(repair: Repair) -> dict[str, Any]:
             for mask, made in repair.front
         ],
     }
-    strict: dict[str, Any] = without_nan(payload)
-    return strict
+    return payload
 
 
 def describe_measurement(measurement: Measurement, figures: Figures) -> dict[str, Any]:
@@ -203,17 +198,6 @@ def versions() -> dict[str, str]:
     """Of Python, fairmend and the packages that the figures depend on."""
     found = {package: importlib.metadata.version(package) for package in _PACKAGES}
     return {"fairmend": fairmend.__version__, "python": platform.python_version()} | found
-
-
-def without_nan(value: Any) -> Any:
-    """A JSON-ready value with undefined numbers as null, which strict JSON needs; numpy's numbers become plain."""
-    if isinstance(value, Mapping):
-        return {str(key): without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(entry) for entry in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _verdict(repair: Repair) -> str:

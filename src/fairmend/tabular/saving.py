@@ -6,7 +6,6 @@ other file is written whole or not at all, and `result.json` last: a directory t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ import numpy.typing as npt
 import fairmend
 from fairmend.errors import RunError
 from fairmend.escaping import encoded
-from fairmend.files import read_json, write_atomically
+from fairmend.files import write_atomically
 from fairmend.report.card import render_card
-from fairmend.runs.directories import RUN, open_directory
+from fairmend.report.tables import json_bytes
+from fairmend.runs.directories import RUN, open_directory, read_result
 from fairmend.runs.store import Store
 from fairmend.tabular.baking import slim as slimmed
 from fairmend.tabular.cards import make_card
@@ -112,14 +112,14 @@ def save_repair(
         _require_measured(files[name], repair, original, constants, dataset.X, is_slim=name == "slim")
     result = describe_result(repair, original, dataset, request=request, slim=small, command=command)
     contents = {
-        "mask": ("mask.json", _strict_json(describe_mask(repair, original, constants))),
-        "front": ("front.json", _strict_json(describe_front(repair))),
-        "card": ("README.md", render_card(make_card(repair, original, dataset, slim=small, command=command))),
-        "result": (RESULT, _strict_json(result)),
+        "mask": ("mask.json", json_bytes(describe_mask(repair, original, constants))),
+        "front": ("front.json", json_bytes(describe_front(repair))),
+        "card": ("README.md", encoded(render_card(make_card(repair, original, dataset, slim=small, command=command)))),
+        "result": (RESULT, json_bytes(result)),
     }
     for name, (file, content) in contents.items():
         files[name] = out / file
-        write_atomically(files[name], encoded(content))
+        write_atomically(files[name], content)
     return files | {name: out / file for name, file in (("run", RUN), ("original", ORIGINAL)) if (out / file).is_file()}
 
 
@@ -164,24 +164,4 @@ def load_result(out: Path) -> dict[str, Any]:
     Raises:
         RunError: no finished repair is there, or its file is damaged or of another schema version.
     """
-    path = out / RESULT
-    if not path.is_file():
-        if (out / RUN).is_file():
-            raise RunError(f"{out} holds a run that has not finished: go on with `fairmend resume {out}`")
-        raise RunError(f"{out} holds no saved repair (no {RESULT}): name the directory given as --out")
-    try:
-        result = read_json(path)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}): repair again, or restore it from a copy") from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        raise RunError(f"{path} is not the result of a {SCHEMA}: name the directory of one")
-    if result.get("schema_version") != SCHEMA_VERSION:
-        raise RunError(
-            f"{path} has schema version {result.get('schema_version')!r}, this fairmend reads {SCHEMA_VERSION}: use "
-            f"the version of fairmend that wrote it ({result.get('versions')!r})"
-        )
-    return result
-
-
-def _strict_json(payload: Any) -> str:
-    return json.dumps(payload, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return read_result(out / RESULT, {SCHEMA: SCHEMA_VERSION}, "saved repair", "repair")

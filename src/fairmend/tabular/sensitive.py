@@ -67,7 +67,8 @@ def require_same_rows(X: Any, other: Any, what: str) -> None:
     kinds = (pd.DataFrame, pd.Series)
     if not isinstance(X, kinds) or not isinstance(other, kinds) or len(X) != len(other) or X.index.equals(other.index):
         return
-    same = bool(X.index.isin(other.index).all() and other.index.isin(X.index).all())
+    ours, its = (values.index.to_flat_index().astype(object) for values in (X, other))  # labels of any kind compare
+    same = bool(ours.isin(its).all() and its.isin(ours).all())
     if not same and any(index.equals(pd.RangeIndex(len(index))) for index in (X.index, other.index)):
         return
     raise DataError(

@@ -44,6 +44,8 @@ class Sheet:
 
     def __init__(self, table: Any, what: str = "the table") -> None:
         frame = as_frame(table, what)
+        if not len(frame):
+            raise DataError(f"{what} has no rows")
         given: list[Hashable] = list(frame.columns)
         refuse_duplicates(given, what)
         names = [as_text(name) for name in given]

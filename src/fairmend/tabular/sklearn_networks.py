@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fairmend.errors import ModelError
+from fairmend.errors import DataError, ModelError
 from fairmend.masks import Mask
 from fairmend.tabular.activations import IDENTITY, Activation
 from fairmend.tabular.baking import silence
@@ -24,6 +24,7 @@ WAY_TO_A_FILE = (
 )
 _ACTIVATIONS = {"relu": "relu", "tanh": "tanh", "logistic": "sigmoid", "identity": "identity"}
 _SUPPORTED = ", ".join(_ACTIVATIONS)
+_SHOWN = 10  # names of columns in a message
 _PARTS = ("coefs_", "intercepts_", "out_activation_", "n_outputs_", "classes_")
 
 
@@ -68,6 +69,23 @@ def is_fitted(estimator: BaseEstimator) -> bool:
     except NotFittedError:
         return False
     return True
+
+
+def require_order(classifier: MLPClassifier, names: tuple[str, ...]) -> None:
+    """Make sure that columns of these names are those that a classifier was fitted on, if it was fitted on names.
+
+    Raises:
+        DataError: other columns, or the same in another order.
+    """
+    if not hasattr(classifier, "feature_names_in_"):
+        return  # as scikit-learn has it, a table without names has its columns in order
+    fitted = tuple(classifier.feature_names_in_)
+    if fitted != names:
+        raise DataError(
+            f"X has the columns {', '.join(names[:_SHOWN])}, but this MLPClassifier was fitted on "
+            f"{', '.join(fitted[:_SHOWN])}, in this order: pass X[list(classifier.feature_names_in_)], or X.to_numpy() "
+            "if only the names differ"
+        )
 
 
 def _require_known(classifier: MLPClassifier) -> None:

@@ -7,7 +7,6 @@ is pinned by its SHA-256, and COMPAS is cached in its coded form: no names, no f
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import socket
@@ -23,6 +22,7 @@ import pandas as pd
 
 from fairmend.archives import extract
 from fairmend.artifacts import (
+    UNWRITABLE,
     Artifact,
     Progress,
     cache_directory,
@@ -67,7 +67,6 @@ UCI_ADULT = Artifact(
 )
 
 _OPENML_TIMEOUT = 15.0  # seconds without a byte
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -285,7 +284,7 @@ def _openml_frame(table: RawTable, folder: Path) -> pd.DataFrame:
                 data_id=table.openml, as_frame=True, parser="pandas", n_retries=1, delay=0.1, data_home=str(folder)
             )
     except (OSError, ValueError, KeyError, HTTPException) as error:
-        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
             raise  # the cache is full or read-only, which `staging` says
         raise ArtifactError(
             f"OpenML data set {table.openml} could not be fetched by scikit-learn {sklearn.__version__} "

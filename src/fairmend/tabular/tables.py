@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fairmend.errors import DataError
-from fairmend.tabular.arrays import read_npz
 from fairmend.tabular.delimited import RATIO, UNPACKED, read_delimited
+from fairmend.tabular.npz import read_npz
 from fairmend.tabular.sheets import refuse_duplicates
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".data")
@@ -67,6 +67,9 @@ def _read_parquet(path: Path) -> pd.DataFrame:
             _require_proportion(path, stored.metadata)
             table = stored.read()
         refuse_duplicates(table.column_names, f"data file {path}")
+        for place, field in enumerate(table.schema):
+            if _is_foreign(field.type):
+                table = table.set_column(place, field.name, _stored(table.column(place)))
         # Column by column, each freed in Arrow once pandas has it: the table does not lie in memory twice.
         frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
     except DataError:
@@ -74,6 +77,22 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     except (pa.ArrowException, ValueError, OSError, NotImplementedError, KeyError, RecursionError) as error:
         raise DataError(f"data file {path} is not a readable Parquet table: {error}") from error
     return frame
+
+
+def _is_foreign(kind: pa.DataType) -> bool:
+    """Whether pandas has no like of a type, such as JSON text or one-byte booleans."""
+    if not isinstance(kind, pa.BaseExtensionType):
+        return False
+    try:
+        kind.to_pandas_dtype()
+    except NotImplementedError:
+        return True
+    return False
+
+
+def _stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of an extension type as what it is stored as."""
+    return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
 
 
 def _require_proportion(path: Path, metadata: pq.FileMetaData) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from fairmend.statistics import two_digits, written_p_value
 from fairmend.tabular.datasets import Dataset
 from fairmend.tabular.findings import Comparison, Estimate, FairnessFigures
 from fairmend.tabular.metrics import OBJECTIVES, UTILITIES
@@ -27,11 +28,13 @@ def verdict(figures: FairnessFigures) -> str:
         f"{floor:.3f} on these {rows}"
     )
     if figures.is_significant:
-        return f"{opening}; {_p_value(figures.p_value)}: there is something to repair."
-    closing = f"not distinguishable from chance ({_p_value(figures.p_value)}): nothing to repair at this sample size"
+        return f"{opening}; {written_p_value(figures.p_value)}: there is something to repair."
+    closing = (
+        f"not distinguishable from chance ({written_p_value(figures.p_value)}): nothing to repair at this sample size"
+    )
     if figures.rows_needed is None:
         return f"{opening}; {closing}."
-    needed = f"about {_rounded(figures.rows_needed):,} rows would be needed to see a difference of this size"
+    needed = f"about {two_digits(figures.rows_needed):,} rows would be needed to see a difference of this size"
     return f"{opening}; {closing}; {needed}."
 
 
@@ -81,15 +84,3 @@ def _change(title: str, before: Estimate, after: Estimate, change: Estimate) -> 
         return f"{figures}: not distinguishable from no change."
     improved = (change.value < 0) == (change.better == "lower")
     return f"{figures}: {'better' if improved else 'worse'}."
-
-
-def _p_value(p_value: float) -> str:
-    if p_value < 0.001:
-        return "p < 0.001"
-    return f"p = {p_value:.3f}" if p_value < 0.1 else f"p = {p_value:.2f}"
-
-
-def _rounded(rows: int) -> int:
-    """Two significant digits: more would claim a precision that an extrapolation does not have."""
-    digits = len(str(rows)) - 2
-    return math.ceil(rows / 10**digits) * 10**digits if digits > 0 else rows
