@@ -231,6 +231,7 @@ def test_more_classes_are_compared_by_the_names_in_the_file(tmp_path):
     frame, source = labelled(tmp_path, ("2", "9", "10"), 3)
     inputs = open_inputs(source, Screen(quiet=True), "demographic_parity_difference")
     assert inputs.dataset.classes == inputs.network.classes == ("10", "2", "9")
+    assert "in the order of the network's file, 10, 2, 9" in inputs.notes[-1]
     assert (inputs.network.predict(inputs.dataset.X) == inputs.dataset.y).all()
     assert [inputs.dataset.classes[code] for code in inputs.dataset.y] == frame["label"].tolist()
     with pytest.raises(DataError, match="in the order 10, 2, 9, and table has them in the order 2, 9, 10"):

@@ -267,7 +267,11 @@ def arranged(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
     if dataset.positive is not None or classes == dataset.classes or set(classes) != set(dataset.classes):
         return dataset
     places = np.array([classes.index(name) for name in dataset.classes], dtype=np.int64)
-    return replace(dataset, y=places[dataset.y], classes=classes)
+    note = (
+        f"the classes are in the order of the network's file, {', '.join(classes)}, which a repaired network keeps but "
+        "does not name: do not take it for the order of the table's labels"
+    )
+    return replace(dataset, y=places[dataset.y], classes=classes, notes=(*dataset.notes, note))
 
 
 def require_people(dataset: Dataset, objective: str | Objective) -> None:
