@@ -5,9 +5,11 @@ The graphs are written here, node for node as skl2onnx 1.20 writes them.
 
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +20,14 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fairmend.errors import ModelError
+from fairmend.cli.display import Screen
+from fairmend.cli.inputs import open_inputs
+from fairmend.cli.options import SourceOptions
+from fairmend.errors import DataError, ModelError
+from fairmend.tabular.datasets import make_dataset
 from fairmend.tabular.networks import Network, probabilities
 from fairmend.tabular.onnx_networks import parse_onnx
+from fairmend.tabular.repair import require_fit
 
 _ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh", "logistic": "Sigmoid", "identity": None}
 WAY = "write_safetensors(read_sklearn(classifier), 'net.safetensors')"
@@ -204,6 +211,39 @@ def odd_label(graph):
 def no_sigmoid(graph):
     node = next(node for node in graph.node if node.op_type == "Sigmoid")
     node.op_type = "Identity"
+
+
+def labelled(tmp_path, names, n_classes):
+    """An exported classifier that names its classes, and the table with these labels, as files."""
+    estimator, X = fitted(n_classes, names=names)
+    labels = estimator.predict(X)
+    (tmp_path / "net.onnx").write_bytes(export(estimator, class_names=True))
+    columns = {f"x{at}": column for at, column in enumerate(X.T)}
+    frame = pd.DataFrame(columns | {"label": labels, "sex": np.arange(len(X)) % 2})
+    frame.to_csv(tmp_path / "people.csv", index=False)
+    return frame, SourceOptions(
+        model=tmp_path / "net.onnx", data=tmp_path / "people.csv", label="label", sensitive="sex", drop_sensitive=True
+    )
+
+
+def test_more_classes_are_compared_by_the_names_in_the_file(tmp_path):
+    """scikit-learn sorts "10" before "2", a table of numbers after "9": predictions were taken for other classes."""
+    frame, source = labelled(tmp_path, ("2", "9", "10"), 3)
+    inputs = open_inputs(source, Screen(quiet=True), "demographic_parity_difference")
+    assert inputs.dataset.classes == inputs.network.classes == ("10", "2", "9")
+    assert "in the order of the network's file, 10, 2, 9" in inputs.notes[-1]
+    assert (inputs.network.predict(inputs.dataset.X) == inputs.dataset.y).all()
+    assert [inputs.dataset.classes[code] for code in inputs.dataset.y] == frame["label"].tolist()
+    with pytest.raises(DataError, match="in the order 10, 2, 9, and table has them in the order 2, 9, 10"):
+        require_fit(inputs.network, make_dataset(frame, "label", "sex", drop_sensitive=True))
+
+
+def test_of_two_classes_the_positive_one_is_the_second_in_the_file(tmp_path):
+    _, source = labelled(tmp_path, ("bad", "good"), 2)
+    inputs = open_inputs(replace(source, positive="good"), Screen(quiet=True), "demographic_parity_difference")
+    assert (inputs.network.predict(inputs.dataset.X) == inputs.dataset.y).all()
+    with pytest.raises(DataError, match="say that 'good' is positive \\(--positive VALUE\\)"):
+        open_inputs(replace(source, positive="bad"), Screen(quiet=True), "demographic_parity_difference")
 
 
 @pytest.mark.parametrize(

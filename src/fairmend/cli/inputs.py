@@ -58,7 +58,7 @@ def open_inputs(source: SourceOptions, screen: Screen, objective: str) -> Inputs
         ArtifactError: data that cannot be fetched.
     """
     _require_consistent(source)
-    from fairmend.tabular.datasets import require_people
+    from fairmend.tabular.datasets import arranged, require_people
     from fairmend.tabular.repair import require_fit
     from fairmend.tabular.verdict import contradiction
 
@@ -71,6 +71,7 @@ def open_inputs(source: SourceOptions, screen: Screen, objective: str) -> Inputs
         from fairmend.tabular.formats import read_network
 
         network = read_network(source.model, source.activation)
+        dataset = arranged(dataset, network.classes)
     else:
         network, notes = _preset_network(source, dataset, screen)
     notes = (*notes, *network.notes, *dataset.notes)

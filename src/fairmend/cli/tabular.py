@@ -16,6 +16,7 @@ from fairmend.cli.display import Interrupted, Screen, opened
 from fairmend.cli.inputs import Inputs, make_settings, open_inputs, source_of
 from fairmend.cli.options import CommonOptions, SearchOptions, SourceOptions, command, whole
 from fairmend.cli.trust import TrustOptions, read_back, require_trust, stored
+from fairmend.errors import InputError
 
 if TYPE_CHECKING:
     from fairmend.tabular.settings import RepairSettings
@@ -62,6 +63,8 @@ def audit(
         from fairmend.tabular.metrics import find_objective
 
         find_objective(objective)
+        if draws < 100:
+            raise InputError(f"--draws must be at least 100 to mean anything, got {draws}")
         inputs = open_inputs(source, screen, objective)
         found = audit_network(
             inputs.network, inputs.dataset, objective=objective, seed=common.seed, n_boot=draws, n_perm=draws

@@ -21,6 +21,7 @@ __all__ = [
     "OUTSIDE",
     "SPLITS",
     "Dataset",
+    "arranged",
     "load_table",
     "make_dataset",
     "require_people",
@@ -259,6 +260,18 @@ def verified(dataset: Dataset) -> Dataset:
                 for group, small in tiny
             ]
     return replace(dataset, notes=tuple(dict.fromkeys(notes)))
+
+
+def arranged(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
+    """The data set with more than two classes in the order that a network's file names them in; else as it is."""
+    if dataset.positive is not None or classes == dataset.classes or set(classes) != set(dataset.classes):
+        return dataset
+    places = np.array([classes.index(name) for name in dataset.classes], dtype=np.int64)
+    note = (
+        f"the classes are in the order of the network's file, {', '.join(classes)}, which a repaired network keeps but "
+        "does not name: do not take it for the order of the table's labels"
+    )
+    return replace(dataset, y=places[dataset.y], classes=classes, notes=(*dataset.notes, note))
 
 
 def require_people(dataset: Dataset, objective: str | Objective) -> None:

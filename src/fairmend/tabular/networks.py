@@ -90,6 +90,7 @@ class Network:
     Args:
         layers: in order; each takes what the one before gives, and the last has no activation.
         notes: what a person should be told about how the network was read, such as an assumed activation.
+        classes: what its file calls the classes, in order; empty where nothing is known.
 
     Raises:
         ModelError: layers that do not chain, or a last layer with an activation.
@@ -97,6 +98,7 @@ class Network:
 
     layers: tuple[Layer, ...]
     notes: tuple[str, ...] = field(default=())
+    classes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
         if not self.layers:

@@ -80,7 +80,7 @@ def _read(model: onnx.ModelProto) -> Network:
     chain.prove(network, run, max(1e-4, 64 * float(np.finfo(dtype).eps)))
     notes = _labelled(network, ends, evaluate, dtype) if ends.label or ends.classes else ()
     precisions = [_PRECISIONS[w.data_type] for w in model.graph.initializer if w.data_type in _PRECISIONS]
-    return replace(network, notes=(*notes, *precision_notes(precisions)))
+    return replace(network, notes=(*notes, *precision_notes(precisions)), classes=ends.classes)
 
 
 def _labelled(

@@ -117,7 +117,8 @@ def require_fit(network: Network, dataset: Dataset) -> None:
     """Make sure that a network can predict a data set's classes from its features.
 
     Raises:
-        DataError: another number of features or classes, or features too large for the network's weights.
+        DataError: another number of features or classes, the same classes in another order, or features too large for
+            the network's weights.
     """
     if dataset.n_features != network.n_features:
         raise DataError(
@@ -128,6 +129,13 @@ def require_fit(network: Network, dataset: Dataset) -> None:
         raise DataError(
             f"the network tells {network.n_classes} classes apart, the labels of {dataset.name} have "
             f"{len(dataset.classes)}: {', '.join(map(str, dataset.classes))}"
+        )
+    if network.classes != dataset.classes and set(network.classes) == set(dataset.classes):
+        way = f"say that {network.classes[1]!r} is positive (positive=...)" if dataset.positive else "arrange them so"
+        raise DataError(
+            f"the network's file names its classes in the order {', '.join(network.classes)}, and {dataset.name} has "
+            f"them in the order {', '.join(dataset.classes)}, so that every prediction would be taken for another "
+            f"class: {way}"
         )
     largest = np.maximum(dataset.X.max(axis=0, initial=0), -dataset.X.min(axis=0, initial=0))
     if not network.stays_finite(largest):
