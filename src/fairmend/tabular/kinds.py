@@ -192,7 +192,7 @@ def in_words(series: pd.Series[Any], column: str) -> str | None:
         return (
             f"column {column!r} holds text among {n_numbers:,} numbers: {_entries(texts, codes, counts, spoilt)}."
             f"{hint} Correct or fill in what is no number, or remove its rows; or leave it out of the features; or, if "
-            "these are levels and not numbers, make it a category"
+            "these are levels and not numbers, make it a category (in a text file, write them as words: n3 for 3)"
         )
     return None
 
