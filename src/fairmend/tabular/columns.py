@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,14 +103,16 @@ def levels(frame: pd.DataFrame, column: str) -> Levels:
     missing = int(series.isna().sum())
     if missing:
         raise DataError(f"column {column!r} has {missing:,} missing values: remove the rows or name the level")
+    # Of objects an array, because pandas before 3 makes an index of a column's levels, which holds no endless numbers.
+    objects = series.dtype == object
     try:
-        codes, found = pd.factorize(series)
+        codes, found = pd.factorize(series.to_numpy() if objects else series)
     except TypeError:
         raise DataError(
             f"column {column!r} holds objects such as {series.iloc[0]!r} ({type(series.iloc[0]).__name__}): it needs "
             "text or numbers"
         ) from None
-    texts = _texts(pd.Series(found), column)
+    texts = _texts(pd.Series(found, dtype=object if objects else None), column)
     # 1 and "1", or "F" and " F", are one level.
     places = {name: place for place, name in enumerate(dict.fromkeys(texts))}
     if len(places) < len(texts):
@@ -182,7 +185,8 @@ def _texts(found: pd.Series[Any], column: str) -> list[str]:
     """The text of every level."""
     if isinstance(found.dtype, pd.CategoricalDtype):
         found = found.astype(found.cat.categories.dtype)
-    found = found.infer_objects()
+    with suppress(OverflowError):  # pandas before 3 asks whether endless whole numbers are floats: they stay objects
+        found = found.infer_objects()
     if kind_of(found) == "bytes":
         try:
             return [value.decode("utf-8").strip() for value in found]
