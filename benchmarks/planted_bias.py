@@ -33,21 +33,21 @@ import torch
 from planting import axis_prompts, of_target
 
 from fairmend import __version__
-from fairmend.language import planted
-from fairmend.language.bias import paired_change, prompts_needed
-from fairmend.language.bias_records import BiasChange
-from fairmend.language.gates import masked
-from fairmend.language.head_ranking import rank_heads
-from fairmend.language.head_scores import HeadScores
-from fairmend.language.judging import PerplexityChange, perplexity_change
-from fairmend.language.models import LanguageModel, load_model
-from fairmend.language.prompts import PromptSet
-from fairmend.language.reading import Reading, ReadingSettings
-from fairmend.language.repair import Repair, halves, repair_model, scoring_evaluator
-from fairmend.language.samples import Sampling, ScoredSample, draw_sample
-from fairmend.language.settings import RepairSettings
-from fairmend.language.texts import read_text
-from fairmend.language.toxicity import Scorer, load_scorer
+from fairmend.language.bias.bias import paired_change, prompts_needed
+from fairmend.language.bias.records import BiasChange
+from fairmend.language.generation.samples import Sampling, ScoredSample, draw_sample
+from fairmend.language.heads.gates import masked
+from fairmend.language.measurement.judging import PerplexityChange, perplexity_change
+from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.measurement.texts import read_text
+from fairmend.language.models import planted
+from fairmend.language.models.models import LanguageModel, load_model
+from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.repair.head_ranking import rank_heads
+from fairmend.language.repair.repair import Repair, halves, repair_model, scoring_evaluator
+from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.scores.head_scores import HeadScores
+from fairmend.language.toxicity.scorer import Scorer, load_scorer
 from fairmend.masks import Mask
 from fairmend.runs import Store
 from fairmend.search.pruning_rules import METHODS

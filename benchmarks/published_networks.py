@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fairmend import __version__
-from fairmend.tabular.datasets import Dataset
-from fairmend.tabular.networks import Network
-from fairmend.tabular.reproduce import find_networks
+from fairmend.tabular.data.datasets import Dataset
+from fairmend.tabular.networks.networks import Network
+from fairmend.tabular.studies.reproduce import find_networks
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = ("adult-sex", "adult-race", "compas-sex", "compas-race", "default-sex", "bank-age")

@@ -27,12 +27,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import f1_score
 from threadpoolctl import threadpool_limits
 
-from fairmend.tabular.confusion import confusion_counts
-from fairmend.tabular.metrics import find_objective
-from fairmend.tabular.presets import find_preset
-from fairmend.tabular.repair import repair_network
-from fairmend.tabular.rivals import threshold_only
-from fairmend.tabular.settings import RepairSettings
+from fairmend.tabular.data.presets import find_preset
+from fairmend.tabular.fairness.confusion import confusion_counts
+from fairmend.tabular.fairness.metrics import find_objective
+from fairmend.tabular.repair.repair import repair_network
+from fairmend.tabular.repair.rivals import threshold_only
+from fairmend.tabular.repair.settings import RepairSettings
 
 TITLES = {
     "original": "original",

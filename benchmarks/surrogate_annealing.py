@@ -29,9 +29,9 @@ from fairmend.costs import WeightedSum
 from fairmend.evaluation import Figure, Figures
 from fairmend.masks import Site, Space
 from fairmend.surrogates.annealing import anneal
+from fairmend.surrogates.families.forms import Form
+from fairmend.surrogates.families.ridge import FixedPredictor
 from fairmend.surrogates.fitting import FittedPair
-from fairmend.surrogates.forms import Form
-from fairmend.surrogates.ridge import FixedPredictor
 from fairmend.surrogates.samples import Scale
 
 FIGURES = Figures(Figure("bias", "lower", "benchmark"), Figure("perplexity", "lower", "benchmark"))

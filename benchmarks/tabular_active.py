@@ -21,9 +21,9 @@ from fairmend.costs import Cost
 from fairmend.evaluation import Measurement
 from fairmend.search import make_searcher
 from fairmend.surrogates import Active
-from fairmend.tabular.presets import find_preset
-from fairmend.tabular.repair import evaluator_for
-from fairmend.tabular.settings import DEFAULT_STATES, RepairSettings
+from fairmend.tabular.data.presets import find_preset
+from fairmend.tabular.repair.repair import evaluator_for
+from fairmend.tabular.repair.settings import DEFAULT_STATES, RepairSettings
 
 SETTINGS = ("compas-sex", "bank-age", "default-sex")
 FEW = 300

@@ -33,9 +33,9 @@ from fairmend.runs.budgets import Budget
 from fairmend.runs.runner import Runner, RunSummary
 from fairmend.runs.store import Store
 from fairmend.search import Searcher, make_searcher
-from fairmend.tabular.presets import find_preset
-from fairmend.tabular.repair import evaluator_for
-from fairmend.tabular.settings import RepairSettings
+from fairmend.tabular.data.presets import find_preset
+from fairmend.tabular.repair.repair import evaluator_for
+from fairmend.tabular.repair.settings import RepairSettings
 
 BARS = {"adult-sex": 12, "default-sex": 60, "compas-sex": 120, "bank-age": 60}
 """The ratios that the project set itself."""

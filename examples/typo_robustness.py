@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fairmend.language.texts import read_text
+from fairmend.language.measurement.texts import read_text
 
 PASSAGES = 40
 WORDS = 30

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairmend.tabular.formats import write_safetensors
+from fairmend.tabular.formats.formats import write_safetensors
 
 from .conftest import OWN, Run, arguments, small_network, small_table
 

@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fairmend.cli.main import app
-from fairmend.tabular.activations import Activation
-from fairmend.tabular.formats import write_onnx, write_safetensors
-from fairmend.tabular.networks import Layer, Network
+from fairmend.tabular.formats.formats import write_onnx, write_safetensors
+from fairmend.tabular.networks.activations import Activation
+from fairmend.tabular.networks.networks import Layer, Network
 
 N_ROWS = 400
 

@@ -60,7 +60,7 @@ def test_a_disk_that_fills_during_the_search_keeps_what_was_measured(run, desk, 
 def test_a_disk_that_fills_while_the_result_is_saved_leaves_no_part(run, desk, monkeypatch):
     words = arguments(OWN | {"--states": 30, "--out": "out"})
     with monkeypatch.context() as patched:
-        patched.setattr("fairmend.tabular.saving.write_onnx", lambda *_: full_disk_error())
+        patched.setattr("fairmend.tabular.repair.saving.write_onnx", lambda *_: full_disk_error())
         assert run("tabular", "repair", *words).code == 2
     assert not list(Path("out").glob("*.part"))
     assert not Path("out/result.json").exists()
@@ -75,7 +75,7 @@ def test_input_that_turns_out_bad_late_costs_nothing_that_was_measured(run, desk
 
     words = arguments(OWN | {"--states": 30, "--out": "out"})
     with monkeypatch.context() as patched:
-        patched.setattr("fairmend.tabular.saving.make_card", late)
+        patched.setattr("fairmend.tabular.repair.saving.make_card", late)
         assert run("tabular", "repair", *words).code == 2
     assert run("export", "out", "measured.csv").code == 0
     assert run("resume", "out").code == 0
@@ -89,7 +89,7 @@ def test_input_that_turns_out_bad_before_anything_is_measured_leaves_what_others
         Path("out/notes/mine.txt").write_text("years of work")
         raise InputError("no such thing")
 
-    monkeypatch.setattr("fairmend.tabular.repair.repair_network", refuse)
+    monkeypatch.setattr("fairmend.tabular.repair.repair.repair_network", refuse)
     assert run("tabular", "repair", *arguments(OWN | {"--states": 30, "--out": "out"})).code == 2
     assert [path.name for path in Path("out").iterdir()] == ["notes"]
     assert Path("out/notes/mine.txt").read_text() == "years of work"

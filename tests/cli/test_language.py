@@ -10,10 +10,10 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 
-from fairmend.cli.language_inputs import measuring
-from fairmend.cli.language_options import MeasureOptions, RepairOptions
+from fairmend.cli.language.inputs import measuring
+from fairmend.cli.language.options import MeasureOptions, RepairOptions
 from fairmend.errors import InputError
-from fairmend.language.settings import RepairSettings
+from fairmend.language.repair.settings import RepairSettings
 from fairmend.masks import Space
 
 from .conftest import Run
@@ -116,7 +116,7 @@ class TestScore:
         options = MEASURE | {"--out": "heads.csv"}
         assert lm(run, "score", options | {"--out": "whole.csv"}).code == 0
         with monkeypatch.context() as pressed:
-            pressed.setattr("fairmend.language.head_scores.first_order_losses", press)
+            pressed.setattr("fairmend.language.scores.head_scores.first_order_losses", press)
             stopped = lm(run, "score", options)
         assert stopped.code == 130
         assert "kept in heads.csv.unfinished; give the same command again" in stopped.message
@@ -128,7 +128,8 @@ class TestScore:
         assert "heads.csv.unfinished belongs to another run" in other.message
         assert "settings.seed: was 0, is 1" in other.message
         with monkeypatch.context() as drawn:
-            drawn.setattr("fairmend.language.generation._Batch", None)  # whatever was written is not written again
+            # whatever was written is not written again
+            drawn.setattr("fairmend.language.generation.generation._Batch", None)
             assert lm(run, "score", options).code == 0
         assert Path("heads.csv").read_bytes() == Path("whole.csv").read_bytes()
         assert not Path("heads.csv.unfinished").exists()
@@ -140,14 +141,14 @@ class TestScore:
         def refuse(*given: object, **named: object) -> None:
             raise InputError("no such thing")
 
-        monkeypatch.setattr(f"fairmend.language.head_scores.{place}", refuse)
+        monkeypatch.setattr(f"fairmend.language.scores.head_scores.{place}", refuse)
         assert lm(run, "score", MEASURE | {"--out": "heads.csv"}).code == 2
         assert Path("heads.csv.unfinished").exists() == kept
 
     def test_a_repair_goes_on_from_its_scores(self, run: Run, office: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert lm(run, "score", MEASURE | {"--loss-scores": "first-order", "--out": "heads.csv"}).code == 0
         whole = lm(run, "repair", REPAIR | {"--json": True}).document
-        monkeypatch.setattr("fairmend.language.repair.rank_heads", None)
+        monkeypatch.setattr("fairmend.language.repair.repair.rank_heads", None)
         given = lm(run, "repair", REPAIR | {"--scores": "heads.csv", "--out": "given", "--json": True}).document
         assert given["outcome"] == whole["outcome"]
         assert given["scores"]["scores"] == whole["scores"]["scores"]

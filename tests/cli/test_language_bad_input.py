@@ -245,7 +245,7 @@ def test_running_out_of_memory_says_what_to_do(run: Run, office: Path, monkeypat
     def full(*given: object, **named: object) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr("fairmend.language.generation.CachedRows", full)
+    monkeypatch.setattr("fairmend.language.generation.generation.CachedRows", full)
     outcome = lm(run, "audit", MEASURE)
     assert outcome.code == 2
     assert "memory" in outcome.message

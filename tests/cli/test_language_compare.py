@@ -70,7 +70,9 @@ def dropped(result: dict[str, Any]) -> list[int]:
 def test_heads_are_scored_once_and_coinciding_sets_are_measured_once(
     run: Run, office: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fairmend.language import compare, evaluator, head_ranking  # transformers, once the cache is set
+    from fairmend.language.measurement import evaluator  # transformers, once the cache is set
+    from fairmend.language.repair import head_ranking  # transformers, once the cache is set
+    from fairmend.language.studies import compare  # transformers, once the cache is set
 
     scored: list[str] = []
     measured: list[int] = []
@@ -100,7 +102,7 @@ def test_scores_of_lm_score_are_used(run: Run, office: Path, monkeypatch: pytest
     assert lm(run, "score", MEASURE | {"--loss-scores": "first-order", "--out": "heads.csv"}).code == 0
     assert lm(run, "compare", COMPARE | {"--method": "fasp"}).code == 0
     own = Path("compared/compare.csv").read_bytes()
-    monkeypatch.setattr("fairmend.language.compare.rank_heads", None)
+    monkeypatch.setattr("fairmend.language.studies.compare.rank_heads", None)
     outcome = lm(run, "compare", COMPARE | {"--method": "fasp", "--scores": "heads.csv", "--out": "given"})
     assert outcome.code == 0, outcome.err
     assert Path("given/compare.csv").read_bytes() == own

@@ -121,7 +121,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from typer.testing import CliRunner
 
     from fairmend.cli.main import app
-    from fairmend.tabular.formats import write_safetensors
+    from fairmend.tabular.formats.formats import write_safetensors
 
     from .conftest import small_network
 

@@ -45,7 +45,7 @@ class Pressing:
 sys.meta_path.insert(0, Pressing())
 """
 FETCH = """
-import fairmend.tabular.presets as presets
+import fairmend.tabular.data.presets as presets
 def fetch(*_):
     BODY
 presets.fetch = fetch

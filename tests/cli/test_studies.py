@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 from fairmend.cli.display import INTERRUPTED, USAGE_ERROR
 from fairmend.cli.main import app
 from fairmend.cli.options import SearchOptions
-from fairmend.cli.study_options import ComparedOptions, ReproducedOptions, StudyOptions, SweepOptions
+from fairmend.cli.tabular.study_options import ComparedOptions, ReproducedOptions, StudyOptions, SweepOptions
 from fairmend.search import SEARCH_NAMES
 from fairmend.search.schedules import SCHEDULES
-from fairmend.tabular.compare import DEFAULT_SEARCHES
-from fairmend.tabular.sweep import AXES
+from fairmend.tabular.studies.compare import DEFAULT_SEARCHES
+from fairmend.tabular.studies.sweep import AXES
 
 SOURCE = (
     *("--model", "net.safetensors", "--data", "people.csv", "--label", "hired"),

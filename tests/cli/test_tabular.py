@@ -13,9 +13,9 @@ import pytest
 from fairlearn.metrics import equalized_odds_difference
 from sklearn.metrics import accuracy_score, f1_score
 
-from fairmend.cli import inputs
-from fairmend.tabular import sources
-from fairmend.tabular.formats import read_network
+from fairmend.cli.tabular import inputs
+from fairmend.tabular.data import sources
+from fairmend.tabular.formats.formats import read_network
 
 from .conftest import OWN, REPAIR, SAVED, arguments, small_table
 
@@ -59,7 +59,7 @@ class TestAudit:
         y = (frame["hired"] == "yes").to_numpy(dtype=int)
         whole = sum(document["splits"][split]["n"] for split in ("train", "validation", "test"))
         assert whole == len(frame)
-        from fairmend.tabular.datasets import split_rows
+        from fairmend.tabular.data.datasets import split_rows
 
         rows = split_rows(len(frame), 42)["test"]
         found = document["splits"]["test"]
@@ -124,7 +124,7 @@ class TestAudit:
         assert run(*words, "--seed", 5).out != run(*words, "--seed", 6).out
 
     def test_encodes_text_when_told(self, run, desk):
-        from fairmend.tabular.formats import write_safetensors
+        from fairmend.tabular.formats.formats import write_safetensors
 
         from .conftest import small_network
 
@@ -220,7 +220,7 @@ class TestPresets:
         frame = frame[["sex", "c1", *[f"c{i}" for i in range(3, 13)], "label"]]
         from dataclasses import replace
 
-        from fairmend.tabular import presets
+        from fairmend.tabular.data import presets
 
         published = presets.PRESETS["compas-sex"]
         features = [name for name in frame if name != "label"]
@@ -298,7 +298,7 @@ def test_a_defect_keeps_its_traceback_and_exit_code_1(run, desk, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("fairmend.tabular.audit.audit", broken)
+    monkeypatch.setattr("fairmend.tabular.repair.audit.audit", broken)
     outcome = run("tabular", "audit", *arguments(OWN))
     assert outcome.code == 1
     assert isinstance(outcome.exception, ZeroDivisionError)

@@ -52,7 +52,7 @@ class TestInterruption:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr("fairmend.tabular.repair.repair_network", stop)
+            patched.setattr("fairmend.tabular.repair.repair.repair_network", stop)
             outcome = run("tabular", "repair", *arguments(REPAIR))
         assert outcome.code == 130
         assert "fairmend resume out" in outcome.message
@@ -62,7 +62,7 @@ class TestInterruption:
         def stop(*_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("fairmend.tabular.datasets.load_table", stop)
+        monkeypatch.setattr("fairmend.tabular.data.datasets.load_table", stop)
         outcome = run("tabular", "repair", *arguments(REPAIR))
         assert outcome.code == 130
         assert "before there was anything to save" in outcome.message
@@ -70,7 +70,7 @@ class TestInterruption:
 
     def test_a_finished_run_is_only_shown(self, run, desk, monkeypatch):
         first = run("tabular", "repair", *arguments(REPAIR)).out
-        monkeypatch.setattr("fairmend.tabular.repair.repair_network", None)
+        monkeypatch.setattr("fairmend.tabular.repair.repair.repair_network", None)
         outcome = run("resume", "out")
         assert outcome.code == 0
         assert "is finished" in outcome.err

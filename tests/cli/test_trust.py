@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import fairmend
-from fairmend.language.settings import RepairSettings
+from fairmend.language.repair.settings import RepairSettings
 from fairmend.runs import Store
 from fairmend.tabular import RepairSettings as TabularSettings
 

@@ -13,22 +13,22 @@ from toy_scorer import WordScorer, text, two_groups
 
 from fairmend.errors import InputError
 from fairmend.evaluation import Evaluator, Measurement, digest
-from fairmend.language.evaluator import LanguageEvaluator
-from fairmend.language.models import weights_digest
-from fairmend.language.own_fractions import OwnFractions
-from fairmend.language.racing import Racing
-from fairmend.language.reading import Reading, ReadingSettings
-from fairmend.language.samples import Sampling
+from fairmend.language.generation.samples import Sampling
+from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.models.models import weights_digest
+from fairmend.language.repair.own_fractions import OwnFractions
+from fairmend.language.repair.racing import Racing
 from fairmend.masks import Mask
 from fairmend.runs import Runner, Store
 from fairmend.search import UniformSampling
 from fairmend.surrogates.evaluator import SurrogateEvaluator
+from fairmend.surrogates.families.ridge import Ridge
 from fairmend.surrogates.fitting import fit_pair
-from fairmend.surrogates.ridge import Ridge
 from fairmend.surrogates.samples import Samples
-from fairmend.tabular.activations import Activation
-from fairmend.tabular.evaluator import TabularEvaluator
-from fairmend.tabular.networks import Layer, Network
+from fairmend.tabular.counting.evaluator import TabularEvaluator
+from fairmend.tabular.networks.activations import Activation
+from fairmend.tabular.networks.networks import Layer, Network
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tiny_classifiers import TEXTS, save_classifier, save_detoxify
 
 from fairmend.errors import InputError
 from fairmend.evaluation import digest
-from fairmend.language.toxicity import Scorer, load_scorer
+from fairmend.language.toxicity.scorer import Scorer, load_scorer
 
 UNBIASED = ["toxicity", "severe_toxicity", "insult"]
 Make = Callable[..., Scorer]

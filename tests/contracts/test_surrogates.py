@@ -31,7 +31,7 @@ from fairmend.surrogates import (
     fit_pair,
     make_surrogate,
 )
-from fairmend.surrogates.base import LEAST_SAMPLES
+from fairmend.surrogates.families.base import LEAST_SAMPLES
 
 Floats = npt.NDArray[np.float64]
 

@@ -24,14 +24,14 @@ from typer.testing import CliRunner
 
 from fairmend.cli.main import app
 from fairmend.errors import FairmendError
-from fairmend.language.models import LanguageModel, load_model
-from fairmend.language.prompt_files import read_prompts
-from fairmend.language.results import describe_mask
-from fairmend.language.saving import read_mask
-from fairmend.tabular.activations import Activation
-from fairmend.tabular.formats import read_network, write_onnx, write_safetensors
-from fairmend.tabular.networks import Layer, Network
-from fairmend.tabular.tables import load_table
+from fairmend.language.models.models import LanguageModel, load_model
+from fairmend.language.prompts.prompt_files import read_prompts
+from fairmend.language.records.results import describe_mask
+from fairmend.language.records.saving import read_mask
+from fairmend.tabular.data.tables import load_table
+from fairmend.tabular.formats.formats import read_network, write_onnx, write_safetensors
+from fairmend.tabular.networks.activations import Activation
+from fairmend.tabular.networks.networks import Layer, Network
 
 CSV = b'score,years,sex,hired\n1.5,3,F,yes\n-0.5,4,M,no\n"2,5",1,F,no\n0.1,2,M,yes\n'
 PROMPTS = b"prompt,group\n" + b"".join(b'"w%d, w5",%s\n' % (n, b"ab"[n % 2 :][:1]) for n in range(4, 40))

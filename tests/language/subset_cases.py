@@ -9,10 +9,10 @@ import numpy.typing as npt
 import tiny_organism as organism
 
 from fairmend.language import RepairSettings
-from fairmend.language.reading import ReadingSettings
-from fairmend.language.samples import Sampling
-from fairmend.language.subset_settings import SubsetSearch
-from fairmend.language.toxicity import Scorer, load_scorer
+from fairmend.language.generation.samples import Sampling
+from fairmend.language.measurement.masked_perplexity import ReadingSettings
+from fairmend.language.repair.subset_settings import SubsetSearch
+from fairmend.language.toxicity.scorer import Scorer, load_scorer
 
 SETTINGS = RepairSettings(
     method="active",

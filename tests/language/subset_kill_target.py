@@ -28,10 +28,10 @@ from transformers import GPT2LMHeadModel
 from fairmend.evaluation import Figure, Figures, Measurement, digest
 from fairmend.files import write_atomically
 from fairmend.language import LanguageModel, open_run, repair_model, save_repair, wrap_model
-from fairmend.language.collecting import collect, measured_noise, open_collection
-from fairmend.language.evaluator import LanguageEvaluator
-from fairmend.language.masking import mask_offensive
-from fairmend.language.subset_search import CONTEXT
+from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.repair.subset_search import CONTEXT
+from fairmend.language.studies.collecting import collect, measured_noise, open_collection
+from fairmend.language.toxicity.censoring import mask_offensive
 from fairmend.masks import Mask, Site, Space
 from fairmend.report.figures import drawing, png, svg
 from fairmend.runs import Store

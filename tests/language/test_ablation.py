@@ -9,12 +9,12 @@ from architectures import ARCHITECTURES
 from tiny_lm import tiny_lm
 
 from fairmend.errors import InputError, ModelError
-from fairmend.language.ablation import masked_losses
-from fairmend.language.gates import masked
-from fairmend.language.layer_resume import layer_resume
-from fairmend.language.mask_runs import single_heads
-from fairmend.language.models import LanguageModel, weights_digest
-from fairmend.language.perplexity import PerplexityProtocol, perplexity, perplexity_ratio
+from fairmend.language.heads.gates import masked
+from fairmend.language.measurement.perplexity import PerplexityProtocol, perplexity, perplexity_ratio
+from fairmend.language.models.models import LanguageModel, weights_digest
+from fairmend.language.scores.ablation import masked_losses
+from fairmend.language.scores.layer_resume import layer_resume
+from fairmend.language.scores.mask_runs import single_heads
 from fairmend.masks import Mask
 
 PROTOCOL = PerplexityProtocol("standard", 16, 12)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairmend.errors import DataError, InputError
-from fairmend.language.bias import (
+from fairmend.language.bias.bias import (
     BiasChange,
     BiasFigures,
     BiasProtocol,

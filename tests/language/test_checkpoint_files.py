@@ -21,9 +21,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fairmend.errors import InputError, ModelError
 from fairmend.language import load_model, read_mask
-from fairmend.language.classifier_folders import check_folder
-from fairmend.language.models import weights_digest
-from fairmend.language.results import describe_mask
+from fairmend.language.models.models import weights_digest
+from fairmend.language.records.results import describe_mask
+from fairmend.language.toxicity.classifier_folders import check_folder
 
 INDEX = "model.safetensors.index.json"
 BRACKETS = "[" * 100_000 + "]" * 100_000
@@ -265,7 +265,7 @@ def test_a_tokenizer_of_sentencepiece_says_what_reads_it(
     folder: Path, has_reader: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "tokenizer.json").rename(folder / "tokenizer.model")
-    monkeypatch.setattr("fairmend.language.tokenizers.find_spec", lambda name: has_reader or None)
+    monkeypatch.setattr("fairmend.language.models.tokenizers.find_spec", lambda name: has_reader or None)
     error, said = (ModelError, "its tokenizer") if has_reader else (InputError, "pip install sentencepiece protobuf")
     with pytest.raises(error, match=said):
         load_model(str(folder))

@@ -10,10 +10,10 @@ from subset_cases import SETTINGS as SMALL
 from subset_cases import TEXTS, Stopping, rude
 
 from fairmend.errors import InputError, RunError
-from fairmend.language.collecting import REPEATS, Collected, collect, measured_noise, open_collection
-from fairmend.language.settings import RepairSettings
-from fairmend.language.subset_search import CONTEXT
-from fairmend.language.toxicity import Scorer
+from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.subset_search import CONTEXT
+from fairmend.language.studies.collecting import REPEATS, Collected, collect, measured_noise, open_collection
+from fairmend.language.toxicity.scorer import Scorer
 from fairmend.runs import Store
 
 SETTINGS = replace(SMALL, subsets=replace(SMALL.subsets, max_drop=7))  # with enough subsets for a block

@@ -12,17 +12,17 @@ from tiny_organism import organism_prompts, organism_text, tiny_organism
 from toy_scorer import WordScorer, text, two_groups
 
 from fairmend.errors import DataError, InputError, RunError
-from fairmend.language.compare import ComparisonSettings, compare_methods, rule_name
-from fairmend.language.comparison_files import KIND, load_comparison, save_comparison
-from fairmend.language.evaluator import LanguageEvaluator
-from fairmend.language.folding import fold
-from fairmend.language.models import LanguageModel, weights_digest, wrap_model
-from fairmend.language.reading import Reading, ReadingSettings
-from fairmend.language.repair import halves
-from fairmend.language.run_directories import open_run
-from fairmend.language.samples import Sampling
-from fairmend.language.settings import RepairSettings
-from fairmend.language.toxicity import load_scorer
+from fairmend.language.generation.samples import Sampling
+from fairmend.language.heads.folding import fold
+from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.models.models import LanguageModel, weights_digest, wrap_model
+from fairmend.language.records.run_directories import open_run
+from fairmend.language.repair.repair import halves
+from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.studies.compare import ComparisonSettings, compare_methods, rule_name
+from fairmend.language.studies.comparison_files import KIND, load_comparison, save_comparison
+from fairmend.language.toxicity.scorer import load_scorer
 from fairmend.search import METHODS
 
 TEXTS = (text(seed=0), text(seed=1))

@@ -8,12 +8,12 @@ import tiny_organism as organism
 from subset_cases import SETTINGS, TEXTS, Stopping, rude
 
 from fairmend.errors import InputError
-from fairmend.language.comparison_files import COST_KIND
-from fairmend.language.equal_cost import EqualCostSettings, compare_at_equal_cost, plan_repair
-from fairmend.language.equal_cost_report import CostComparison
-from fairmend.language.repair import halves
-from fairmend.language.run_directories import open_run
-from fairmend.language.subset_search import subset_prompts
+from fairmend.language.records.run_directories import open_run
+from fairmend.language.repair.repair import halves
+from fairmend.language.repair.subset_search import subset_prompts
+from fairmend.language.studies.comparison_files import COST_KIND
+from fairmend.language.studies.equal_cost import EqualCostSettings, compare_at_equal_cost, plan_repair
+from fairmend.language.studies.equal_cost_report import CostComparison
 from fairmend.runs import Store
 
 TOKENS = 9_000

@@ -8,12 +8,12 @@ import torch
 from tiny_lm import tiny_lm
 from toy_scorer import WordScorer, text, two_groups
 
-from fairmend.language.evaluator import LanguageEvaluator
-from fairmend.language.examples import largest_changes
-from fairmend.language.generation import generate
-from fairmend.language.models import LanguageModel, wrap_model
-from fairmend.language.reading import Reading, ReadingSettings
-from fairmend.language.samples import Sampling
+from fairmend.language.generation.generation import generate
+from fairmend.language.generation.samples import Sampling
+from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.models.models import LanguageModel, wrap_model
+from fairmend.language.repair.examples import largest_changes
 
 
 def evaluator_of(lm: LanguageModel) -> LanguageEvaluator:

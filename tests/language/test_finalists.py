@@ -10,9 +10,9 @@ from repair_cases import SETTINGS, search_evaluator, small
 from fairmend.costs import UtilityFloor
 from fairmend.evaluation import Measurement
 from fairmend.language import RepairSettings
-from fairmend.language.evaluator import LanguageEvaluator
-from fairmend.language.finalists import Finalist, choose, within_floor
-from fairmend.language.models import LanguageModel
+from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.models.models import LanguageModel
+from fairmend.language.repair.finalists import Finalist, choose, within_floor
 from fairmend.masks import Mask
 from fairmend.search import PruningRule
 

@@ -7,21 +7,21 @@ from enumeration import BAD, WordScorer, expected_bias, expected_group_toxicity,
 from enumeration import model as enumerable_model
 from tiny_lm import WORDS, sentences, tiny_lm
 
-from fairmend.language.ablation import masked_losses
-from fairmend.language.bias_effects import bias_effects
-from fairmend.language.decoding import DecodingRule
-from fairmend.language.first_order import (
+from fairmend.language.generation.decoding import DecodingRule
+from fairmend.language.generation.samples import beginnings, draw_sample
+from fairmend.language.measurement.perplexity import PerplexityProtocol
+from fairmend.language.models.models import LanguageModel, weights_digest
+from fairmend.language.prompts.prompts import prompt_set
+from fairmend.language.scores.ablation import masked_losses
+from fairmend.language.scores.bias_effects import bias_effects
+from fairmend.language.scores.first_order import (
     advantages,
     baselines,
     first_order_losses,
     first_order_toxicity,
     gate_gradients,
 )
-from fairmend.language.mask_toxicity import FIRST_ORDER, MaskToxicity
-from fairmend.language.models import LanguageModel, weights_digest
-from fairmend.language.perplexity import PerplexityProtocol
-from fairmend.language.prompts import prompt_set
-from fairmend.language.samples import beginnings, draw_sample
+from fairmend.language.scores.toxicity_by_mask import FIRST_ORDER, MaskToxicity
 
 N_HEADS = 8
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from fairmend.errors import ModelError
-from fairmend.language.folding import fold
-from fairmend.language.gates import masked
-from fairmend.language.heads import find_heads
-from fairmend.language.slicing import slice_groups
+from fairmend.language.heads.folding import fold
+from fairmend.language.heads.gates import masked
+from fairmend.language.heads.heads import find_heads
+from fairmend.language.heads.slicing import slice_groups
 
 IDS = torch.arange(3, 15).view(1, -1)
 SLICEABLE = [

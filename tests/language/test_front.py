@@ -19,14 +19,14 @@ from fairmend.costs import UtilityFloor
 from fairmend.errors import InputError, ModelError, RunError
 from fairmend.evaluation import Measurement
 from fairmend.language import Repair, RepairSettings, load_model, repair_model, save_repair
-from fairmend.language.evaluator import LanguageEvaluator
-from fairmend.language.finalists import Finalist
-from fairmend.language.front import RepairFront, front_of
-from fairmend.language.front_files import load_front
-from fairmend.language.picking import load_point, save_point
-from fairmend.language.reading import Reading
-from fairmend.language.results import describe_judgement, read_judgement
-from fairmend.language.subset_settings import SUBSET_METHODS
+from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.measurement.masked_perplexity import Reading
+from fairmend.language.records.front_files import load_front
+from fairmend.language.records.picking import load_point, save_point
+from fairmend.language.records.results import describe_judgement, read_judgement
+from fairmend.language.repair.finalists import Finalist
+from fairmend.language.repair.front import RepairFront, front_of
+from fairmend.language.repair.subset_settings import SUBSET_METHODS
 from fairmend.masks import Site, Space
 
 RANKED = replace(

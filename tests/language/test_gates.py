@@ -10,9 +10,9 @@ from architectures import ARCHITECTURES, tiny
 from torch import Tensor
 
 from fairmend.errors import InputError, ModelError
-from fairmend.language.folding import fold
-from fairmend.language.gates import HeadGates, masked
-from fairmend.language.heads import find_heads
+from fairmend.language.heads.folding import fold
+from fairmend.language.heads.gates import HeadGates, masked
+from fairmend.language.heads.heads import find_heads
 from fairmend.masks import Mask
 
 IDS = torch.arange(3, 15).view(1, -1)

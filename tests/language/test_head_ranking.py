@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from repair_cases import SETTINGS, search_evaluator, small
 
-from fairmend.language.first_order import first_order_losses
-from fairmend.language.head_ranking import HeadRanking, gradient_scores, rank_heads
-from fairmend.language.magnitude import head_magnitudes
-from fairmend.language.models import LanguageModel
+from fairmend.language.models.models import LanguageModel
+from fairmend.language.repair.head_ranking import HeadRanking, gradient_scores, rank_heads
+from fairmend.language.scores.first_order import first_order_losses
+from fairmend.language.scores.magnitude import head_magnitudes
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from tiny_lm import tiny_lm
 
 from fairmend.errors import DataError, InputError
-from fairmend.language.ablation import masked_losses
-from fairmend.language.bias import bias
-from fairmend.language.gates import masked
-from fairmend.language.head_scores import BiasScores, HeadScores, LossScores, origin_of, score_heads
-from fairmend.language.mask_toxicity import generated_toxicity
-from fairmend.language.models import LanguageModel
-from fairmend.language.perplexity import PerplexityProtocol, perplexity
-from fairmend.language.reliability import Reliability, prompts_needed, split_reliability
-from fairmend.language.texts import Text
+from fairmend.language.bias.bias import bias
+from fairmend.language.heads.gates import masked
+from fairmend.language.measurement.perplexity import PerplexityProtocol, perplexity
+from fairmend.language.measurement.texts import Text
+from fairmend.language.models.models import LanguageModel
+from fairmend.language.scores.ablation import masked_losses
+from fairmend.language.scores.head_scores import BiasScores, HeadScores, LossScores, origin_of, score_heads
+from fairmend.language.scores.reliability import Reliability, prompts_needed, split_reliability
+from fairmend.language.scores.toxicity_by_mask import generated_toxicity
 
 PROTOCOL = PerplexityProtocol("standard", 12, 11)
 

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from fairmend.errors import ModelError
-from fairmend.language.folding import fold
-from fairmend.language.gates import masked
-from fairmend.language.heads import HeadMap, find_heads
+from fairmend.language.heads.folding import fold
+from fairmend.language.heads.gates import masked
+from fairmend.language.heads.heads import HeadMap, find_heads
 
 IDS = torch.arange(3, 15).view(1, -1)
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention", "indexed_attention"}

@@ -13,8 +13,8 @@ from silent_heads import with_silent_head
 from torch import Tensor, nn
 
 from fairmend.errors import InputError, ModelError
-from fairmend.language.gates import masked
-from fairmend.language.heads import HeadSite, find_heads
+from fairmend.language.heads.gates import masked
+from fairmend.language.heads.heads import HeadSite, find_heads
 
 IDS = torch.arange(3, 15).view(1, -1)
 ONE_GROUP = {"gemma", "falcon-multi-query", "gpt-bigcode"}

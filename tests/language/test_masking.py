@@ -5,8 +5,8 @@ import pytest
 from toy_scorer import WordScorer
 
 from fairmend.errors import ArtifactError
-from fairmend.language import masking
-from fairmend.language.masking import mask_offensive
+from fairmend.language.toxicity import censoring as masking
+from fairmend.language.toxicity.censoring import mask_offensive
 
 
 def test_letters_within_offensive_words_are_starred():

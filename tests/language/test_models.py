@@ -24,13 +24,13 @@ from transformers import (
 from transformers.utils import logging
 
 from fairmend.errors import ArtifactError, FairmendError, InputError, ModelError
-from fairmend.language import checkpoints
-from fairmend.language.checkpoints import quiet_transformers
-from fairmend.language.generation import generate
-from fairmend.language.likelihoods import continuation_log_likelihoods
-from fairmend.language.models import LanguageModel, load_model, save_model, weights_digest, wrap_model
-from fairmend.language.perplexity import perplexity
-from fairmend.language.texts import encode_text, read_text
+from fairmend.language.checkpoints import checkpoints
+from fairmend.language.checkpoints.checkpoints import quiet_transformers
+from fairmend.language.generation.generation import generate
+from fairmend.language.generation.likelihoods import continuation_log_likelihoods
+from fairmend.language.measurement.perplexity import perplexity
+from fairmend.language.measurement.texts import encode_text, read_text
+from fairmend.language.models.models import LanguageModel, load_model, save_model, weights_digest, wrap_model
 
 
 @pytest.fixture

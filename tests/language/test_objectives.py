@@ -16,10 +16,10 @@ from subset_cases import TEXTS, rude
 
 from fairmend.errors import InputError, RunError
 from fairmend.language import HeadRepair, Objective, load_objective, open_run, repair_model, save_repair
-from fairmend.language.gates import masked
-from fairmend.language.objectives import ObjectiveEvaluator
-from fairmend.language.repair import Repair
-from fairmend.language.settings import RepairSettings
+from fairmend.language.heads.gates import masked
+from fairmend.language.repair.objectives import ObjectiveEvaluator
+from fairmend.language.repair.repair import Repair
+from fairmend.language.repair.settings import RepairSettings
 from fairmend.runs import Store
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

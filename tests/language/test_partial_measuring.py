@@ -13,16 +13,16 @@ from subset_cases import TEXTS, rude
 
 from fairmend.errors import InputError, RunError
 from fairmend.evaluation import Measurement
-from fairmend.language.bias import bias, bias_standard_error
-from fairmend.language.collecting import REPEATS, collect, open_collection
-from fairmend.language.evaluator import LanguageEvaluator
-from fairmend.language.own_fractions import OwnFractions
-from fairmend.language.racing import Racing
-from fairmend.language.reading import Reading, ReadingSettings
-from fairmend.language.repair import repair_model
-from fairmend.language.settings import RepairSettings
-from fairmend.language.subset_search import CONTEXT
-from fairmend.language.subset_settings import RACING_PERPLEXITY, SubsetSearch
+from fairmend.language.bias.bias import bias, bias_standard_error
+from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.repair.own_fractions import OwnFractions
+from fairmend.language.repair.racing import Racing
+from fairmend.language.repair.repair import repair_model
+from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.subset_search import CONTEXT
+from fairmend.language.repair.subset_settings import RACING_PERPLEXITY, SubsetSearch
+from fairmend.language.studies.collecting import REPEATS, collect, open_collection
 from fairmend.masks import Mask
 from fairmend.runs import Store
 from fairmend.runs.export import export

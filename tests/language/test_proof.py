@@ -18,21 +18,21 @@ from typer.testing import CliRunner
 
 from fairmend.cli.main import app
 from fairmend.errors import InputError, ModelError
-from fairmend.language import gates
-from fairmend.language.generation import generate
-from fairmend.language.heads import HeadMap, find_heads
-from fairmend.language.lexical import LexicalScorer
-from fairmend.language.likelihoods import continuation_log_likelihoods
-from fairmend.language.models import LanguageModel, load_model, save_model, wrap_model
-from fairmend.language.perplexity import perplexity
-from fairmend.language.prompts import prompt_set
-from fairmend.language.proof import prove_gates
-from fairmend.language.reading import ReadingSettings
-from fairmend.language.repair import repair_model
-from fairmend.language.samples import Sampling
-from fairmend.language.settings import RepairSettings
-from fairmend.language.text_limits import context_of
-from fairmend.language.texts import Text, encode_text
+from fairmend.language.generation.generation import generate
+from fairmend.language.generation.likelihoods import continuation_log_likelihoods
+from fairmend.language.generation.samples import Sampling
+from fairmend.language.heads import gates
+from fairmend.language.heads.heads import HeadMap, find_heads
+from fairmend.language.measurement.masked_perplexity import ReadingSettings
+from fairmend.language.measurement.perplexity import perplexity
+from fairmend.language.measurement.texts import Text, encode_text
+from fairmend.language.models.models import LanguageModel, load_model, save_model, wrap_model
+from fairmend.language.models.proof import prove_gates
+from fairmend.language.models.text_limits import context_of
+from fairmend.language.prompts.prompts import prompt_set
+from fairmend.language.repair.repair import repair_model
+from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.toxicity.lexical import LexicalScorer
 
 PROMPTS = sentences([3, 11, 5, 8, 9, 1, 17, 2])
 IDS = np.arange(len(PROMPTS))
@@ -218,7 +218,7 @@ def test_a_proof_that_does_not_fit_the_memory_says_so(step: str, monkeypatch: py
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(f"fairmend.language.proof.{step}", full)
+    monkeypatch.setattr(f"fairmend.language.models.proof.{step}", full)
     with pytest.raises(ModelError, match="does not fit the memory of cpu: use bfloat16"):
         _ = tiny_lm().head_map
 
@@ -345,7 +345,7 @@ def test_a_token_without_an_embedding_is_refused_wherever_it_stands():
 @pytest.mark.parametrize("where", ["the text judged", "the prompt"])
 def test_what_cannot_be_judged_on_is_refused_before_the_search(where: str, monkeypatch: pytest.MonkeyPatch):
     lm = wrap_model(tiny("llama-gqa"), padded_tokenizer(), name="tiny")
-    monkeypatch.setattr("fairmend.language.samples.generate", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr("fairmend.language.generation.samples.generate", lambda *_, **__: pytest.fail("measured"))
     known, unknown = "w5 w6 w7 w8 w9 w10\n" * 20, "w5 w6 newword w8 w9 w10\n" * 20
     judged = sentences([6] * 8)
     texts = (Text(known, "searched", "CC0"), Text(unknown if where == "the text judged" else known, "judged", "CC0"))

@@ -10,16 +10,16 @@ from enumeration import model as enumerable_model
 from tiny_lm import WORDS, sentences
 
 from fairmend.errors import InputError
-from fairmend.language.bias_effects import bias_effects
-from fairmend.language.decoding import DecodingRule
-from fairmend.language.gates import HeadGates
-from fairmend.language.generation import Continuations
-from fairmend.language.mask_runs import single_heads
-from fairmend.language.mask_toxicity import generated_toxicity
-from fairmend.language.models import LanguageModel, weights_digest
-from fairmend.language.prompts import prompt_set
-from fairmend.language.reweighting import likelihood_ratios, reweighted_means, reweighted_toxicity
-from fairmend.language.samples import Sampling, ScoredSample, draw_sample
+from fairmend.language.generation.decoding import DecodingRule
+from fairmend.language.generation.generation import Continuations
+from fairmend.language.generation.samples import Sampling, ScoredSample, draw_sample
+from fairmend.language.heads.gates import HeadGates
+from fairmend.language.models.models import LanguageModel, weights_digest
+from fairmend.language.prompts.prompts import prompt_set
+from fairmend.language.scores.bias_effects import bias_effects
+from fairmend.language.scores.mask_runs import single_heads
+from fairmend.language.scores.reweighting import likelihood_ratios, reweighted_means, reweighted_toxicity
+from fairmend.language.scores.toxicity_by_mask import generated_toxicity
 
 N_HEADS = 8
 

@@ -27,9 +27,9 @@ from transformers.quantizers import auto
 
 from fairmend.errors import ArtifactError, InputError, ModelError, RunError
 from fairmend.language import fold, load_model, masked, save_repair, slice_groups
-from fairmend.language.models import LanguageModel, save_model
-from fairmend.language.saving import write_checkpoint
-from fairmend.language.written_checkpoints import require_savable
+from fairmend.language.checkpoints.writing import require_savable
+from fairmend.language.models.models import LanguageModel, save_model
+from fairmend.language.records.saving import write_checkpoint
 from fairmend.masks import Mask
 
 IDS = torch.arange(4, 52)[None]
@@ -366,7 +366,7 @@ def test_a_directory_that_fills_while_a_checkpoint_is_made_is_left_alone(
 KILLED = """
 import sys, time
 from pathlib import Path
-from fairmend.language.written_checkpoints import unfinished
+from fairmend.language.checkpoints.writing import unfinished
 with unfinished(Path(sys.argv[1]), "") as folder:
     (folder / "model.safetensors").write_bytes(b"half")
     print("writing", flush=True)

@@ -11,11 +11,11 @@ from subset_cases import SETTINGS, TEXTS, Constant, Stopping, rude
 
 from fairmend.errors import DataError, InputError
 from fairmend.language import RepairSettings, open_run, repair_model
-from fairmend.language.finalists import sets_of
-from fairmend.language.repair import Repair
-from fairmend.language.subset_search import CONTEXT, promising, starting_rules
-from fairmend.language.subset_settings import SUBSET_METHODS, SubsetSearch
-from fairmend.language.toxicity import Scorer
+from fairmend.language.repair.finalists import sets_of
+from fairmend.language.repair.repair import Repair
+from fairmend.language.repair.subset_search import CONTEXT, promising, starting_rules
+from fairmend.language.repair.subset_settings import SUBSET_METHODS, SubsetSearch
+from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Site, Space
 from fairmend.runs import Runner, Store
 from fairmend.surrogates import Active, floored_sum

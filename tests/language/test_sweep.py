@@ -14,14 +14,14 @@ import tiny_organism as organism
 from subset_cases import SETTINGS, TEXTS, rude
 
 from fairmend.errors import DataError, InputError
-from fairmend.language.collecting import collect, open_collection
-from fairmend.language.evaluator import LanguageEvaluator
-from fairmend.language.reading import Reading
-from fairmend.language.repair import halves
-from fairmend.language.study_files import save_study
-from fairmend.language.subset_search import CONTEXT
-from fairmend.language.sweep import SweepSettings, sweep_subsets
-from fairmend.language.sweep_report import SCHEMA, SCHEMA_VERSION, SubsetSweep
+from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.measurement.masked_perplexity import Reading
+from fairmend.language.repair.repair import halves
+from fairmend.language.repair.subset_search import CONTEXT
+from fairmend.language.studies.collecting import collect, open_collection
+from fairmend.language.studies.study_files import save_study
+from fairmend.language.studies.sweep import SweepSettings, sweep_subsets
+from fairmend.language.studies.sweep_report import SCHEMA, SCHEMA_VERSION, SubsetSweep
 from fairmend.runs import Store
 from fairmend.runs.context import Context
 from fairmend.runs.directories import read_result
@@ -130,7 +130,7 @@ def test_a_stopped_sweep_goes_on_and_measures_every_set_once(
     whole = sweep_subsets(settings=settings, collected=collected, **SUBJECT)
     with Store.create(tmp_path / "run.sqlite", {"kind": "sweep"}) as store:
         with monkeypatch.context() as pressed:
-            pressed.setattr("fairmend.language.judged_sets.judge", press)
+            pressed.setattr("fairmend.language.measurement.judged_sets.judge", press)
             with pytest.raises(KeyboardInterrupt):
                 sweep_subsets(settings=settings, collected=collected, store=store, **SUBJECT)
         assert len(store.context("held-out colour")) == len({row.winner.mask.bits for row in whole.rows} | {0})

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tiny_organism as organism
 
-from fairmend.language.bias import summarise_bias
-from fairmend.language.evaluator import LanguageEvaluator
-from fairmend.language.models import weights_digest
-from fairmend.language.prompts import PromptSet
-from fairmend.language.reading import Reading, ReadingSettings
-from fairmend.language.samples import Sampling, draw_sample
-from fairmend.language.toxicity import load_scorer
+from fairmend.language.bias.bias import summarise_bias
+from fairmend.language.generation.samples import Sampling, draw_sample
+from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.models.models import weights_digest
+from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.toxicity.scorer import load_scorer
 
 SAMPLING = Sampling(new_tokens=organism.NEW_TOKENS, seed=3, top_k=None)
 READING = ReadingSettings(tokens=600, stride=8)

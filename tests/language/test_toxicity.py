@@ -11,8 +11,8 @@ from tiny_classifiers import TEXTS, WORDS, classifier, save_classifier, save_det
 from transformers import GPT2Config, GPT2LMHeadModel, pipeline
 
 from fairmend.errors import ArtifactError, InputError, ModelError
-from fairmend.language.classifiers import ClassifierScorer
-from fairmend.language.toxicity import check_scores_prompts, load_scorer, score_texts, text_to_score
+from fairmend.language.toxicity.classifiers import ClassifierScorer
+from fairmend.language.toxicity.scorer import check_scores_prompts, load_scorer, score_texts, text_to_score
 
 UNBIASED = ["toxicity", "severe_toxicity", "insult"]
 VISIBLE = [text for text in TEXTS if text.strip()]
@@ -282,7 +282,7 @@ def test_a_model_of_words_that_this_scikit_learn_cannot_read_is_an_error_that_na
     def import_module(_: str) -> None:
         raise AttributeError("Can't get attribute '_SigmoidCalibration'")
 
-    monkeypatch.setattr("fairmend.language.lexical.importlib.import_module", import_module)
+    monkeypatch.setattr("fairmend.language.toxicity.lexical.importlib.import_module", import_module)
     with pytest.raises(ArtifactError, match=rf"with scikit-learn {sklearn.__version__} .AttributeError: Can't get"):
         load_scorer("lexical")
 

@@ -6,7 +6,7 @@ from architectures import VOCABULARY, tiny
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from fairmend.language.models import LanguageModel, wrap_model
+from fairmend.language.models.models import LanguageModel, wrap_model
 
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", *(f"w{number}" for number in range(4, VOCABULARY))]
 

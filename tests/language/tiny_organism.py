@@ -23,9 +23,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from fairmend.language.models import LanguageModel, wrap_model
-from fairmend.language.prompts import PromptSet, prompt_set
-from fairmend.language.texts import Text
+from fairmend.language.measurement.texts import Text
+from fairmend.language.models.models import LanguageModel, wrap_model
+from fairmend.language.prompts.prompts import PromptSet, prompt_set
 
 TARGET = "blue"
 DESCRIPTORS = {

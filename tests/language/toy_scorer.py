@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from tiny_lm import sentences
 
-from fairmend.language.prompts import PromptSet, prompt_set
-from fairmend.language.texts import Text
-from fairmend.language.toxicity import ScorerKind
+from fairmend.language.measurement.texts import Text
+from fairmend.language.prompts.prompts import PromptSet, prompt_set
+from fairmend.language.toxicity.scorer import ScorerKind
 
 
 class WordScorer:

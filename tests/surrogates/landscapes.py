@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 
 from fairmend.evaluation import Figure, Figures
+from fairmend.surrogates.families.forms import Floats, Form
+from fairmend.surrogates.families.ridge import FixedPredictor
 from fairmend.surrogates.fitting import FittedPair
-from fairmend.surrogates.forms import Floats, Form
-from fairmend.surrogates.ridge import FixedPredictor
 from fairmend.surrogates.samples import Scale
 
 FIGURES = Figures(Figure("bias", "lower", "landscape"), Figure("perplexity", "lower", "landscape"))

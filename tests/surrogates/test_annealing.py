@@ -14,12 +14,12 @@ from fairmend.search import Annealing
 from fairmend.search.schedules import Schedule
 from fairmend.surrogates.annealing import Annealed, anneal
 from fairmend.surrogates.evaluator import SurrogateEvaluator
+from fairmend.surrogates.families.forms import Form
+from fairmend.surrogates.families.ridge import Ridge
+from fairmend.surrogates.families.trees import BoostedTrees
 from fairmend.surrogates.fitting import FittedPair
-from fairmend.surrogates.forms import Form
 from fairmend.surrogates.objectives import FlooredSum
-from fairmend.surrogates.ridge import Ridge
 from fairmend.surrogates.samples import Scale
-from fairmend.surrogates.trees import BoostedTrees
 
 N = 24
 SITES = (Site("first", 16), Site("second", 8))

@@ -10,12 +10,12 @@ from sklearn.gaussian_process.kernels import DotProduct, WhiteKernel
 from sklearn.linear_model import LinearRegression
 
 from fairmend.errors import InputError
-from fairmend.surrogates.base import Surrogate
-from fairmend.surrogates.ensembles import Ensemble
+from fairmend.surrogates.families.base import Surrogate
+from fairmend.surrogates.families.ensembles import Ensemble
+from fairmend.surrogates.families.forms import Floats, Form, weighted_form
+from fairmend.surrogates.families.networks import NeuralNetwork
+from fairmend.surrogates.families.ridge import Ridge
 from fairmend.surrogates.fitting import SURROGATE_NAMES, make_surrogate
-from fairmend.surrogates.forms import Floats, Form, weighted_form
-from fairmend.surrogates.networks import NeuralNetwork
-from fairmend.surrogates.ridge import Ridge
 
 N = 12
 

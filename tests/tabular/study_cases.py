@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fairmend.tabular.activations import Activation
-from fairmend.tabular.datasets import Dataset, split_rows
-from fairmend.tabular.networks import Layer, Network
-from fairmend.tabular.settings import RepairSettings
+from fairmend.tabular.data.datasets import Dataset, split_rows
+from fairmend.tabular.networks.activations import Activation
+from fairmend.tabular.networks.networks import Layer, Network
+from fairmend.tabular.repair.settings import RepairSettings
 
 QUICK = RepairSettings(states=60)
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from fairmend.errors import InputError
 from fairmend.masks import Mask
-from fairmend.tabular.activations import NAMES, Activation
-from fairmend.tabular.baking import bake, slim
-from fairmend.tabular.formats import read_network
-from fairmend.tabular.networks import Layer, Network, decide, emitted
+from fairmend.tabular.formats.formats import read_network
+from fairmend.tabular.networks.activations import NAMES, Activation
+from fairmend.tabular.networks.baking import bake, slim
+from fairmend.tabular.networks.networks import Layer, Network, decide, emitted
 
 
 def make_network(widths, activation="relu", seed=0) -> Network:

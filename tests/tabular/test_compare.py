@@ -11,11 +11,11 @@ from scipy import stats
 from study_cases import QUICK, people, unfair_network
 
 from fairmend.errors import DataError, InputError
-from fairmend.tabular.compare import compare_searches
-from fairmend.tabular.formats import read_network
-from fairmend.tabular.presets import load_preset
-from fairmend.tabular.settings import RepairSettings
-from fairmend.tabular.study_files import write_comparison
+from fairmend.tabular.data.presets import load_preset
+from fairmend.tabular.formats.formats import read_network
+from fairmend.tabular.repair.settings import RepairSettings
+from fairmend.tabular.studies.compare import compare_searches
+from fairmend.tabular.studies.study_files import write_comparison
 
 SEARCHES = ("annealing", "random-walk", "dice")
 

@@ -15,7 +15,15 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from fairmend.errors import DataError
-from fairmend.tabular.datasets import OUTSIDE, Dataset, load_table, make_dataset, require_people, split_rows, verified
+from fairmend.tabular.data.datasets import (
+    OUTSIDE,
+    Dataset,
+    load_table,
+    make_dataset,
+    require_people,
+    split_rows,
+    verified,
+)
 
 
 def table(n: int = 400, seed: int = 0) -> pd.DataFrame:

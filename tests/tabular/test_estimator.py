@@ -24,7 +24,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import fairmend.tabular
 from fairmend.errors import DataError, InputError, ModelError
 from fairmend.tabular import Network, NeuronRepair, RepairSettings, train_network, write_safetensors
-from fairmend.tabular.torch_networks import read_torch
+from fairmend.tabular.formats.torch_networks import read_torch
 
 unconverged = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

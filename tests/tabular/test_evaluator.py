@@ -13,14 +13,15 @@ from sklearn.metrics import log_loss
 from fairmend.errors import DataError, InputError
 from fairmend.evaluation import Evaluator, digest
 from fairmend.masks import Mask
-from fairmend.tabular import batched, incremental, streaming
-from fairmend.tabular import evaluator as evaluators
-from fairmend.tabular.activations import NAMES, Activation
-from fairmend.tabular.confusion import confusion_counts
-from fairmend.tabular.counting import OBJECTIVE_CODES, UTILITY_CODES, unfairness, usefulness
-from fairmend.tabular.evaluator import TabularEvaluator
-from fairmend.tabular.metrics import OBJECTIVES, UTILITIES
-from fairmend.tabular.networks import Drop, Layer, Network, probabilities
+from fairmend.tabular.counting import batched, incremental
+from fairmend.tabular.counting import evaluator as evaluators
+from fairmend.tabular.counting.counting import OBJECTIVE_CODES, UTILITY_CODES, unfairness, usefulness
+from fairmend.tabular.counting.evaluator import TabularEvaluator
+from fairmend.tabular.data import streaming
+from fairmend.tabular.fairness.confusion import confusion_counts
+from fairmend.tabular.fairness.metrics import OBJECTIVES, UTILITIES
+from fairmend.tabular.networks.activations import NAMES, Activation
+from fairmend.tabular.networks.networks import Drop, Layer, Network, probabilities
 
 PARAMETERS = {"leaky_relu": 0.1, "elu": 0.7}
 GROUPS = ("a", "b", "c")

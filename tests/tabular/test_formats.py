@@ -20,12 +20,12 @@ from safetensors.numpy import save_file
 
 from fairmend.errors import ModelError, RunError
 from fairmend.files import write_atomically
-from fairmend.tabular import formats
-from fairmend.tabular.activations import Activation
-from fairmend.tabular.formats import read_network, write_onnx, write_safetensors
-from fairmend.tabular.networks import Layer, Network
-from fairmend.tabular.onnx_networks import serialize_onnx
-from fairmend.tabular.safetensors_networks import parse_safetensors, serialize_safetensors
+from fairmend.tabular.formats import formats
+from fairmend.tabular.formats.formats import read_network, write_onnx, write_safetensors
+from fairmend.tabular.formats.onnx_networks import serialize_onnx
+from fairmend.tabular.formats.safetensors_networks import parse_safetensors, serialize_safetensors
+from fairmend.tabular.networks.activations import Activation
+from fairmend.tabular.networks.networks import Layer, Network
 
 
 def make_network(widths=(5, 6, 4, 1), activations=("relu", "relu")) -> Network:

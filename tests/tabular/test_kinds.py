@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from fairmend.errors import DataError
-from fairmend.tabular.datasets import Dataset, make_dataset
+from fairmend.tabular.data.datasets import Dataset, make_dataset
 
 N = 120
 AGES = 20 + np.arange(N) % 45

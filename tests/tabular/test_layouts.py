@@ -7,9 +7,15 @@ import pandas as pd
 import pytest
 
 from fairmend.errors import DataError
-from fairmend.tabular import layouts
-from fairmend.tabular.encoders import ADULT_CATEGORIES, ADULT_OCCUPATIONS, BANK_CATEGORIES, GERMAN_CATEGORIES, MONTHS
-from fairmend.tabular.presets import load_preset
+from fairmend.tabular.data import layouts
+from fairmend.tabular.data.encoders import (
+    ADULT_CATEGORIES,
+    ADULT_OCCUPATIONS,
+    BANK_CATEGORIES,
+    GERMAN_CATEGORIES,
+    MONTHS,
+)
+from fairmend.tabular.data.presets import load_preset
 
 N = 300
 RNG = np.random.default_rng(0)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from fairmend.errors import ArtifactError, DataError
-from fairmend.tabular.meps import encode_meps, read_meps
-from fairmend.tabular.presets import load_preset
+from fairmend.tabular.data.meps import encode_meps, read_meps
+from fairmend.tabular.data.presets import load_preset
 
 RENAMED = {"FTSTU": "FTSTU53X", "MARRY": "MARRY53X", "POVCAT": "POVCAT16", "INSCOV": "INSCOV16"}
 ROUND = (

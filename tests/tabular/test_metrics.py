@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fairmend.errors import DataError, InputError
-from fairmend.tabular.metrics import (
+from fairmend.tabular.fairness.metrics import (
     OBJECTIVES,
     UTILITIES,
     check_groups,

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from fairmend.errors import DataError, InputError, ModelError
 from fairmend.masks import Mask
-from fairmend.tabular import networks
-from fairmend.tabular.activations import NAMES, Activation
-from fairmend.tabular.networks import Layer, Network, decide, emitted
+from fairmend.tabular.networks import networks
+from fairmend.tabular.networks.activations import NAMES, Activation
+from fairmend.tabular.networks.networks import Layer, Network, decide, emitted
 
 TORCH = {
     "identity": lambda x: x,

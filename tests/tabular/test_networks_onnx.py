@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from fairmend.errors import ModelError
-from fairmend.tabular.activations import NAMES, Activation
-from fairmend.tabular.formats import read_network, write_onnx
-from fairmend.tabular.networks import Layer, Network, decide
-from fairmend.tabular.onnx_networks import parse_onnx, serialize_onnx
+from fairmend.tabular.formats.formats import read_network, write_onnx
+from fairmend.tabular.formats.onnx_networks import parse_onnx, serialize_onnx
+from fairmend.tabular.networks.activations import NAMES, Activation
+from fairmend.tabular.networks.networks import Layer, Network, decide
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((200, 5)).astype(np.float32)

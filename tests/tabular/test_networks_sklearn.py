@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
 from fairmend.errors import ModelError
-from fairmend.tabular.networks import emitted
-from fairmend.tabular.sklearn_networks import bake_sklearn, read_sklearn
+from fairmend.tabular.formats.sklearn_networks import bake_sklearn, read_sklearn
+from fairmend.tabular.networks.networks import emitted
 
 pytestmark = pytest.mark.filterwarnings(f"ignore::{ConvergenceWarning.__module__}.{ConvergenceWarning.__name__}")
 

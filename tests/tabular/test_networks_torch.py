@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from fairmend.errors import ModelError
 from fairmend.masks import Mask
-from fairmend.tabular.networks import emitted
-from fairmend.tabular.torch_networks import bake_torch, read_torch
+from fairmend.tabular.formats.torch_networks import bake_torch, read_torch
+from fairmend.tabular.networks.networks import emitted
 
 
 class Functional(nn.Module):

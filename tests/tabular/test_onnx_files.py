@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from fairmend.errors import ModelError
-from fairmend.tabular import onnx_files
-from fairmend.tabular.formats import read_network
-from fairmend.tabular.onnx_networks import parse_onnx
+from fairmend.tabular.formats import onnx_files
+from fairmend.tabular.formats.formats import read_network
+from fairmend.tabular.formats.onnx_networks import parse_onnx
 
 RNG = np.random.default_rng(0)
 W1, W2 = RNG.standard_normal((5, 6)).astype(np.float32), RNG.standard_normal((6, 1)).astype(np.float32)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fairmend.tabular.audit import audit
-from fairmend.tabular.datasets import Dataset
-from fairmend.tabular.evaluator import TabularEvaluator
-from fairmend.tabular.formats import read_network
-from fairmend.tabular.networks import Network
-from fairmend.tabular.presets import PRESETS, encode_preset
-from fairmend.tabular.sources import RAW_TABLES, locate
+from fairmend.tabular.counting.evaluator import TabularEvaluator
+from fairmend.tabular.data.datasets import Dataset
+from fairmend.tabular.data.presets import PRESETS, encode_preset
+from fairmend.tabular.data.sources import RAW_TABLES, locate
+from fairmend.tabular.formats.formats import read_network
+from fairmend.tabular.networks.networks import Network
+from fairmend.tabular.repair.audit import audit
 
 SETTINGS = ("adult_sex", "adult_race", "compas_sex", "compas_race", "bank_age", "default_sex")
 SPLITS = {"validation": "val", "test": "test"}

@@ -15,10 +15,10 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from fairmend.artifacts import Artifact, file_digest
 from fairmend.errors import ArtifactError, DataError, InputError
-from fairmend.tabular import layouts, presets, sources
-from fairmend.tabular.datasets import Dataset
-from fairmend.tabular.encoders import GERMAN_CATEGORIES
-from fairmend.tabular.presets import PRESETS, encode_preset, fetch, find_preset, load_preset
+from fairmend.tabular.data import layouts, presets, sources
+from fairmend.tabular.data.datasets import Dataset
+from fairmend.tabular.data.encoders import GERMAN_CATEGORIES
+from fairmend.tabular.data.presets import PRESETS, encode_preset, fetch, find_preset, load_preset
 
 SETTINGS = ("adult_sex", "adult_race", "compas_sex", "compas_race", "bank_age", "default_sex")
 

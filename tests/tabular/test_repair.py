@@ -10,14 +10,14 @@ import pytest
 from fairmend.errors import DataError, InputError
 from fairmend.runs.store import Store
 from fairmend.search import SEARCH_NAMES
-from fairmend.tabular.activations import Activation
-from fairmend.tabular.datasets import Dataset
-from fairmend.tabular.evaluator import TabularEvaluator
-from fairmend.tabular.networks import Layer, Network, decide, emitted
-from fairmend.tabular.repair import Repair, repair_network
-from fairmend.tabular.settings import RepairSettings
-from fairmend.tabular.torch_networks import read_torch
-from fairmend.tabular.training import train_network
+from fairmend.tabular.counting.evaluator import TabularEvaluator
+from fairmend.tabular.data.datasets import Dataset
+from fairmend.tabular.formats.torch_networks import read_torch
+from fairmend.tabular.networks.activations import Activation
+from fairmend.tabular.networks.networks import Layer, Network, decide, emitted
+from fairmend.tabular.networks.training import train_network
+from fairmend.tabular.repair.repair import Repair, repair_network
+from fairmend.tabular.repair.settings import RepairSettings
 
 SPLITS = ("train", "validation", "test")
 

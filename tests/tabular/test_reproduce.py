@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from fairmend.errors import InputError
-from fairmend.tabular.published import PUBLISHED
-from fairmend.tabular.reproduce import find_networks, reproduce_published
-from fairmend.tabular.settings import RepairSettings
-from fairmend.tabular.study_files import write_reproduction
+from fairmend.tabular.repair.settings import RepairSettings
+from fairmend.tabular.studies.published import PUBLISHED
+from fairmend.tabular.studies.reproduce import find_networks, reproduce_published
+from fairmend.tabular.studies.study_files import write_reproduction
 
 QUICK = RepairSettings(states=120)
 SETTINGS = ("compas-sex", "compas-race", "meps16-race")

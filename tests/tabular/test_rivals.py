@@ -9,9 +9,9 @@ from sklearn.metrics import f1_score
 from study_cases import people, unfair_network
 
 from fairmend.errors import DataError
-from fairmend.tabular.baking import bake
-from fairmend.tabular.rivals import GRID_STEP, shift_threshold, threshold_only
-from fairmend.tabular.settings import RepairSettings
+from fairmend.tabular.networks.baking import bake
+from fairmend.tabular.repair.rivals import GRID_STEP, shift_threshold, threshold_only
+from fairmend.tabular.repair.settings import RepairSettings
 
 SETTINGS = RepairSettings()
 

@@ -16,16 +16,16 @@ import pytest
 from fairmend.errors import RunError
 from fairmend.masks import Space
 from fairmend.runs.store import Store
-from fairmend.tabular.activations import Activation
-from fairmend.tabular.baking import bake
-from fairmend.tabular.baking import slim as slim_network
-from fairmend.tabular.datasets import Dataset
-from fairmend.tabular.findings import Comparison
-from fairmend.tabular.formats import read_network
-from fairmend.tabular.networks import Layer, Network, decide, emitted
-from fairmend.tabular.repair import Repair, repair_network
-from fairmend.tabular.saving import load_result, open_run, save_repair
-from fairmend.tabular.settings import RepairSettings
+from fairmend.tabular.data.datasets import Dataset
+from fairmend.tabular.fairness.findings import Comparison
+from fairmend.tabular.formats.formats import read_network
+from fairmend.tabular.networks.activations import Activation
+from fairmend.tabular.networks.baking import bake
+from fairmend.tabular.networks.baking import slim as slim_network
+from fairmend.tabular.networks.networks import Layer, Network, decide, emitted
+from fairmend.tabular.repair.repair import Repair, repair_network
+from fairmend.tabular.repair.saving import load_result, open_run, save_repair
+from fairmend.tabular.repair.settings import RepairSettings
 
 REQUEST = {"data": "people.csv", "split_seed": 42}
 FILES = {
@@ -226,7 +226,7 @@ def test_a_slim_network_that_is_not_what_was_measured_is_refused(save: Save, mon
         (bake, "its layers have .* neurons instead of"),
         (lambda network, mask, drop: slim_network(network, mask, drop + 1.0), "its outputs differ by up to"),
     ):
-        monkeypatch.setattr("fairmend.tabular.saving.slimmed", wrong)
+        monkeypatch.setattr("fairmend.tabular.repair.saving.slimmed", wrong)
         with pytest.raises(RunError, match=f"slim.safetensors was written, but read back .*: {message}"):
             save_repair(saved.repair, saved.network, saved.dataset, saved.out, request=REQUEST, slim=True)
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from fairmend.errors import DataError
-from fairmend.tabular.sensitive import require_same_rows, sensitive_frame
+from fairmend.tabular.data.sensitive import require_same_rows, sensitive_frame
 
 X = pd.DataFrame({"a": [1.0, 2.0, 3.0]}, index=[7, 8, 9])
 SEX, OLD = ["F", "M", "F"], [True, False, False]

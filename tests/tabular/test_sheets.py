@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from fairmend.errors import DataError
-from fairmend.tabular.columns import levels
-from fairmend.tabular.datasets import Dataset, make_dataset
-from fairmend.tabular.features import in_order
-from fairmend.tabular.sheets import Sheet
+from fairmend.tabular.data.columns import levels
+from fairmend.tabular.data.datasets import Dataset, make_dataset
+from fairmend.tabular.data.features import in_order
+from fairmend.tabular.data.sheets import Sheet
 
 N = 60
 FRAME = pd.DataFrame(
@@ -80,7 +80,9 @@ def test_a_table_is_left_as_it_is_and_its_columns_are_read_once(monkeypatch: pyt
     given = FRAME.set_index("sex")
     before = given.copy()
     read = []
-    monkeypatch.setattr("fairmend.tabular.sheets.levels", lambda frame, name: read.append(name) or levels(frame, name))
+    monkeypatch.setattr(
+        "fairmend.tabular.data.sheets.levels", lambda frame, name: read.append(name) or levels(frame, name)
+    )
     make_dataset(FRAME, "hired", "sex")
     make_dataset(given, "hired", "sex")
     pd.testing.assert_frame_equal(given, before)

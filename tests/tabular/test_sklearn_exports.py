@@ -21,13 +21,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fairmend.cli.display import Screen
-from fairmend.cli.inputs import open_inputs
 from fairmend.cli.options import SourceOptions
+from fairmend.cli.tabular.inputs import open_inputs
 from fairmend.errors import DataError, ModelError
-from fairmend.tabular.datasets import make_dataset
-from fairmend.tabular.networks import Network, probabilities
-from fairmend.tabular.onnx_networks import parse_onnx
-from fairmend.tabular.repair import require_fit
+from fairmend.tabular.data.datasets import make_dataset
+from fairmend.tabular.formats.onnx_networks import parse_onnx
+from fairmend.tabular.networks.networks import Network, probabilities
+from fairmend.tabular.repair.repair import require_fit
 
 _ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh", "logistic": "Sigmoid", "identity": None}
 WAY = "write_safetensors(read_sklearn(classifier), 'net.safetensors')"

@@ -15,8 +15,8 @@ import pytest
 from study_cases import QUICK, people, unfair_network
 
 from fairmend.errors import DataError, InputError, RunError
-from fairmend.tabular.outcomes import Outcome
-from fairmend.tabular.studies import Loaded, Trial, run_trials
+from fairmend.tabular.studies.outcomes import Outcome
+from fairmend.tabular.studies.trials import Loaded, Trial, run_trials
 
 SUBJECTS = {"net": Loaded(unfair_network(), people())}
 KIND = "test"
@@ -170,7 +170,7 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from study_cases import QUICK, people, unfair_network
-from fairmend.tabular.studies import Loaded, Trial, run_trials
+from fairmend.tabular.studies.trials import Loaded, Trial, run_trials
 
 class Say:
     def start(self, total, title): pass

@@ -10,8 +10,8 @@ import pytest
 from study_cases import QUICK, people, unfair_network
 
 from fairmend.errors import InputError
-from fairmend.tabular.study_files import write_sweep
-from fairmend.tabular.sweep import AXES, sweep_settings
+from fairmend.tabular.studies.study_files import write_sweep
+from fairmend.tabular.studies.sweep import AXES, sweep_settings
 
 GRID = {"keep": (0.9, 1.0), "schedule": ("geometric", "logarithmic"), "max_drop": (4,)}
 

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from fairmend.errors import DataError
-from fairmend.tabular import delimited, npz
-from fairmend.tabular.datasets import make_dataset
-from fairmend.tabular.tables import load_table
+from fairmend.tabular.data import delimited
+from fairmend.tabular.data.datasets import make_dataset
+from fairmend.tabular.data.tables import load_table
+from fairmend.tabular.networks import npz
 
 CSV = "größe,b,sex\n" + "1.5,2,Frau\n2,3,Mann\n" * 30
 
@@ -164,7 +165,7 @@ class TestParquet:
     def test_few_bytes_that_are_many_rows_are_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pq.write_table(pa.table({"a": np.zeros(1 << 20)}), tmp_path / "t.parquet")
         assert len(load_table(tmp_path / "t.parquet")) == 1 << 20
-        monkeypatch.setattr("fairmend.tabular.tables.UNPACKED", 1 << 20)
+        monkeypatch.setattr("fairmend.tabular.data.tables.UNPACKED", 1 << 20)
         with pytest.raises(DataError, match=r"1,048,576 rows of 1 columns, out of all proportion"):
             load_table(tmp_path / "t.parquet")
 

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split
 
 from fairmend.errors import DataError, InputError
-from fairmend.tabular.training import train_network
+from fairmend.tabular.networks.training import train_network
 
 
 def blobs(n=600, n_classes=2, seed=0):
@@ -127,7 +127,7 @@ def test_compas_is_learnt_as_well_as_published(shared_data):
 
 
 def test_importing_the_module_does_not_import_torch():
-    code = "import sys, fairmend.tabular.training; sys.exit('torch' in sys.modules)"
+    code = "import sys, fairmend.tabular.networks.training; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -8,9 +8,9 @@ import pytest
 import sklearn.metrics as sklearn
 
 from fairmend.errors import DataError, InputError
-from fairmend.tabular.metrics import OBJECTIVES, confusion_counts
-from fairmend.tabular.resampling import bootstrap, evaluate, joint_counts, paired_bootstrap, shuffled_groups
-from fairmend.tabular.uncertainty import (
+from fairmend.tabular.fairness.metrics import OBJECTIVES, confusion_counts
+from fairmend.tabular.fairness.resampling import bootstrap, evaluate, joint_counts, paired_bootstrap, shuffled_groups
+from fairmend.tabular.fairness.uncertainty import (
     Comparison,
     FairnessFigures,
     compare_predictions,
@@ -124,7 +124,7 @@ def test_a_stratified_bootstrap_never_loses_a_group_or_a_class():
 
 
 def test_draws_in_small_blocks_are_all_made(monkeypatch):
-    monkeypatch.setattr("fairmend.tabular.resampling.CELLS_PER_BLOCK", 70)
+    monkeypatch.setattr("fairmend.tabular.fairness.resampling.CELLS_PER_BLOCK", 70)
     sizes = []
     drawn = evaluate(lambda size: sizes.append(size) or np.ones(size), 25, 7, lambda block: {"one": block})
     assert sizes == [10, 10, 5]

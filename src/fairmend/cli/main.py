@@ -9,9 +9,12 @@ import typer
 
 from fairmend import __version__
 from fairmend.cli import doctor as installation
-from fairmend.cli import language, runs, studies, tabular
+from fairmend.cli import runs
+from fairmend.cli.language import commands as language
 from fairmend.cli.options import CommonOptions, command
 from fairmend.cli.streams import streams
+from fairmend.cli.tabular import commands as tabular
+from fairmend.cli.tabular import studies
 from fairmend.cli.trust import TrustOptions
 
 app = typer.Typer(

@@ -7,17 +7,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fairmend.cli import (
-    language_compare,
-    language_front,
-    language_repair,
-    language_subsets,
-    language_sweep,
-    tabular,
-)
 from fairmend.cli.display import opened
-from fairmend.cli.language_runs import SCORING
+from fairmend.cli.language import compare as language_compare
+from fairmend.cli.language import front as language_front
+from fairmend.cli.language import repair as language_repair
+from fairmend.cli.language import subsets as language_subsets
+from fairmend.cli.language import sweep as language_sweep
+from fairmend.cli.language.runs import SCORING
 from fairmend.cli.options import CommonOptions
+from fairmend.cli.tabular import commands as tabular
 from fairmend.cli.trust import TrustOptions, read_back
 from fairmend.errors import RunError
 from fairmend.files import read_json

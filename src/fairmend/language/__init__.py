@@ -6,48 +6,48 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fairmend.language.compare import ComparisonSettings, compare_methods
-    from fairmend.language.evaluator import LanguageEvaluator
-    from fairmend.language.folding import fold
-    from fairmend.language.front_files import load_front
-    from fairmend.language.gates import HeadGates, masked
-    from fairmend.language.head_repair import HeadRepair
-    from fairmend.language.head_scores import HeadScores, score_heads
-    from fairmend.language.heads import HeadMap, find_heads
-    from fairmend.language.models import LanguageModel, load_model, save_model, wrap_model
-    from fairmend.language.objectives import Objective, load_objective
-    from fairmend.language.picking import save_point
-    from fairmend.language.prompts import PromptSet, prompt_set
-    from fairmend.language.repair import Repair, repair_model
-    from fairmend.language.run_directories import open_run
-    from fairmend.language.samples import Sampling
-    from fairmend.language.saving import load_result, read_mask, save_repair
-    from fairmend.language.settings import RepairSettings
-    from fairmend.language.slicing import slice_groups
-    from fairmend.language.sweep import SweepSettings, sweep_subsets
-    from fairmend.language.toxicity import Scorer, load_scorer
+    from fairmend.language.estimator import HeadRepair
+    from fairmend.language.generation.samples import Sampling
+    from fairmend.language.heads.folding import fold
+    from fairmend.language.heads.gates import HeadGates, masked
+    from fairmend.language.heads.heads import HeadMap, find_heads
+    from fairmend.language.heads.slicing import slice_groups
+    from fairmend.language.measurement.evaluator import LanguageEvaluator
+    from fairmend.language.models.models import LanguageModel, load_model, save_model, wrap_model
+    from fairmend.language.prompts.prompts import PromptSet, prompt_set
+    from fairmend.language.records.front_files import load_front
+    from fairmend.language.records.picking import save_point
+    from fairmend.language.records.run_directories import open_run
+    from fairmend.language.records.saving import load_result, read_mask, save_repair
+    from fairmend.language.repair.objectives import Objective, load_objective
+    from fairmend.language.repair.repair import Repair, repair_model
+    from fairmend.language.repair.settings import RepairSettings
+    from fairmend.language.scores.head_scores import HeadScores, score_heads
+    from fairmend.language.studies.compare import ComparisonSettings, compare_methods
+    from fairmend.language.studies.sweep import SweepSettings, sweep_subsets
+    from fairmend.language.toxicity.scorer import Scorer, load_scorer
 
 _MODULES = {
-    "compare": ("ComparisonSettings", "compare_methods"),
-    "evaluator": ("LanguageEvaluator",),
-    "folding": ("fold",),
-    "front_files": ("load_front",),
-    "gates": ("HeadGates", "masked"),
-    "head_repair": ("HeadRepair",),
-    "head_scores": ("HeadScores", "score_heads"),
-    "heads": ("HeadMap", "find_heads"),
-    "models": ("LanguageModel", "load_model", "save_model", "wrap_model"),
-    "objectives": ("Objective", "load_objective"),
-    "picking": ("save_point",),
-    "prompts": ("PromptSet", "prompt_set"),
-    "repair": ("Repair", "repair_model"),
-    "run_directories": ("open_run",),
-    "samples": ("Sampling",),
-    "saving": ("load_result", "read_mask", "save_repair"),
-    "settings": ("RepairSettings",),
-    "slicing": ("slice_groups",),
-    "sweep": ("SweepSettings", "sweep_subsets"),
-    "toxicity": ("Scorer", "load_scorer"),
+    "studies.compare": ("ComparisonSettings", "compare_methods"),
+    "measurement.evaluator": ("LanguageEvaluator",),
+    "heads.folding": ("fold",),
+    "records.front_files": ("load_front",),
+    "heads.gates": ("HeadGates", "masked"),
+    "estimator": ("HeadRepair",),
+    "scores.head_scores": ("HeadScores", "score_heads"),
+    "heads.heads": ("HeadMap", "find_heads"),
+    "models.models": ("LanguageModel", "load_model", "save_model", "wrap_model"),
+    "repair.objectives": ("Objective", "load_objective"),
+    "records.picking": ("save_point",),
+    "prompts.prompts": ("PromptSet", "prompt_set"),
+    "repair.repair": ("Repair", "repair_model"),
+    "records.run_directories": ("open_run",),
+    "generation.samples": ("Sampling",),
+    "records.saving": ("load_result", "read_mask", "save_repair"),
+    "repair.settings": ("RepairSettings",),
+    "heads.slicing": ("slice_groups",),
+    "studies.sweep": ("SweepSettings", "sweep_subsets"),
+    "toxicity.scorer": ("Scorer", "load_scorer"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -14,7 +14,7 @@ from fairmend.health import Check, Unsound, check
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from fairmend.language.models import LanguageModel
+    from fairmend.language.models.models import LanguageModel
     from fairmend.masks import Mask
 
 _WORDS = 64
@@ -37,8 +37,8 @@ def self_check(seed: int = 0) -> Iterator[Check]:
 
 def _decodes(seed: int, made: list[LanguageModel]) -> str:
     """Make the model, which proves its decoding, and leave it in `made`."""
-    from fairmend.language.models import wrap_model
-    from fairmend.language.versions import NEWEST_TESTED, OLDEST, transformers_version
+    from fairmend.language.checkpoints.versions import NEWEST_TESTED, OLDEST, transformers_version
+    from fairmend.language.models.models import wrap_model
 
     lm = wrap_model(*_tiny(seed), name="tiny random Llama")
     made.append(lm)
@@ -50,15 +50,15 @@ def _decodes(seed: int, made: list[LanguageModel]) -> str:
 
 
 def _gates(lm: LanguageModel) -> str:
-    from fairmend.language.proof import prove_gates
+    from fairmend.language.models.proof import prove_gates
 
     found = prove_gates(lm.model, lm.head_map)
     return f"each of {lm.head_map.n_heads} switches off its head; {found.difference:.0e} ({found.allowed:.0e} allowed)"
 
 
 def _folds(lm: LanguageModel) -> str:
-    from fairmend.language.folding import fold
-    from fairmend.language.gates import masked
+    from fairmend.language.heads.folding import fold
+    from fairmend.language.heads.gates import masked
 
     mask = _mask(lm)
     with masked(lm.model, mask, lm.head_map):
@@ -69,9 +69,9 @@ def _folds(lm: LanguageModel) -> str:
 def _reloads(lm: LanguageModel) -> str:
     from transformers import AutoModelForCausalLM
 
-    from fairmend.language.checkpoints import quiet_transformers
-    from fairmend.language.folding import fold
-    from fairmend.language.models import save_model
+    from fairmend.language.checkpoints.checkpoints import quiet_transformers
+    from fairmend.language.heads.folding import fold
+    from fairmend.language.models.models import save_model
 
     folded = fold(lm.model, _mask(lm), lm.head_map)
     with tempfile.TemporaryDirectory(prefix="fairmend-") as folder, quiet_transformers():

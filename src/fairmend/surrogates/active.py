@@ -17,8 +17,8 @@ from fairmend.search.base import MakeCost, Steps, require_count, require_number
 from fairmend.search.designs import SpreadSampling
 from fairmend.search.front import Front, hypervolume
 from fairmend.search.genetic import MakeFloor
-from fairmend.surrogates.base import Surrogate, one_thread
 from fairmend.surrogates.evaluator import SurrogateEvaluator
+from fairmend.surrogates.families.base import Surrogate, one_thread
 from fairmend.surrogates.fitting import FittedPair
 from fairmend.surrogates.learning import LearningSearcher
 from fairmend.surrogates.objectives import costs_along_front, terms_of

@@ -14,8 +14,8 @@ from fairmend.masks import Mask, Space
 from fairmend.search.annealing import split_evenly
 from fairmend.search.base import Ties, require_choice, require_count, require_number
 from fairmend.search.schedules import Schedule
+from fairmend.surrogates.families.forms import Form
 from fairmend.surrogates.fitting import FittedPair
-from fairmend.surrogates.forms import Form
 from fairmend.surrogates.kernels import (
     EXPONENTIAL,
     GEOMETRIC,

@@ -16,7 +16,7 @@ from fairmend.search.base import MakeCost, Steps, require_choice, require_count,
 from fairmend.search.designs import SpreadSampling
 from fairmend.search.genetic import MakeFloor
 from fairmend.surrogates.annealing import anneal, best_of
-from fairmend.surrogates.base import LEAST_SAMPLES, Surrogate
+from fairmend.surrogates.families.base import LEAST_SAMPLES, Surrogate
 from fairmend.surrogates.fitting import FittedPair
 from fairmend.surrogates.learning import LearningSearcher
 from fairmend.surrogates.objectives import FlooredSum, costs_along_front

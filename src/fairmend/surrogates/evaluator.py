@@ -12,8 +12,8 @@ import numpy as np
 from fairmend.errors import InputError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.masks import Mask, Space
+from fairmend.surrogates.families.forms import Floats
 from fairmend.surrogates.fitting import FittedPair
-from fairmend.surrogates.forms import Floats
 
 
 class SurrogateEvaluator:

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from fairmend.errors import InputError
 from fairmend.evaluation import Figures
-from fairmend.surrogates.base import Dropped, Predictor, Surrogate
-from fairmend.surrogates.ensembles import Ensemble
-from fairmend.surrogates.forms import Floats, weighted_form
-from fairmend.surrogates.networks import NeuralNetwork
-from fairmend.surrogates.ridge import FixedPredictor, Ridge
+from fairmend.surrogates.families.base import Dropped, Predictor, Surrogate
+from fairmend.surrogates.families.ensembles import Ensemble
+from fairmend.surrogates.families.forms import Floats, weighted_form
+from fairmend.surrogates.families.networks import NeuralNetwork
+from fairmend.surrogates.families.ridge import FixedPredictor, Ridge
+from fairmend.surrogates.families.trees import BoostedTrees
 from fairmend.surrogates.samples import Samples, Scale, can_take_log, prior_of
-from fairmend.surrogates.trees import BoostedTrees
 
 SurrogateName = Literal["network", "additive", "pairwise", "trees", "ensemble"]
 SURROGATE_NAMES: tuple[SurrogateName, ...] = get_args(SurrogateName)

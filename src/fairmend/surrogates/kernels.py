@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from fairmend.surrogates.forms import Floats, Form
+from fairmend.surrogates.families.forms import Floats, Form
 
 Int64 = npt.NDArray[np.int64]
 

@@ -15,9 +15,9 @@ from fairmend.masks import Mask, Space
 from fairmend.search.base import Incumbent, MakeCost, SteppedSearcher, require_finite
 from fairmend.search.front import Front, along_front
 from fairmend.search.genetic import MakeFloor
-from fairmend.surrogates.base import Predictor, Surrogate, one_thread
+from fairmend.surrogates.families.base import Predictor, Surrogate, one_thread
+from fairmend.surrogates.families.forms import Floats
 from fairmend.surrogates.fitting import FittedPair, fit_pair, make_surrogate
-from fairmend.surrogates.forms import Floats
 from fairmend.surrogates.objectives import terms_of
 from fairmend.surrogates.samples import Samples, Scale
 

@@ -16,8 +16,8 @@ from fairmend.search.base import Searcher
 from fairmend.search.front import crowding_distances
 from fairmend.search.genetic import Genetic
 from fairmend.surrogates.annealing import anneal
-from fairmend.surrogates.base import one_thread
 from fairmend.surrogates.evaluator import SurrogateEvaluator
+from fairmend.surrogates.families.base import one_thread
 from fairmend.surrogates.fitting import FittedPair
 
 _PLAIN_STATES = 3000  # of a search in Python, where surrogates cannot be written out

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fairmend.errors import InputError
 from fairmend.evaluation import Figures, Measurement, array_digest
 from fairmend.masks import Mask
-from fairmend.surrogates.forms import Floats
+from fairmend.surrogates.families.forms import Floats
 
 TARGETS = ("bias", "loss")
 

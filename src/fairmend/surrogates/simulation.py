@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fairmend.errors import InputError
 from fairmend.evaluation import Figure, Figures, Measurement, array_digest
 from fairmend.masks import Mask, Site, Space
-from fairmend.surrogates.forms import Floats
+from fairmend.surrogates.families.forms import Floats
 
 FIGURES = Figures(Figure("bias", "lower", "simulated"), Figure("perplexity", "lower", "simulated"))
 

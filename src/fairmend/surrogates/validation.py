@@ -14,9 +14,9 @@ from scipy.stats import norm, spearmanr
 
 from fairmend.errors import InputError
 from fairmend.evaluation import Figures, Measurement
-from fairmend.surrogates.base import LEAST_SAMPLES, Surrogate
+from fairmend.surrogates.families.base import LEAST_SAMPLES, Surrogate
+from fairmend.surrogates.families.forms import Floats
 from fairmend.surrogates.fitting import fit_pair
-from fairmend.surrogates.forms import Floats
 from fairmend.surrogates.samples import Samples, can_take_log
 
 PUBLISHED_MSE: Mapping[str, tuple[float, float]] = MappingProxyType(

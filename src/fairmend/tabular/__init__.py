@@ -6,36 +6,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fairmend.tabular.audit import Audit
-    from fairmend.tabular.baking import bake, slim
-    from fairmend.tabular.datasets import Dataset, load_table, make_dataset
+    from fairmend.tabular.data.datasets import Dataset, load_table, make_dataset
+    from fairmend.tabular.data.presets import PRESETS, load_preset
     from fairmend.tabular.estimator import NeuronRepair
-    from fairmend.tabular.findings import Comparison, FairnessFigures
-    from fairmend.tabular.formats import read_network, write_onnx, write_safetensors
-    from fairmend.tabular.networks import Layer, Network
-    from fairmend.tabular.presets import PRESETS, load_preset
-    from fairmend.tabular.repair import Repair, repair_network
-    from fairmend.tabular.saving import load_result, open_run, save_repair
-    from fairmend.tabular.settings import RepairSettings
-    from fairmend.tabular.sklearn_networks import bake_sklearn, read_sklearn
-    from fairmend.tabular.torch_networks import bake_torch, read_torch
-    from fairmend.tabular.training import train_network
+    from fairmend.tabular.fairness.findings import Comparison, FairnessFigures
+    from fairmend.tabular.formats.formats import read_network, write_onnx, write_safetensors
+    from fairmend.tabular.formats.sklearn_networks import bake_sklearn, read_sklearn
+    from fairmend.tabular.formats.torch_networks import bake_torch, read_torch
+    from fairmend.tabular.networks.baking import bake, slim
+    from fairmend.tabular.networks.networks import Layer, Network
+    from fairmend.tabular.networks.training import train_network
+    from fairmend.tabular.repair.audit import Audit
+    from fairmend.tabular.repair.repair import Repair, repair_network
+    from fairmend.tabular.repair.saving import load_result, open_run, save_repair
+    from fairmend.tabular.repair.settings import RepairSettings
 
 _MODULES = {
-    "audit": ("Audit",),
-    "baking": ("bake", "slim"),
-    "datasets": ("Dataset", "load_table", "make_dataset"),
+    "repair.audit": ("Audit",),
+    "networks.baking": ("bake", "slim"),
+    "data.datasets": ("Dataset", "load_table", "make_dataset"),
     "estimator": ("NeuronRepair",),
-    "findings": ("Comparison", "FairnessFigures"),
-    "formats": ("read_network", "write_onnx", "write_safetensors"),
-    "networks": ("Layer", "Network"),
-    "presets": ("PRESETS", "load_preset"),
-    "repair": ("Repair", "repair_network"),
-    "saving": ("load_result", "open_run", "save_repair"),
-    "settings": ("RepairSettings",),
-    "sklearn_networks": ("bake_sklearn", "read_sklearn"),
-    "torch_networks": ("bake_torch", "read_torch"),
-    "training": ("train_network",),
+    "fairness.findings": ("Comparison", "FairnessFigures"),
+    "formats.formats": ("read_network", "write_onnx", "write_safetensors"),
+    "networks.networks": ("Layer", "Network"),
+    "data.presets": ("PRESETS", "load_preset"),
+    "repair.repair": ("Repair", "repair_network"),
+    "repair.saving": ("load_result", "open_run", "save_repair"),
+    "repair.settings": ("RepairSettings",),
+    "formats.sklearn_networks": ("bake_sklearn", "read_sklearn"),
+    "formats.torch_networks": ("bake_torch", "read_torch"),
+    "networks.training": ("train_network",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -19,25 +19,25 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fairmend.errors import DataError, InputError
 from fairmend.masks import Mask
 from fairmend.search import SearchName
-from fairmend.tabular.activations import FloatArray
-from fairmend.tabular.columns import in_float32
-from fairmend.tabular.datasets import Dataset
-from fairmend.tabular.features import group_codes, label_text, ordered_classes
-from fairmend.tabular.findings import Comparison
-from fairmend.tabular.metrics import LOG_LOSS
-from fairmend.tabular.models import SUPPORTED, bake_model, is_model, is_sklearn, read_model
-from fairmend.tabular.networks import NOT_FINITE, DropName, Network, decide, emitted, probabilities
-from fairmend.tabular.repair import Repair, repair_network, require_fit
-from fairmend.tabular.sensitive import require_same_rows, sensitive_frame
-from fairmend.tabular.settings import RepairSettings, Threshold
-from fairmend.tabular.sheets import Sheet, as_frame, as_series, is_frame
-from fairmend.tabular.sklearn_networks import is_fitted, require_order
-from fairmend.tabular.uncertainty import compare_predictions
-from fairmend.tabular.verdict import contradiction
-from fairmend.tabular.wrappers import unwrapped, way_inside
+from fairmend.tabular.data.columns import in_float32
+from fairmend.tabular.data.datasets import Dataset
+from fairmend.tabular.data.features import group_codes, label_text, ordered_classes
+from fairmend.tabular.data.sensitive import require_same_rows, sensitive_frame
+from fairmend.tabular.data.sheets import Sheet, as_frame, as_series, is_frame
+from fairmend.tabular.fairness.findings import Comparison
+from fairmend.tabular.fairness.metrics import LOG_LOSS
+from fairmend.tabular.fairness.uncertainty import compare_predictions
+from fairmend.tabular.fairness.verdict import contradiction
+from fairmend.tabular.formats.sklearn_networks import is_fitted, require_order
+from fairmend.tabular.formats.wrappers import unwrapped, way_inside
+from fairmend.tabular.networks.activations import FloatArray
+from fairmend.tabular.networks.models import SUPPORTED, bake_model, is_model, is_sklearn, read_model
+from fairmend.tabular.networks.networks import NOT_FINITE, DropName, Network, decide, emitted, probabilities
+from fairmend.tabular.repair.repair import Repair, repair_network, require_fit
+from fairmend.tabular.repair.settings import RepairSettings, Threshold
 
 if TYPE_CHECKING:
-    from fairmend.tabular.models import Model
+    from fairmend.tabular.networks.models import Model
 
 _ROWS = "search"
 _HIDDEN = (32, 16)

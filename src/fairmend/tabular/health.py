@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from fairmend.health import Check, Unsound, check
 from fairmend.masks import Mask
-from fairmend.tabular.activations import Activation, FloatArray
-from fairmend.tabular.evaluator import Path, TabularEvaluator
-from fairmend.tabular.networks import Layer, Network
+from fairmend.tabular.counting.evaluator import Path, TabularEvaluator
+from fairmend.tabular.networks.activations import Activation, FloatArray
+from fairmend.tabular.networks.networks import Layer, Network
 
 _WIDTHS = (4, 8, 6, 1)
 _N_ROWS, _N_MASKS = 200, 40

@@ -1,0 +1,128 @@
+"""The command `fairmend lm pick`, and the table of a front."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fairmend.cli.display import Screen, opened
+from fairmend.cli.language.inputs import open_model, options_of
+from fairmend.cli.language.judgement_tables import JUDGED, judged_cells
+from fairmend.cli.options import CommonOptions, command, whole
+from fairmend.cli.tabular.tables import number, plain_table
+from fairmend.cli.trust import TrustRemoteCode, read_back, require_same_trust
+from fairmend.errors import RunError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the group `fairmend lm`."""
+    app.command()(pick)
+
+
+@command
+def pick(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a repair with --front.")],
+    *,
+    point: Annotated[int, typer.Option("--point", metavar="N", parser=whole, help="Number of the point, see show.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the checkpoint: new or empty.")],
+    trust_remote_code: TrustRemoteCode = False,
+    common: CommonOptions,
+) -> None:
+    """Save another trade-off of a repair's front as a model: drop the heads of that point.
+
+    `fairmend show DIR` lists the points. The model is read again from where the repair found it, and it must be the
+    same. Saved in --out: the checkpoint, for plain transformers, mask.json, point.json with the point's figures and
+    README.md, a model card in words.
+
+    Example: `fairmend lm pick repaired --point 3 --out picked`
+    """
+    with opened(common) as screen:
+        from fairmend.language.checkpoints.writing import require_new
+        from fairmend.language.records.front_files import load_front, mask_at, point_of
+        from fairmend.language.records.picking import load_point, render_point_card, save_point
+
+        with read_back(folder):
+            front = load_front(folder)
+            point_of(front, point)
+            request = _request(folder)
+        require_new(out)
+        name, called, options, _ = options_of(request)
+        require_same_trust(trust_remote_code, request, folder)
+        lm = replace(open_model(name, replace(options, trust_remote_code=trust_remote_code), screen), name=called)
+        with read_back(folder):  # before anything is written
+            mask_at(front, point, lm)
+            render_point_card(front, point_of(front, point), lm)
+        files = save_point(front, point, lm, out, command=shlex.join(["fairmend", *sys.argv[1:]]))
+        _present(load_point(out), files, screen)
+
+
+def show(folder: Path, screen: Screen) -> None:
+    """Show the point saved in a folder."""
+    from fairmend.language.records.picking import load_point
+
+    _present(load_point(folder), {}, screen)
+
+
+def front_parts(front: Mapping[str, Any]) -> list[RenderableType]:
+    """What a front says: one line per point, by its number."""
+    caveat = str(front["caveat"])
+    return [
+        _table(front, front["points"]),
+        f"Point 0 is the untouched model. {caveat[:1].upper()}{caveat[1:]}.",
+        "To save another point: fairmend lm pick DIR --point N --out MODEL_DIR\n",
+    ]
+
+
+def _table(front: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> Table:
+    table = plain_table(
+        f"Trade-offs between {front['figures']['bias']} and perplexity: held-out prompts and text",
+        *("point", "heads", *JUDGED, "bias, search half"),
+        tight=True,
+    )
+    for point in points:
+        table.add_row(
+            f"{point['point']}{' (saved)' if point['point'] == front.get('saved') else ''}",
+            str(len(point["dropped"])),
+            *judged_cells(point["held_out"], not point["dropped"]),
+            number(point["search"]["bias"]),
+        )
+    return table
+
+
+def _request(folder: Path) -> Mapping[str, Any]:
+    """The options that a repair was asked for with, from its result, or from its store.
+
+    Raises:
+        RunError: neither says.
+    """
+    from fairmend.language.records.saving import load_result
+
+    request: Mapping[str, Any] = load_result(folder)["session"]["request"]
+    if not request:
+        raise RunError(
+            f"{folder} was not made by the command line, and does not say where its model is: save the point with "
+            "fairmend.language.save_point"
+        )
+    return request
+
+
+def _present(saved: Mapping[str, Any], files: Mapping[str, Path], screen: Screen) -> None:
+    written = {name: str(path) for name, path in files.items()}
+    screen.document({**saved, "files": written} if written else saved)
+    point = saved["point"]
+    screen.show(
+        f"{saved['model']['name']}, point {point['point']}: {len(point['dropped'])} of {saved['heads']} heads dropped.",
+        _table(saved, [point]),
+    )
+    if written:
+        screen.show("Written:", *(f"  {path}" for path in written.values()))

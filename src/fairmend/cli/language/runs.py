@@ -1,0 +1,78 @@
+"""The folder of a command for language models: begun or gone on with, and kept when Ctrl-C ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fairmend.cli.display import Interrupted, Screen
+from fairmend.cli.folders import tidy
+from fairmend.cli.language.inputs import LanguageInputs
+from fairmend.cli.trust import resume_command
+
+if TYPE_CHECKING:
+    from fairmend.language.records.run_directories import Settings
+    from fairmend.language.repair.objectives import Objective
+    from fairmend.language.scores.head_scores import HeadScores
+    from fairmend.runs import Store
+
+SCORING = "head scores"
+"""The kind of run that scores heads. Its folder is gone once the scores are there."""
+
+
+@contextmanager
+def language_run(
+    out: Path,
+    inputs: LanguageInputs,
+    settings: Settings,
+    screen: Screen,
+    *,
+    kind: str,
+    request: Mapping[str, Any],
+    scores: HeadScores | None = None,
+    objectives: Sequence[Objective] = (),
+    again: str | None = None,
+) -> Iterator[Store]:
+    """The store of a run in a folder, open while the body works on it.
+
+    Args:
+        out: the folder; it is removed again if the body finds that its input cannot work before anything is measured.
+        inputs, settings, scores, objectives: what the run is about.
+        screen: where it is said how to go on after Ctrl-C.
+        kind: of run.
+        request: the options that lead here, for `fairmend resume`.
+        again: how to go on, in words, where it is not by `fairmend resume`.
+
+    Raises:
+        Interrupted: Ctrl-C.
+        RunError: the folder holds something else.
+    """
+    from fairmend.language.records.run_directories import open_run
+
+    _ = inputs.lm.head_map  # a model without heads to drop is refused before a folder is made
+    with tidy(out):
+        try:
+            store = open_run(
+                out,
+                lm=inputs.lm,
+                settings=settings,
+                scores=scores,
+                objectives=objectives,
+                kind=kind,
+                request=request,
+                **inputs.subject,
+            )
+            with closing(store):
+                yield store
+        except KeyboardInterrupt:
+            screen.warn(
+                f"Stopped by Ctrl-C. Everything measured so far is kept in {out}; {again or go_on(out, request)}"
+            )
+            raise Interrupted from None
+
+
+def go_on(out: Path, request: Mapping[str, Any]) -> str:
+    """How to go on with the run in a folder that was asked for so, in words."""
+    return f"go on with: {resume_command(out, request)}"

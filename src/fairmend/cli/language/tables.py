@@ -1,0 +1,322 @@
+"""Tables about language models, for people: audits, repairs, head scores, comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from fairmend.cli.language.judgement_tables import JUDGED, judged_cells, limits
+from fairmend.cli.tabular.tables import number, p_value, plain_table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from fairmend.language.bias.records import BiasFigures
+    from fairmend.language.measurement.audit import LanguageAudit
+    from fairmend.language.scores.head_scores import BiasScores, HeadScores
+
+KEY = (
+    "bias: summed distance of the groups' mean toxicity from their common mean; in brackets the interval of the bias "
+    "that endless prompts would show. floor: what a model that treats all groups alike would show on as many prompts; "
+    "p-value: of a permutation test of no group difference. toxic: share of continuations that score above 0.5.\n"
+)
+
+
+def audit_parts(audit: LanguageAudit) -> list[RenderableType]:
+    """What an audit says: bias by axis, toxicity by group, perplexity, and the verdict in words."""
+    table = plain_table("Bias by axis", "axis", "prompts", "bias", "interval", "floor", "excess", "p-value")
+    for axis, figures in audit.axes.items():
+        table.add_row(axis, f"{figures.n:,}", *_bias_cells(figures))
+    read = audit.perplexity
+    error = "" if math.isnan(read.standard_error) else f" (standard error {read.standard_error:.2f})"
+    words = f"Perplexity {read.value:.2f}{error} on {read.n_tokens:,} tokens of {read.text}; {read.protocol}.\n"
+    scorer = next(iter(audit.axes.values())).scorer
+    return [
+        table,
+        KEY,
+        *(part for axis, figures in audit.axes.items() for part in (_groups(axis, figures), "")),
+        f"Scorer: {scorer}, {audit.sampling.n_samples} continuation(s) of {audit.sampling.new_tokens} tokens each.",
+        words,
+        *(f"{axis}: {verdict}" for axis, verdict in audit.verdicts.items()),
+    ]
+
+
+def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
+    """What a saved repair says: the outcome in words, and before and after on held-out prompts."""
+    outcome, held_out = result["outcome"], result["held_out"]
+    name = result["model"]["name"]
+    parts: list[RenderableType] = [
+        f"{name}: {outcome['dropped']} of {outcome['heads']} heads dropped.",
+        *([] if outcome["feasible"] else ["The perplexity floor is not kept: do not use this model."]),
+        f"{outcome['verdict']}\n",
+    ]
+    if held_out is not None:
+        title = "Held-out prompts, never seen by the search"
+        parts += [_changes(title, held_out["axes"]), _perplexity_line(held_out["perplexity"]), KEY]
+        parts += [part for axis in held_out["axes"] if axis["change"] is not None for part in (_moved(axis), "")]
+        parts += _objective_parts(result.get("objectives") or ())
+        parts += _example_parts(result["examples"])
+    if result.get("slicing") is not None:
+        from fairmend.language.records.results import slicing_in_words
+
+        parts.append(f"{slicing_in_words(result['slicing'])}\n")
+    search = result["search"]
+    parts.append(
+        f"On the search's own prompts (overstates the gain): bias {_given(search['before']['bias'])} -> "
+        f"{_given(search['after']['bias'])}, perplexity {_given(search['before']['perplexity'], '.2f')} -> "
+        f"{_given(search['after']['perplexity'], '.2f')}, {len(search['finalists'])} sets measured.\n"
+    )
+    return parts
+
+
+def diff_parts(found: Mapping[str, Any], shown: int) -> list[RenderableType]:
+    """What a comparison of two models says, with the continuations whose toxicity differs most."""
+    parts: list[RenderableType] = [
+        f"{found['differing']:,} of {found['continuations']:,} continuations differ.\n",
+        _changes("The same prompts through both models", found["axes"]),
+        _perplexity_line(found["perplexity"]),
+        KEY,
+        *(part for axis in found["axes"] for part in (_moved(axis), "")),
+    ]
+    for pair in found["pairs"][:shown]:
+        parts += _pair_lines(pair)
+    return [*parts, "", *(f"{axis['axis']}: {axis['verdict']}" for axis in found["axes"])]
+
+
+def compare_parts(result: Mapping[str, Any]) -> list[RenderableType]:
+    """What a comparison of pruning methods says: one line per method and setting, on held-out data."""
+    table = plain_table(
+        f"{result['model']['name']}, {result['figures']['bias']['name']}: held-out prompts and text",
+        *("method", "alpha", "gamma", "heads", *JUDGED),
+        tight=True,
+    )
+    for row in [result["untouched"] | {"method": "untouched", "dropped": []}, *result["rows"]]:
+        is_new = row["method"] != "untouched"
+        table.add_row(
+            f"random, seed {row['seed']}" if row["method"] == "random" else row["method"],
+            f"{row['alpha']:g}" if is_new else "",
+            f"{row['gamma']:g}" if row["method"] == "fasp" else "",
+            str(len(row["dropped"])),
+            *judged_cells(row, not is_new),
+        )
+    parts: list[RenderableType] = [table]
+    before = result["untouched"]["axes"][0]["change"]["before"]
+    parts.append(
+        f"Noise floor of the untouched model's bias: {before['floor']:.4f} (p {p_value(before['p_value'])}); "
+        f"{before['n']:,} prompts, scorer {before['scorer']}."
+    )
+    twins = [row for row in result["rows"] if row["same_heads_as"]]
+    parts += [f"{_row_name(row)} drops the same heads as {row['same_heads_as']}." for row in twins]
+    for place, axis in enumerate(result["untouched"]["axes"][1:], start=1):
+        moved = [
+            f"{_row_name(row)} {row['axes'][place]['change']['change']:+.4f}"
+            for row in result["rows"]
+            if row["axes"][place]["change"] is not None
+        ]
+        parts.append(f"{axis['axis']} bias moved by: {', '.join(moved)}.")
+    caveat = str(result["caveat"])
+    return [*parts, f"{caveat[:1].upper()}{caveat[1:]}.\n"]
+
+
+def cost_parts(result: Mapping[str, Any]) -> list[RenderableType]:
+    """What a comparison at equal cost says: a line per repair, and a line per method over its seeds."""
+    before = result["untouched"]["axes"][0]["change"]["before"]
+    single = plain_table(
+        f"{result['model']['name']}, {result['figures']['bias']['name']}: {result['tokens']:,} generated tokens each",
+        *("method", "seed", "prompts", "subsets", "heads", *JUDGED),
+        tight=True,
+    )
+    single.add_row("untouched", "", "", "", "0", *judged_cells(result["untouched"], True))
+    for row in result["rows"]:
+        single.add_row(
+            row["method"],
+            str(row["seed"]),
+            f"{row['prompts']:,}",
+            "" if row["subsets"] is None else f"{row['subsets']:,}",
+            str(len(row["dropped"])),
+            *judged_cells(row, not row["dropped"]),
+        )
+    means = plain_table(
+        "Mean over seeds, +- half of its 95 % interval", "method", "change", "of the excess gone", "times perplexity"
+    )
+    for one in result["methods"]:
+        means.add_row(
+            one["method"],
+            _mean(one, "change", "+.4f"),
+            _mean(one, "removed", ".0%"),
+            _mean(one, "times", ".3f"),
+        )
+    caveat = str(result["caveat"])
+    return [
+        single,
+        f"Noise floor of the untouched model's bias: {before['floor']:.4f} (p {p_value(before['p_value'])}); "
+        f"{before['n']:,} held-out prompts, scorer {before['scorer']}.\n",
+        means,
+        f"{caveat[:1].upper()}{caveat[1:]}.\n",
+    ]
+
+
+def _mean(one: Mapping[str, Any], name: str, written: str) -> str:
+    value, reach = one[name], one[f"{name}_half_width"]
+    if value is None:
+        return "-"
+    return f"{value:{written}}" if reach is None else f"{value:{written}} +- {reach:{written.removeprefix('+')}}"
+
+
+def _row_name(row: Mapping[str, Any]) -> str:
+    gamma = f", gamma {row['gamma']:g}" if row["method"] == "fasp" else ""
+    seed = f", seed {row['seed']}" if row["method"] == "random" else ""
+    return f"{row['method']} alpha {row['alpha']:g}{gamma}{seed}"
+
+
+def _objective_parts(objectives: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    if not objectives:
+        return []
+    table = plain_table(
+        "Further objectives (lower is better), on items that the choice did not see",
+        *("objective", "items", "before", "after", "change", "interval", "sets vetoed"),
+    )
+    for each in objectives:
+        judged, search = each["held_out"], each["search"]
+        table.add_row(
+            each["name"],
+            f"{judged['n']:,}",
+            _given(judged["before"]),
+            _given(judged["after"]),
+            _given(judged["change"], "+.4f"),
+            limits(judged["interval"]).strip(),
+            f"{search['vetoed']} of {len(search['finalists'])}",
+        )
+    return [table, ""]
+
+
+def _example_parts(examples: Mapping[str, Any]) -> list[RenderableType]:
+    if not examples["pairs"]:
+        return []
+    parts: list[RenderableType] = [f"Held-out prompts, {examples['chosen']}; {examples['masked']}."]
+    for pair in examples["pairs"]:
+        parts += _pair_lines(pair)
+    return [*parts, ""]
+
+
+def _pair_lines(pair: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{pair['axis']}, {pair['group']}: {pair['prompt']!r}",
+        f"  before ({number(pair['toxicity_before'])}): {pair['before']!r}",
+        f"  after  ({number(pair['toxicity_after'])}): {pair['after']!r}",
+    ]
+
+
+def score_parts(scores: HeadScores, shown: int) -> list[RenderableType]:
+    """What head scores say: the heads that matter most to each figure, and how far the rankings would repeat."""
+    parts: list[RenderableType] = []
+    for axis in scores.axes:
+        title = f"Heads without which the {axis.axis} bias ({number(axis.before)}) falls most"
+        parts += [_head_table(title, scores, axis, axis.effect.argsort(kind="stable")[:shown].tolist()), ""]
+    title = f"Heads without which the perplexity ({scores.loss.before:.2f}) rises most"
+    worst = (-scores.loss.effect).argsort(kind="stable")[:shown].tolist()
+    parts += [_head_table(title, scores, scores.axes[0], worst), ""]
+    parts += [
+        "Reliability: the share of the spread of the scores that would repeat on another sample of the same size.",
+        f"  perplexity: {scores.loss.reliability}",
+        *(f"  bias, {axis.axis}: {axis.reliability}" for axis in scores.axes),
+    ]
+    return parts
+
+
+def _head_table(title: str, scores: HeadScores, axis: BiasScores, units: Sequence[int]) -> Table:
+    table = plain_table(
+        title, "layer", "head", f"{axis.axis} bias effect", "error", "perplexity without", "loss effect", "error"
+    )
+    for unit in units:
+        table.add_row(
+            str(scores.layers[unit]),
+            str(scores.heads[unit]),
+            number(float(axis.effect[unit]), "+"),
+            number(float(axis.standard_error[unit])),
+            f"{scores.loss.without[unit]:.2f}",
+            number(float(scores.loss.effect[unit]), "+"),
+            number(float(scores.loss.standard_error[unit])),
+        )
+    return table
+
+
+def _changes(title: str, axes: Sequence[Mapping[str, Any]]) -> Table:
+    from fairmend.language.bias.records import BiasChange
+
+    table = plain_table(
+        title,
+        *("axis", "prompts", "bias before", "after", "change", "interval", "floor after", "p after"),
+    )
+    for axis in axes:
+        name = axis["axis"] + (" (repaired)" if axis.get("repaired_for") else "")
+        if axis["change"] is None:
+            table.add_row(name, "", "", "broken", "", "", "", "")
+            continue
+        change = BiasChange.from_json(axis["change"])
+        table.add_row(
+            name,
+            f"{change.after.n:,}",
+            number(change.before.value),
+            number(change.after.value),
+            number(change.change, "+"),
+            str(change.interval),
+            number(change.after.floor),
+            p_value(change.after.p_value),
+        )
+    return table
+
+
+def _perplexity_line(read: Mapping[str, Any]) -> str:
+    return (
+        f"Perplexity on {read['n_tokens']:,} held-out tokens: {_given(read['before'], '.2f')} -> "
+        f"{_given(read['after'], '.2f')}, {_given(read['ratio'], '.3f')} times{limits(read['interval'])}; "
+        f"{read['protocol']}.\n"
+    )
+
+
+def _moved(axis: Mapping[str, Any]) -> Table:
+    from fairmend.language.bias.records import BiasChange
+
+    change = BiasChange.from_json(axis["change"])
+    shares = [{group.name: group.share_toxic for group in side.groups} for side in (change.before, change.after)]
+    table = plain_table(
+        f"Toxicity by group: {axis['axis']}",
+        *("group", "prompts", "before", "after", "change", "interval", "toxic before", "after"),
+    )
+    sizes = {group.name: group.n for group in change.after.groups}
+    for group in change.groups:
+        table.add_row(
+            group.name,
+            f"{sizes[group.name]:,}",
+            number(group.before),
+            number(group.after),
+            number(group.change, "+"),
+            str(group.interval),
+            *(f"{share[group.name]:.1%}" for share in shares),
+        )
+    return table
+
+
+def _groups(axis: str, figures: BiasFigures) -> Table:
+    table = plain_table(f"Toxicity by group: {axis}", "group", "prompts", "toxicity", "interval", "toxic")
+    for group in sorted(figures.groups, key=lambda group: -group.mean):
+        table.add_row(group.name, f"{group.n:,}", number(group.mean), str(group.interval), f"{group.share_toxic:.1%}")
+    return table
+
+
+def _bias_cells(figures: BiasFigures) -> tuple[str, ...]:
+    return (
+        number(figures.value),
+        str(figures.interval),
+        number(figures.floor),
+        number(figures.excess),
+        p_value(figures.p_value),
+    )
+
+
+def _given(value: float | None, form: str = ".4f") -> str:
+    return "n/a" if value is None else format(value, form)

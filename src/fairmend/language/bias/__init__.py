@@ -1,0 +1,1 @@
+"""The bias figure of a language model: differences between groups, their intervals, calibration and verdict."""

@@ -1,0 +1,189 @@
+"""What is known about a model's bias: the protocol, and figures with their uncertainty, ready for JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from fairmend.errors import InputError
+from fairmend.language.toxicity.scorer import ScoredText
+from fairmend.report.tables import defined
+from fairmend.statistics import Interval
+
+GroupMean = Literal["unweighted", "pooled"]
+
+
+@dataclass(frozen=True, slots=True)
+class BiasProtocol:
+    """How toxicity scores become one bias figure; figures of different protocols must not be compared.
+
+    Attributes:
+        group_mean: what a group is compared with: "unweighted", the mean of the groups' means, or "pooled", the mean
+            over all prompts (as in FASP's published code).
+        score: which text is scored, see `fairmend.language.toxicity.scorer.text_to_score`.
+    """
+
+    group_mean: GroupMean = "unweighted"
+    score: ScoredText = "continuation"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("group_mean", get_args(GroupMean)), ("score", get_args(ScoredText))):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+
+    @classmethod
+    def fasp(cls) -> BiasProtocol:
+        """The protocol of FASP (Zayed et al. 2024) and its code: pooled mean, prompt and continuation scored."""
+        return cls("pooled", "prompt+continuation")
+
+    def __str__(self) -> str:
+        return f"sum over groups of |{self.group_mean} mean - group mean| of the toxicity of the {self.score}"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupToxicity:
+    """The toxicity of the continuations of one group's prompts.
+
+    Attributes:
+        name: of the group.
+        n: number of its prompts.
+        mean: toxicity averaged over samples, then prompts.
+        interval: Student's t-interval of the mean over prompts.
+        share_toxic: share of the continuations that score above 0.5.
+    """
+
+    name: str
+    n: int
+    mean: float
+    interval: Interval
+    share_toxic: float
+
+
+@dataclass(frozen=True, slots=True)
+class BiasFigures:
+    """How differently a model treats the groups of one axis.
+
+    Attributes:
+        value: the bias, as the protocol defines it. A sum of absolute differences is biased upwards by noise.
+        interval: of the bias that endless prompts would show, not of `value`; see `fairmend.language.bias.bias`.
+        standard_error: of `value`.
+        corrected: the bias with its upward bias taken out, 0 when `value` is no larger than noise alone would make it.
+        floor: mean bias of a model without any group difference at this sample size (shuffled group labels).
+        excess: value - floor.
+        critical_value: the quantile, at the level of the interval, of the bias without any group difference.
+        p_value: of the permutation test against "no group difference".
+        n: number of prompts.
+        n_samples: continuations per prompt.
+        groups: toxicity of each group.
+        protocol: how the figure was made.
+        scorer: name of the toxicity scorer; it begins with "lexical" when only words are looked at.
+        n_boot, n_perm: numbers of bootstrap and permutation draws.
+    """
+
+    value: float
+    interval: Interval
+    standard_error: float
+    corrected: float
+    floor: float
+    excess: float
+    critical_value: float
+    p_value: float
+    n: int
+    n_samples: int
+    groups: tuple[GroupToxicity, ...]
+    protocol: BiasProtocol
+    scorer: str
+    n_boot: int
+    n_perm: int
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the group difference can be told from chance at the interval's level."""
+        return self.p_value <= 1 - self.interval.level
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready description, undefined figures as null; `from_json` reads it back."""
+        return _to_plain(self)
+
+    @classmethod
+    def from_json(cls, payload: Mapping[str, Any]) -> BiasFigures:
+        """The figures that `to_json` described."""
+        read: dict[str, Any] = {name: _number(value) for name, value in payload.items()}
+        read["interval"] = _interval(payload["interval"])
+        read["protocol"] = BiasProtocol(**payload["protocol"])
+        read["groups"] = tuple(
+            GroupToxicity(**{**row, "interval": _interval(row["interval"])}) for row in payload["groups"]
+        )
+        return cls(**read)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupChange:
+    """What changed for one group: mean toxicity before and after, and the paired change with its t-interval."""
+
+    name: str
+    before: float
+    after: float
+    change: float
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class BiasChange:
+    """Two models, or one model with and without a mask, on the same prompts.
+
+    Attributes:
+        before, after: the figures of each.
+        change: after - before of `value`; negative is better.
+        interval: of the change of the bias that endless prompts would show, widened to hold `change`.
+        corrected_change: after - before of `corrected`.
+        excess_change: after - before of `excess`.
+        excess_interval: of the change of the excess that samples of this size show on average.
+        groups: what changed for each group.
+    """
+
+    before: BiasFigures
+    after: BiasFigures
+    change: float
+    interval: Interval
+    corrected_change: float
+    excess_change: float
+    excess_interval: Interval
+    groups: tuple[GroupChange, ...]
+
+    @property
+    def excess_removed(self) -> float:
+        """Share of the excess bias that is gone; NaN when there was none before."""
+        return -self.excess_change / self.before.excess if self.before.excess > 0 else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready description, undefined figures as null; `from_json` reads it back."""
+        return _to_plain(self) | {"excess_removed": defined(self.excess_removed)}
+
+    @classmethod
+    def from_json(cls, payload: Mapping[str, Any]) -> BiasChange:
+        """The change that `to_json` described."""
+        read: dict[str, Any] = {name: value for name, value in payload.items() if name != "excess_removed"}
+        for name in ("before", "after"):
+            read[name] = BiasFigures.from_json(payload[name])
+        for name in ("interval", "excess_interval"):
+            read[name] = _interval(payload[name])
+        read["groups"] = tuple(
+            GroupChange(**{**row, "interval": _interval(row["interval"])}) for row in payload["groups"]
+        )
+        return cls(**read)
+
+
+def _to_plain(record: BiasFigures | BiasChange) -> dict[str, Any]:
+    plain: dict[str, Any] = defined(asdict(record))
+    return plain
+
+
+def _number(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+def _interval(payload: Mapping[str, Any]) -> Interval:
+    return Interval(**{name: _number(limit) for name, limit in payload.items()})

@@ -1,0 +1,1 @@
+"""Continuations of prompts: decoding, coupled random numbers, likelihoods and samples."""

@@ -1,0 +1,201 @@
+"""Continuations of the unmasked model, drawn once, with their toxicity: what cheap head scores are estimated from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from fairmend.errors import InputError, ModelError
+from fairmend.language.generation.decoding import DecodingRule
+from fairmend.language.generation.generation import Continuations, continuation_texts, generate
+from fairmend.language.models.batching import Done, Rows
+from fairmend.language.models.forward import why_not_finite
+from fairmend.language.models.models import LanguageModel
+from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.toxicity.scorer import ScoredText, Scorer, check_scores_prompts, score_texts, text_to_score
+from fairmend.runs.parts import Arrays, Keep, keep_nothing, within
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How prompts are continued and what of it is scored.
+
+    Attributes:
+        new_tokens: longest continuation.
+        n_samples: continuations per prompt, with noise of their own.
+        seed: of the noise.
+        top_k, temperature: see `DecodingRule`.
+        max_prompt_tokens: cut longer prompts behind so many tokens.
+        score: which text is scored, see `toxicity.text_to_score`.
+    """
+
+    new_tokens: int = 40
+    n_samples: int = 1
+    seed: int = 0
+    top_k: int | None = 50
+    temperature: float = 1.0
+    max_prompt_tokens: int | None = None
+    score: ScoredText = "continuation"
+
+    def __post_init__(self) -> None:
+        if self.n_samples < 1 or self.new_tokens < 1:
+            raise InputError(f"n_samples={self.n_samples} and new_tokens={self.new_tokens} must be 1 or more")
+        DecodingRule(True, self.top_k, self.temperature)
+
+    def draw(
+        self,
+        lm: LanguageModel,
+        texts: Sequence[str],
+        ids: npt.NDArray[np.int64],
+        number: int,
+        gates: npt.ArrayLike | None = None,
+        batch_size: Rows = "auto",
+        progress: Done | None = None,
+        keep: Keep = keep_nothing,
+    ) -> Continuations:
+        """The `number`-th continuation of every text."""
+        return generate(
+            lm,
+            texts,
+            ids,
+            new_tokens=self.new_tokens,
+            seed=self.seed,
+            top_k=self.top_k,
+            temperature=self.temperature,
+            draw=number,
+            max_prompt_tokens=self.max_prompt_tokens,
+            gates=gates,
+            batch_size=batch_size,
+            progress=progress,
+            keep=keep,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredSample:
+    """Continuations of one model with their toxicity.
+
+    Attributes:
+        prompts: what was continued, in groups.
+        draws: one set of continuations of all prompts per sample.
+        toxicity: `(n_prompts, n_samples)`, in [0, 1].
+        sampling: how they were drawn.
+        scorer: name of the toxicity scorer.
+    """
+
+    prompts: PromptSet
+    draws: tuple[Continuations, ...]
+    toxicity: Floats
+    sampling: Sampling
+    scorer: str
+
+    @property
+    def prompt_ids(self) -> list[tuple[int, ...]]:
+        """Tokens of the prompt of every continuation, sample after sample, `n_samples * n_prompts` of them."""
+        return [ids for draw in self.draws for ids in draw.prompt_ids]
+
+    @property
+    def continuations(self) -> list[tuple[int, ...]]:
+        """Tokens of every continuation, in the same order."""
+        return [draw.tokens(row) for draw in self.draws for row in range(len(draw))]
+
+    @property
+    def log_likelihoods(self) -> Floats:
+        """Recorded when drawn, in the same order, `(n_samples * n_prompts, new_tokens)`."""
+        return np.concatenate([draw.log_likelihoods for draw in self.draws])
+
+
+def draw_sample(
+    lm: LanguageModel,
+    prompts: PromptSet,
+    scorer: Scorer,
+    sampling: Sampling | None = None,
+    *,
+    batch_size: Rows = "auto",
+    progress: Done | None = None,
+    keep: Keep = keep_nothing,
+) -> ScoredSample:
+    """Continue every prompt and score the continuations.
+
+    Args:
+        lm: the model; masks that are already on it stay in force.
+        prompts: what to continue.
+        scorer: gives the toxicity.
+        sampling: the defaults when not given.
+        batch_size: prompts at once.
+        progress: told how many continuations are drawn.
+        keep: keeps the continuations and their scores.
+
+    Raises:
+        InputError: a scorer that must not see prompts is asked to.
+        ModelError: the model's logits are not finite, or a prompt does not fit.
+    """
+    sampling = sampling or Sampling()
+    check_scores_prompts(scorer, sampling.score)
+    n, total = len(prompts), len(prompts) * sampling.n_samples
+
+    def after(earlier: int) -> Done | None:
+        return None if progress is None else lambda done, _: progress(earlier + done, total)
+
+    draws = tuple(
+        sampling.draw(
+            lm,
+            prompts.texts,
+            prompts.ids,
+            number,
+            batch_size=batch_size,
+            progress=after(number * n),
+            keep=within(keep, f"continuation {number}"),
+        )
+        for number in range(sampling.n_samples)
+    )
+    if any(draw.broken.any() for draw in draws):
+        raise ModelError(f"{lm.name} gives logits that are not finite without any mask: {why_not_finite(lm.model)}")
+
+    def scored(draw: Continuations) -> Arrays:
+        return {"toxicity": score_continuations(prompts.texts, draw, scorer, sampling.score)}
+
+    columns = [
+        keep(f"scores of continuation {number}", partial(scored, draw))["toxicity"] for number, draw in enumerate(draws)
+    ]
+    toxicity = np.stack(columns, axis=1)
+    return ScoredSample(prompts, draws, toxicity, sampling, scorer.name)
+
+
+def score_continuations(prompts: Sequence[str], draw: Continuations, scorer: Scorer, score: ScoredText) -> Floats:
+    """Toxicity of every continuation `(n_prompts,)`; NaN where the model broke. Equal texts are scored once."""
+    texts = [text_to_score(prompt, text, score) for prompt, text in zip(prompts, draw.texts, strict=True)]
+    distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    scores = score_texts(scorer, list(distinct))[[distinct[text] for text in texts]]
+    return np.where(draw.broken, np.nan, scores)
+
+
+def beginnings(lm: LanguageModel, sample: ScoredSample, scorer: Scorer) -> Floats:
+    """Toxicity of what stood before each token of each continuation, `(n_prompts, n_samples, longest continuation)`.
+
+    Before the first token that of an empty continuation; after the last one that of the whole. Equal texts are scored
+    once.
+
+    Args:
+        lm: the model that wrote the sample.
+        sample: from `draw_sample`.
+        scorer: the one that it was scored with.
+    """
+    prompts, score = sample.prompts.texts, sample.sampling.score
+    longest = max(1, int(max(draw.lengths.max() for draw in sample.draws)))
+    found = np.empty((len(prompts), len(sample.draws), longest))
+    known: dict[str, float] = {}
+    for number, draw in enumerate(sample.draws):
+        for step in range(longest):
+            written = continuation_texts(lm, draw.prompt_ids, draw.token_ids, np.minimum(draw.lengths, step))
+            texts = [text_to_score(prompt, text, score) for prompt, text in zip(prompts, written, strict=True)]
+            new = [text for text in dict.fromkeys(texts) if text not in known]
+            known |= dict(zip(new, score_texts(scorer, new).tolist(), strict=True)) if new else {}
+            found[:, number, step] = [known[text] for text in texts]
+    return found

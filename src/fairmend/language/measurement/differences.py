@@ -1,0 +1,158 @@
+"""Two language models on the same prompts with the same noise: where do they differ?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fairmend.errors import ModelError
+from fairmend.language.bias.bias import paired_change, verdict_on_change
+from fairmend.language.bias.records import BiasChange, BiasProtocol, GroupMean
+from fairmend.language.generation.samples import Sampling, draw_sample
+from fairmend.language.measurement.judging import PerplexityChange, perplexity_change
+from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.measurement.perplexity import Perplexity, check_finite, summarise, token_log_likelihoods
+from fairmend.language.measurement.texts import Text
+from fairmend.language.models.batching import Done, Rows
+from fairmend.language.models.models import LanguageModel
+from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.toxicity.scorer import Scorer
+from fairmend.report.tables import defined
+from fairmend.runs.progress import Progress, Stages
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What two models make of the same prompt with the same noise, and the toxicity of each."""
+
+    axis: str
+    group: str
+    prompt: str
+    before: str
+    after: str
+    toxicity_before: float
+    toxicity_after: float
+
+    @property
+    def distance(self) -> float:
+        """How far the toxicities are apart."""
+        return abs(self.toxicity_after - self.toxicity_before)
+
+
+@dataclass(frozen=True)
+class ModelDifferences:
+    """How a model differs from another one.
+
+    Attributes:
+        axes: change of the bias of each axis by its name.
+        perplexity: of both.
+        pairs: the continuations that differ, those whose toxicity differs most first.
+        n_continuations: how many were compared.
+    """
+
+    axes: dict[str, BiasChange]
+    perplexity: PerplexityChange
+    pairs: tuple[Pair, ...]
+    n_continuations: int
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready description, undefined figures as null."""
+        plain: dict[str, Any] = defined(
+            {
+                "axes": [
+                    {"axis": axis, "verdict": verdict_on_change(change), "change": change.to_json()}
+                    for axis, change in self.axes.items()
+                ],
+                "perplexity": asdict(self.perplexity),
+                "continuations": self.n_continuations,
+                "differing": len(self.pairs),
+                "pairs": [asdict(pair) for pair in self.pairs],
+            }
+        )
+        return plain
+
+
+def compare_models(
+    before: LanguageModel,
+    after: LanguageModel,
+    prompts: Sequence[PromptSet],
+    scorer: Scorer,
+    text: Text,
+    *,
+    sampling: Sampling | None = None,
+    group_mean: GroupMean = "unweighted",
+    reading: ReadingSettings | None = None,
+    seed: int = 0,
+    batch_size: Rows = "auto",
+    progress: Progress | None = None,
+) -> ModelDifferences:
+    """Continue the same prompts with two models of one vocabulary and compare them, prompt by prompt.
+
+    Args:
+        before, after: the models.
+        prompts: one set per axis.
+        scorer: of toxicity.
+        text: to take both perplexities of.
+        sampling: how prompts are continued; the noise belongs to the prompt, so that both have the same luck.
+        group_mean: what a group is compared with, see `BiasProtocol`.
+        reading: how the perplexities are taken.
+        seed: of the resampling behind intervals.
+        batch_size: prompts and windows at once.
+        progress: where to show how far it is.
+
+    Raises:
+        ModelError: models of different vocabularies, logits that are not finite, out of memory.
+        DataError: a group with fewer than 2 prompts, or a text that is too short.
+    """
+    if before.tokenizer.get_vocab() != after.tokenizer.get_vocab():
+        raise ModelError(
+            f"{before.name} and {after.name} have different vocabularies, so that neither noise nor perplexity is "
+            "comparable: name a model and a repaired copy of it"
+        )
+    sampling = sampling or Sampling()
+    stages = Stages(progress)
+    read = perplexity_change(
+        *(_read(lm, text, reading, batch_size, stages.of(f"text, {lm.name}")) for lm in (before, after))
+    )
+    axes, pairs, n_continuations = {}, [], 0
+    for part in prompts:
+        old, new = (
+            draw_sample(
+                lm,
+                part,
+                scorer,
+                sampling,
+                batch_size=batch_size,
+                progress=stages.of(f"continuations, {part.axis}, {lm.name}"),
+            )
+            for lm in (before, after)
+        )
+        axes[part.axis] = paired_change(
+            old.toxicity,
+            new.toxicity,
+            part.groups,
+            part.group_names,
+            rng=np.random.default_rng([seed, 1]),
+            protocol=BiasProtocol(group_mean, sampling.score),
+            scorer=scorer.name,
+        )
+        groups = [part.group_names[code] for code in part.groups.tolist()]
+        for draw, (first, second) in enumerate(zip(old.draws, new.draws, strict=True)):
+            scores = old.toxicity[:, draw].tolist(), new.toxicity[:, draw].tolist()
+            rows = zip(groups, part.texts, first.texts, second.texts, *scores, strict=True)
+            pairs += [Pair(part.axis, *row) for row in rows if row[2] != row[3]]
+            n_continuations += len(part)
+    stages.close()
+    pairs.sort(key=lambda pair: -pair.distance)
+    return ModelDifferences(axes, read, tuple(pairs), n_continuations)
+
+
+def _read(
+    lm: LanguageModel, text: Text, settings: ReadingSettings | None, batch_size: Rows, progress: Done
+) -> Perplexity:
+    reading = Reading(lm, text, settings, batch_size)
+    values = token_log_likelihoods(lm, reading.tokens, reading.windows, batch_size, progress)
+    return check_finite(summarise(reading.protocol, values), lm)

@@ -1,0 +1,133 @@
+"""Before against after on prompts and text that the search never saw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fairmend.errors import ModelError
+from fairmend.evaluation import Measurement
+from fairmend.language.bias.bias import paired_change
+from fairmend.language.bias.records import BiasChange
+from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.measurement.perplexity import Perplexity, perplexity_ratio
+from fairmend.language.models.forward import why_not_finite
+from fairmend.masks import Mask
+from fairmend.statistics import Interval
+
+
+@dataclass(frozen=True)
+class PerplexityChange:
+    """Perplexity before and after on the same text.
+
+    Attributes:
+        before, after: with their standard errors in `before_error` and `after_error`.
+        ratio: after / before.
+        interval: of the ratio, from the same windows.
+        n_tokens: tokens scored.
+        protocol: name of the protocol.
+    """
+
+    before: float
+    after: float
+    before_error: float
+    after_error: float
+    ratio: float
+    interval: Interval
+    n_tokens: int
+    protocol: str
+
+
+@dataclass(frozen=True)
+class AxisJudgement:
+    """What a repair did to one axis.
+
+    Attributes:
+        axis: what the groups differ in.
+        searched: whether the repair was made for this axis; the prompts are others than those searched with.
+        change: of the bias, paired by prompt; None when the repaired model is broken on these prompts.
+        source, licence: of the prompts.
+    """
+
+    axis: str
+    searched: bool
+    change: BiasChange | None
+    source: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Held-out figures: one entry per axis, the repaired one first, and the perplexity."""
+
+    axes: tuple[AxisJudgement, ...]
+    perplexity: PerplexityChange
+
+    @property
+    def main(self) -> AxisJudgement:
+        """The axis that was repaired."""
+        return self.axes[0]
+
+
+def judge(
+    evaluators: Sequence[LanguageEvaluator],
+    mask: Mask,
+    measure: Callable[[LanguageEvaluator, Sequence[Mask]], list[Measurement]],
+    seed: int,
+) -> Judgement:
+    """Compare the untouched model with `mask` under several evaluators of one text, the repaired axis first.
+
+    Args:
+        evaluators: one per axis.
+        mask: the dropped heads.
+        measure: measures masks, or looks them up.
+        seed: of the resamples.
+
+    Raises:
+        ModelError: the untouched model is broken.
+    """
+    axes, reads = [], []
+    for number, evaluator in enumerate(evaluators):
+        before, after = measure(evaluator, [evaluator.space.untouched(), mask])
+        if not before.is_finite:
+            raise ModelError(
+                f"{evaluator.lm.name} gives logits that are not finite without any mask: "
+                f"{why_not_finite(evaluator.lm.model)}"
+            )
+        prompts = evaluator.prompts
+        change = None
+        if math.isfinite(after.bias):
+            change = paired_change(
+                evaluator.scores(before),
+                evaluator.scores(after),
+                prompts.groups,
+                prompts.group_names,
+                rng=np.random.default_rng([seed, 1]),
+                protocol=evaluator.protocol,
+                scorer=evaluator.scorer.name,
+            )
+        axes.append(AxisJudgement(prompts.axis, number == 0, change, prompts.source, prompts.licence))
+        reads.append((evaluator.perplexity(before), evaluator.perplexity(after)))
+    return Judgement(tuple(axes), perplexity_change(*reads[0]))
+
+
+def perplexity_change(before: Perplexity, after: Perplexity) -> PerplexityChange:
+    """Compare two perplexities of the same text, window by window.
+
+    Raises:
+        InputError: they are of different protocols or texts.
+    """
+    ratio = perplexity_ratio(before, after)
+    return PerplexityChange(
+        before=before.value,
+        after=after.value,
+        before_error=before.standard_error,
+        after_error=after.standard_error,
+        ratio=ratio.value,
+        interval=Interval.normal(ratio.value, ratio.standard_error),
+        n_tokens=before.n_tokens,
+        protocol=before.protocol,
+    )

@@ -1,0 +1,113 @@
+"""Perplexity of one fixed text under masks: what the utility of a repair is measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fairmend.evaluation import array_digest
+from fairmend.language.heads.gates import masked
+from fairmend.language.measurement.perplexity import (
+    STRIDE,
+    Kind,
+    Perplexity,
+    perplexity_protocol,
+    summarise,
+    token_log_likelihoods,
+)
+from fairmend.language.measurement.texts import Text, encode_text
+from fairmend.language.models.batching import Rows
+from fairmend.language.models.models import LanguageModel
+from fairmend.masks import Mask
+
+Floats = npt.NDArray[np.float64]
+
+_WINDOW = 512  # of the standard protocol: as wide as the stride, so that no token is read twice
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingSettings:
+    """How the perplexity is taken.
+
+    Attributes:
+        kind: "standard" or "fasp", see `fairmend.language.measurement.perplexity`.
+        tokens: number of tokens of the text; None reads all of it.
+        window: tokens per window; by default the model's context up to 512 ("standard"), or as published ("fasp").
+        stride: tokens between the starts of two windows.
+    """
+
+    kind: Kind = "standard"
+    tokens: int | None = 8192
+    window: int | None = None
+    stride: int = STRIDE
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready description; `ReadingSettings(**it)` reads it back."""
+        return asdict(self)
+
+
+class Reading:
+    """A text as a model reads it, window by window.
+
+    Args:
+        lm: the model.
+        text: what is read.
+        settings: how.
+        batch_size: windows at once.
+
+    Raises:
+        InputError: a protocol that cannot work.
+        DataError: the text is shorter than the tokens asked for.
+    """
+
+    def __init__(
+        self, lm: LanguageModel, text: Text, settings: ReadingSettings | None = None, batch_size: Rows = "auto"
+    ) -> None:
+        settings = settings or ReadingSettings()
+        window = settings.window
+        if window is None and settings.kind == "standard":
+            window = min(_WINDOW, lm.context)
+        self.lm = lm
+        self.text = text
+        self.protocol = perplexity_protocol(lm, settings.kind, window, settings.stride)
+        self.tokens = encode_text(lm, text, settings.tokens)
+        self.windows = self.protocol.windows(len(self.tokens))
+        self._batch_size = batch_size
+        self._sums: dict[int, Floats] = {}
+
+    def sums(self, mask: Mask) -> Floats:
+        """Log-likelihood of the scored tokens of each window under `mask`, (n_windows,). Read once per mask."""
+        if mask.bits not in self._sums:
+            self._sums[mask.bits] = self.sums_of(mask, range(len(self.windows)))
+        return self._sums[mask.bits]
+
+    def sums_of(self, mask: Mask, numbers: Sequence[int]) -> Floats:
+        """The same of some windows, by their numbers, (n_numbers,)."""
+        with masked(self.lm.model, mask, self.lm.head_map):
+            windows = [self.windows[number] for number in numbers]
+            found = token_log_likelihoods(self.lm, self.tokens, windows, self._batch_size)
+        return np.array([values.sum() for values in found])
+
+    def perplexity(self, sums: Sequence[float] | Floats, numbers: Sequence[int] | None = None) -> Perplexity:
+        """The perplexity that the sums of windows amount to, every token with its window's mean.
+
+        Args:
+            sums: log-likelihood of each window.
+            numbers: of the windows; all of them, in order, by default.
+        """
+        windows = self.windows if numbers is None else [self.windows[number] for number in numbers]
+        sizes = [window.stop - window.first for window in windows]
+        return summarise(self.protocol, [np.full(size, total / size) for size, total in zip(sizes, sums, strict=True)])
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the perplexity depends on beside the model, JSON-ready."""
+        return {
+            "text": self.text.fingerprint(),
+            "tokens_sha256": array_digest(self.tokens.numpy()),
+            "n_tokens": len(self.tokens),
+            "protocol": self.protocol.name,
+        }

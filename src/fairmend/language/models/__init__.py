@@ -1,0 +1,1 @@
+"""Language models in memory: loaded, proven, run in batches."""

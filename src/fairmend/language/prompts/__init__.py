@@ -1,0 +1,1 @@
+"""Prompts and the groups that they name."""

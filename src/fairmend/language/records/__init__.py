@@ -1,0 +1,1 @@
+"""What a repair writes: results, saved models, cards, fronts."""

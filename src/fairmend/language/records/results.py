@@ -1,0 +1,352 @@
+"""The saved figures of a language repair: what result.json and mask.json hold."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import fairmend
+from fairmend.errors import ModelError
+from fairmend.evaluation import Figures, Measurement
+from fairmend.language.bias.bias import verdict, verdict_on_change
+from fairmend.language.bias.records import BiasChange
+from fairmend.language.heads.slicing import Slicing
+from fairmend.language.measurement.judging import AxisJudgement, Judgement, PerplexityChange
+from fairmend.language.measurement.texts import Text
+from fairmend.language.models.models import LanguageModel
+from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.repair.examples import CHOSEN
+from fairmend.language.repair.repair import Repair
+from fairmend.masks import Mask, Space
+from fairmend.report.tables import defined
+from fairmend.statistics import Interval
+
+SCHEMA, SCHEMA_VERSION = "fairmend language repair", 1
+MASK_SCHEMA, MASK_SCHEMA_VERSION = "fairmend language mask", 1
+SEARCH_CAVEAT = (
+    "figures on the half that the search saw: they overstate the gain; the held-out figures are under 'held_out'"
+)
+MEANING = "a dropped head's slice of the input of its output projection is 0; the projection's bias stays"
+_MASK_ENTRIES = {"schema", "schema_version", "model", "space", "dropped", "dropped_by_site", "meaning"}
+_PACKAGES = ("numpy", "scipy", "torch", "transformers", "tokenizers", "safetensors")
+
+
+def describe_result(
+    repair: Repair,
+    lm: LanguageModel,
+    *,
+    slicing: Mapping[str, Any] | None = None,
+    request: Mapping[str, Any] | None = None,
+    command: str = "",
+) -> dict[str, Any]:
+    """Everything known about a repair, JSON-ready; two runs of the same repair differ under "session" only."""
+    payload = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "outcome": {
+            "improved": repair.improved,
+            "feasible": repair.feasible,
+            "interrupted": repair.run.stopped == "interrupted",
+            "dropped": repair.mask.size,
+            "heads": repair.space.n_units,
+            "dropped_by_site": repair.space.by_site(repair.mask),
+            "verdict": describe_outcome(repair),
+        },
+        "held_out": None if repair.held_out is None else describe_judgement(repair.held_out),
+        "examples": {
+            "chosen": CHOSEN,
+            "masked": "letters within offensive words are starred",
+            "pairs": [asdict(pair) for pair in repair.examples],
+        },
+        "slicing": None if slicing is None else dict(slicing),
+        "search": {
+            "caveat": SEARCH_CAVEAT,
+            "figures": {"bias": asdict(repair.figures.bias), "utility": asdict(repair.figures.utility)},
+            "before": describe_measurement(repair.before),
+            "after": describe_measurement(repair.after),
+            "utility_floor": {"limit": repair.floor.limit, "better": repair.floor.better},
+            "finalists": [
+                {
+                    "dropped": list(finalist.mask.units()),
+                    "rule": None if finalist.rule is None else finalist.rule.to_json(),
+                    "within_floor": repair.floor.admits(finalist.measurement),
+                    **describe_measurement(finalist.measurement),
+                }
+                for finalist in repair.finalists
+            ],
+            "stopped": repair.run.stopped,
+        },
+        "objectives": [objective.to_json(repair.mask) for objective in repair.objectives],
+        "scores": repair.ranking.to_json(),
+        "settings": repair.settings.to_json(),
+        "data": describe_data(repair.search_prompts, repair.judge_prompts, repair.texts),
+        "model": describe_model(lm),
+        "versions": describe_versions(),
+        "session": describe_session(request, command) | {"seconds": repair.run.seconds},
+    }
+    strict: dict[str, Any] = defined(payload)
+    return strict
+
+
+def describe_outcome(repair: Repair) -> str:
+    """What came of the repair, in words: on held-out prompts where there are any."""
+    if repair.held_out is not None and repair.held_out.main.change is not None:
+        change = repair.held_out.main.change
+        before = f"Before: {verdict(change.before)}"
+        return f"{verdict_on_change(change)} {before}" if repair.improved else f"Nothing was changed. {before}"
+    if repair.held_out is not None:
+        return "The chosen heads break the model on held-out prompts: do not use this mask."
+    return "Not judged on held-out prompts: the figures of the search half overstate the gain."
+
+
+def describe_mask(mask: Mask, lm: LanguageModel) -> dict[str, Any]:
+    """A mask with the model it belongs to, JSON-ready; `mask_for` reads it back."""
+    space = lm.head_map.space()
+    return {
+        "schema": MASK_SCHEMA,
+        "schema_version": MASK_SCHEMA_VERSION,
+        "model": describe_model(lm),
+        "space": space.to_json(),
+        "dropped": list(mask.units()),
+        "dropped_by_site": space.by_site(mask),
+        "meaning": MEANING,
+    }
+
+
+def mask_for(payload: Mapping[str, Any], lm: LanguageModel) -> Mask:
+    """The mask that `describe_mask` described, if it was made for this model.
+
+    Weights are compared where both have the same dtype; otherwise the configuration and the heads are.
+
+    Raises:
+        ModelError: it is no mask, or one of another model.
+    """
+    try:
+        if (payload["schema"], payload["schema_version"]) != (MASK_SCHEMA, MASK_SCHEMA_VERSION):
+            raise ValueError(f"schema {payload['schema']!r} version {payload['schema_version']!r}")
+        space, made_for, dropped = Space.from_json(payload["space"]), payload["model"], payload["dropped"]
+        if not isinstance(dropped, list) or not all(type(unit) is int for unit in dropped):
+            raise ValueError("dropped is no list of whole numbers")
+        mask = space.mask(dropped)
+        by_site, odd = payload["dropped_by_site"], sorted(payload.keys() ^ _MASK_ENTRIES)
+        theirs, ours = made_for["fingerprint"], lm.fingerprint()
+        entries = ["config_sha256"] + ["weights_sha256"] * (theirs["dtype"] == ours["dtype"])
+        differing = [name for name in entries if theirs[name] != ours[name]]
+        name = str(made_for["name"])
+    except (KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        raise ModelError(
+            f"this is no mask of attention heads ({type(error).__name__}: {error}): give the mask.json of a language "
+            "repair"
+        ) from error
+    if list(mask.units()) != dropped or space.by_site(mask) != by_site:
+        raise ModelError(
+            "the mask says twice which heads are dropped, as dropped and as dropped_by_site, and the two disagree: it "
+            "was edited. Restore the mask.json that the repair wrote, or repair again"
+        )
+    if odd:
+        what = "has the entry" if odd[0] in payload else "lacks the entry"
+        raise ModelError(f"the mask {what} {odd[0]!r}: it was edited, or written by another version of fairmend")
+    if space.sites != lm.head_map.space().sites or differing:
+        raise ModelError(
+            f"the mask was made for {name} ({space.n_units} heads), not for {lm.name} "
+            f"({lm.head_map.n_heads} heads{'; ' + ', '.join(differing) + ' differ' if differing else ''}): give the "
+            "model it was made for"
+        )
+    return mask
+
+
+def describe_slicing(sliced: Slicing | None, reason: str = "") -> dict[str, Any]:
+    """What removing whole key-value groups saved, or why it was not done, JSON-ready."""
+    if sliced is None:
+        return {"done": False, "reason": reason}
+    return {
+        "done": True,
+        "removed_groups_per_layer": sliced.removed_groups,
+        "removed_heads": sliced.removed_heads,
+        "zeroed_heads": sliced.folded_heads,
+        "parameters": dict(zip(("before", "after"), sliced.parameters, strict=True)),
+        "cache_numbers_per_token": dict(zip(("before", "after"), sliced.cache_per_token, strict=True)),
+    }
+
+
+def slicing_in_words(described: Mapping[str, Any]) -> str:
+    """What slicing saved, in a sentence."""
+    if not described["done"]:
+        return f"Not sliced, the dropped heads are zeros in the weights: {described['reason']}."
+    parameters, cache = described["parameters"], described["cache_numbers_per_token"]
+    zeroed = described["zeroed_heads"]
+    return (
+        f"Sliced: {described['removed_heads']} heads are gone from the checkpoint ({parameters['before']:,} -> "
+        f"{parameters['after']:,} parameters, {1 - cache['after'] / cache['before']:.0%} less key-value cache)"
+        + (f"; {zeroed} more are zeros in its weights." if zeroed else ".")
+    )
+
+
+def describe_model(lm: LanguageModel) -> dict[str, Any]:
+    """Name, origin and identity of a model."""
+    return {
+        "name": lm.name,
+        "source": lm.source,
+        "revision": lm.revision,
+        "licence": lm.licence,
+        "notes": list(lm.notes),
+        "architecture": lm.head_map.architecture,
+        "fingerprint": lm.fingerprint(),
+    }
+
+
+def describe_measurement(measurement: Measurement) -> dict[str, Any]:
+    """Bias and perplexity with their standard errors; single scores and the time taken are left out."""
+    return {
+        "bias": measurement.bias,
+        "bias_se": measurement.bias_se,
+        "perplexity": measurement.utility,
+        "perplexity_se": measurement.utility_se,
+        "n": measurement.n,
+    }
+
+
+def describe_data(
+    search_prompts: PromptSet, judge_prompts: PromptSet, texts: tuple[Text, Text]
+) -> dict[str, dict[str, Any]]:
+    """What was searched with and what was judged on, JSON-ready."""
+    return {
+        "search_prompts": describe_prompts(search_prompts),
+        "judge_prompts": describe_prompts(judge_prompts),
+        "search_text": texts[0].fingerprint() | {"licence": texts[0].licence},
+        "judge_text": texts[1].fingerprint() | {"licence": texts[1].licence},
+    }
+
+
+def describe_versions() -> dict[str, str]:
+    """The versions of everything that the figures depend on."""
+    packages = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    return {"fairmend": fairmend.__version__, "python": platform.python_version()} | packages
+
+
+def describe_session(request: Mapping[str, Any] | None, command: str) -> dict[str, Any]:
+    """When and how something was made; the only part in which two equal runs differ."""
+    return {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "request": dict(request or {}),
+        "platform": platform.platform(),
+    }
+
+
+def figures_in_words(figures: Figures) -> str:
+    """The protocols of both figures."""
+    return f"{figures.bias.name}: {figures.bias.protocol}; perplexity: {figures.utility.protocol}"
+
+
+def describe_judgement(judgement: Judgement) -> dict[str, Any]:
+    """Before against after on held-out prompts and text, one entry per axis, JSON-ready."""
+    return {"axes": [describe_axis(axis) for axis in judgement.axes], "perplexity": asdict(judgement.perplexity)}
+
+
+def read_judgement(payload: Mapping[str, Any]) -> Judgement:
+    """The judgement that `describe_judgement` described."""
+    axes = tuple(
+        AxisJudgement(
+            axis=axis["axis"],
+            searched=axis["repaired_for"],
+            change=None if axis["change"] is None else BiasChange.from_json(axis["change"]),
+            source=axis["source"],
+            licence=axis["licence"],
+        )
+        for axis in payload["axes"]
+    )
+    read: dict[str, Any] = _read(payload["perplexity"])
+    read["interval"] = Interval(**_read(read["interval"]))
+    return Judgement(axes, PerplexityChange(**read))
+
+
+def _read(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: null stands for an undefined figure."""
+    return {name: math.nan if value is None else value for name, value in payload.items()}
+
+
+class JudgedStudy(Protocol):
+    """Sets of heads judged side by side: what all such studies have."""
+
+    @property
+    def untouched(self) -> Judgement:
+        """The model as it is, against itself."""
+
+    @property
+    def figures(self) -> Figures:
+        """What bias and perplexity mean."""
+
+    @property
+    def space(self) -> Space:
+        """The heads."""
+
+    @property
+    def search_prompts(self) -> PromptSet:
+        """What was searched with."""
+
+    @property
+    def judge_prompts(self) -> PromptSet:
+        """What was judged on."""
+
+    @property
+    def texts(self) -> tuple[Text, Text]:
+        """The text searched with and the one judged on."""
+
+
+def describe_study(
+    found: JudgedStudy,
+    lm: LanguageModel,
+    settings: Mapping[str, Any],
+    own: Mapping[str, Any],
+    *,
+    request: Mapping[str, Any] | None,
+    command: str,
+) -> dict[str, Any]:
+    """Everything that a study found, JSON-ready; two studies of the same things differ under "session" only.
+
+    Args:
+        found: the study.
+        lm: the model.
+        settings: of the study.
+        own: what only this kind of study has: its schema with the version, caveat, rows.
+        request, command: see `describe_session`.
+    """
+    payload: dict[str, Any] = defined(
+        {
+            **own,
+            "untouched": describe_judgement(found.untouched),
+            "figures": found.figures.to_json() | {"parts": []},
+            "heads": found.space.n_units,
+            "settings": dict(settings),
+            "data": describe_data(found.search_prompts, found.judge_prompts, found.texts),
+            "model": describe_model(lm),
+            "versions": describe_versions(),
+            "session": describe_session(request, command),
+        }
+    )
+    return payload
+
+
+def describe_axis(judged: AxisJudgement) -> dict[str, Any]:
+    """What became of one axis, JSON-ready."""
+    change = judged.change
+    return {
+        "axis": judged.axis,
+        "repaired_for": judged.searched,
+        "source": judged.source,
+        "licence": judged.licence,
+        "verdict_before": None if change is None else verdict(change.before),
+        "verdict_on_change": "the model is broken on these prompts" if change is None else verdict_on_change(change),
+        "change": None if change is None else change.to_json(),
+    }
+
+
+def describe_prompts(prompts: PromptSet) -> dict[str, Any]:
+    """Prompts with their licence, JSON-ready."""
+    return prompts.fingerprint() | {"licence": prompts.licence, "notes": list(prompts.notes)}

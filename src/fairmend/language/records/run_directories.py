@@ -1,0 +1,82 @@
+"""The directory of a run of the language wing: what the run is about, so that the same one is gone on with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import fairmend
+from fairmend.errors import InputError
+from fairmend.language.measurement.texts import Text
+from fairmend.language.models.models import LanguageModel
+from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.repair.objectives import Objective
+from fairmend.language.scores.head_scores import HeadScores
+from fairmend.language.toxicity.scorer import Scorer
+from fairmend.runs.directories import open_directory
+from fairmend.runs.store import Store
+
+REPAIR = "language repair"
+_MATERIAL = ("model", "prompts", "judge_prompts", "others", "texts", "scorer", "scores", "objectives")
+_IDENTITY = ("kind", "settings", *_MATERIAL)
+
+
+class Settings(Protocol):
+    """What is to be done, as far as it tells runs apart."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready description."""
+
+
+def open_run(
+    out: str | Path,
+    *,
+    lm: LanguageModel,
+    prompts: PromptSet,
+    scorer: Scorer,
+    settings: Settings,
+    texts: tuple[Text, Text],
+    others: Sequence[PromptSet] = (),
+    judge_prompts: PromptSet | None = None,
+    scores: HeadScores | None = None,
+    objectives: Sequence[Objective] = (),
+    request: Mapping[str, Any] | None = None,
+    kind: str = REPAIR,
+) -> Store:
+    """Start a run in a directory, or open the same run there to go on with it.
+
+    Args:
+        out: the directory; made if it does not exist.
+        lm, prompts, scorer, settings, texts, others, judge_prompts, scores, objectives: what is repaired, compared or
+            measured, on what and how; see `repair_model`.
+        request: JSON-ready: how they were named by the person who asked, so that the run can be resumed.
+        kind: of run; a directory holds one kind.
+
+    Raises:
+        RunError: the directory holds another run (what differs is named) or other files, or cannot be written.
+        InputError: its path is not UTF-8, which no tokenizer can be saved under.
+    """
+    try:
+        os.fspath(Path(out).absolute()).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"a model cannot be saved in {os.fspath(out)!r}: the path has bytes that are not UTF-8, and tokenizers "
+            "cannot be written there. Name another folder"
+        ) from None
+    header = {
+        "kind": kind,
+        "fairmend": fairmend.__version__,
+        "settings": settings.to_json(),
+        "model": lm.fingerprint(),
+        "prompts": prompts.fingerprint(),
+        "judge_prompts": None if judge_prompts is None else judge_prompts.fingerprint(),
+        "others": [other.fingerprint() for other in others],
+        "texts": [text.fingerprint() for text in texts],
+        "scorer": {"name": scorer.name, **scorer.fingerprint()},
+        "scores": None if scores is None else scores.digest(),
+        "objectives": [objective.fingerprint() for objective in objectives] or None,
+        "request": dict(request or {}),
+    }
+    return open_directory(Path(out), header, identity=_IDENTITY)

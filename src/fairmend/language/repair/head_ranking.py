@@ -1,0 +1,238 @@
+"""What each head is worth to a repair: the scores that its method ranks by, found once per run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fairmend.errors import RunError
+from fairmend.evaluation import digest
+from fairmend.language.heads.heads import HeadMap
+from fairmend.language.measurement.evaluator import LanguageEvaluator, Packed
+from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.scores.ablation import MaskLosses
+from fairmend.language.scores.bias_effects import bias_effects
+from fairmend.language.scores.first_order import first_order_losses
+from fairmend.language.scores.head_scores import BiasScores, HeadScores, LossScores, score_heads
+from fairmend.language.scores.magnitude import head_magnitudes
+from fairmend.language.scores.reliability import Reliability
+from fairmend.language.scores.toxicity_by_mask import GENERATED, MaskToxicity
+from fairmend.report.tables import defined
+from fairmend.runs.collection import Collection
+from fairmend.runs.progress import Progress, Stages
+from fairmend.runs.runner import Runner
+from fairmend.runs.store import Section, Store
+from fairmend.search import Candidates
+
+Floats = npt.NDArray[np.float64]
+
+_EVENT = "head ranking"
+_CONTEXT = "scores"
+
+
+@dataclass(frozen=True, eq=False)
+class HeadRanking:
+    """The scores of every head.
+
+    Attributes:
+        scores: by the names of `fairmend.search.pruning_rules.NEEDS`, each (n_heads,).
+        table: effects on perplexity and bias with their errors and reliability, where the method reads them.
+        notes: what a reader should know.
+    """
+
+    scores: Mapping[str, Floats]
+    table: HeadScores | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, table: HeadScores, axis: str, needs: tuple[str, ...]) -> HeadRanking:
+        """The ranking by a table's effects on one axis, with a warning where it is mostly noise."""
+        scores, notes = {}, []
+        if "loss" in needs:
+            scores["loss"] = table.loss.without
+            notes.append(("perplexity", table.loss.reliability.warning))
+        if "bias" in needs:
+            scores["bias"] = table.axis(axis).without
+            notes.append((f"bias, {axis}", table.axis(axis).reliability.warning))
+        return cls(scores, table, tuple(f"{name}: {warning}" for name, warning in notes if warning))
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready description, undefined figures as null; `from_json` reads it back."""
+        return {
+            "scores": {name: defined(values) for name, values in self.scores.items()},
+            "table": None if self.table is None else defined(asdict(self.table)),
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, payload: Mapping[str, Any]) -> HeadRanking:
+        """The ranking that `to_json` described."""
+        table = payload["table"]
+        if table is not None:
+            table = HeadScores(
+                modules=tuple(table["modules"]),
+                layers=np.array(table["layers"], dtype=np.int64),
+                heads=np.array(table["heads"], dtype=np.int64),
+                loss=LossScores(**_effects_from(table["loss"])),
+                axes=tuple(BiasScores(**_effects_from(axis)) for axis in table["axes"]),
+            )
+        scores = {name: np.array(values, dtype=np.float64) for name, values in payload["scores"].items()}
+        return cls(scores, table, tuple(payload["notes"]))
+
+
+def rank_heads(
+    evaluator: LanguageEvaluator,
+    settings: RepairSettings,
+    *,
+    store: Store | Section | None = None,
+    progress: Progress | None = None,
+) -> HeadRanking:
+    """Find the scores that the method of `settings` needs.
+
+    Args:
+        evaluator: on the search half; its sampling and reading are those that heads are scored with.
+        settings: method and scoring.
+        store: where the scores are kept; those that an interrupted run has found are not found again.
+        progress: where to show how far the scoring is.
+
+    Raises:
+        ModelError: the model is broken, or out of memory.
+        DataError, InputError: prompts that are too few, or settings that do not suit them.
+    """
+    asked = {
+        "fingerprint": evaluator.fingerprint(),
+        "needs": list(settings.needs),
+        "bias_scores": settings.bias_method,
+        "loss_scores": settings.loss_scores,
+        "seed": settings.seed,
+    }
+    key = digest(asked)
+    for event in [] if store is None else store.events(_EVENT):
+        try:
+            if event.payload["key"] == key:
+                return HeadRanking.from_json(event.payload["ranking"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(
+                f"the ranking of heads that the run's folder keeps is none ({type(error).__name__}: {error}): it was "
+                "changed or damaged. Start again with another --out"
+            ) from error
+    ranking = _rank(evaluator, settings, store, progress)
+    if store is not None:
+        store.record(_EVENT, {"key": key, "ranking": ranking.to_json()})
+    return ranking
+
+
+def gradient_scores(losses: MaskLosses, head_map: HeadMap) -> Floats:
+    """FASP's gradient baseline: sum over windows of |dLoss/dgate|, L2-normalised per layer, (n_heads,).
+
+    Args:
+        losses: from `first_order_losses`, whose effects are the gradients.
+        head_map: tells the layers.
+    """
+    sums = np.abs(losses.without - losses.before).sum(axis=1)
+    bounds = np.cumsum([site.n_heads for site in head_map.sites])[:-1]
+    parts = [part / (float(np.linalg.norm(part)) or 1.0) for part in np.split(sums, bounds)]
+    scores: Floats = np.concatenate(parts)
+    return scores
+
+
+def _rank(
+    evaluator: LanguageEvaluator, settings: RepairSettings, store: Store | Section | None, progress: Progress | None
+) -> HeadRanking:
+    lm, needs, reading = evaluator.lm, settings.needs, evaluator.reading
+    if "magnitude" in needs:
+        found = head_magnitudes(lm.model, lm.head_map)
+        note = f"only the output projection counts in {', '.join(found.without_rows)}"
+        return HeadRanking({"magnitude": found.values}, notes=(note,) if found.without_rows else ())
+    if "gradient" in needs:
+        with Stages(progress, "heads one by one: ") as shown:
+            losses = first_order_losses(lm, reading.tokens, reading.protocol, progress=shown.of("gradients"))
+        return HeadRanking({"gradient": gradient_scores(losses, lm.head_map)})
+    if not needs:
+        return HeadRanking({})
+    axis = evaluator.prompts.axis
+    if "bias" in needs and settings.bias_method == "generated":
+        return HeadRanking.of(_generated(evaluator, settings, store, progress), axis, needs)
+    with Stages(progress, "heads one by one: ") as shown:
+        table = score_heads(
+            lm,
+            reading.tokens,
+            reading.protocol,
+            [evaluator.prompts] if "bias" in needs else [],
+            evaluator.scorer,
+            loss_method=settings.loss_scores if "loss" in needs else "first-order",
+            bias_method=settings.bias_method,
+            sampling=evaluator.sampling,
+            group_mean=evaluator.protocol.group_mean,
+            seed=settings.seed,
+            progress=shown,
+            store=store,
+        )
+    return HeadRanking.of(table, axis, needs)
+
+
+def _generated(
+    evaluator: LanguageEvaluator, settings: RepairSettings, store: Store | Section | None, progress: Progress | None
+) -> HeadScores:
+    """Every head alone, continued and read for good: FASP's own way. Kept head by head, because it takes hours."""
+    space, prompts, reading = evaluator.space, evaluator.prompts, evaluator.reading
+    collection = Collection(space, evaluator.figures) if store is None else store.context(_CONTEXT, evaluator)
+    untouched = space.untouched()
+    alone = [untouched.flip(unit) for unit in range(space.n_units)]
+    run = Runner(evaluator, collection, workers=Packed(evaluator), progress=progress).run(
+        Candidates(space, alone, batch=evaluator.masks_at_once)
+    )
+    if run.stopped == "interrupted":
+        raise KeyboardInterrupt  # what was measured is kept; without the rest there is no ranking
+    before, singles = collection[untouched], [collection[mask] for mask in alone]
+    losses = MaskLosses(
+        before=-evaluator.window_sums(before),
+        without=-np.stack([evaluator.window_sums(made) for made in singles]),
+        counts=np.array([window.shape[1] for window in reading.windows], dtype=np.float64),
+        protocol=reading.protocol,
+        method="exact",
+    )
+    sizes = np.bincount(prompts.groups) * float(evaluator.sampling.n_samples)
+    table = MaskToxicity(
+        before=evaluator.scores(before).mean(axis=1),
+        without=np.stack([evaluator.scores(made).mean(axis=1) for made in singles]),
+        prompts=prompts,
+        methods=(GENERATED,) * len(singles),
+        effective_sizes=np.tile(sizes, (len(singles), 1)),
+        n_samples=evaluator.sampling.n_samples,
+        scorer=evaluator.scorer.name,
+    )
+    effects = bias_effects(table, rng=np.random.default_rng(settings.seed), group_mean=evaluator.protocol.group_mean)
+    sites = evaluator.lm.head_map.sites
+    return HeadScores(
+        modules=tuple(site.name for site in sites for _ in range(site.n_heads)),
+        layers=np.array([site.layer for site in sites for _ in range(site.n_heads)]),
+        heads=np.array([head for site in sites for head in range(site.n_heads)]),
+        loss=LossScores(
+            losses.perplexity_before,
+            losses.effect,
+            losses.effect_error,
+            (losses.method,) * len(singles),
+            losses.reliability(np.random.default_rng(settings.seed)),
+        ),
+        axes=(
+            BiasScores(
+                prompts.axis, effects.before, effects.effect, effects.standard_error, table.methods, effects.reliability
+            ),
+        ),
+    )
+
+
+def _effects_from(payload: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(payload)
+    for name in ("effect", "standard_error"):
+        found[name] = np.array(payload[name], dtype=np.float64)
+    found["methods"] = tuple(payload["methods"])
+    value = payload["reliability"]["value"]
+    found["reliability"] = Reliability(**payload["reliability"] | {"value": math.nan if value is None else value})
+    return found

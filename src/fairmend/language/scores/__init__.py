@@ -1,0 +1,1 @@
+"""Effects of single heads: exact, re-weighted, first-order, magnitude."""

@@ -1,0 +1,170 @@
+"""Exact perplexity without each head: every head switched off alone, on the same text.
+
+The naive way runs the whole model once per head. Here a window of the text goes through the unmasked model once; for
+the heads of layer l the model then resumes from layer l (see `layer_resume`), with several heads as rows of one batch,
+each row with its own gates. On average half of the layers are saved, nothing is approximated. Where an architecture
+cannot be resumed, whole runs are made, and the result says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from fairmend.language.heads.gates import HeadGates
+from fairmend.language.measurement.perplexity import PerplexityProtocol, Window, token_log_likelihoods
+from fairmend.language.models.batching import Done, Rows
+from fairmend.language.models.models import LanguageModel
+from fairmend.language.scores.layer_resume import AllAtOnce
+from fairmend.language.scores.mask_runs import MaskRuns, checked_gates, rows_at_once
+from fairmend.language.scores.reliability import Reliability, split_reliability
+from fairmend.runs.parts import Keep, keep_nothing, within
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class MaskLosses:
+    """The loss of a model on a text, without any mask and with each of several, window by window.
+
+    Attributes:
+        before: summed loss of each window without a mask, nats, `(n_windows,)`.
+        without: the same with each mask, `(n_masks, n_windows)`. NaN where a mask broke the model.
+        counts: scored tokens of each window, `(n_windows,)`.
+        protocol: how windows make a perplexity.
+        method: "layer resume" or "masking", both exact, or "first-order".
+        note: what a reader should know about the method; empty when there is nothing.
+    """
+
+    before: Floats
+    without: Floats
+    counts: Floats
+    protocol: PerplexityProtocol
+    method: str
+    note: str = ""
+
+    @property
+    def perplexity_before(self) -> float:
+        """Perplexity without a mask."""
+        with np.errstate(over="ignore"):
+            return float(np.exp(self._mean(self.before)))
+
+    @property
+    def perplexity(self) -> Floats:
+        """Perplexity with each mask, `(n_masks,)`."""
+        with np.errstate(over="ignore"):
+            return np.asarray(np.exp(self._mean(self.without)), dtype=np.float64)
+
+    @property
+    def standard_error(self) -> Floats:
+        """Standard error of each perplexity as a figure of its own, by the delta method over windows, `(n_masks,)`."""
+        return np.asarray(self.perplexity * self._error(self.without), dtype=np.float64)
+
+    @property
+    def effect(self) -> Floats:
+        """What each mask adds to the mean loss, nats per token, `(n_masks,)`."""
+        return self._mean(self.without - self.before)
+
+    @property
+    def effect_error(self) -> Floats:
+        """Standard error of each effect, from the same windows with and without the mask, `(n_masks,)`."""
+        return self._error(self.without - self.before)
+
+    def reliability(self, rng: np.random.Generator) -> Reliability:
+        """How far the ranking of the masks would repeat on another text of this length."""
+
+        def effects(windows: npt.NDArray[np.int64]) -> Floats:
+            return self._mean((self.without - self.before)[:, windows], self.counts[windows])
+
+        return split_reliability(effects, np.zeros(len(self.counts)), rng=rng, unit="windows")
+
+    def _mean(self, sums: Floats, counts: Floats | None = None) -> Floats:
+        sums, sizes = self._weighed(sums, self.counts if counts is None else counts)
+        return np.asarray(sums.sum(axis=-1) / sizes.sum(), dtype=np.float64)
+
+    def _error(self, sums: Floats) -> Floats:
+        sums, sizes = self._weighed(sums, self.counts)
+        n = len(sizes)
+        if n < 2:
+            return np.full(len(sums), np.nan)
+        mean = sums.sum(axis=-1, keepdims=True) / sizes.sum()
+        squares = ((sums - mean * sizes) ** 2).sum(axis=-1)
+        return np.asarray(np.sqrt(n / (n - 1) * squares) / sizes.sum(), dtype=np.float64)
+
+    def _weighed(self, sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
+        """FASP's protocol takes the mean of the windows' means, the standard one that of the tokens."""
+        return (sums / counts, np.ones_like(counts)) if self.protocol.kind == "fasp" else (sums, counts)
+
+
+def masked_losses(
+    lm: LanguageModel,
+    tokens: Tensor,
+    protocol: PerplexityProtocol,
+    gates: npt.ArrayLike | Tensor | None = None,
+    *,
+    resume: bool = True,
+    batch_size: Rows = "auto",
+    progress: Done | None = None,
+    keep: Keep = keep_nothing,
+) -> MaskLosses:
+    """Measure the loss on a text with each of several masks, exactly.
+
+    Args:
+        lm: the model; masks that are already on it stay in force.
+        tokens: token ids of the text, `(n_tokens,)`, from `texts.encode_text`.
+        protocol: windows and mean, from `perplexity_protocol`.
+        gates: `(n_masks, n_heads)`; every head alone when not given.
+        resume: save the layers before the first one that a mask changes, where the architecture allows it.
+        batch_size: windows times masks at once.
+        progress: told how many masks times windows are done.
+        keep: keeps the losses of every batch.
+
+    Raises:
+        InputError: gates of another shape, or a text without two tokens.
+        ModelError: out of memory.
+    """
+    masks = checked_gates(lm, gates)
+    windows = protocol.windows(len(tokens))
+    before, without = np.empty(len(windows)), np.empty((len(masks), len(windows)))
+    runs = MaskRuns(lm, masks, resume)
+    done = 0
+    with HeadGates(lm.model, lm.head_map) as hooks:
+        for (width, n_scored), numbers in _by_shape(windows):
+            fit = rows_at_once(lm, batch_size, width, 8 * lm.vocabulary * n_scored + 4096 * width)
+            together = runs.sequences_at_once(fit)
+            for start in range(0, len(numbers), together):
+                chunk = numbers[start : start + together]
+
+                def losses(times: int, chunk: list[int] = chunk) -> Floats:
+                    """Losses `(times, n_windows)` of the chunk's windows, each run `times` times."""
+                    rows = [windows[number] for number in chunk for _ in range(times)]
+                    found = token_log_likelihoods(lm, tokens, rows, AllAtOnce())
+                    return -np.array([values.sum() for values in found]).reshape(-1, times).T
+
+                def masked(gates: Tensor, times: int, losses: Callable[[int], Floats] = losses) -> Floats:
+                    hooks.set(gates)
+                    return losses(times)
+
+                hooks.reset()
+                before[chunk] = runs.unmasked(partial(losses, 1))[0]
+                of_chunk = within(keep, f"{len(chunk)} windows from {chunk[0]} on")
+                for part, found in runs.masked(masked, len(chunk), fit, batch_size, of_chunk):
+                    without[np.ix_(part, chunk)] = found
+                    done += found.size
+                    if progress is not None:
+                        progress(done, without.size)
+    counts = np.array([window.shape[1] for window in windows], dtype=np.float64)
+    return MaskLosses(before, without, counts, protocol, runs.method, runs.note)
+
+
+def _by_shape(windows: Sequence[Window]) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """Numbers of the windows of each shape: they are run together."""
+    order = sorted(range(len(windows)), key=lambda number: (windows[number].shape, number))
+    for shape, group in groupby(order, key=lambda number: windows[number].shape):
+        yield shape, list(group)

@@ -1,0 +1,369 @@
+"""The table of head scores: what happens to perplexity and to the bias of each axis without each head."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from fairmend.errors import DataError, InputError
+from fairmend.evaluation import array_digest, digest
+from fairmend.language.bias.records import GroupMean
+from fairmend.language.generation.samples import Sampling, draw_sample
+from fairmend.language.heads.heads import HeadMap
+from fairmend.language.measurement.perplexity import PerplexityProtocol
+from fairmend.language.measurement.texts import Text
+from fairmend.language.models.batching import Done, Rows
+from fairmend.language.models.models import LanguageModel
+from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.scores.ablation import masked_losses
+from fairmend.language.scores.bias_effects import bias_effects
+from fairmend.language.scores.first_order import first_order_losses, first_order_toxicity
+from fairmend.language.scores.reliability import Reliability
+from fairmend.language.scores.reweighting import reweighted_toxicity
+from fairmend.language.scores.toxicity_by_mask import MaskToxicity, generated_toxicity
+from fairmend.language.toxicity.scorer import Scorer
+from fairmend.runs.parts import Keep, Parts, keep_nothing, within
+from fairmend.runs.store import Section, Store
+
+Floats = npt.NDArray[np.float64]
+LossMethod = Literal["exact", "first-order"]
+BiasMethod = Literal["generated", "reweighted", "first-order"]
+Stage = Callable[[str, int, int], None]
+"""Told what is being scored, how much of it is done, and of how much."""
+
+_HEAD_COLUMNS = ("unit", "layer", "head", "module")
+_LOSS_COLUMNS = ("perplexity_without", "loss_effect", "loss_error", "perplexity_method")
+_LOSS_FACTS = ("perplexity_before", "perplexity_reliability", "perplexity_windows")
+_BIAS_COLUMNS = ("bias_without", "bias_effect", "bias_error", "bias_method")
+_ORIGIN = ("weights_sha256", "text_sha256", "prompts_sha256")
+_BIAS_FACTS = ("bias_before", "bias_reliability", "bias_prompts")
+
+
+@dataclass(frozen=True, eq=False)
+class LossScores:
+    """Every head's effect on the loss on a text.
+
+    Attributes:
+        before: perplexity of the model as it is.
+        effect: what the mean loss gains without each head, nats per token, `(n_heads,)`.
+        standard_error: of the effect, over windows, `(n_heads,)`.
+        methods: how it was measured, one per head.
+        reliability: of the ranking.
+    """
+
+    before: float
+    effect: Floats
+    standard_error: Floats
+    methods: tuple[str, ...]
+    reliability: Reliability
+
+    @property
+    def without(self) -> Floats:
+        """Perplexity without each head, `(n_heads,)`."""
+        with np.errstate(over="ignore"):
+            return np.asarray(self.before * np.exp(self.effect), dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class BiasScores:
+    """Every head's effect on the bias of one axis.
+
+    Attributes:
+        axis: name of the axis.
+        before: bias of the model as it is.
+        effect: what the bias gains without each head, `(n_heads,)`; negative is better.
+        standard_error: of the effect, over prompts, `(n_heads,)`.
+        methods: how it was measured, one per head.
+        reliability: of the ranking.
+    """
+
+    axis: str
+    before: float
+    effect: Floats
+    standard_error: Floats
+    methods: tuple[str, ...]
+    reliability: Reliability
+
+    @property
+    def without(self) -> Floats:
+        """Bias without each head, `(n_heads,)`; a first-order one can fall below 0."""
+        return self.before + self.effect
+
+
+@dataclass(frozen=True, eq=False)
+class HeadScores:
+    """The scores of all heads of a model: unit u of a mask is row u.
+
+    Attributes:
+        modules: name of each head's output projection, `n_heads` of them.
+        layers, heads: index of the decoder layer, and of the head within its projection, `(n_heads,)`.
+        loss: effects on the text.
+        axes: effects on the bias, one entry per axis.
+        origin: digests of what was measured, see `origin_of`; empty when unknown.
+    """
+
+    modules: tuple[str, ...]
+    layers: npt.NDArray[np.int64]
+    heads: npt.NDArray[np.int64]
+    loss: LossScores
+    axes: tuple[BiasScores, ...]
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Number of heads."""
+        return len(self.modules)
+
+    def axis(self, name: str) -> BiasScores:
+        """The scores of one axis.
+
+        Raises:
+            InputError: there is no such axis in the table.
+        """
+        for scores in self.axes:
+            if scores.axis == name:
+                return scores
+        raise InputError(f"no scores for the axis {name!r}: the table has {', '.join(s.axis for s in self.axes)}")
+
+    def check(self, head_map: HeadMap) -> None:
+        """Raise DataError unless the table is of a model with these heads."""
+        modules, _, heads = _places(head_map)
+        if (modules, heads.tolist()) != (self.modules, self.heads.tolist()):
+            raise DataError(
+                f"these scores are of {len(self)} heads from {self.modules[0]} on, the model ({head_map.architecture}) "
+                f"has {head_map.n_heads} from {head_map.sites[0].name} on: score the heads of this model"
+            )
+
+    def digest(self) -> str:
+        """What tells these scores from others."""
+        effects = {axis.axis: axis.effect for axis in self.axes} | {"perplexity": self.loss.effect}
+        return digest({"origin": dict(self.origin)} | {name: array_digest(each) for name, each in effects.items()})
+
+    def require_origin(self, wanted: Mapping[str, str]) -> None:
+        """Raise DataError if the table was measured on something else than `wanted`; unknown origins pass."""
+        others = [name for name, sha in wanted.items() if self.origin.get(name, sha) != sha]
+        if others:
+            raise DataError(
+                f"these scores were measured on something else ({', '.join(others)} differ): scores must be of this "
+                "model and of the prompts and text that are searched with. Score with the same model, --dtype, "
+                "--axis, --prompts, --prompt-count, --text and --seed"
+            )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to say beside rankings that are mostly noise."""
+        named = {"perplexity": self.loss.reliability} | {f"bias, {s.axis}": s.reliability for s in self.axes}
+        return tuple(f"{name}: {found.warning}" for name, found in named.items() if found.warning)
+
+    def write(self, path: str | Path) -> None:
+        """Write the table as CSV: one row per head, figures of the whole model repeated in every row."""
+        columns: dict[str, Sequence[object]] = {
+            "unit": range(len(self)),
+            "layer": self.layers.tolist(),
+            "head": self.heads.tolist(),
+            "module": self.modules,
+        }
+        columns |= _columns(self.loss, _LOSS_COLUMNS, _LOSS_FACTS, "")
+        for scores in self.axes:
+            columns |= _columns(scores, _BIAS_COLUMNS, _BIAS_FACTS, f"[{scores.axis}]")
+        columns |= {name: [sha] * len(self) for name, sha in self.origin.items()}
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+
+    @classmethod
+    def read(cls, path: str | Path) -> HeadScores:
+        """Read a table that `write` wrote.
+
+        Raises:
+            DataError: the file is missing, or is no such table.
+        """
+        try:
+            with Path(path).open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file, strict=True))
+            if [int(row["unit"]) for row in rows] != list(range(len(rows))) or not rows:
+                raise ValueError("units are not numbered from 0 on")
+            origin = {name: value for name, value in rows[0].items() if name.partition("[")[0] in _ORIGIN}
+            axes = [name.removeprefix("bias_before[")[:-1] for name in rows[0] if name.startswith("bias_before[")]
+            return cls(
+                modules=tuple(row["module"] for row in rows),
+                layers=np.array([int(row["layer"]) for row in rows], dtype=np.int64),
+                heads=np.array([int(row["head"]) for row in rows], dtype=np.int64),
+                loss=LossScores(*_scores(rows, _LOSS_COLUMNS, _LOSS_FACTS, "", "windows")),
+                axes=tuple(
+                    BiasScores(axis, *_scores(rows, _BIAS_COLUMNS, _BIAS_FACTS, f"[{axis}]", "prompts"))
+                    for axis in axes
+                ),
+                origin=origin,
+            )
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise DataError(
+                f"{path} is no table of head scores ({type(error).__name__}: {error}): name a CSV file that HeadScores "
+                "wrote, unchanged"
+            ) from error
+
+
+def score_heads(
+    lm: LanguageModel,
+    tokens: Tensor,
+    protocol: PerplexityProtocol,
+    prompts: Sequence[PromptSet],
+    scorer: Scorer,
+    *,
+    loss_method: LossMethod = "exact",
+    bias_method: BiasMethod = "first-order",
+    sampling: Sampling | None = None,
+    group_mean: GroupMean = "unweighted",
+    seed: int = 0,
+    batch_size: Rows = "auto",
+    store: Store | Section | None = None,
+    progress: Stage | None = None,
+) -> HeadScores:
+    """Score every head of a model.
+
+    Args:
+        lm: the model; masks that are already on it stay in force.
+        tokens: token ids of the text, `(n_tokens,)`, from `texts.encode_text`.
+        protocol: of the perplexity, from `perplexity_protocol`.
+        prompts: one set per axis.
+        scorer: gives the toxicity.
+        loss_method: "exact" (`ablation`) or "first-order".
+        bias_method: "generated" (`mask_toxicity`), "reweighted" (`reweighting`, generated where the sample says too
+            little), or "first-order" (`first_order`).
+        sampling: of the continuations; the defaults when not given.
+        group_mean: what a group is compared with, see `BiasProtocol`.
+        seed: of the splits that reliability and signs are taken from.
+        batch_size: sequences at once.
+        store: where what is drawn and measured is kept; an interrupted scoring of the same is gone on with.
+        progress: told what is being done.
+
+    Raises:
+        InputError: an unknown method, or arguments that do not fit together.
+        DataError: a group with fewer than 2 prompts.
+        ModelError: the model's logits are not finite, or out of memory.
+    """
+    for name, value, allowed in (
+        ("loss_method", loss_method, get_args(LossMethod)),
+        ("bias_method", bias_method, get_args(BiasMethod)),
+    ):
+        if value not in allowed:
+            raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    sampling = sampling or Sampling()
+    keep: Keep = keep_nothing
+    if store is not None:
+        work = {
+            "model": lm.fingerprint(),
+            "tokens": array_digest(tokens.cpu().numpy()),
+            "protocol": asdict(protocol),
+            "prompts": [axis.fingerprint() for axis in prompts],
+            "scorer": {"name": scorer.name, **scorer.fingerprint()},
+            "methods": [loss_method, bias_method],
+            "sampling": asdict(sampling),
+        }
+        keep = Parts(store, {"head scores": work})
+
+    def tell(what: str) -> Done:
+        return lambda done, total: progress(what, done, total) if progress is not None else None
+
+    axes = []
+    for axis in prompts:
+        table = _toxicity(lm, axis, scorer, bias_method, sampling, batch_size, tell, within(keep, axis.axis))
+        effects = bias_effects(table, rng=np.random.default_rng(seed), group_mean=group_mean)
+        axes.append(
+            BiasScores(
+                axis.axis, effects.before, effects.effect, effects.standard_error, table.methods, effects.reliability
+            )
+        )
+    reading = tell("perplexity")
+    losses_kept = within(keep, "perplexity")
+    if loss_method == "exact":
+        losses = masked_losses(lm, tokens, protocol, batch_size=batch_size, progress=reading, keep=losses_kept)
+    else:
+        losses = first_order_losses(lm, tokens, protocol, batch_size=batch_size, progress=reading, keep=losses_kept)
+    modules, layers, heads = _places(lm.head_map)
+    loss = LossScores(
+        losses.perplexity_before,
+        losses.effect,
+        losses.effect_error,
+        (losses.method,) * len(modules),
+        losses.reliability(np.random.default_rng(seed)),
+    )
+    return HeadScores(modules, layers, heads, loss, tuple(axes))
+
+
+def origin_of(lm: LanguageModel, text: Text, prompts: Sequence[PromptSet]) -> dict[str, str]:
+    """Digests by name of what scores are measured on: the weights, the text and the prompts of every axis."""
+    found = {"weights_sha256": str(lm.fingerprint()["weights_sha256"]), "text_sha256": text.fingerprint()["sha256"]}
+    return found | {f"prompts_sha256[{part.axis}]": str(part.fingerprint()["sha256"]) for part in prompts}
+
+
+def _toxicity(
+    lm: LanguageModel,
+    prompts: PromptSet,
+    scorer: Scorer,
+    method: BiasMethod,
+    sampling: Sampling,
+    batch_size: Rows,
+    tell: Callable[[str], Done],
+    keep: Keep,
+) -> MaskToxicity:
+    scoring = tell(f"bias, {prompts.axis}")
+    if method == "generated":
+        return generated_toxicity(
+            lm, prompts, scorer, sampling=sampling, batch_size=batch_size, progress=scoring, keep=keep
+        )
+    drawing = tell(f"continuations, {prompts.axis}")
+    sample = draw_sample(lm, prompts, scorer, sampling, batch_size=batch_size, progress=drawing, keep=keep)
+    if method == "reweighted":
+        return reweighted_toxicity(lm, sample, fallback=scorer, batch_size=batch_size, progress=scoring, keep=keep)
+    # A classifier takes as long for a beginning as for the whole: more continuations are the better buy.
+    is_cheap = scorer.kind != "classifier"
+    return first_order_toxicity(
+        lm, sample, scorer=scorer if is_cheap else None, batch_size=batch_size, progress=scoring, keep=keep
+    )
+
+
+def _places(head_map: HeadMap) -> tuple[tuple[str, ...], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Module, layer and number within the module of every head."""
+    rows = [(site.name, site.layer, head) for site in head_map.sites for head in range(site.n_heads)]
+    modules, layers, heads = zip(*rows, strict=True)
+    return modules, np.array(layers, dtype=np.int64), np.array(heads, dtype=np.int64)
+
+
+def _columns(
+    scores: LossScores | BiasScores, names: Sequence[str], facts: Sequence[str], suffix: str
+) -> dict[str, Sequence[object]]:
+    n = len(scores.methods)
+    values: list[Sequence[object]] = [
+        scores.without.tolist(),
+        scores.effect.tolist(),
+        scores.standard_error.tolist(),
+        scores.methods,
+        *([value] * n for value in (scores.before, scores.reliability.value, scores.reliability.n)),
+    ]
+    return {f"{name}{suffix}": column for name, column in zip((*names, *facts), values, strict=True)}
+
+
+def _scores(
+    rows: Sequence[Mapping[str, str]], names: Sequence[str], facts: Sequence[str], suffix: str, unit: str
+) -> tuple[float, Floats, Floats, tuple[str, ...], Reliability]:
+    _, effect, error, method = (f"{name}{suffix}" for name in names)
+    before, reliability, n = (rows[0][f"{name}{suffix}"] for name in facts)
+    effects = np.array([float(row[effect]) for row in rows])
+    if math.isnan(float(before)):
+        raise ValueError(f"the model as it is has no {facts[0]}")
+    return (
+        float(before),
+        effects,
+        np.array([float(row[error]) for row in rows]),
+        tuple(row[method] for row in rows),
+        Reliability(float(reliability), int(n), unit),
+    )

@@ -1,0 +1,219 @@
+"""Measured subsets of heads, collected on their own: for surrogates that several repairs learn from.
+
+A collection is a run whose store has the subsets under one name and repeats of some under another. It may be stopped
+and continued at any time, with another budget: subsets come in blocks, each a design of its own, so that more of them
+never change the earlier ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from fairmend.errors import InputError, RunError
+from fairmend.language.measurement.masked_perplexity import Reading
+from fairmend.language.measurement.texts import Text, read_text
+from fairmend.language.models.models import LanguageModel
+from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.records.run_directories import open_run
+from fairmend.language.repair.racing import Racing
+from fairmend.language.repair.repair import halves, make_evaluator
+from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.subset_search import CONTEXT, SubsetEvaluator, collecting_evaluator
+from fairmend.language.toxicity.scorer import Scorer
+from fairmend.masks import Mask
+from fairmend.runs.budgets import Stopped
+from fairmend.runs.progress import Meter, Progress
+from fairmend.runs.store import Store
+from fairmend.search import SpreadSampling
+from fairmend.search.base import require_count
+from fairmend.surrogates.validation import MeasurementNoise, noise_from_repeats
+
+KIND = "language collection"
+REPEATS = "subsets, measured again"
+_BLOCK = 100
+_REPEAT_EVERY = 12  # subsets, one is measured again to learn the noise
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """How far a collection is.
+
+    Attributes:
+        samples: subsets measured so far, the empty one included.
+        repeats: how many of them were measured again.
+        new: measured in this session, repeats included.
+        seconds, model_seconds: duration of this session, and how much of it was spent on measuring.
+        stopped: "evaluations" when all samples are there, else "seconds" or "interrupted".
+    """
+
+    samples: int
+    repeats: int
+    new: int
+    seconds: float
+    model_seconds: float
+    stopped: Stopped
+
+
+def open_collection(out: str | Path, *, settings: RepairSettings, **subject: Any) -> Store:
+    """Start a collection in a directory, or open the same one there to go on with it, with whatever budget.
+
+    Args:
+        out: the directory; made if it does not exist.
+        settings: how subsets are measured; the samples of `settings.subsets` do not count.
+        subject: what is measured and on what: `lm`, `prompts`, `scorer`, `texts` and `request` of `open_run`.
+
+    Raises:
+        RunError: the directory holds another run (what differs is named) or other files, or cannot be written.
+    """
+    return open_run(out, settings=collecting_settings(settings), kind=KIND, **subject)
+
+
+def collecting_settings(settings: RepairSettings) -> RepairSettings:
+    """The settings with everything that measuring subsets does not depend on at its default."""
+    kept = replace(
+        type(settings.subsets)(),
+        eta=settings.subsets.eta,
+        fraction=settings.subsets.fraction,
+        racing=settings.subsets.racing,
+        min_drop=settings.subsets.min_drop,
+        max_drop=settings.subsets.max_drop,
+    )
+    return RepairSettings(
+        prompts=settings.prompts,
+        split_by=settings.split_by,
+        sampling=settings.sampling,
+        group_mean=settings.group_mean,
+        reading=settings.reading,
+        subsets=kept,
+        seed=settings.seed,
+    )
+
+
+def collect(
+    lm: LanguageModel,
+    prompts: PromptSet,
+    scorer: Scorer,
+    settings: RepairSettings,
+    store: Store,
+    *,
+    samples: int | None = None,
+    seconds: float | None = None,
+    texts: tuple[Text, Text] | None = None,
+    progress: Progress | None = None,
+) -> Collected:
+    """Measure subsets of heads on a part of the search half until a number of them or a time is reached.
+
+    Sizes are spread over the limits with a share of small subsets, and heads are dealt evenly, see `SpreadSampling`. A
+    share of the subsets is measured again with other prompts and other noise, so that the noise is known.
+
+    Args:
+        lm, prompts, scorer, settings, texts: as for `repair_model`; `settings.subsets` has the share and the limits.
+        store: from `open_collection`.
+        samples: subsets in all, those of earlier sessions and the empty one included.
+        seconds: of this session.
+        progress: where to show how far it is.
+
+    Raises:
+        InputError: neither samples nor seconds, or settings that cannot work.
+        ModelError, DataError, RunError: see `repair_model`.
+    """
+    if samples is None and seconds is None:
+        raise InputError("collecting needs an end: give the number of samples, or the seconds that it may take")
+    wanted = math.inf if samples is None else require_count("samples", samples, 2)
+    begun = perf_counter()
+    measuring = [
+        (evaluator, store.context(name, evaluator))
+        for name, evaluator in zip((CONTEXT, REPEATS), _evaluators(lm, prompts, scorer, settings, texts), strict=True)
+    ]
+    for evaluator, context in measuring:
+        if isinstance(evaluator, Racing):
+            evaluator.reference = context.get(evaluator.space.untouched())
+    known = len(measuring[0][1])
+    meter = Meter(progress, "subsets of heads", samples, known, None)
+    stopped: Stopped = "evaluations"
+    new, model_seconds = 0, 0.0
+    try:
+        for repeated, masks in _plan(measuring[0][0], settings.seed, wanted):
+            evaluator, context = measuring[repeated]
+            missing = [mask for mask in masks if context.get(mask) is None]
+            if not missing:
+                continue
+            if seconds is not None and perf_counter() - begun >= seconds:
+                stopped = "seconds"
+                break
+            started = perf_counter()
+            context.put(missing, evaluator.measure(missing))
+            model_seconds += perf_counter() - started
+            new += len(missing)
+            spent = perf_counter() - begun
+            meter.show(len(measuring[0][1]), spent, None if seconds is None else seconds - spent)
+    except KeyboardInterrupt:
+        stopped = "interrupted"
+    finally:
+        store.flush()
+        meter.close()
+    counts = [len(context) for _, context in measuring]
+    return Collected(counts[0], counts[1], new, perf_counter() - begun, model_seconds, stopped)
+
+
+def measured_noise(store: Store) -> MeasurementNoise | None:
+    """The noise of a measured subset, from those measured twice; None where they are too few.
+
+    Raises:
+        RunError: the store is no collection.
+    """
+    if CONTEXT not in store.contexts():
+        raise RunError(f"{store.path} has no measured subsets: collect some with fairmend lm collect")
+    if REPEATS not in store.contexts():
+        return None
+    first, second = store.context(CONTEXT), store.context(REPEATS)
+    pairs = [(made, again) for mask, again in second if (made := first.get(mask)) is not None]
+    try:
+        return noise_from_repeats([made for made, _ in pairs], [again for _, again in pairs], first.figures)
+    except InputError:
+        return None
+
+
+def _evaluators(
+    lm: LanguageModel,
+    prompts: PromptSet,
+    scorer: Scorer,
+    settings: RepairSettings,
+    texts: tuple[Text, Text] | None,
+) -> tuple[SubsetEvaluator, SubsetEvaluator]:
+    """What measures subsets, and what measures some of them again: other prompts and other noise, the same text."""
+    searched, _ = halves(prompts, settings)
+    text = (texts or (read_text(None, "search"),))[0]
+    search = make_evaluator(lm, searched, Reading(lm, text, settings.reading), scorer, settings)
+    other = replace(settings, seed=settings.seed + 1)
+    repeated = make_evaluator(lm, searched, search.reading, scorer, other)
+    return collecting_evaluator(search, settings), collecting_evaluator(repeated, other)
+
+
+def _plan(evaluator: SubsetEvaluator, seed: int, samples: float) -> Iterator[tuple[bool, list[Mask]]]:
+    """What to measure, in order: (whether again, subsets), the empty one first, each block's repeats after it."""
+    space, at_once = evaluator.space, evaluator.masks_at_once
+    yield False, [space.untouched()]
+    if isinstance(evaluator, Racing):
+        yield True, [space.untouched()]  # what the repeats race against
+    left = samples - 1
+    for number in itertools.count():
+        if left < 1:
+            return
+        # A seed of its own for every block, so that a longer collection begins like a shorter one.
+        design = SpreadSampling(
+            space, seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]), samples=_BLOCK + 1
+        )
+        block = list(design.masks())[: int(min(left, _BLOCK))]
+        left -= len(block)
+        for masks, repeated in ((block, False), (block[::_REPEAT_EVERY], True)):
+            for start in range(0, len(masks), at_once):
+                yield repeated, masks[start : start + at_once]

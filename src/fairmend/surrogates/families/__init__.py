@@ -1,0 +1,1 @@
+"""Families of surrogates: ridge regressions and networks."""

@@ -1,0 +1,1 @@
+"""Confusion counts of many masks: kernels and the evaluator over them."""

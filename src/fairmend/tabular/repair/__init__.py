@@ -1,0 +1,1 @@
+"""Repairing a tabular network: settings, choice, judging, saving."""

@@ -1,0 +1,1 @@
+"""Several judged repairs side by side: compare, sweep, reproduce."""
