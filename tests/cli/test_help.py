@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -55,12 +54,12 @@ GROUPS = (
 @pytest.mark.parametrize(
     "words", [("--help",), ("--version",), ("tabular", "repair", "--help"), ("lm", "repair", "--help")]
 )
-def test_help_imports_nothing_heavy_and_takes_less_than_seven_tenths_of_a_second(words):
+def test_help_imports_nothing_heavy(words):
     script = (
-        "import atexit, sys, time\n"
+        "import atexit, sys\n"
         "def report():\n"
         "    loaded = sorted(set(sys.modules) & set(sys.argv[1].split()))\n"
-        "    print('SECONDS', time.process_time(), 'HEAVY', loaded, file=sys.stderr)\n"
+        "    print('HEAVY', loaded, file=sys.stderr)\n"
         "atexit.register(report)\n"
         "from fairmend.cli.main import app\n"
         "app(sys.argv[2:], prog_name='fairmend')\n"
@@ -69,7 +68,6 @@ def test_help_imports_nothing_heavy_and_takes_less_than_seven_tenths_of_a_second
         [sys.executable, "-c", script, " ".join(HEAVY), *words], capture_output=True, text=True, check=True
     )
     assert "HEAVY []" in done.stderr
-    assert float(re.findall(r"SECONDS ([\d.]+)", done.stderr)[0]) < 0.7
 
 
 def test_the_version_is_the_packages(run):

@@ -164,7 +164,8 @@ class _Walk:
     def _constant(self, label: str, name: str) -> npt.NDArray[np.float64]:
         if name not in self._constants:
             raise ModelError(f"{label} needs a constant {name!r}: {SUPPORTED}")
-        return np.asarray(self._constants[name], dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN warns when widened; Layer refuses it
+            return np.asarray(self._constants[name], dtype=np.float64)
 
     def _row(self, label: str, name: str) -> FloatArray:
         """A constant that is one number, or one number per neuron."""

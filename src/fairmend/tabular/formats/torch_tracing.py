@@ -337,4 +337,5 @@ def _normalisation(name: str, module: Any) -> tuple[FloatArray, FloatArray]:
 
 
 def _array(tensor: torch.Tensor) -> FloatArray:
-    return np.array(tensor.detach().numpy(), dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN warns when widened; Layer refuses it
+        return np.array(tensor.detach().numpy(), dtype=np.float64)
