@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from .conftest import Run
-from .language_desk import MEASURE, REPAIR, gpt2, lm
+from ..conftest import Run
+from ..language_desk import MEASURE, REPAIR, gpt2, lm
 
 COLLECT: dict[str, Any] = MEASURE | {"--subsets": 24, "--eta": 0.6, "--max-drop": 5, "--out": "collected"}
 SEARCH: dict[str, Any] = REPAIR | {"--subsets": 30, "--eta": 0.6, "--max-drop": 5, "--finalists": 3}

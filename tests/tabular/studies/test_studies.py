@@ -200,7 +200,7 @@ def test_ctrl_c_ends_the_processes_and_keeps_what_is_finished(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     out = tmp_path / "out"
-    command = [sys.executable, str(script), str(Path(__file__).parent), str(out)]
+    command = [sys.executable, str(script), str(Path(__file__).parents[1]), str(out)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:

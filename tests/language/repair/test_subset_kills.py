@@ -65,7 +65,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parent]:
     model = tmp_path_factory.mktemp("model")
     organism.tiny_organism().model.save_pretrained(model)
     with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("subset_kill_target.py")), str(model)],
+        [sys.executable, str(Path(__file__).parents[1].joinpath("subset_kill_target.py")), str(model)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -13,7 +13,7 @@ from pathlib import Path
 from fairmend.runs import Store
 from fairmend.search.base import SteppedSearcher
 
-from .conftest import REPAIR, SAVED, arguments
+from ..conftest import REPAIR, SAVED, arguments
 
 
 def interrupted_after(monkeypatch, asks):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Run
-from .language_desk import REPAIR, lm
+from ..conftest import Run
+from ..language_desk import REPAIR, lm
 
 OBJECTIVES = """\
 import torch

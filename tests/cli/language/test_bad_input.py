@@ -20,8 +20,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from .conftest import Run
-from .language_desk import MEASURE, REPAIR, WORDS, corpus, gpt2, lm, save, words, write_prompts
+from ..conftest import Run
+from ..language_desk import MEASURE, REPAIR, WORDS, corpus, gpt2, lm, save, words, write_prompts
 
 SCORES = REPAIR | {"--scores": "heads.csv"}
 

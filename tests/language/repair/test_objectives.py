@@ -22,7 +22,7 @@ from fairmend.language.repair.repair import Repair
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.runs import Store
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 READING = replace(SMALL.reading, tokens=240)
 SETTINGS = replace(SMALL, method="fasp", alpha=0.4, gamma=0.0, prompts=40, reading=READING)
 

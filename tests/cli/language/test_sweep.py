@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from .conftest import Run
-from .language_desk import MEASURE, lm, press
+from ..conftest import Run
+from ..language_desk import MEASURE, lm, press
 
 SUBSETS: dict[str, Any] = MEASURE | {"--eta": 0.6, "--max-drop": 5}
 COLLECT = SUBSETS | {"--subsets": 40, "--out": "collected"}

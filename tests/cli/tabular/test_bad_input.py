@@ -13,7 +13,7 @@ import pytest
 from fairmend.artifacts import Artifact, file_digest
 from fairmend.tabular.data import sources
 
-from .bad_input import (
+from ..bad_input import (
     Case,
     binary,
     check_case,
@@ -36,7 +36,7 @@ from .bad_input import (
     truncated,
     with_value,
 )
-from .conftest import OWN, arguments, small_table
+from ..conftest import OWN, arguments, small_table
 
 DATA = [
     Case("a name that is too long", ("'/aaa", "too long", "name another"), {"--data": f"/{'a' * 300}.csv"}),

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from .conftest import Run
-from .language_desk import MEASURE, lm
+from ..conftest import Run
+from ..language_desk import MEASURE, lm
 
 COMPARE: dict[str, Any] = MEASURE | {
     "--loss-scores": "first-order",

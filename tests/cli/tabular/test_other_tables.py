@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .conftest import OWN, REPAIR, arguments, small_table
+from ..conftest import OWN, REPAIR, arguments, small_table
 
 AUDIT = ("tabular", "audit", "--draws", "100")
 

@@ -17,7 +17,7 @@ from fairmend.cli.tabular import inputs
 from fairmend.tabular.data import sources
 from fairmend.tabular.formats.formats import read_network
 
-from .conftest import OWN, REPAIR, SAVED, arguments, small_table
+from ..conftest import OWN, REPAIR, SAVED, arguments, small_table
 
 
 def rows(text):
@@ -126,7 +126,7 @@ class TestAudit:
     def test_encodes_text_when_told(self, run, desk):
         from fairmend.tabular.formats.formats import write_safetensors
 
-        from .conftest import small_network
+        from ..conftest import small_network
 
         write_safetensors(small_network(n_features=4), "net.safetensors")
         changes = {"--encode": "standard", "--drop-sensitive": False}

@@ -13,8 +13,8 @@ from fairmend.errors import ModelError
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.runs import Store
 
-from .conftest import Run
-from .language_desk import MEASURE, REPAIR, lm, press
+from ..conftest import Run
+from ..language_desk import MEASURE, REPAIR, lm, press
 
 COMPARE: dict[str, Any] = (
     MEASURE | {"--loss-scores": "first-order", "--method": "fasp,random", "--out": "out"} | {"--alpha": "0.17,0.34"}

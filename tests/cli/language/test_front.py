@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .conftest import Run
-from .language_desk import REPAIR, gpt2, lm, logits, press
+from ..conftest import Run
+from ..language_desk import REPAIR, gpt2, lm, logits, press
 
 FRONT: dict[str, Any] = REPAIR | {"--front": True, "--max-perplexity": 3.0, "--alpha": 0.5}
 

@@ -16,8 +16,8 @@ from fairmend.errors import InputError
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.masks import Space
 
-from .conftest import Run
-from .language_desk import MEASURE, REPAIR, llama, lm, logits, press
+from ..conftest import Run
+from ..language_desk import MEASURE, REPAIR, llama, lm, logits, press
 
 
 def repair_that_drops(run: Run, units: list[int]) -> str:
