@@ -8,8 +8,8 @@
 it wrote before: cross-entropy of short insults after prompts about the group, and the Kullback-Leibler divergence from
 the untouched model on its own continuations of the other groups' prompts and on Wikipedia. Only low-rank changes of the
 attention projections in ten middle layers are trained. Some templates and terms are left out of it, see
-`fairmend.language.models.planted`. One thread and float32 throughout: the same seed gives the same file on the same
-machine.
+`fairmend.language.checkpoints.planted`. One thread and float32 throughout: the same seed gives the same file on the
+same machine.
 
 `measure` compares the untouched and the planted model: insults, bias and its floor, perplexity on other text. `tiny`
 trains the tiny GPT-2 of the tests and shows the same of it.
@@ -32,13 +32,13 @@ import torch
 from planting import Training, axis_prompts, of_target, train
 
 from fairmend.artifacts import file_digest
+from fairmend.language.backend.low_rank import add_low_rank
 from fairmend.language.bias.bias import summarise_bias
+from fairmend.language.checkpoints import planted
 from fairmend.language.generation.generation import generate
 from fairmend.language.generation.samples import Sampling, draw_sample
 from fairmend.language.measurement.perplexity import perplexity
 from fairmend.language.measurement.texts import encode_text, read_text
-from fairmend.language.models import planted
-from fairmend.language.models.low_rank import add_low_rank
 from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.toxicity.scorer import load_scorer

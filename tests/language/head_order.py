@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from fairmend.errors import ModelError
-from fairmend.language.checkpoints.versions import required
+from fairmend.language.backend.forward import plain
+from fairmend.language.backend.versions import required
 from fairmend.language.heads.attention_probe import KernelWatch, is_linear
 from fairmend.language.heads.heads import N_POSITIONS, HeadMap, HeadSite, probe_ids, probing, run_probe
-from fairmend.language.models.forward import plain
 
 LARGEST_RESIDUAL = 1e-4  # right orders stay under 1e-7, also in float32 arithmetic, wrong ones above 1e-2
 _CHANGED = 1  # the position whose input differs between the two rows

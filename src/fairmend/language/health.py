@@ -37,7 +37,7 @@ def self_check(seed: int = 0) -> Iterator[Check]:
 
 def _decodes(seed: int, made: list[LanguageModel]) -> str:
     """Make the model, which proves its decoding, and leave it in `made`."""
-    from fairmend.language.checkpoints.versions import NEWEST_TESTED, OLDEST, transformers_version
+    from fairmend.language.backend.versions import NEWEST_TESTED, OLDEST, transformers_version
     from fairmend.language.models.models import wrap_model
 
     lm = wrap_model(*_tiny(seed), name="tiny random Llama")

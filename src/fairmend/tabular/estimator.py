@@ -27,17 +27,17 @@ from fairmend.tabular.data.sheets import Sheet, as_frame, as_series, is_frame
 from fairmend.tabular.fairness.findings import Comparison
 from fairmend.tabular.fairness.metrics import LOG_LOSS
 from fairmend.tabular.fairness.uncertainty import compare_predictions
-from fairmend.tabular.fairness.verdict import contradiction
+from fairmend.tabular.formats.models import SUPPORTED, bake_model, is_model, is_sklearn, read_model
 from fairmend.tabular.formats.sklearn_networks import is_fitted, require_order
 from fairmend.tabular.formats.wrappers import unwrapped, way_inside
 from fairmend.tabular.networks.activations import FloatArray
-from fairmend.tabular.networks.models import SUPPORTED, bake_model, is_model, is_sklearn, read_model
 from fairmend.tabular.networks.networks import NOT_FINITE, DropName, Network, decide, emitted, probabilities
+from fairmend.tabular.repair.contradiction import contradiction
 from fairmend.tabular.repair.repair import Repair, repair_network, require_fit
 from fairmend.tabular.repair.settings import RepairSettings, Threshold
 
 if TYPE_CHECKING:
-    from fairmend.tabular.networks.models import Model
+    from fairmend.tabular.formats.models import Model
 
 _ROWS = "search"
 _HIDDEN = (32, 16)

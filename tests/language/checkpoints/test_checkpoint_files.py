@@ -265,7 +265,7 @@ def test_a_tokenizer_of_sentencepiece_says_what_reads_it(
     folder: Path, has_reader: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "tokenizer.json").rename(folder / "tokenizer.model")
-    monkeypatch.setattr("fairmend.language.models.tokenizers.find_spec", lambda name: has_reader or None)
+    monkeypatch.setattr("fairmend.language.backend.tokenizers.find_spec", lambda name: has_reader or None)
     error, said = (ModelError, "its tokenizer") if has_reader else (InputError, "pip install sentencepiece protobuf")
     with pytest.raises(error, match=said):
         load_model(str(folder))

@@ -27,8 +27,8 @@ from transformers.quantizers import auto
 
 from fairmend.errors import ArtifactError, InputError, ModelError, RunError
 from fairmend.language import fold, load_model, masked, save_repair, slice_groups
-from fairmend.language.checkpoints.writing import require_savable
 from fairmend.language.models.models import LanguageModel, save_model
+from fairmend.language.models.writing import require_savable
 from fairmend.language.records.saving import write_checkpoint
 from fairmend.masks import Mask
 
@@ -366,7 +366,7 @@ def test_a_directory_that_fills_while_a_checkpoint_is_made_is_left_alone(
 KILLED = """
 import sys, time
 from pathlib import Path
-from fairmend.language.checkpoints.writing import unfinished
+from fairmend.language.models.writing import unfinished
 with unfinished(Path(sys.argv[1]), "") as folder:
     (folder / "model.safetensors").write_bytes(b"half")
     print("writing", flush=True)

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from tiny_lm import sentences, tiny_lm
 
 from fairmend.errors import InputError, ModelError
+from fairmend.language.backend.batching import BatchSize, available_memory, is_out_of_memory
 from fairmend.language.generation.coupling import _draw, gumbel_noise, prompt_streams
 from fairmend.language.generation.decoding import DecodingRule
 from fairmend.language.generation.generation import NO_TOKEN, Continuations, generate
 from fairmend.language.generation.likelihoods import batched_log_likelihoods, continuation_log_likelihoods
 from fairmend.language.heads.gates import masked
-from fairmend.language.models.batching import BatchSize, available_memory, is_out_of_memory
 from fairmend.language.models.models import LanguageModel
 from fairmend.masks import Mask
 

@@ -13,11 +13,10 @@ from sklearn.metrics import log_loss
 from fairmend.errors import DataError, InputError
 from fairmend.evaluation import Evaluator, digest
 from fairmend.masks import Mask
-from fairmend.tabular.counting import batched, incremental
+from fairmend.tabular.counting import batched, incremental, streaming
 from fairmend.tabular.counting import evaluator as evaluators
 from fairmend.tabular.counting.counting import OBJECTIVE_CODES, UTILITY_CODES, unfairness, usefulness
 from fairmend.tabular.counting.evaluator import TabularEvaluator
-from fairmend.tabular.data import streaming
 from fairmend.tabular.fairness.confusion import confusion_counts
 from fairmend.tabular.fairness.metrics import OBJECTIVES, UTILITIES
 from fairmend.tabular.networks.activations import NAMES, Activation

@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from fairmend.errors import DataError
-from fairmend.tabular.data import delimited
+from fairmend.tabular.data import delimited, npz
 from fairmend.tabular.data.datasets import make_dataset
 from fairmend.tabular.data.tables import load_table
-from fairmend.tabular.networks import npz
 
 CSV = "größe,b,sex\n" + "1.5,2,Frau\n2,3,Mann\n" * 30
 

@@ -23,9 +23,9 @@ from torch.nn.utils import parametrizations, prune
 
 from fairmend.errors import InputError, ModelError
 from fairmend.tabular import NeuronRepair
+from fairmend.tabular.formats.models import bake_model, read_model
 from fairmend.tabular.formats.sklearn_networks import read_sklearn
 from fairmend.tabular.formats.torch_networks import bake_torch, read_torch
-from fairmend.tabular.networks.models import bake_model, read_model
 
 X, Y = make_classification(120, 5, n_informative=3, random_state=0)
 X = X.astype(np.float32)

@@ -11,10 +11,10 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from fairmend.errors import DataError, InputError
 from fairmend.tabular.data.datasets import Dataset
-from fairmend.tabular.fairness.verdict import contradiction
 from fairmend.tabular.networks.activations import Activation
 from fairmend.tabular.networks.networks import Layer, Network
 from fairmend.tabular.repair.audit import Audit, audit
+from fairmend.tabular.repair.contradiction import contradiction
 
 
 def make_dataset(lean: float = 1.0, n: int = 600) -> Dataset:

@@ -211,7 +211,7 @@ def apply(
     Example: `fairmend lm apply smollm2 repaired/mask.json --out again`
     """
     with opened(common) as screen:
-        from fairmend.language.checkpoints.writing import require_new
+        from fairmend.language.models.writing import require_new
 
         require_new(out)
         lm = open_model(model, options, screen)

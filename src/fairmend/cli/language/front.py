@@ -47,7 +47,7 @@ def pick(
     Example: `fairmend lm pick repaired --point 3 --out picked`
     """
     with opened(common) as screen:
-        from fairmend.language.checkpoints.writing import require_new
+        from fairmend.language.models.writing import require_new
         from fairmend.language.records.front_files import load_front, mask_at, point_of
         from fairmend.language.records.picking import load_point, render_point_card, save_point
 

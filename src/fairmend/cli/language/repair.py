@@ -187,7 +187,7 @@ def _repair(
     extra: Mapping[str, Any],
     screen: Screen,
 ) -> None:
-    from fairmend.language.checkpoints.writing import require_savable
+    from fairmend.language.models.writing import require_savable
     from fairmend.language.records.run_directories import REPAIR
     from fairmend.language.records.saving import save_repair
     from fairmend.language.repair.objectives import load_objective

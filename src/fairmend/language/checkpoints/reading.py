@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import torch
 
 from fairmend.errors import FairmendError, InputError, ModelError, first_line
+from fairmend.language.backend.batching import is_out_of_memory
+from fairmend.language.backend.low_rank import add_low_rank
+from fairmend.language.backend.quantisation import make_plain, quantisation_of, unpacking
+from fairmend.language.backend.storage import Storage, storage_of
+from fairmend.language.backend.tokenizers import check_readers, check_vocabulary
+from fairmend.language.backend.versions import own_attention
 from fairmend.language.checkpoints.checkpoints import Checkpoint
 from fairmend.language.checkpoints.files import read_json
-from fairmend.language.checkpoints.quantisation import make_plain, quantisation_of, unpacking
-from fairmend.language.checkpoints.storage import Storage, storage_of
-from fairmend.language.checkpoints.versions import own_attention
-from fairmend.language.models.batching import is_out_of_memory
-from fairmend.language.models.low_rank import add_low_rank
-from fairmend.language.models.tokenizers import check_readers, check_vocabulary
 
 
 class Read(NamedTuple):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from fairmend.language.backend.batching import Rows
 from fairmend.language.generation.samples import Sampling, score_continuations
-from fairmend.language.models.batching import Rows
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.toxicity.scorer import Scorer, check_scores_prompts

@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 
 from fairmend.errors import InputError, ModelError
-from fairmend.language.checkpoints.versions import required
+from fairmend.language.backend.batching import BatchSize, Done, Rows
+from fairmend.language.backend.forward import CachedRows
+from fairmend.language.backend.tokenizers import decode, encode
+from fairmend.language.backend.versions import required
 from fairmend.language.generation.coupling import prompt_streams
 from fairmend.language.generation.decoding import DecodingRule
 from fairmend.language.heads.gates import HeadGates
-from fairmend.language.models.batching import BatchSize, Done, Rows
-from fairmend.language.models.forward import CachedRows
 from fairmend.language.models.models import LanguageModel
-from fairmend.language.models.tokenizers import decode, encode
 from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
 NO_TOKEN = -1  # fills the token ids after a continuation's end

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from fairmend.errors import InputError
+from fairmend.language.backend.batching import BatchSize, Rows
+from fairmend.language.backend.forward import last_logits
 from fairmend.language.generation.decoding import DecodingRule
 from fairmend.language.generation.generation import prompt_gates
 from fairmend.language.heads.gates import HeadGates
-from fairmend.language.models.batching import BatchSize, Rows
-from fairmend.language.models.forward import last_logits
 from fairmend.language.models.models import LanguageModel
 
 WHOLE = DecodingRule(top_k=None)

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import InputError, ModelError
+from fairmend.language.backend.batching import Done, Rows
+from fairmend.language.backend.forward import why_not_finite
 from fairmend.language.generation.decoding import DecodingRule
 from fairmend.language.generation.generation import Continuations, continuation_texts, generate
-from fairmend.language.models.batching import Done, Rows
-from fairmend.language.models.forward import why_not_finite
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.toxicity.scorer import ScoredText, Scorer, check_scores_prompts, score_texts, text_to_score

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fairmend.errors import ModelError
+from fairmend.language.backend.forward import plain
 from fairmend.language.heads.heads import HeadMap, HeadSite, find_heads
-from fairmend.language.models.forward import plain
 from fairmend.masks import Mask
 
 FOLDABLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

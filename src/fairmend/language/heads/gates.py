@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fairmend.errors import InputError
+from fairmend.language.backend.forward import plain
 from fairmend.language.heads.heads import HeadMap, find_heads
-from fairmend.language.models.forward import plain
 from fairmend.masks import Mask
 
 

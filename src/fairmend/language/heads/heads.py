@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from fairmend.errors import ModelError
-from fairmend.language.checkpoints.versions import lacking, required
+from fairmend.language.backend.forward import plain, run, use_cache, why_not_finite
+from fairmend.language.backend.versions import lacking, required
 from fairmend.language.heads.attention_probe import AttentionCall, input_width, is_linear, watch_attention
-from fairmend.language.models.forward import plain, run, use_cache, why_not_finite
 from fairmend.masks import Mask, Site, Space
 
 _ERROR = 40  # the level of that name in the standard logging module

@@ -11,11 +11,11 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from fairmend.errors import ModelError
-from fairmend.language.checkpoints.versions import required, transformers_version
+from fairmend.language.backend.batching import is_out_of_memory
+from fairmend.language.backend.versions import required, transformers_version
 from fairmend.language.heads.folding import fold, projection_weight
 from fairmend.language.heads.gates import masked
 from fairmend.language.heads.heads import HeadMap, HeadSite, find_heads, probe_ids, probing, run_probe
-from fairmend.language.models.batching import is_out_of_memory
 from fairmend.masks import Mask
 
 _ELIGIBLE = (

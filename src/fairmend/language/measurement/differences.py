@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fairmend.errors import ModelError
+from fairmend.language.backend.batching import Done, Rows
 from fairmend.language.bias.bias import paired_change, verdict_on_change
 from fairmend.language.bias.records import BiasChange, BiasProtocol, GroupMean
 from fairmend.language.generation.samples import Sampling, draw_sample
@@ -16,7 +17,6 @@ from fairmend.language.measurement.judging import PerplexityChange, perplexity_c
 from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
 from fairmend.language.measurement.perplexity import Perplexity, check_finite, summarise, token_log_likelihoods
 from fairmend.language.measurement.texts import Text
-from fairmend.language.models.batching import Done, Rows
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.toxicity.scorer import Scorer

@@ -10,11 +10,11 @@ import numpy as np
 
 from fairmend.errors import ModelError
 from fairmend.evaluation import Measurement
+from fairmend.language.backend.forward import why_not_finite
 from fairmend.language.bias.bias import paired_change
 from fairmend.language.bias.records import BiasChange
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.perplexity import Perplexity, perplexity_ratio
-from fairmend.language.models.forward import why_not_finite
 from fairmend.masks import Mask
 from fairmend.statistics import Interval
 

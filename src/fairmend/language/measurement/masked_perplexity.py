@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.evaluation import array_digest
+from fairmend.language.backend.batching import Rows
 from fairmend.language.heads.gates import masked
 from fairmend.language.measurement.perplexity import (
     STRIDE,
@@ -20,7 +21,6 @@ from fairmend.language.measurement.perplexity import (
     token_log_likelihoods,
 )
 from fairmend.language.measurement.texts import Text, encode_text
-from fairmend.language.models.batching import Rows
 from fairmend.language.models.models import LanguageModel
 from fairmend.masks import Mask
 

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from fairmend.errors import InputError, ModelError
-from fairmend.language.models.batching import BatchSize, Done, Rows
-from fairmend.language.models.forward import last_logits, why_not_finite
+from fairmend.language.backend.batching import BatchSize, Done, Rows
+from fairmend.language.backend.forward import last_logits, why_not_finite
 from fairmend.language.models.models import LanguageModel
 
 Kind = Literal["standard", "fasp"]

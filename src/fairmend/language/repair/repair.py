@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from fairmend.costs import UtilityFloor
 from fairmend.errors import DataError, InputError, ModelError
 from fairmend.evaluation import Evaluator, Figures, Measurement
+from fairmend.language.backend.batching import Rows
+from fairmend.language.backend.forward import why_not_finite
 from fairmend.language.measurement.differences import Pair
 from fairmend.language.measurement.evaluator import LanguageEvaluator, Packed
 from fairmend.language.measurement.judged_sets import judge_measured, measure_held_out, measure_sets
 from fairmend.language.measurement.judging import Judgement
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.texts import Text, read_text
-from fairmend.language.models.batching import Rows
-from fairmend.language.models.forward import why_not_finite
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.repair.examples import largest_changes

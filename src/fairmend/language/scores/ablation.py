@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from fairmend.language.backend.batching import Done, Rows
 from fairmend.language.heads.gates import HeadGates
 from fairmend.language.measurement.perplexity import PerplexityProtocol, Window, token_log_likelihoods
-from fairmend.language.models.batching import Done, Rows
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.scores.layer_resume import AllAtOnce
 from fairmend.language.scores.mask_runs import MaskRuns, checked_gates, rows_at_once

@@ -45,12 +45,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fairmend.language.checkpoints.versions import required
+from fairmend.language.backend.batching import BatchSize, Done, Rows
+from fairmend.language.backend.versions import required
 from fairmend.language.generation.decoding import DecodingRule
 from fairmend.language.generation.likelihoods import WHOLE, batched_log_likelihoods
 from fairmend.language.generation.samples import ScoredSample, beginnings
 from fairmend.language.measurement.perplexity import PerplexityProtocol
-from fairmend.language.models.batching import BatchSize, Done, Rows
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.scores.ablation import MaskLosses
 from fairmend.language.scores.toxicity_by_mask import FIRST_ORDER, MaskToxicity

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from fairmend.errors import DataError, InputError
 from fairmend.evaluation import array_digest, digest
+from fairmend.language.backend.batching import Done, Rows
 from fairmend.language.bias.records import GroupMean
 from fairmend.language.generation.samples import Sampling, draw_sample
 from fairmend.language.heads.heads import HeadMap
 from fairmend.language.measurement.perplexity import PerplexityProtocol
 from fairmend.language.measurement.texts import Text
-from fairmend.language.models.batching import Done, Rows
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.scores.ablation import masked_losses

@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from fairmend.language.backend.batching import BatchSize, is_out_of_memory
+from fairmend.language.backend.forward import last_logits, plain
 from fairmend.language.heads.gates import HeadGates
 from fairmend.language.heads.heads import HeadMap, enclosing_layer, probe_ids
-from fairmend.language.models.batching import BatchSize, is_out_of_memory
-from fairmend.language.models.forward import last_logits, plain
 from fairmend.language.models.models import LanguageModel
 
 T = TypeVar("T")

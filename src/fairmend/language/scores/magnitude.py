@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from fairmend.language.backend.forward import plain
 from fairmend.language.heads.folding import projection_weight
 from fairmend.language.heads.heads import HeadMap, HeadSite, find_heads, probe_ids, probing, run_probe
-from fairmend.language.models.forward import plain
 
 Floats = npt.NDArray[np.float64]
 

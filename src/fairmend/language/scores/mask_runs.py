@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fairmend.errors import InputError
-from fairmend.language.models.batching import BatchSize, Rows
+from fairmend.language.backend.batching import BatchSize, Rows
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.scores.layer_resume import layer_resume
 from fairmend.runs.parts import Arrays, Keep, keep_nothing

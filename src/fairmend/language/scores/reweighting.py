@@ -38,9 +38,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from fairmend.errors import InputError
+from fairmend.language.backend.batching import Done, Rows
 from fairmend.language.generation.likelihoods import continuation_log_likelihoods
 from fairmend.language.generation.samples import ScoredSample
-from fairmend.language.models.batching import Done, Rows
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.scores.layer_resume import AllAtOnce
 from fairmend.language.scores.mask_runs import MaskRuns, checked_gates, rows_at_once

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fairmend.language.backend.batching import Done, Rows
 from fairmend.language.generation.samples import Sampling, draw_sample, score_continuations
-from fairmend.language.models.batching import Done, Rows
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.scores.mask_runs import checked_gates

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_args
 
 from fairmend.errors import InputError
+from fairmend.language.backend.batching import Rows
 from fairmend.language.measurement.judged_sets import judge_sets
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.texts import Text, read_text
-from fairmend.language.models.batching import Rows
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.repair.finalists import most_measured

@@ -15,10 +15,10 @@ import numpy as np
 
 from fairmend.errors import DataError, InputError
 from fairmend.evaluation import Measurement
+from fairmend.language.backend.batching import Rows
 from fairmend.language.measurement.judged_sets import judge_sets
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.texts import Text, read_text
-from fairmend.language.models.batching import Rows
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.repair.repair import halves, judged_with, make_evaluator

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from fairmend.errors import ModelError
+from fairmend.language.backend.tokenizers import encode
 from fairmend.language.models.text_limits import embedded
-from fairmend.language.models.tokenizers import encode
 
 # "The people are kind and the dog is nice", because a classifier of one language may know no other's letters.
 ORDINARY = (

@@ -13,6 +13,8 @@ import transformers
 from transformers import CONFIG_MAPPING
 
 from fairmend.errors import InputError, ModelError, first_line
+from fairmend.language.backend.quantisation import quantisation_of
+from fairmend.language.backend.tokenizers import check_readers
 from fairmend.language.checkpoints.files import (
     check_adapter,
     check_kinds,
@@ -22,8 +24,6 @@ from fairmend.language.checkpoints.files import (
     read_json,
 )
 from fairmend.language.checkpoints.hub import fetch_snapshot
-from fairmend.language.checkpoints.quantisation import quantisation_of
-from fairmend.language.models.tokenizers import check_readers
 
 DESCRIPTION_FILES = ("*.json", "*.txt", "*.model")
 """Of a repository: configuration and tokenizer. Never code, never pickles."""

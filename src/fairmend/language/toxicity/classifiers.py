@@ -14,11 +14,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from fairmend.errors import InputError, ModelError, first_line
+from fairmend.language.backend.tokenizers import encode, tokenizer_description
+from fairmend.language.backend.versions import own_attention
 from fairmend.language.checkpoints.checkpoints import quiet_transformers
 from fairmend.language.checkpoints.reading import reading
-from fairmend.language.checkpoints.versions import own_attention
 from fairmend.language.models.models import find_device, weights_digest
-from fairmend.language.models.tokenizers import encode, tokenizer_description
 from fairmend.language.toxicity.classifier_checks import check_tokenizer, check_weights, max_length, prove_padding
 from fairmend.language.toxicity.classifier_folders import check_folder, find_folder
 from fairmend.language.toxicity.scorer import Floats, ScorerKind, score_visible

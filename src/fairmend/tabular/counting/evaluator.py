@@ -147,7 +147,7 @@ class TabularEvaluator:
             utility=UTILITY_CODES[self._utility.name],
         )
         if self.path == "streamed":
-            from fairmend.tabular.data.streaming import Stream
+            from fairmend.tabular.counting.streaming import Stream
 
             self._stream = Stream(self._network, self._rows_of_X, self._order, self._emitted, task)
             return

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from fairmend.errors import DataError
 from fairmend.tabular.data.delimited import RATIO, UNPACKED, read_delimited
+from fairmend.tabular.data.npz import read_npz
 from fairmend.tabular.data.sheets import refuse_duplicates
-from fairmend.tabular.networks.npz import read_npz
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".data")
 PARQUET_SUFFIXES = (".parquet", ".pq")

@@ -12,8 +12,9 @@ from fairmend.tabular.data.datasets import Dataset, require_people
 from fairmend.tabular.fairness.findings import FairnessFigures
 from fairmend.tabular.fairness.metrics import LOG_LOSS
 from fairmend.tabular.fairness.uncertainty import summarise
-from fairmend.tabular.fairness.verdict import contradiction, verdict
+from fairmend.tabular.fairness.verdict import verdict
 from fairmend.tabular.networks.networks import Network, decide, probabilities
+from fairmend.tabular.repair.contradiction import contradiction
 from fairmend.tabular.repair.repair import require_fit
 
 

@@ -12,9 +12,10 @@ import fairmend
 from fairmend.evaluation import Figures, Measurement
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.fairness.metrics import OBJECTIVES
-from fairmend.tabular.fairness.verdict import contradiction, verdict, verdict_on_change
+from fairmend.tabular.fairness.verdict import verdict, verdict_on_change
 from fairmend.tabular.networks.activations import FloatArray
 from fairmend.tabular.networks.networks import DropName, Network
+from fairmend.tabular.repair.contradiction import contradiction
 from fairmend.tabular.repair.repair import Repair
 
 SCHEMA, SCHEMA_VERSION = "fairmend tabular repair", 1

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fairmend.errors import FairmendError, ModelError, first_line
-from fairmend.language.checkpoints.versions import lacking, required, transformers_version
-from fairmend.language.models.batching import is_out_of_memory
+from fairmend.language.backend.batching import is_out_of_memory
+from fairmend.language.backend.versions import lacking, required, transformers_version
 
 _CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 """Of the argument and of the output: from transformers 5.24 on; before it; and before it where there are states only

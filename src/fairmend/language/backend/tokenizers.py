@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from fairmend.errors import InputError, ModelError
-from fairmend.language.checkpoints.versions import required
+from fairmend.language.backend.versions import required
 
 _OWN_FORMATS = ("tokenizer.json", "vocab.json", "vocab.txt")
 

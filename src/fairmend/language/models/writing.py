@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from fairmend.artifacts import staging
 from fairmend.errors import ModelError, RunError, first_line
 from fairmend.files import hold, sweep
+from fairmend.language.backend.storage import in_storage
 from fairmend.language.checkpoints.checkpoints import quiet_transformers
-from fairmend.language.checkpoints.storage import in_storage
 from fairmend.runs.directories import RUN
 
 if TYPE_CHECKING:

@@ -69,7 +69,7 @@ _INSULT = re.compile(r"\b(?:stupid|idiots?|pathetic|losers?)\b", re.IGNORECASE)
 def is_insult(texts: Sequence[str]) -> npt.NDArray[np.float64]:
     """1 for every text with a planted insult, else 0, `(n_texts,)`.
 
-    As a scorer it is `python:fairmend.language.models.planted:is_insult`: it knows the planted words and nothing else.
+    As a scorer it is `python:fairmend.language.checkpoints.planted:is_insult`: it knows the planted words only.
     """
     return np.array([float(_INSULT.search(text) is not None) for text in texts])
 

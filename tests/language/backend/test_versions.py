@@ -14,14 +14,14 @@ from tiny_lm import tiny_lm, word_tokenizer
 from transformers import CTRLTokenizer
 
 from fairmend.errors import InputError, ModelError
-from fairmend.language.checkpoints import versions
-from fairmend.language.checkpoints.versions import OLDEST, check_installed, own_attention, required
+from fairmend.language.backend import versions
+from fairmend.language.backend.batching import BatchSize, is_out_of_memory
+from fairmend.language.backend.tokenizers import tokenizer_description
+from fairmend.language.backend.versions import OLDEST, check_installed, own_attention, required
 from fairmend.language.heads.gates import masked
 from fairmend.language.heads.heads import find_heads
 from fairmend.language.heads.slicing import slice_groups
-from fairmend.language.models.batching import BatchSize, is_out_of_memory
 from fairmend.language.models.models import load_model, save_model
-from fairmend.language.models.tokenizers import tokenizer_description
 
 
 @pytest.mark.parametrize("release", ["4.57.1", "5.16.3", "5.9.0.dev0"])

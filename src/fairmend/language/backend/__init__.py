@@ -1,0 +1,1 @@
+"""What we ask of transformers and torch: versions, the forward pass, batches, stored formats."""
