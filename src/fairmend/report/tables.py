@@ -25,11 +25,35 @@ Cell = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Column:
-    """One column: the key in CSV files, the heading for people, and how a value is written for people."""
+    """One column.
+
+    Attributes:
+        key: of its values in the rows, and so in CSV and JSON files.
+        heading: for people.
+        write: how a value is written for people.
+        interval: whether people see the interval from KEY_low to KEY_high behind the value.
+        undefined: what people see where there is no value.
+    """
 
     key: str
     heading: str
     write: Callable[[Any], str] = field(default=str, repr=False)
+    interval: bool = False
+    undefined: str = "-"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What a row needs."""
+        return (self.key, f"{self.key}_low", f"{self.key}_high") if self.interval else (self.key,)
+
+    def text(self, row: Mapping[str, Cell]) -> str:
+        """The value of a row for people."""
+        value: Any
+        value, *limits = (row[key] for key in self.keys)
+        if is_undefined(value):
+            return self.undefined
+        is_known = self.interval and not any(map(is_undefined, limits))
+        return self.write(value) + (f" [{', '.join(map('{:.3f}'.format, limits))}]" if is_known else "")
 
 
 @dataclass(frozen=True)
@@ -53,7 +77,7 @@ class Table:
 
     def __post_init__(self) -> None:
         for row in self.rows:
-            lacking = [column.key for column in self.columns if column.key not in row]
+            lacking = [key for column in self.columns for key in column.keys if key not in row]
             if lacking:
                 raise InputError(f"a row of the table {self.title!r} lacks {lacking}: it has {list(row)}")
 
@@ -63,11 +87,25 @@ class Table:
         return tuple(column.heading for column in self.columns)
 
     def texts(self) -> list[tuple[str, ...]]:
-        """The rows for people; undefined values are written as a dash."""
-        return [
-            tuple("-" if is_undefined(row[column.key]) else column.write(row[column.key]) for column in self.columns)
-            for row in self.rows
-        ]
+        """The rows for people."""
+        return [tuple(column.text(row) for column in self.columns) for row in self.rows]
+
+    def to_json(self) -> dict[str, Any]:
+        """What people see, JSON-ready; the raw values belong beside it. `from_json` reads it back."""
+        texts = [list(row) for row in self.texts()]
+        return {"title": self.title, "headings": list(self.headings), "rows": texts, "notes": list(self.notes)}
+
+    @classmethod
+    def from_json(cls, payload: Mapping[str, Any]) -> Table:
+        """A table of the same texts.
+
+        Raises:
+            KeyError, TypeError, ValueError: something else.
+        """
+        columns = tuple(Column(str(place), str(heading)) for place, heading in enumerate(payload["headings"]))
+        keys = [column.key for column in columns]
+        rows = tuple(dict(zip(keys, map(str, row), strict=True)) for row in payload["rows"])
+        return cls(str(payload["title"]), columns, rows, tuple(map(str, payload["notes"])))
 
     def csv(self) -> bytes:
         """The raw values as CSV, keys in the first line, undefined values empty; no text is a spreadsheet's formula."""
