@@ -247,7 +247,7 @@ def _request(name: str, called: str, options: ModelOptions, measure: MeasureOpti
         plain["scorer"] = f"{scheme}:{absolute(rest)}"
     elif Path(measure.scorer).expanduser().exists():
         plain["scorer"] = absolute(measure.scorer)
-    from fairmend.language.checkpoints.checkpoints import BUILT_IN, PLANTED
+    from fairmend.language.checkpoints.sources import BUILT_IN, PLANTED
 
     is_path = name not in (BUILT_IN, PLANTED) and Path(name).expanduser().exists()
     model = absolute(name) if is_path else name

@@ -11,13 +11,11 @@ import torch
 
 from fairmend.errors import FairmendError, InputError, ModelError, first_line
 from fairmend.language.backend.batching import is_out_of_memory
-from fairmend.language.backend.low_rank import add_low_rank
-from fairmend.language.backend.quantisation import make_plain, quantisation_of, unpacking
-from fairmend.language.backend.storage import Storage, storage_of
+from fairmend.language.backend.stored_formats import Storage, make_plain, quantisation_of, storage_of, unpacking
 from fairmend.language.backend.tokenizers import check_readers, check_vocabulary
 from fairmend.language.backend.versions import own_attention
-from fairmend.language.checkpoints.checkpoints import Checkpoint
-from fairmend.language.checkpoints.files import read_json
+from fairmend.language.checkpoints.checkpoints import Checkpoint, read_json
+from fairmend.language.checkpoints.planted import add_low_rank
 
 
 class Read(NamedTuple):
@@ -67,10 +65,10 @@ def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_cod
         add_low_rank(model, checkpoint.delta)
     if contents is None:
         return Read(model, tokenizer, None, notes)
-    storage = None if quantised is not None else storage_of(contents.weights.dtypes, contents.config)
-    unread = ", ".join(contents.weights.unread)
+    storage = None if quantised is not None else storage_of(contents.dtypes, contents.config)
+    unread = ", ".join(contents.unread)
     if unread:
-        notes = (f"beside {', '.join(contents.weights.read)} lies {unread}, which is not read", *notes)
+        notes = (f"beside {', '.join(contents.read)} lies {unread}, which is not read", *notes)
     return Read(model, tokenizer, storage, notes)
 
 

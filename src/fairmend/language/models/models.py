@@ -1,28 +1,26 @@
-"""Load a causal language model with its tokenizer, and save one so that it loads anywhere."""
+"""Load a causal language model with its tokenizer."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fairmend.artifacts import Progress, staging
+from fairmend.artifacts import Progress
 from fairmend.errors import InputError, ModelError
 from fairmend.language.backend.batching import is_out_of_memory
-from fairmend.language.backend.storage import Storage
+from fairmend.language.backend.stored_formats import Storage
 from fairmend.language.backend.tokenizers import tokenizer_description
 from fairmend.language.backend.versions import check_installed, required
-from fairmend.language.checkpoints.checkpoints import find_checkpoint, quiet_transformers
+from fairmend.language.checkpoints.checkpoints import quiet_transformers
 from fairmend.language.checkpoints.reading import read_checkpoint
-from fairmend.language.models.writing import is_new, logits_of, require_same, write_checkpoint_files
+from fairmend.language.checkpoints.sources import find_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,12 +40,12 @@ class LanguageModel:
         tokenizer: pads on the left and has a padding token.
         name: what the user called it.
         source: where it is from, in words.
-        revision: commit of the Hugging Face repository, None for local files.
-        licence: what its model card says, None when it says nothing.
         dtype: "float32", "bfloat16" or "float16".
         context: largest number of tokens it was made for.
         end_ids: tokens that end a text; none where texts run to their full length.
         decoding: what was proven of its cache and of padding, see `proof`.
+        revision: commit of the Hugging Face repository, None for local files.
+        licence: what its model card says, None when it says nothing.
         storage: in which number formats its checkpoint is stored and is saved again; None for those of `model`.
         notes: what lies in its checkpoint and was not read, in sentences.
     """
@@ -56,12 +54,12 @@ class LanguageModel:
     tokenizer: Any
     name: str
     source: str
-    revision: str | None
-    licence: str | None
     dtype: str
     context: int
     end_ids: tuple[int, ...]
     decoding: Decoding
+    revision: str | None = None
+    licence: str | None = None
     storage: Storage | None = None
     notes: tuple[str, ...] = ()
 
@@ -191,17 +189,14 @@ def load_model(
         read = read_checkpoint(checkpoint, computed, trust_remote_code)
     with _fitting(name, place):
         model = read.model.to(place)
-    lm = wrap_model(
-        model,
-        read.tokenizer,
-        name=name,
-        source=checkpoint.source,
+    lm = wrap_model(model, read.tokenizer, name=name, source=checkpoint.source, context=context, end_ids=end_ids)
+    return replace(
+        lm,
         revision=checkpoint.revision,
         licence=checkpoint.licence,
-        context=context,
-        end_ids=end_ids,
+        storage=read.storage if dtype is None else None,
+        notes=read.notes,
     )
-    return replace(lm, storage=read.storage if dtype is None else None, notes=read.notes)
 
 
 def wrap_model(
@@ -210,8 +205,6 @@ def wrap_model(
     *,
     name: str,
     source: str = "given in Python",
-    revision: str | None = None,
-    licence: str | None = None,
     context: int | None = None,
     end_ids: Sequence[int] | None = None,
 ) -> LanguageModel:
@@ -223,7 +216,7 @@ def wrap_model(
         model: a causal language model of transformers.
         tokenizer: its tokenizer.
         name: what to call it.
-        source, revision, licence: see `LanguageModel`.
+        source: where it is from, in words.
         context: largest number of tokens it was made for; read from its configuration when not given.
         end_ids: tokens that end a text; read from its configurations or the tokenizer when not given. An empty one says
             that there is none, and texts run to their full length.
@@ -268,53 +261,11 @@ def wrap_model(
         tokenizer=tokenizer,
         name=name,
         source=source,
-        revision=revision,
-        licence=licence,
         dtype=spelled,
         context=length,
         end_ids=ends,
         decoding=decoding,
     )
-
-
-def save_model(
-    lm: LanguageModel,
-    directory: str | Path,
-    *,
-    model: PreTrainedModel | None = None,
-    files: Mapping[str, str] | None = None,
-) -> Path:
-    """Write a checkpoint that plain transformers loads: configuration, safetensors and tokenizer.
-
-    It is loaded again with plain transformers and compared, every weight and some logits, before the directory
-    appears in one step. Weights are in the formats of `lm.storage` where that loses nothing.
-
-    Args:
-        lm: the model, and the tokenizer to save beside it.
-        directory: must not exist yet, or be empty.
-        model: a repaired copy to save instead of `lm.model`.
-        files: further text files by name, such as README.md.
-
-    Raises:
-        InputError: the directory exists and is not empty.
-        ModelError: transformers refuses to write it, or what was written is not the model.
-        ArtifactError: it cannot be written, or the disk is full.
-    """
-    target = Path(directory)
-    if not is_new(target):
-        raise InputError(f"{target} exists and is not empty: choose another directory, or remove it first")
-    saved = lm.model if model is None else model
-    state = saved.state_dict()
-    with staging(target.absolute().parent, f"Free space there, or choose another directory than {target}") as folder:
-        part = folder / target.name
-        write_checkpoint_files(lm, saved, state, part)
-        require_same(lm, saved, state, logits_of(saved, lm), part, target, "the model itself is as it was")
-        for name, text in (files or {}).items():
-            (part / name).write_text(text, encoding="utf-8")
-        if target.is_dir():
-            target.rmdir()
-        os.replace(part, target)
-    return target
 
 
 def weights_digest(model: torch.nn.Module) -> str:

@@ -13,9 +13,9 @@ import transformers
 from transformers import CONFIG_MAPPING
 
 from fairmend.errors import InputError, ModelError, first_line
-from fairmend.language.backend.quantisation import quantisation_of
+from fairmend.language.backend.stored_formats import quantisation_of
 from fairmend.language.backend.tokenizers import check_readers
-from fairmend.language.checkpoints.files import (
+from fairmend.language.checkpoints.checkpoints import (
     check_adapter,
     check_kinds,
     check_sizes,
@@ -23,7 +23,7 @@ from fairmend.language.checkpoints.files import (
     check_weights,
     read_json,
 )
-from fairmend.language.checkpoints.hub import fetch_snapshot
+from fairmend.language.checkpoints.sources import fetch_snapshot
 
 DESCRIPTION_FILES = ("*.json", "*.txt", "*.model")
 """Of a repository: configuration and tokenizer. Never code, never pickles."""

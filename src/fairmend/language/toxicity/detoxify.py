@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from fairmend.errors import InputError, ModelError, first_line
 from fairmend.language.backend.versions import own_attention
 from fairmend.language.checkpoints.checkpoints import quiet_transformers
-from fairmend.language.checkpoints.hub import fetch_snapshot
 from fairmend.language.checkpoints.reading import reading
+from fairmend.language.checkpoints.sources import fetch_snapshot
 from fairmend.language.toxicity.classifier_folders import DESCRIPTION_FILES, allowed, check_folder
 from fairmend.language.toxicity.classifiers import ClassifierScorer
 
