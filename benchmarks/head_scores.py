@@ -39,7 +39,8 @@ from fairmend.language.scores.mask_runs import single_heads
 from fairmend.language.scores.reliability import split_reliability
 from fairmend.language.scores.reweighting import likelihood_ratios, reweighted_means, reweighted_toxicity
 from fairmend.language.scores.toxicity_by_mask import MaskToxicity, generate_masked, generated_toxicity
-from fairmend.language.toxicity.scorer import Scorer, load_scorer
+from fairmend.language.toxicity.catalogue import load_scorer
+from fairmend.language.toxicity.scorer import Scorer
 
 
 class Row(NamedTuple):

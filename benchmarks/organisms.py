@@ -42,7 +42,7 @@ from fairmend.language.measurement.perplexity import perplexity
 from fairmend.language.measurement.texts import encode_text, read_text
 from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.toxicity.scorer import load_scorer
+from fairmend.language.toxicity.catalogue import load_scorer
 
 
 def figures(lm: LanguageModel, per_group: int, text_tokens: int, seed: int) -> dict[str, Any]:

@@ -47,7 +47,8 @@ from fairmend.language.repair.head_ranking import rank_heads
 from fairmend.language.repair.repair import Repair, halves, repair_model, scoring_evaluator
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.scores.head_scores import HeadScores
-from fairmend.language.toxicity.scorer import Scorer, load_scorer
+from fairmend.language.toxicity.catalogue import load_scorer
+from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Mask
 from fairmend.runs import Store
 from fairmend.search.pruning_rules import METHODS

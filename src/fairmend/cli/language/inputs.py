@@ -92,7 +92,7 @@ def open_language_inputs(
     measuring(measure, seed)  # options that cannot work are refused before anything is read
     prompts, judged = _prompts(measure, screen)
     from fairmend.language.measurement.texts import read_text
-    from fairmend.language.toxicity.scorer import load_scorer
+    from fairmend.language.toxicity.catalogue import load_scorer
 
     texts = (read_text(measure.text, "search"), read_text(measure.text, "judge", screen.steps.download))
     scorer = load_scorer(measure.scorer, label=measure.scorer_label, device=options.device)
