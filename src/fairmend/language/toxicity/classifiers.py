@@ -14,8 +14,8 @@ from torch import nn
 from fairmend.errors import InputError, ModelError, first_line
 from fairmend.language.backend.batching import BatchSize, is_out_of_memory
 from fairmend.language.backend.tokenizers import encode, tokenizer_description
+from fairmend.language.heads.heads import embedding
 from fairmend.language.models.models import find_device, weights_digest
-from fairmend.language.models.text_limits import embedded
 from fairmend.language.toxicity.scorer import Floats, ScorerKind, score_visible
 
 # "The people are kind and the dog is nice", because a classifier of one language may know no other's letters.
@@ -217,7 +217,7 @@ def _check_tokenizer(name: str, tokenizer: Any, model: nn.Module) -> None:
             "same: it is empty or another model's. Save the tokenizer of the training beside the model, with "
             "save_pretrained"
         )
-    rows = embedded(model)
+    rows = len(embedding(model))
     beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
     if beyond:
         raise ModelError(
