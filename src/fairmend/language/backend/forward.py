@@ -68,6 +68,22 @@ def require_decoder(model: nn.Module, name: str) -> None:
         )
 
 
+def embedding(model: nn.Module) -> Tensor:
+    """The embedding of tokens, (n_tokens, width).
+
+    Raises:
+        ModelError: the architecture does not say where it is.
+    """
+    accessor: Any = required(plain(model), "get_input_embeddings")
+    try:
+        weight = accessor().weight
+    except (NotImplementedError, AttributeError) as error:
+        raise lacking(plain(model), f"get_input_embeddings gives no embedding of tokens ({error})") from error
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        raise lacking(plain(model), "get_input_embeddings gives no embedding of tokens with a row for each")
+    return weight
+
+
 def last_logits(model: nn.Module, inputs: Tensor, n_positions: int) -> Tensor:
     """Run a model on token ids, without a cache; every row is read whole, from its first token on.
 

@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from fairmend.errors import ModelError
 from fairmend.language.backend.forward import (
+    embedding,
     plain,
     require_decoder,
     run,
@@ -23,7 +24,7 @@ from fairmend.language.backend.forward import (
     vocabulary_of,
     why_not_finite,
 )
-from fairmend.language.backend.versions import lacking, required
+from fairmend.language.backend.versions import required
 from fairmend.language.heads.attention_probe import AttentionCall, input_width, is_linear, watch_attention
 from fairmend.masks import Mask, Site, Space
 
@@ -205,22 +206,6 @@ def probe_ids(model: nn.Module, n_rows: int) -> Tensor:
     ids = torch.arange(1, N_POSITIONS + 1) * stride
     device = embedding(model).device
     return ids.repeat(n_rows, 1).to("cpu" if device.type == "meta" else device)
-
-
-def embedding(model: nn.Module) -> Tensor:
-    """The embedding of tokens, (n_tokens, width).
-
-    Raises:
-        ModelError: the architecture does not say where it is.
-    """
-    accessor: Any = required(plain(model), "get_input_embeddings")
-    try:
-        weight = accessor().weight
-    except (NotImplementedError, AttributeError) as error:
-        raise lacking(plain(model), f"get_input_embeddings gives no embedding of tokens ({error})") from error
-    if not isinstance(weight, Tensor) or weight.dim() != 2:
-        raise lacking(plain(model), "get_input_embeddings gives no embedding of tokens with a row for each")
-    return weight
 
 
 def run_probe(model: nn.Module, ids: Tensor, **options: Any) -> Any:

@@ -22,6 +22,7 @@ from fairmend.language.backend.versions import check_installed
 from fairmend.language.checkpoints.checkpoints import quiet_transformers
 from fairmend.language.checkpoints.reading import read_checkpoint
 from fairmend.language.checkpoints.sources import find_checkpoint
+from fairmend.language.models.text_limits import check_tokens, context_of, end_ids_of, filler_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -77,8 +78,6 @@ class LanguageModel:
     @property
     def filler(self) -> int:
         """The token that shorter prompts are padded with; masked, so that any serves that has an embedding."""
-        from fairmend.language.models.text_limits import filler_of
-
         return filler_of(self.model, self.tokenizer)
 
     def check_tokens(self, ids: Iterable[int], where: str) -> None:
@@ -87,8 +86,6 @@ class LanguageModel:
         Raises:
             ModelError: names the token and both sizes.
         """
-        from fairmend.language.models.text_limits import check_tokens
-
         check_tokens(ids, self.model, self.tokenizer, where)
 
     @property
@@ -229,7 +226,6 @@ def wrap_model(
     """
     check_installed()
     from fairmend.language.models.proof import prove_decoding
-    from fairmend.language.models.text_limits import check_tokens, context_of, end_ids_of, filler_of
 
     require_decoder(model, name)
     spelled = str(model.dtype).removeprefix("torch.")

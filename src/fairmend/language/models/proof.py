@@ -21,12 +21,20 @@ import torch
 from torch import Tensor, nn
 
 from fairmend.errors import ModelError
-from fairmend.language.backend.forward import CachedRows, is_exact, last_logits, plain, vocabulary_of, why_not_finite
+from fairmend.language.backend.forward import (
+    CachedRows,
+    embedding,
+    is_exact,
+    last_logits,
+    plain,
+    vocabulary_of,
+    why_not_finite,
+)
 from fairmend.language.backend.versions import NEWEST_TESTED, OLDEST, required, transformers_version
 from fairmend.language.checkpoints.checkpoints import quiet_transformers
 from fairmend.language.heads.attention_probe import KernelWatch
 from fairmend.language.heads.gates import HeadGates
-from fairmend.language.heads.heads import N_POSITIONS, HeadMap, embedding, probe_ids, probing, run_probe
+from fairmend.language.heads.heads import N_POSITIONS, HeadMap, probe_ids, probing, run_probe
 
 _LONGEST = 8  # tokens of the longer row before the cache is used: as wide as the narrowest batch of `generation`
 _STEPS = 2  # tokens read with the cache; the rows are reordered between them

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from fairmend.errors import ModelError
+from fairmend.language.backend.forward import embedding
 from fairmend.language.backend.versions import required
-from fairmend.language.heads.heads import embedding
 
 _CONTEXT_NAMES = (
     "max_position_embeddings",

@@ -13,8 +13,8 @@ from torch import nn
 
 from fairmend.errors import InputError, ModelError, first_line
 from fairmend.language.backend.batching import BatchSize, is_out_of_memory
+from fairmend.language.backend.forward import embedding
 from fairmend.language.backend.tokenizers import encode, tokenizer_description
-from fairmend.language.heads.heads import embedding
 from fairmend.language.models.models import find_device, weights_digest
 from fairmend.language.toxicity.scorer import Floats, ScorerKind, score_visible
 
