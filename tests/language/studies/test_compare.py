@@ -21,7 +21,7 @@ from fairmend.language.records.run_directories import open_run
 from fairmend.language.repair.repair import halves
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.studies.compare import ComparisonSettings, MethodComparison, compare_methods, rule_name
-from fairmend.language.toxicity.scorer import load_scorer
+from fairmend.language.toxicity.catalogue import load_scorer
 from fairmend.report.study import load_study
 from fairmend.search import METHODS
 
