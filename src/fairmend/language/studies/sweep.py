@@ -302,7 +302,7 @@ def find_winners(
         for epsilon, floored in settings.cases:
             weighted = published_cost(samples, figures, epsilon)
             cost = FlooredSum(weighted, floor) if floored else weighted
-            (mask, *_) = anneal_pair(fitted, space, figures, cost, rng=np.random.default_rng(shared.seed))
+            (mask, *_) = anneal_pair(fitted, space, cost, rng=np.random.default_rng(shared.seed))
             bias, loss = fitted.predict(mask.dropped()[None].astype(np.float64))
             yield Winner(budget, epsilon, floored, float(bias[0]), float(loss[0]), tokens, seconds), mask
 
