@@ -38,12 +38,6 @@ _HOUR = 3600.0
 _ASKED = "collecting"  # the event that says how much was asked for
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the group `fairmend lm`."""
-    app.command()(collect)
-    app.command()(fit)
-
-
 def searching(options: CollectingOptions) -> SubsetSearch:
     """The settings that the options amount to.
 
