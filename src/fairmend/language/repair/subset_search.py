@@ -21,7 +21,6 @@ from fairmend.evaluation import Evaluator, Measurement
 from fairmend.language.measurement.evaluator import LanguageEvaluator, Packed
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.repair.own_fractions import OwnFractions
-from fairmend.language.repair.racing import Racing
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subset_settings import SUBSET_METHODS, SubsetSearch
 from fairmend.masks import Mask, Space
@@ -43,7 +42,7 @@ _LEAST_PER_GROUP = 2
 _LEAST_TOKENS = 512
 PUBLISHED_SURROGATE = "network"
 
-SubsetEvaluator: TypeAlias = LanguageEvaluator | OwnFractions | Racing
+SubsetEvaluator: TypeAlias = LanguageEvaluator | OwnFractions
 FindCollection: TypeAlias = Callable[[str, Evaluator], Collection]
 
 
@@ -61,10 +60,9 @@ def collecting_evaluator(search: LanguageEvaluator, settings: RepairSettings) ->
     count = subset_prompts(subsets, len(prompts), len(prompts.group_names))
     tokens = max(_LEAST_TOKENS, round(subsets.eta * len(search.reading.tokens)))
     reading = replace(settings.reading, tokens=min(tokens, len(search.reading.tokens)))
-    shared = search.on(
+    return search.on(
         prompts.sample(count, settings.seed), Reading(search.lm, search.reading.text, reading), space=space
     )
-    return Racing(shared) if subsets.racing else shared
 
 
 def subset_prompts(subsets: SubsetSearch, count: int, n_groups: int) -> int:
@@ -110,8 +108,6 @@ def find_subsets(
         pairs = [(mask, made) for mask, made in given if mask.is_untouched or evaluator.space.admits(mask)]
         known = [mask for mask, _ in pairs]
         collection.put(known, [made for _, made in pairs])
-    if isinstance(evaluator, Racing):
-        evaluator.reference = collection.get(evaluator.space.untouched())
     searcher = subset_searcher(evaluator, settings, prior, starts, known)
     runner = Runner(evaluator, collection, workers=Packed(evaluator), progress=progress)
     run = runner.run(searcher, budget)

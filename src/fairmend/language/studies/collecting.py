@@ -23,7 +23,6 @@ from fairmend.language.measurement.texts import Text, read_text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.records.run_directories import open_run
-from fairmend.language.repair.racing import Racing
 from fairmend.language.repair.repair import halves, make_evaluator
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subset_search import CONTEXT, SubsetEvaluator, collecting_evaluator
@@ -82,7 +81,6 @@ def collecting_settings(settings: RepairSettings) -> RepairSettings:
         type(settings.subsets)(),
         eta=settings.subsets.eta,
         fraction=settings.subsets.fraction,
-        racing=settings.subsets.racing,
         min_drop=settings.subsets.min_drop,
         max_drop=settings.subsets.max_drop,
     )
@@ -133,9 +131,6 @@ def collect(
         (evaluator, store.context(name, evaluator))
         for name, evaluator in zip((CONTEXT, REPEATS), _evaluators(lm, prompts, scorer, settings, texts), strict=True)
     ]
-    for evaluator, context in measuring:
-        if isinstance(evaluator, Racing):
-            evaluator.reference = context.get(evaluator.space.untouched())
     known = len(measuring[0][1])
     meter = Meter(progress, "subsets of heads", samples, known, None)
     stopped: Stopped = "evaluations"
@@ -202,8 +197,6 @@ def _plan(evaluator: SubsetEvaluator, seed: int, samples: float) -> Iterator[tup
     """What to measure, in order: (whether again, subsets), the empty one first, each block's repeats after it."""
     space, at_once = evaluator.space, evaluator.masks_at_once
     yield False, [space.untouched()]
-    if isinstance(evaluator, Racing):
-        yield True, [space.untouched()]  # what the repeats race against
     left = samples - 1
     for number in itertools.count():
         if left < 1:
