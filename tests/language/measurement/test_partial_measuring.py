@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tiny_organism as organism
 from subset_cases import SETTINGS as SMALL
-from subset_cases import TEXTS, rude
+from subset_cases import TEXTS, rude, subject
 
 from fairmend.errors import InputError, RunError
 from fairmend.evaluation import Measurement
@@ -44,9 +44,8 @@ def continued(whole: LanguageEvaluator, made: Measurement) -> np.ndarray:
 
 
 def collection(out: Path, settings: RepairSettings, samples: int) -> dict[str, list[tuple[Mask, Measurement]]]:
-    lm, prompts, scorer = organism.tiny_organism(), organism.organism_prompts(), rude()
-    with open_collection(out, lm=lm, prompts=prompts, scorer=scorer, settings=settings, texts=TEXTS) as store:
-        collect(lm, prompts, scorer, settings, store, samples=samples, texts=TEXTS)
+    with open_collection(out, subject(), settings) as store:
+        collect(subject(), settings, store, samples=samples)
         return {name: list(store.context(name)) for name in store.contexts()}
 
 
@@ -94,8 +93,7 @@ def test_tiny_fractions_leave_two_prompts_of_every_group_and_two_windows(whole):
 
 def test_repairs_collections_and_exports_work_on_parts(tmp_path):
     smaller = replace(OWN, subsets=replace(OWN.subsets, samples=20))
-    subject = organism.tiny_organism(), organism.organism_prompts(), rude()
-    repair = repair_model(*subject, smaller, texts=TEXTS)
+    repair = repair_model(subject(), smaller)
     assert repair.improved
     assert all(math.isfinite(finalist.measurement.bias) for finalist in repair.finalists)
     assert {finalist.measurement.n for finalist in repair.finalists} == {60}

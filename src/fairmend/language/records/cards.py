@@ -8,10 +8,10 @@ from typing import Any
 
 from fairmend.escaping import Markdown, code, code_block, markdown, markdown_block, visible
 from fairmend.language.bias.bias import verdict, verdict_on_change
-from fairmend.language.measurement.differences import Pair
 from fairmend.language.measurement.judging import AxisJudgement, Judgement, PerplexityChange
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.records.results import describe_outcome, figures_in_words, slicing_in_words
+from fairmend.language.repair.differences import Pair
 from fairmend.language.repair.examples import CHOSEN
 from fairmend.language.repair.repair import Repair
 from fairmend.language.repair.settings import RepairSettings
