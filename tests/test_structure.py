@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -14,7 +15,7 @@ import pytest
 from fairmend.language.toxicity import scorer
 from fairmend.masks import Site, Space
 from fairmend.search import sampling
-from fairmend.tabular.data import presets
+from fairmend.tabular.data import layouts, presets
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "fairmend"
@@ -81,17 +82,21 @@ def test_contributing_names_every_folder_and_no_other() -> None:
 
 
 def test_the_commonest_changes_are_shown_in_a_few_lines_that_work() -> None:
-    examples = re.findall(r"^```python\n(.*?)^```$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE | re.DOTALL)
-    searcher, toxicity, data = examples
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    searcher, toxicity, data = re.findall(r"^```(?:python|toml)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     names: dict[str, Any] = {}
 
     exec(f"from __future__ import annotations\n{searcher}", vars(sampling) | {}, names)
-    made = names["OneByOne"](Space((Site("hidden", 3),)), None, 8)
     exec(f"from __future__ import annotations\n{toxicity}", vars(scorer) | {}, names)
-    preset = eval(data, vars(presets) | {})
+    made = names["OneByOne"](Space((Site("hidden", 3),)), None, 8)
+    entries = tomllib.loads(data)
+    table = layouts.RawTable("law", **layouts.tuples(entries["tables"]["law"]))
+    preset = presets.Preset("law-sex", **entries["presets"]["law-sex"], **layouts.tuples(entries["published"]["law"]))
 
-    assert max(len([line for line in example.splitlines() if line]) for example in examples) <= LONGEST_EXAMPLE
+    for example in (searcher, toxicity, data):
+        assert len([line for line in example.splitlines() if line]) <= LONGEST_EXAMPLE
     assert [mask.size for mask in (*made.ask(), *made._masks())] == [0, 1, 1, 1]
     assert isinstance(names["Shouting"](), scorer.Scorer)
     assert [*names["Shouting"]().score(["NO", "yes"])] == [1.0, 0.0]
-    assert preset.table.name == "german"
+    assert set(entries["presets"]["law-sex"]) == set(layouts.CATALOGUE["presets"]["adult-sex"])
+    assert (table.title, preset.hidden) == ("Law school admissions", (16,))

@@ -24,7 +24,7 @@ from fairmend.cli.language.inputs import (
 from fairmend.cli.language.options import MeasureOptions, Model, ModelOptions
 from fairmend.cli.language.subset_options import CollectingOptions, SubsetOptions
 from fairmend.cli.options import CommonOptions, command, real, whole
-from fairmend.cli.tabular.tables import plain_table
+from fairmend.cli.tables import plain_table
 from fairmend.cli.trust import TrustOptions, resume_command
 from fairmend.errors import InputError, RunError
 

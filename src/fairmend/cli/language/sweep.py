@@ -27,8 +27,8 @@ from fairmend.cli.language.runs import language_run
 from fairmend.cli.language.subset_options import CollectingOptions
 from fairmend.cli.language.subsets import searching
 from fairmend.cli.options import CommonOptions, command, real, whole
+from fairmend.cli.tables import plain_table
 from fairmend.cli.tabular.study_options import levels
-from fairmend.cli.tabular.tables import plain_table
 from fairmend.cli.trust import TrustOptions, read_back
 
 if TYPE_CHECKING:

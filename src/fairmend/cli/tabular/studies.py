@@ -11,6 +11,7 @@ import typer
 
 from fairmend.cli.display import Interrupted, Screen, opened
 from fairmend.cli.options import CommonOptions, SourceOptions, command, whole
+from fairmend.cli.tables import table_parts
 from fairmend.cli.tabular.inputs import make_settings, open_inputs
 from fairmend.cli.tabular.study_options import ComparedOptions, ReproducedOptions, StudyOptions, SweepOptions, levels
 from fairmend.errors import InputError
@@ -203,17 +204,8 @@ def _present(study: Study, screen: Screen, write: Callable[[], Mapping[str, Path
     written = write()
     screen.document(defined(study.to_json()) | {"files": {name: str(path) for name, path in written.items()}})
     for table in study.tables():
-        screen.show(*_parts(table))
+        screen.show(*table_parts(table))
     screen.show("Written:", *(f"  {path}" for path in written.values()))
     if study.interrupted:
         screen.warn("Stopped by Ctrl-C. Every finished repair is kept: the same command again goes on with the rest.")
         raise Interrupted
-
-
-def _parts(table: Table) -> list[Any]:
-    from fairmend.cli.tabular.tables import plain_table
-
-    shown = plain_table(table.title, *table.headings)
-    for row in table.texts():
-        shown.add_row(*row)
-    return [shown, *(f"* {note}" for note in table.notes)]
