@@ -6,8 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fairmend.tabular.data.datasets import Dataset, load_table, make_dataset
+    from fairmend.tabular.data.datasets import Dataset, make_dataset
     from fairmend.tabular.data.presets import PRESETS, load_preset
+    from fairmend.tabular.data.tables import load_table
     from fairmend.tabular.estimator import NeuronRepair
     from fairmend.tabular.fairness.findings import Comparison, FairnessFigures
     from fairmend.tabular.formats.formats import read_network, write_onnx, write_safetensors
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
 _MODULES = {
     "repair.audit": ("Audit",),
     "networks.baking": ("bake", "slim"),
-    "data.datasets": ("Dataset", "load_table", "make_dataset"),
+    "data.datasets": ("Dataset", "make_dataset"),
     "estimator": ("NeuronRepair",),
     "fairness.findings": ("Comparison", "FairnessFigures"),
     "formats.formats": ("read_network", "write_onnx", "write_safetensors"),
     "networks.networks": ("Layer", "Network"),
     "data.presets": ("PRESETS", "load_preset"),
+    "data.tables": ("load_table",),
     "repair.repair": ("Repair", "repair_network"),
     "repair.saving": ("load_result", "open_run", "save_repair"),
     "repair.settings": ("RepairSettings",),

@@ -19,9 +19,9 @@ from fairmend.tabular.data.columns import (
     Columns,
     FloatArray,
     IndexArray,
+    filled,
     indicator,
     known,
-    matrix,
     min_max,
     numbers,
     standardised,
@@ -123,7 +123,7 @@ def encode_preset(preset: Preset, raw: pd.DataFrame, split_seed: int, source: st
     return verified(
         Dataset(
             name=preset.name,
-            X=matrix(columns),
+            X=filled(tuple(columns), columns.values(), len(sheet)),
             y=indicator(sheet.levels(preset.label), preset.positive).astype(np.int64),
             classes=preset.classes,
             groups=_group_codes(preset, sheet),
@@ -192,10 +192,9 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
         InputError: no such table.
         ArtifactError: it cannot be fetched from here.
     """
-    if name in PRESETS:
-        return fetch_table(PRESETS[name].table, progress)
-    if name in RAW_TABLES:
-        return fetch_table(RAW_TABLES[name], progress)
+    table = PRESETS[name].table if name in PRESETS else RAW_TABLES.get(name)
+    if table is not None:
+        return fetch_table(table, progress)
     close = difflib.get_close_matches(name, [*RAW_TABLES, *PRESETS], n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(close)}?" if close else f"data sets are {', '.join(FETCHABLE)}"
     raise InputError(f"there is no data set {name!r} to fetch: {hint}")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fairmend.errors import ModelError
 from fairmend.masks import Mask
 from fairmend.tabular.formats.formats import read_network
 from fairmend.tabular.formats.sklearn_networks import bake_sklearn, read_sklearn
-from fairmend.tabular.formats.wrappers import unwrapped, way_inside
+from fairmend.tabular.formats.wrappers import is_sklearn, is_torch, unwrapped, way_inside
 from fairmend.tabular.networks.baking import bake
 from fairmend.tabular.networks.networks import Drop, Network
 
@@ -29,19 +28,6 @@ def is_model(value: Any) -> bool:
     """Whether a value is a network of some kind, rather than data."""
     value = unwrapped(value)
     return isinstance(value, (Network, str, os.PathLike)) or is_torch(value) or is_sklearn(value)
-
-
-def is_torch(value: Any) -> TypeGuard[nn.Module]:
-    """Whether a value is a torch module; torch is not imported for this, as it must be loaded if there is one."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.nn.Module)
-
-
-def is_sklearn(value: Any) -> bool:
-    """Whether a value is scikit-learn's multi-layer perceptron, fitted or not."""
-    from sklearn.neural_network import MLPClassifier
-
-    return isinstance(value, MLPClassifier)
 
 
 def read_model(model: Model) -> Network:

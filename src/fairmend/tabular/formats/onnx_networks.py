@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from fairmend.errors import ModelError, first_line
 from fairmend.tabular.formats.onnx_files import load_model
-from fairmend.tabular.formats.onnx_outputs import ML_DOMAIN, Ends, find_ends
-from fairmend.tabular.formats.onnx_tracing import SUPPORTED, trace
+from fairmend.tabular.formats.onnx_outputs import ML_DOMAIN, SUPPORTED, Ends, find_ends
+from fairmend.tabular.formats.onnx_tracing import trace
 from fairmend.tabular.formats.sklearn_networks import WAY_TO_A_FILE
 from fairmend.tabular.networks.activations import Activation, FloatArray
 from fairmend.tabular.networks.chains import Head, disagreement, finish, probe_rows
@@ -49,10 +49,10 @@ def _read(model: onnx.ModelProto) -> Network:
     try:
         if model.functions:
             raise ModelError(f"the ONNX model defines functions of its own, {model.functions[0].name!r}: {SUPPORTED}")
-        ends = find_ends(model.graph, SUPPORTED)
+        ends = find_ends(model.graph)
         chain = trace(model.graph, ends)
         network = chain.network(lambda _: "")
-        dtype = np.dtype(_input_type(model))
+        dtype = _input_type(ends.input)
     except ModelError:
         raise
     except (ArithmeticError, IndexError, KeyError, MemoryError, RecursionError, TypeError, ValueError) as error:
@@ -62,7 +62,7 @@ def _read(model: onnx.ModelProto) -> Network:
     if ends.table != ends.value and chain.head != "sigmoid":
         raise ModelError(f"the ONNX output {ends.table!r} is [1 - p, p] of a p that no sigmoid gives: {SUPPORTED}")
     outputs = [ends.table] + ([ends.label] if ends.label else [])
-    evaluate = _evaluator(model, (*ends.chain, *ends.aside), outputs)
+    evaluate = _evaluator(model, ends.input, (*ends.chain, *ends.aside), outputs)
 
     def run(rows: FloatArray) -> FloatArray:
         table = np.asarray(evaluate(rows.astype(dtype))[0], dtype=np.float64)
@@ -111,13 +111,12 @@ def serialize_onnx(network: Network, probability: bool = False) -> bytes:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    nodes, weights, value = [], [], "X"
+    nodes, value = [], "X"
     for index, layer in enumerate(network.layers, start=1):
         is_last = index == len(network.layers)
-        names = [f"layer{index}.weight", f"layer{index}.bias"]
-        weights += [numpy_helper.from_array(a, n) for a, n in zip((layer.weight, layer.bias), names, strict=True)]
         linear = "logits" if is_last else f"layer{index}"
-        nodes.append(helper.make_node("Gemm", [value, *names], [linear], name=linear, transB=1))
+        sources = [value, f"layer{index}.weight", f"layer{index}.bias"]
+        nodes.append(helper.make_node("Gemm", sources, [linear], name=linear, transB=1))
         value = linear
         if not is_last and layer.activation.name != "identity":
             value = f"hidden{index}"
@@ -133,7 +132,7 @@ def serialize_onnx(network: Network, probability: bool = False) -> bytes:
         "fairmend",
         [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", network.n_features])],
         [helper.make_tensor_value_info(value, TensorProto.FLOAT, ["n", network.n_outputs])],
-        weights,
+        [numpy_helper.from_array(array, name) for name, array in network.tensors().items()],
     )
     # the oldest opset that has all operators, for the sake of old runtimes
     opset = _OPSET_WITH_GELU if any(node.op_type == "Gelu" for node in nodes) else _OPSET
@@ -170,11 +169,10 @@ def prove_onnx(payload: bytes, network: Network, probability: bool = False) -> s
 
     model = load_model(payload)
     weights = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
-    for index, layer in enumerate(network.layers, start=1):
-        for part, array in (("weight", layer.weight), ("bias", layer.bias)):
-            found = weights.get(f"layer{index}.{part}")
-            if found is None or found.shape != array.shape or found.tobytes() != array.tobytes():
-                return f"layer{index}.{part} has other values"
+    for name, array in network.tensors().items():
+        found = weights.get(name)
+        if found is None or found.shape != array.shape or found.tobytes() != array.tobytes():
+            return f"{name} has other values"
     rows = probe_rows(network.n_features)
     head: Head = "" if not probability else "sigmoid" if network.n_outputs == 1 else "softmax"
     expected = finish(network.logits(rows), head)
@@ -182,7 +180,7 @@ def prove_onnx(payload: bytes, network: Network, probability: bool = False) -> s
     for dtype in (np.float32, np.float64):
         for weight in model.graph.initializer:
             weight.CopyFrom(numpy_helper.from_array(weights[weight.name].astype(dtype), weight.name))
-        evaluate = _evaluator(model, tuple(model.graph.node), [model.graph.output[0].name])
+        evaluate = _evaluator(model, model.graph.input[0], model.graph.node, [model.graph.output[0].name])
         detail = disagreement(expected, np.asarray(evaluate(rows.astype(dtype))[0], dtype=np.float64), 1e-4)
         if not detail:
             break
@@ -190,7 +188,7 @@ def prove_onnx(payload: bytes, network: Network, probability: bool = False) -> s
 
 
 def _evaluator(
-    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]
+    model: onnx.ModelProto, source: onnx.ValueInfoProto, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]
 ) -> Callable[[npt.NDArray[Any]], list[Any]]:
     """The values of some outputs for rows, by the reference evaluator, in inference.
 
@@ -199,16 +197,15 @@ def _evaluator(
     """
     import onnx
 
-    name = _input(model).name
     graph = onnx.helper.make_graph(
-        nodes, "read", [_input(model)], [onnx.helper.make_empty_tensor_value_info(output) for output in outputs]
+        nodes, "read", [source], [onnx.helper.make_empty_tensor_value_info(output) for output in outputs]
     )
     graph.initializer.extend(model.graph.initializer)
     plain = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
     def evaluate(rows: npt.NDArray[Any]) -> list[Any]:
         try:
-            return _run(plain, name, rows)
+            return _run(plain, rows)
         except Exception as error:  # the evaluator raises many kinds for a graph that cannot run
             reason = first_line(error)[:200]
             if not _evaluator_works():
@@ -224,7 +221,7 @@ def _evaluator(
     return evaluate
 
 
-def _run(model: onnx.ModelProto, name: str, rows: npt.NDArray[Any]) -> list[Any]:
+def _run(model: onnx.ModelProto, rows: npt.NDArray[Any]) -> list[Any]:
     from onnx.reference import ReferenceEvaluator
     from onnx.reference.op_run import OpRun
 
@@ -240,7 +237,9 @@ def _run(model: onnx.ModelProto, name: str, rows: npt.NDArray[Any]) -> list[Any]
             return ((scale * (x - mean) / np.sqrt(var + epsilon) + bias).astype(x.dtype),)
 
     with np.errstate(all="ignore"):  # exp overflows in branches that are not taken
-        return list(ReferenceEvaluator(model, new_ops=[BatchNormalization]).run(None, {name: rows}))
+        return list(
+            ReferenceEvaluator(model, new_ops=[BatchNormalization]).run(None, {model.graph.input[0].name: rows})
+        )
 
 
 def _evaluator_works() -> bool:
@@ -256,24 +255,14 @@ def _evaluator_works() -> bool:
             Y = Relu (b)
         }}"""
     try:
-        return bool(np.array_equal(_run(onnx.parser.parse_model(known), "X", np.array([[1, 2]], np.float32))[0], [[6]]))
+        return bool(np.array_equal(_run(onnx.parser.parse_model(known), np.array([[1, 2]], np.float32))[0], [[6]]))
     except Exception:  # what a changed library raises is not known
         return False
 
 
-def _input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    weights = {weight.name for weight in model.graph.initializer}
-    value: onnx.ValueInfoProto
-    for value in model.graph.input:
-        if value.name not in weights:
-            return value
-    raise ModelError(f"the ONNX graph has no input: {SUPPORTED}")
-
-
-def _input_type(model: onnx.ModelProto) -> np.dtype[Any]:
+def _input_type(value: onnx.ValueInfoProto) -> np.dtype[Any]:
     from onnx import TensorProto
 
-    value = _input(model)
     number = value.type.tensor_type.elem_type
     supported = {
         int(TensorProto.FLOAT): "float32",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.special import erf
 
 from fairmend.errors import ModelError
-from fairmend.tabular.formats.onnx_outputs import ML_DOMAIN, Ends
+from fairmend.tabular.formats.onnx_outputs import ML_DOMAIN, SUPPORTED, Ends
 from fairmend.tabular.networks.activations import Activation, FloatArray
 from fairmend.tabular.networks.chains import Chain, row_of
 
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 
 Constant = npt.NDArray[np.generic]
 
-SUPPORTED = (
-    "supported is one chain of Gemm, MatMul, Add, Sub, Mul and Div with constants, BatchNormalization, Scaler, "
-    "Dropout, Flatten and Identity with Relu, LeakyRelu, Gelu, Elu, Tanh, Sigmoid or x * Sigmoid(x), ending in one "
-    "output of logits, Sigmoid on one output, Softmax or LogSoftmax, beside which labels are left aside"
-)
 _SHAPES = frozenset({"Flatten", "Identity", "Squeeze", "Reshape"})
 _FLOATS = (1, 10, 11, 16)  # what Cast is to: float, float16, double, bfloat16
 _COMPOSED = ("silu", "gelu", "gelu_tanh")  # activations that exporters write as several operators
@@ -51,7 +46,7 @@ class _Walk:
             raise ModelError(f"the ONNX graph has sparse weights: save them dense; {SUPPORTED}")
         self.chain = Chain(SUPPORTED)
         self._constants: dict[str, Constant] = {w.name: numpy_helper.to_array(w) for w in graph.initializer}
-        current = next(value.name for value in graph.input if value.name not in self._constants)
+        current = ends.input.name
         # how many nodes still read a value
         readers = Counter(name for node in ends.chain for name in set(node.input))
         composed: dict[str, FloatArray] = {}  # values at the probes inside a composed activation
