@@ -43,10 +43,8 @@ class Preset:
         groups: names of the compared groups in the order of their codes, and their levels; without one, all others.
         label, positive: label column of the raw table and the value that is class 1.
         classes: names of class 0 and class 1.
-        n_features: columns after encoding.
         hidden: widths of the published networks' hidden layers (ReLU, one logit).
-        min_drop, max_drop: size limits of the search in the published runs.
-        notes: what a reader of its figures should know.
+        max_drop, min_drop: size limits of the search in the published runs.
     """
 
     name: str
@@ -56,11 +54,16 @@ class Preset:
     label: str
     positive: str
     classes: tuple[str, str]
-    n_features: int
     hidden: tuple[int, ...]
-    min_drop: int
     max_drop: int
-    notes: tuple[str, ...] = ()
+    min_drop: int = 2
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns after encoding."""
+        one_hot = [how for how in self.table.encoding.values() if isinstance(how, list)]
+        left_out = 0 if self.table.every_level else len(one_hot)
+        return len(self.table.encoding) - len(one_hot) + sum(map(len, one_hot)) - left_out
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -110,7 +113,7 @@ def encode_preset(preset: Preset, raw: pd.DataFrame, split_seed: int, source: st
     Raises:
         DataError: values that the encoding does not know, or too few rows.
     """
-    notes = list(preset.notes)
+    notes = list(preset.table.notes)
     if preset.table.rows is not None and len(raw) != preset.table.rows:
         notes.append(
             f"the table has {len(raw):,} rows, the published one {preset.table.rows:,}: splits and figures differ "
