@@ -67,8 +67,8 @@ class Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
-    name: Preset(name, RAW_TABLES[table], column, groups, **tuples(CATALOGUE["published"][table]))
-    for name, (table, column, groups) in ((name, entry.values()) for name, entry in CATALOGUE["presets"].items())
+    name: Preset(name, **tuples(CATALOGUE["published"][entry["table"]] | entry | {"table": RAW_TABLES[entry["table"]]}))
+    for name, entry in CATALOGUE["presets"].items()
 }
 
 

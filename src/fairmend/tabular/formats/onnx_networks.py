@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from fairmend.errors import ModelError, first_line
 from fairmend.tabular.formats.onnx_files import load_model
@@ -18,9 +22,6 @@ from fairmend.tabular.formats.sklearn_networks import WAY_TO_A_FILE
 from fairmend.tabular.networks.activations import Activation, FloatArray
 from fairmend.tabular.networks.chains import Head, disagreement, finish, probe_rows
 from fairmend.tabular.networks.networks import Network, decide, precision_notes
-
-if TYPE_CHECKING:
-    import onnx
 
 _PRECISIONS = {10: "float16", 11: "float64", 16: "bfloat16"}  # by the number of the element type
 _OPSET, _OPSET_WITH_GELU, _IR_VERSION = 17, 20, 9
@@ -108,9 +109,6 @@ def _labelled(
 
 def serialize_onnx(network: Network, probability: bool = False) -> bytes:
     """The bytes of an .onnx file that computes the logits, or the probabilities."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
     nodes, value = [], "X"
     for index, layer in enumerate(network.layers, start=1):
         is_last = index == len(network.layers)
@@ -143,8 +141,6 @@ def serialize_onnx(network: Network, probability: bool = False) -> bytes:
 
 
 def _activation_nodes(activation: Activation, source: str, target: str) -> list[onnx.NodeProto]:
-    from onnx import helper
-
     kind = activation.kind
     if not kind.onnx:  # silu
         gate = f"{target}.gate"
@@ -165,8 +161,6 @@ def prove_onnx(payload: bytes, network: Network, probability: bool = False) -> s
     must give the network's outputs on seeded random rows: in float32 or, where rounding is large, with the file's
     weights in float64.
     """
-    from onnx import numpy_helper
-
     model = load_model(payload)
     weights = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
     for name, array in network.tensors().items():
@@ -195,8 +189,6 @@ def _evaluator(
     Raises:
         ModelError: the graph does not run; whether the fault is the graph's or the library's is found out.
     """
-    import onnx
-
     graph = onnx.helper.make_graph(
         nodes, "read", [source], [onnx.helper.make_empty_tensor_value_info(output) for output in outputs]
     )
@@ -222,9 +214,6 @@ def _evaluator(
 
 
 def _run(model: onnx.ModelProto, rows: npt.NDArray[Any]) -> list[Any]:
-    from onnx.reference import ReferenceEvaluator
-    from onnx.reference.op_run import OpRun
-
     class BatchNormalization(OpRun):
         # The reference one normalises by the batch before opset 14, as if training. Of the attributes that the operator
         # ever had only one matters here; one that is new is refused.
@@ -244,8 +233,6 @@ def _run(model: onnx.ModelProto, rows: npt.NDArray[Any]) -> list[Any]:
 
 def _evaluator_works() -> bool:
     """Whether the reference evaluator runs a graph that is known to be sound."""
-    import onnx
-
     known = f"""<ir_version: {_IR_VERSION}, opset_import: ["" : {_OPSET}]>
         known (float[n, 2] X) => (float[n, 1] Y)
         <float[2, 1] w = {{2, 2}}, float[1] one = {{1}}, float[1] zero = {{0}}>
@@ -261,8 +248,6 @@ def _evaluator_works() -> bool:
 
 
 def _input_type(value: onnx.ValueInfoProto) -> np.dtype[Any]:
-    from onnx import TensorProto
-
     number = value.type.tensor_type.elem_type
     supported = {
         int(TensorProto.FLOAT): "float32",

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+from onnx import TensorProto, numpy_helper
 
 from fairmend.errors import ModelError
-
-if TYPE_CHECKING:
-    import onnx
 
 SUPPORTED = (
     "supported is one chain of Gemm, MatMul, Add, Sub, Mul and Div with constants, BatchNormalization, Scaler, "
@@ -107,8 +105,6 @@ class _Values:
         return found
 
     def constant(self, name: str) -> npt.NDArray[np.generic] | None:
-        from onnx import numpy_helper
-
         node = self.producer(name)
         tensors = [weight for weight in self.graph.initializer if weight.name == name]
         if node is not None and node.op_type == "Constant":
@@ -122,8 +118,6 @@ def _few(names: list[str]) -> str:
 
 def _outputs(values: _Values, inputs: Iterable[str]) -> tuple[list[str], list[str], tuple[str, ...]]:
     """The outputs of numbers for every class, the outputs of labels, and the names of the classes."""
-    from onnx import TensorProto
-
     floats = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
     computed = set(inputs)  # all values that depend on the input
     for node in values.graph.node:

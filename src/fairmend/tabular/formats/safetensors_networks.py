@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError, deserialize, safe_open
 
 from fairmend.errors import ModelError
 from fairmend.tabular.networks.activations import IDENTITY, Activation
@@ -32,8 +33,6 @@ def parse_safetensors(payload: bytes, activation: str | None = None) -> Network:
     Raises:
         ModelError: bytes that are damaged, or tensors that form no plain MLP.
     """
-    from safetensors import SafetensorError, deserialize
-
     try:
         tensors = dict(deserialize(payload))  # type: ignore[no-untyped-call]  # the library has no types here
         metadata = _metadata(payload)
@@ -73,8 +72,6 @@ def serialize_safetensors(network: Network, metadata: Mapping[str, str]) -> byte
 
 def prove_safetensors(path: str | os.PathLike[str], network: Network, metadata: Mapping[str, str]) -> str:
     """How a file, read by the plain library, differs from a network, in words; "" if no bit does."""
-    from safetensors import safe_open
-
     with safe_open(path, "np") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
         told = file.metadata() or {}
