@@ -68,15 +68,6 @@ class TestInterruption:
         assert "before there was anything to save" in outcome.message
         assert not Path("out").exists()
 
-    def test_a_finished_run_is_only_shown(self, run, desk, monkeypatch):
-        first = run("tabular", "repair", *arguments(REPAIR)).out
-        monkeypatch.setattr("fairmend.tabular.repair.repair.repair_network", None)
-        outcome = run("resume", "out")
-        assert outcome.code == 0
-        assert "is finished" in outcome.err
-        assert outcome.out.strip() in first
-        assert run("show", "out").out == outcome.out
-
     def test_an_unfinished_run_is_resumed_from_another_folder(self, run, desk, monkeypatch):
         run("tabular", "repair", *arguments(REPAIR | {"--slim": True}))
         Path("out/result.json").unlink()
