@@ -62,7 +62,7 @@ class TestInterruption:
         def stop(*_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("fairmend.tabular.data.datasets.load_table", stop)
+        monkeypatch.setattr("fairmend.tabular.data.tables.load_table", stop)
         outcome = run("tabular", "repair", *arguments(REPAIR))
         assert outcome.code == 130
         assert "before there was anything to save" in outcome.message
