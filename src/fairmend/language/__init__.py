@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from fairmend.language.models.models import LanguageModel, load_model, wrap_model
     from fairmend.language.models.writing import save_model
     from fairmend.language.prompts.prompts import PromptSet, prompt_set
-    from fairmend.language.records.front_files import load_front
-    from fairmend.language.records.picking import save_point
+    from fairmend.language.records.checkpoints import read_mask
+    from fairmend.language.records.fronts import load_front, save_point
     from fairmend.language.records.run_directories import open_run
-    from fairmend.language.records.saving import load_result, read_mask, save_repair
+    from fairmend.language.records.saving import load_result, save_repair
     from fairmend.language.repair.objectives import Objective, load_objective
     from fairmend.language.repair.repair import Repair, repair_model
     from fairmend.language.repair.settings import RepairSettings
@@ -33,7 +33,8 @@ _MODULES = {
     "studies.compare": ("ComparisonSettings", "compare_methods"),
     "measurement.evaluator": ("LanguageEvaluator",),
     "heads.folding": ("fold",),
-    "records.front_files": ("load_front",),
+    "records.checkpoints": ("read_mask",),
+    "records.fronts": ("load_front", "save_point"),
     "heads.gates": ("HeadGates", "masked"),
     "estimator": ("HeadRepair",),
     "scores.head_scores": ("HeadScores", "score_heads"),
@@ -41,12 +42,11 @@ _MODULES = {
     "models.models": ("LanguageModel", "load_model", "wrap_model"),
     "models.writing": ("save_model",),
     "repair.objectives": ("Objective", "load_objective"),
-    "records.picking": ("save_point",),
     "prompts.prompts": ("PromptSet", "prompt_set"),
     "repair.repair": ("Repair", "repair_model"),
     "records.run_directories": ("open_run",),
     "generation.samples": ("Sampling",),
-    "records.saving": ("load_result", "read_mask", "save_repair"),
+    "records.saving": ("load_result", "save_repair"),
     "repair.settings": ("RepairSettings",),
     "heads.slicing": ("slice_groups",),
     "studies.sweep": ("SweepSettings", "sweep_subsets"),

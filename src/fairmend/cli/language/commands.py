@@ -181,8 +181,8 @@ def diff(
             seed=common.seed,
             batch_size=options.batch_size,
             progress=screen.steps,
-        ).to_json()
-        screen.document({"fairmend": __version__, "request": inputs.request, "repaired": repaired} | found)
+        )
+        screen.document({"fairmend": __version__, "request": inputs.request, "repaired": repaired} | found.to_json())
         screen.show(*diff_parts(found, show))
 
 
@@ -213,13 +213,13 @@ def apply(
         require_new(out)
         lm = open_model(model, options, screen)
         from fairmend.language.heads.slicing import slice_groups
-        from fairmend.language.records.results import describe_mask, describe_slicing, slicing_in_words
-        from fairmend.language.records.saving import MASK, read_mask, write_checkpoint
-        from fairmend.report.tables import json_bytes
+        from fairmend.language.records.checkpoints import read_mask, write_checkpoint
+        from fairmend.language.records.results import MASK, describe_mask, describe_slicing, slicing_in_words
+        from fairmend.records import document
 
         chosen = read_mask(mask, lm)
         smaller = slice_groups(lm.model, chosen, lm.head_map) if sliced else None
-        files = write_checkpoint(lm, chosen, out, {MASK: json_bytes(describe_mask(chosen, lm))}, sliced=smaller)
+        files = write_checkpoint(lm, chosen, out, {MASK.file: document(describe_mask(chosen, lm))}, sliced=smaller)
         slicing = None if smaller is None else describe_slicing(smaller)
         said = [f"{chosen.size} of {lm.head_map.n_heads} heads dropped."]
         said += [] if slicing is None else [slicing_in_words(slicing)]
