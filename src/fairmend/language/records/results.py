@@ -15,7 +15,7 @@ from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.repair.examples import CHOSEN
 from fairmend.language.repair.repair import Repair
 from fairmend.masks import Mask, Space
-from fairmend.records import Kind, plain, session, versions
+from fairmend.records import Kind, built, plain, session, versions
 
 RESULT = Kind("language repair")
 MASK = Kind("language mask", file="mask.json", noun="mask")
@@ -101,7 +101,7 @@ def describe_mask(mask: Mask, lm: LanguageModel) -> dict[str, Any]:
     return {
         **MASK.head,
         "model": describe_model(lm),
-        "space": space.to_json(),
+        "space": plain(space),
         "dropped": list(mask.units()),
         "dropped_by_site": space.by_site(mask),
         "meaning": MEANING,
@@ -119,7 +119,7 @@ def mask_for(payload: Mapping[str, Any], lm: LanguageModel) -> Mask:
     try:
         if {name: payload[name] for name in MASK.head} != MASK.head:
             raise ValueError(f"schema {payload['schema']!r} version {payload['schema_version']!r}")
-        space, made_for, dropped = Space.from_json(payload["space"]), payload["model"], payload["dropped"]
+        space, made_for, dropped = built(payload["space"], Space), payload["model"], payload["dropped"]
         if not isinstance(dropped, list) or not all(type(unit) is int for unit in dropped):
             raise ValueError("dropped is no list of whole numbers")
         mask = space.mask(dropped)

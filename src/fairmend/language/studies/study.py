@@ -113,7 +113,7 @@ class JudgedStudy(Study, Generic[Line]):
             "rows": [row.to_json() | {"dropped": list(row.mask.units())} | plain(row.judgement) for row in self.rows],
             "notes": list(self.notes),
             "untouched": self.untouched,
-            "figures": self.figures.to_json() | {"parts": []},
+            "figures": plain(self.figures) | {"parts": []},
             "heads": self.space.n_units,
             "data": describe_data(self.search_prompts, self.judge_prompts, self.texts),
         }
