@@ -67,6 +67,8 @@ def show(folder: Path, screen: Screen) -> None:
 
 def front_parts(front: Mapping[str, Any]) -> list[RenderableType]:
     """What a front says: one line per point, by its number."""
+    if "tables" not in front:
+        return ["There is a front too, whose table fairmend 0.1 did not save: see front.csv.\n"]
     return [*saved_parts(front, tight=True), "To save another point: fairmend lm pick DIR --point N --out MODEL_DIR\n"]
 
 
