@@ -26,6 +26,7 @@ from .repair.objectives import load_objective as load_objective
 from .repair.repair import Repair as Repair
 from .repair.repair import repair_model as repair_model
 from .repair.settings import RepairSettings as RepairSettings
+from .repair.subject import Subject as Subject
 from .scores.head_scores import HeadScores as HeadScores
 from .scores.head_scores import score_heads as score_heads
 from .studies.compare import ComparisonSettings as ComparisonSettings

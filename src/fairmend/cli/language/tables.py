@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from fairmend.language.bias.records import BiasChange, BiasFigures
-    from fairmend.language.measurement.audit import LanguageAudit
-    from fairmend.language.measurement.differences import ModelDifferences
     from fairmend.language.measurement.judging import PerplexityChange
+    from fairmend.language.repair.audit import LanguageAudit
+    from fairmend.language.repair.differences import ModelDifferences
     from fairmend.language.scores.head_scores import BiasScores, HeadScores
 
 KEY = (

@@ -184,8 +184,7 @@ def _method(settings: RepairSettings) -> str:
     if settings.searches_subsets:
         subsets = settings.subsets
         share = f"a {'share' if subsets.fraction == 'shared' else 'random share of its own'} of {subsets.eta:g}"
-        raced = ", bad ones on a quarter of that" if subsets.racing else ""
-        return f"{settings.method}, {subsets.samples} subsets, each on {share} of the search half{raced}"
+        return f"{settings.method}, {subsets.samples} subsets, each on {share} of the search half"
     rule = settings.rule
     gamma = f", gamma {rule.gamma:g}" if rule.method == "fasp" else ""
     return f"{rule.method}, alpha {rule.alpha:g}{gamma}, ties {rule.ties}"
