@@ -31,7 +31,7 @@ from fairmend.language import LanguageModel, open_run, repair_model, save_repair
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.repair.subset_search import CONTEXT
 from fairmend.language.studies.collecting import collect, measured_noise, open_collection
-from fairmend.language.toxicity.censoring import mask_offensive
+from fairmend.language.toxicity.lexical import mask_offensive
 from fairmend.masks import Mask, Site, Space
 from fairmend.report.figures import drawing, png, svg
 from fairmend.runs import Store

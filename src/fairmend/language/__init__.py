@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fairmend.language.estimator import HeadRepair
-    from fairmend.language.generation.samples import Sampling
+    from fairmend.language.generation.decoding import Sampling
     from fairmend.language.heads.folding import fold
     from fairmend.language.heads.gates import HeadGates, masked
     from fairmend.language.heads.heads import HeadMap, find_heads
@@ -45,7 +45,7 @@ _MODULES = {
     "prompts.prompts": ("PromptSet", "prompt_set"),
     "repair.repair": ("Repair", "repair_model"),
     "records.run_directories": ("open_run",),
-    "generation.samples": ("Sampling",),
+    "generation.decoding": ("Sampling",),
     "records.saving": ("load_result", "read_mask", "save_repair"),
     "repair.settings": ("RepairSettings",),
     "heads.slicing": ("slice_groups",),

@@ -10,9 +10,9 @@ from enumeration import model as enumerable_model
 from tiny_lm import WORDS, sentences
 
 from fairmend.errors import InputError
-from fairmend.language.generation.decoding import DecodingRule
+from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import Continuations
-from fairmend.language.generation.samples import Sampling, ScoredSample, draw_sample
+from fairmend.language.generation.samples import ScoredSample, draw_sample
 from fairmend.language.heads.gates import HeadGates
 from fairmend.language.models.models import LanguageModel, weights_digest
 from fairmend.language.prompts.prompts import prompt_set
@@ -48,11 +48,8 @@ def every_token_once(lm: LanguageModel, text: str, top_k: int | None) -> tuple[S
         lengths=np.ones(len(tokens), dtype=np.int64),
         texts=tuple(WORDS[token] for token in tokens),
         log_likelihoods=np.log(p)[:, None],
-        ended=np.zeros(len(tokens), dtype=np.bool_),
         broken=np.zeros(len(tokens), dtype=np.bool_),
         prompt_ids=(tuple(lm.tokenizer(text)["input_ids"]),) * len(tokens),
-        rule=DecodingRule(top_k=top_k),
-        seed=0,
     )
     return ScoredSample(made, (draw,), BAD.double().numpy()[tokens, None], Sampling(1, top_k=top_k), "toy"), p
 

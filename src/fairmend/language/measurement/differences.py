@@ -12,7 +12,8 @@ from fairmend.errors import ModelError
 from fairmend.language.backend.batching import Done, Rows
 from fairmend.language.bias.bias import paired_change, verdict_on_change
 from fairmend.language.bias.records import BiasChange, BiasProtocol, GroupMean
-from fairmend.language.generation.samples import Sampling, draw_sample
+from fairmend.language.generation.decoding import Sampling
+from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.judging import PerplexityChange, perplexity_change
 from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
 from fairmend.language.measurement.perplexity import Perplexity, check_finite, summarise, token_log_likelihoods

@@ -19,9 +19,9 @@ from fairmend.evaluation import Evaluator, Figure, Figures, Measurement
 from fairmend.language.backend.batching import Rows
 from fairmend.language.bias.bias import bias, bias_standard_error
 from fairmend.language.bias.records import BiasProtocol, GroupMean
-from fairmend.language.generation.continuing import toxicity_of_parts
+from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import encode_prompts
-from fairmend.language.generation.samples import Sampling
+from fairmend.language.generation.samples import toxicity_of_parts
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import Perplexity
 from fairmend.language.models.models import LanguageModel

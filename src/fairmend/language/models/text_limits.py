@@ -21,17 +21,8 @@ _CONTEXT_NAMES = (
     "context_length",
 )
 
-_WITHOUT_LIMIT = {
-    "bloom": "ALiBi",
-    "mpt": "ALiBi",
-    "mamba": "recurrent",
-    "mamba2": "recurrent",
-    "falcon_mamba": "recurrent",
-    "recurrent_gemma": "recurrent, with a local window",
-    "rwkv": "recurrent",
-    "xlstm": "recurrent",
-}
-"""Architectures (`model_type`) without a largest position; their configuration need not name one."""
+_WITHOUT_LIMIT = frozenset({"bloom", "mpt", "mamba", "mamba2", "falcon_mamba", "recurrent_gemma", "rwkv", "xlstm"})
+"""Architectures (`model_type`) without a largest position (ALiBi, recurrent); their configuration need not name one."""
 
 _WITHOUT_LIMIT_CONTEXT = 2048  # tokens read at once by those, so that perplexities have a window
 

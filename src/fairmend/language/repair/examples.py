@@ -6,11 +6,10 @@ import numpy as np
 
 from fairmend.evaluation import Measurement
 from fairmend.language.backend.batching import Rows
-from fairmend.language.generation.continuing import gates_of
-from fairmend.language.generation.samples import score_continuations
+from fairmend.language.generation.samples import gates_of, score_continuations
 from fairmend.language.measurement.differences import Pair
 from fairmend.language.measurement.evaluator import LanguageEvaluator
-from fairmend.language.toxicity.censoring import mask_offensive
+from fairmend.language.toxicity.lexical import mask_offensive
 from fairmend.masks import Mask
 
 N_EXAMPLES = 6

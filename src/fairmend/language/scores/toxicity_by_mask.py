@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from fairmend.language.backend.batching import Done, Rows
-from fairmend.language.generation.samples import Sampling, draw_sample, score_continuations
+from fairmend.language.generation.decoding import Sampling
+from fairmend.language.generation.samples import draw_sample, score_continuations
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.scores.mask_runs import checked_gates

@@ -5,8 +5,8 @@ import pytest
 from toy_scorer import WordScorer
 
 from fairmend.errors import ArtifactError
-from fairmend.language.toxicity import censoring as masking
-from fairmend.language.toxicity.censoring import mask_offensive
+from fairmend.language.toxicity import lexical
+from fairmend.language.toxicity.lexical import mask_offensive
 
 
 def test_letters_within_offensive_words_are_starred():
@@ -30,5 +30,5 @@ def test_without_the_lexical_scorer_the_runs_own_judges(monkeypatch: pytest.Monk
     def missing() -> None:
         raise ArtifactError("not installed")
 
-    monkeypatch.setattr(masking, "LexicalScorer", missing)
+    monkeypatch.setattr(lexical, "LexicalScorer", missing)
     assert mask_offensive(["what the heck"], Prude()) == ["what the h**k"]
