@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fairmend.language.repair.objectives import Objective, load_objective
     from fairmend.language.repair.repair import Repair, repair_model
     from fairmend.language.repair.settings import RepairSettings
+    from fairmend.language.repair.subject import Subject
     from fairmend.language.scores.head_scores import HeadScores, score_heads
     from fairmend.language.studies.compare import ComparisonSettings, compare_methods
     from fairmend.language.studies.sweep import SweepSettings, sweep_subsets
@@ -48,6 +49,7 @@ _MODULES = {
     "generation.decoding": ("Sampling",),
     "records.saving": ("load_result", "read_mask", "save_repair"),
     "repair.settings": ("RepairSettings",),
+    "repair.subject": ("Subject",),
     "heads.slicing": ("slice_groups",),
     "studies.sweep": ("SweepSettings", "sweep_subsets"),
     "toxicity.scorer": ("Scorer",),
@@ -70,6 +72,7 @@ __all__ = [
     "RepairSettings",
     "Sampling",
     "Scorer",
+    "Subject",
     "SweepSettings",
     "compare_methods",
     "find_heads",

@@ -90,7 +90,7 @@ def compare(
         table = read_scores(scores)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         folder = out or Path(f"fairmend-compare-{_slug(inputs.lm.name)}")
-        _compare(folder, inputs, settings, options, table, scores, screen)
+        _compare(folder, inputs, settings, table, scores, screen)
 
 
 def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
@@ -110,10 +110,10 @@ def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen:
         if at_cost
         else stored_settings(ComparisonSettings.from_json, header)
     )
-    inputs, options = reopen_language_inputs(header, folder, trust, screen, settings.shared.seed)
+    inputs = reopen_language_inputs(header, folder, trust, screen, settings.shared.seed)
     scores = header["request"].get("scores")
     path = None if scores is None else Path(scores)
-    _compare(folder, inputs, settings, options, read_scores(path), path, screen)
+    _compare(folder, inputs, settings, read_scores(path), path, screen)
 
 
 def show(folder: Path, screen: Screen) -> None:
@@ -165,7 +165,6 @@ def _compare(
     out: Path,
     inputs: LanguageInputs,
     settings: ComparisonSettings | EqualCostSettings,
-    options: ModelOptions,
     scores: HeadScores | None,
     scores_file: Path | None,
     screen: Screen,
@@ -178,12 +177,11 @@ def _compare(
     at_heads = isinstance(settings, ComparisonSettings)
     kind = KIND if at_heads else COST_KIND
     with language_run(out, inputs, settings, screen, kind=kind, request=request, scores=scores) as store:
-        shared = {"store": store, "progress": screen.steps, "batch_size": options.batch_size, **inputs.subject}
         found: MethodComparison | CostComparison
         if isinstance(settings, ComparisonSettings):
-            found = compare_methods(inputs.lm, settings=settings, scores=scores, **shared)
+            found = compare_methods(inputs.subject, settings, scores=scores, store=store, progress=screen.steps)
         else:
-            found = compare_at_equal_cost(inputs.lm, settings=settings, **shared)
+            found = compare_at_equal_cost(inputs.subject, settings, store=store, progress=screen.steps)
         screen.steps.close()
         command_line = shlex.join(["fairmend", *sys.argv[1:]])
         files = save_comparison(found, inputs.lm, settings, out, request=request, command=command_line)

@@ -114,7 +114,7 @@ def repair(
         files = {"scores": scores, "from": collected}
         extra: dict[str, Any] = {name: None if path is None else absolute(path) for name, path in files.items()}
         extra |= {"slice": sliced, "objectives": list(settings.objective or ())}
-        _repair(out, inputs, chosen, options, table, extra, screen)
+        _repair(out, inputs, chosen, table, extra, screen)
 
 
 def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
@@ -128,12 +128,12 @@ def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen:
             show(folder, screen)
             return
     settings = stored_settings(RepairSettings.from_json, header)
-    inputs, options = reopen_language_inputs(header, folder, trust, screen, settings.seed)
+    inputs = reopen_language_inputs(header, folder, trust, screen, settings.seed)
     request = header["request"]
     extra = {"scores": request.get("scores"), "from": request.get("from"), "slice": bool(request.get("slice"))}
     extra["objectives"] = list(trust.objective or ())
     table = read_scores(None if extra["scores"] is None else Path(str(extra["scores"])))
-    _repair(folder, inputs, settings, options, table, extra, screen)
+    _repair(folder, inputs, settings, table, extra, screen)
 
 
 def show(folder: Path, screen: Screen) -> None:
@@ -182,7 +182,6 @@ def _repair(
     out: Path,
     inputs: LanguageInputs,
     settings: RepairSettings,
-    options: ModelOptions,
     scores: HeadScores | None,
     extra: Mapping[str, Any],
     screen: Screen,
@@ -206,15 +205,13 @@ def _repair(
         ) as store,
     ):
         repaired = repair_model(
-            lm,
-            settings=settings,
+            inputs.subject,
+            settings,
             scores=scores,
             subsets=subsets,
             objectives=objectives,
             store=store,
             progress=screen.steps,
-            batch_size=options.batch_size,
-            **inputs.subject,
         )
         screen.steps.close()
         command_line = shlex.join(["fairmend", *sys.argv[1:]])

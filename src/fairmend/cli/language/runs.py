@@ -55,14 +55,7 @@ def language_run(
     with tidy(out):
         try:
             store = open_run(
-                out,
-                lm=inputs.lm,
-                settings=settings,
-                scores=scores,
-                objectives=objectives,
-                kind=kind,
-                request=request,
-                **inputs.subject,
+                out, inputs.subject, settings, scores=scores, objectives=objectives, kind=kind, request=request
             )
             with closing(store):
                 yield store

@@ -36,15 +36,6 @@ class CollectingOptions:
             "for Attention Pruning.",
         ),
     ] = "shared"
-    racing: Annotated[
-        bool,
-        typer.Option(
-            "--racing/--no-racing",
-            rich_help_panel=_SUBSETS,
-            help="Drop subsets after a quarter of their prompts that are clearly more biased than the model as it is, "
-            "or far worse at its job. Saves tokens, and learns less from what was dropped.",
-        ),
-    ] = False
     min_drop: Annotated[
         int,
         typer.Option(

@@ -118,7 +118,7 @@ def sweep(
         budgets = _quarters(collected, shared) if subsets is None else levels("--subsets", subsets, whole)
         settings = SweepSettings(tuple(budgets), tuple(levels("--epsilon", epsilon, real)), shared)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
-        _sweep(out, inputs, settings, options, absolute(collected), screen)
+        _sweep(out, inputs, settings, absolute(collected), screen)
 
 
 def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
@@ -132,8 +132,8 @@ def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen:
             show(folder, screen)
         return
     settings = stored_settings(SweepSettings.from_json, header)
-    inputs, options = reopen_language_inputs(header, folder, trust, screen, settings.shared.seed)
-    _sweep(folder, inputs, settings, options, str(header["request"].get("from")), screen)
+    inputs = reopen_language_inputs(header, folder, trust, screen, settings.shared.seed)
+    _sweep(folder, inputs, settings, str(header["request"].get("from")), screen)
 
 
 def show(folder: Path, screen: Screen) -> None:
@@ -148,9 +148,7 @@ def _quarters(collected: Path, settings: RepairSettings) -> list[int]:
     return sorted({max(2, count // 4), max(2, count // 2), max(2, count)})
 
 
-def _sweep(
-    out: Path, inputs: LanguageInputs, settings: SweepSettings, options: ModelOptions, collected: str, screen: Screen
-) -> None:
+def _sweep(out: Path, inputs: LanguageInputs, settings: SweepSettings, collected: str, screen: Screen) -> None:
     from fairmend.language.studies.study_files import save_study
     from fairmend.language.studies.sweep import sweep_subsets
     from fairmend.language.studies.sweep_report import KIND, STEM
@@ -161,15 +159,7 @@ def _sweep(
         language_run(out, inputs, settings, screen, kind=KIND, request=request) as store,
     ):
         assert context is not None
-        found = sweep_subsets(
-            inputs.lm,
-            settings=settings,
-            collected=context,
-            store=store,
-            progress=screen.steps,
-            batch_size=options.batch_size,
-            **inputs.subject,
-        )
+        found = sweep_subsets(inputs.subject, settings, context, store=store, progress=screen.steps)
         screen.steps.close()
         command_line = shlex.join(["fairmend", *sys.argv[1:]])
         files = save_study(STEM, found, inputs.lm, settings, out, request=request, command=command_line)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from fairmend.language.bias.records import BiasFigures
-    from fairmend.language.measurement.audit import LanguageAudit
+    from fairmend.language.repair.audit import LanguageAudit
     from fairmend.language.scores.head_scores import BiasScores, HeadScores
 
 KEY = (
