@@ -155,7 +155,7 @@ def test_packed_masks_give_what_each_gives_alone(lm: LanguageModel) -> None:
     made, settings = prompts(2), sampling(n_samples=2, top_k=20)
     packed = generated_toxicity(lm, made, WordScorer(), sampling=settings)
     for head, gates in enumerate(single_heads(N_HEADS)):
-        alone = generated_toxicity(lm, made, WordScorer(), gates[None], settings, batch_size=4)
+        alone = generated_toxicity(lm.with_batch_size(4), made, WordScorer(), gates[None], settings)
         np.testing.assert_array_equal(packed.without[head], alone.without[0])
         np.testing.assert_array_equal(packed.before, alone.before)
 
