@@ -38,9 +38,9 @@ class SurrogateEvaluator:
             replace(figures.bias, protocol=f"predicted: {figures.bias.protocol}"),
             replace(figures.utility, protocol=f"predicted: {figures.utility.protocol}"),
         )
-        form = pair.bias.form()
-        if form is not None and len(form.linear) != space.n_units:
-            raise InputError(f"surrogates of {len(form.linear)} units cannot predict a space of {space.n_units} units")
+        learned = len(pair.bias.form().linear)
+        if learned != space.n_units:
+            raise InputError(f"surrogates of {learned} units cannot predict a space of {space.n_units} units")
 
     @property
     def space(self) -> Space:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simulation import FIGURES, SimulatedModel
 from subset_cases import SETTINGS, Constant, Stopping, rude, subject
 
 from fairmend.errors import DataError, InputError
@@ -18,7 +19,6 @@ from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Site, Space
 from fairmend.runs import Runner, Store
 from fairmend.surrogates import Active, floored_sum
-from fairmend.surrogates.simulation import FIGURES, SimulatedModel
 
 
 def repaired(settings: RepairSettings, store: Store | None = None, scorer: Scorer | None = None) -> Repair:

@@ -11,15 +11,15 @@ import typer
 
 from fairmend import __version__
 from fairmend.cli.display import Screen, opened
-from fairmend.cli.language import compare as language_compare
-from fairmend.cli.language import front as language_front
-from fairmend.cli.language import repair as language_repair
-from fairmend.cli.language import subsets as language_subsets
-from fairmend.cli.language import sweep as language_sweep
+from fairmend.cli.language.front import pick
 from fairmend.cli.language.inputs import LanguageInputs, measuring, open_language_inputs, open_model
 from fairmend.cli.language.options import SLICE_HELP, MeasureOptions, Model, ModelOptions, ScoringOptions
+from fairmend.cli.language.repair import repair
 from fairmend.cli.language.runs import SCORING, language_run
+from fairmend.cli.language.studies import compare, sweep
+from fairmend.cli.language.subsets import collect, fit
 from fairmend.cli.options import CommonOptions, command, whole
+from fairmend.cli.tables import present
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
@@ -125,11 +125,8 @@ def score(
         screen.show("Written:", *(f"  {path}" for path in written))
 
 
-language_repair.register(app)
-language_front.register(app)
-language_compare.register(app)
-language_subsets.register(app)
-language_sweep.register(app)
+for function in (repair, pick, compare, collect, fit, sweep):
+    app.command()(function)
 
 
 @app.command()
@@ -201,13 +198,10 @@ def apply(
         chosen = read_mask(mask, lm)
         smaller = slice_groups(lm.model, chosen, lm.head_map) if sliced else None
         files = write_checkpoint(lm, chosen, out, {MASK: json_bytes(describe_mask(chosen, lm))}, sliced=smaller)
-        written = {name: str(path) for name, path in files.items()}
         slicing = None if smaller is None else describe_slicing(smaller)
-        screen.document({"dropped": chosen.size, "heads": lm.head_map.n_heads, "slicing": slicing, "files": written})
-        screen.show(f"{chosen.size} of {lm.head_map.n_heads} heads dropped.")
-        if slicing is not None:
-            screen.show(slicing_in_words(slicing))
-        screen.show("Written:", *(f"  {path}" for path in written.values()))
+        said = [f"{chosen.size} of {lm.head_map.n_heads} heads dropped."]
+        said += [] if slicing is None else [slicing_in_words(slicing)]
+        present({"dropped": chosen.size, "heads": lm.head_map.n_heads, "slicing": slicing}, said, screen, files)
 
 
 def _new_files(out: Path) -> tuple[Path, Path, Path]:

@@ -74,8 +74,8 @@ class SubsetSearchOptions(CollectingOptions):
             "--surrogate",
             metavar="NAME",
             rich_help_panel=_SUBSETS,
-            help="What learns from the measured subsets: network (as published), additive, pairwise, trees or "
-            "ensemble. auto: network for attention-pruning, pairwise for active.",
+            help="What learns from the measured subsets: network (as published), additive or "
+            "pairwise. auto: network for attention-pruning, pairwise for active.",
         ),
     ] = "auto"
     finalists: Annotated[

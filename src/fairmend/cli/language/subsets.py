@@ -38,12 +38,6 @@ _HOUR = 3600.0
 _ASKED = "collecting"  # the event that says how much was asked for
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the group `fairmend lm`."""
-    app.command()(collect)
-    app.command()(fit)
-
-
 def searching(options: CollectingOptions) -> SubsetSearch:
     """The settings that the options amount to.
 
@@ -159,9 +153,9 @@ def _collect(
     hours: float | None,
     screen: Screen,
 ) -> None:
-    from fairmend.cli.folders import tidy
     from fairmend.language.studies.collecting import collect as collect_subsets
     from fairmend.language.studies.collecting import open_collection
+    from fairmend.runs.directories import tidy
 
     subject = replace(inputs.subject, others=(), judge_prompts=None)
     settings.subsets.space(

@@ -27,7 +27,8 @@ from fairmend.language.repair.own_fractions import OwnFractions
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subset_settings import SUBSET_METHODS, SubsetSearch
 from fairmend.masks import Mask, Space
-from fairmend.runs.context import Context, differences
+from fairmend.records import differences
+from fairmend.runs.context import Context
 from fairmend.search import Genetic, PruningRule
 from fairmend.search.base import Searcher
 from fairmend.surrogates.active import Active
