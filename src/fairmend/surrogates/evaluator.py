@@ -12,6 +12,7 @@ import numpy as np
 from fairmend.errors import InputError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.masks import Mask, Space
+from fairmend.records import plain
 from fairmend.surrogates.families.forms import Floats
 from fairmend.surrogates.fitting import FittedPair
 
@@ -79,7 +80,7 @@ class SurrogateEvaluator:
 
     def fingerprint(self) -> Mapping[str, Any]:
         """The samples, the surrogates' settings and scales, and the boldness."""
-        return {"surrogates": dict(self.pair.identity), "boldness": self.boldness, "space": self._space.to_json()}
+        return {"surrogates": dict(self.pair.identity), "boldness": self.boldness, "space": plain(self._space)}
 
 
 def _spread_of(figure: Floats, spread: Floats, log: bool) -> Floats:

@@ -23,6 +23,7 @@ from fairmend.language.records.results import (
 )
 from fairmend.language.records.run_directories import Settings
 from fairmend.masks import Mask, Space
+from fairmend.records import plain
 from fairmend.report.study import Study, save_study
 from fairmend.report.tables import Cell, Column, Table
 from fairmend.statistics import written_p_value
@@ -121,7 +122,7 @@ class JudgedStudy(Study, Generic[Line]):
             ],
             "notes": list(self.notes),
             "untouched": describe_judgement(self.untouched),
-            "figures": self.figures.to_json() | {"parts": []},
+            "figures": plain(self.figures) | {"parts": []},
             "heads": self.space.n_units,
             "data": describe_data(self.search_prompts, self.judge_prompts, self.texts),
         }
