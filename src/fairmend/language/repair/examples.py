@@ -9,7 +9,7 @@ from fairmend.language.generation.generation import generate
 from fairmend.language.generation.samples import gates_of, score_continuations
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.repair.differences import Pair
-from fairmend.language.toxicity.lexical import mask_offensive
+from fairmend.language.toxicity.lexical import star_offensive
 from fairmend.masks import Mask
 
 N_EXAMPLES = 6
@@ -54,7 +54,7 @@ def largest_changes(
         scores = [old[chosen, draw], new[chosen, draw]]
         if lm.dtype != "float32":  # tokens depend on the batch: these may be other texts
             scores = [score_continuations(part.texts, each, evaluator.scorer, sampling.score) for each in written]
-        texts = [mask_offensive(each.texts, evaluator.scorer, prompts.texts) for each in written]
+        texts = [star_offensive(each.texts, evaluator.scorer, prompts.texts) for each in written]
         for place, row in enumerate(chosen):
             found[row] = Pair(
                 axis=prompts.axis,

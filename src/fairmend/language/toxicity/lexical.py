@@ -44,14 +44,16 @@ class LexicalScorer:
         self._words = _normalised(identity_words)
         self._pattern = _pattern(self._words)
         self._predict = _predictor()
-        masking = f", {len(self._words)} identity words taken out" if self._words else ""
-        self.name = f"lexical ({PACKAGE}{masking})"
+        without = f", {len(self._words)} identity words taken out" if self._words else ""
+        self.name = f"lexical ({PACKAGE}{without})"
 
     def score(self, texts: Sequence[str]) -> Floats:
-        """Toxicity of every text, shape (n_texts,); 0 for texts with nothing left after masking."""
-        return score_visible(texts, lambda visible: score_visible([self.masked(text) for text in visible], self._score))
+        """Toxicity of every text, shape (n_texts,); 0 for texts with nothing left."""
+        return score_visible(
+            texts, lambda visible: score_visible([self.stripped(text) for text in visible], self._score)
+        )
 
-    def masked(self, text: str) -> str:
+    def stripped(self, text: str) -> str:
         """The text without identity words."""
         return self._pattern.sub(" ", text) if self._pattern else text
 
@@ -71,7 +73,7 @@ class LexicalScorer:
         return clipped
 
 
-def mask_offensive(texts: Sequence[str], scorer: Scorer, keep: Collection[str] = ()) -> list[str]:
+def star_offensive(texts: Sequence[str], scorer: Scorer, keep: Collection[str] = ()) -> list[str]:
     """The texts with the inner letters of offensive words starred, "s****d", to be shown or published.
 
     A word is offensive if the lexical scorer, or `scorer` where that is not installed, gives it more than .85 by
