@@ -9,7 +9,8 @@ import numpy as np
 
 from fairmend.language.bias.bias import summarise_bias, verdict
 from fairmend.language.bias.records import BiasFigures, BiasProtocol
-from fairmend.language.generation.samples import Sampling, draw_sample
+from fairmend.language.generation.decoding import Sampling
+from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import check_finite, summarise, token_log_likelihoods
 from fairmend.language.prompts.prompts import PromptSet
@@ -65,7 +66,7 @@ class LanguageAudit:
             {
                 "axis": prompts.axis,
                 "verdict": self.verdicts[prompts.axis],
-                "bias": self.axes[prompts.axis].to_json(),
+                "bias": self.axes[prompts.axis],
                 "prompts": prompts.fingerprint() | {"licence": prompts.licence, "notes": list(prompts.notes)},
             }
             for prompts in self.prompts
