@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from fairmend.cli.display import Interrupted, Screen, opened
 from fairmend.cli.options import CommonOptions, SourceOptions, command, whole
-from fairmend.cli.tables import table_parts
+from fairmend.cli.tables import present_study
 from fairmend.cli.tabular.inputs import make_settings, open_inputs
 from fairmend.cli.tabular.study_options import ComparedOptions, ReproducedOptions, StudyOptions, SweepOptions, levels
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
-    from fairmend.report.tables import Table
     from fairmend.search import SearchName
     from fairmend.tabular.repair.settings import Threshold
-
-
-class Study(Protocol):
-    """What the three studies have in common."""
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C ended it early."""
-
-    def tables(self) -> tuple[Table, ...]:
-        """The result for people."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The result for programs."""
+    from fairmend.tabular.studies.outcomes import TabularStudy
 
 
 def register(app: typer.Typer) -> None:
@@ -66,7 +52,6 @@ def compare(
     """
     with opened(common) as screen:
         from fairmend.tabular.studies.compare import compare_searches
-        from fairmend.tabular.studies.study_files import write_comparison
 
         searches = levels("--search", search.search, str)
         settings = make_settings(replace(search, search="annealing"), common.seed, source.preset)
@@ -82,7 +67,7 @@ def compare(
             workers=study.workers,
             progress=screen.steps,
         )
-        _present(found, screen, lambda: write_comparison(found, out))
+        _present(found, out, screen)
 
 
 @command
@@ -131,7 +116,6 @@ def reproduce(
     """
     with opened(common) as screen:
         from fairmend.tabular.studies.reproduce import reproduce_published
-        from fairmend.tabular.studies.study_files import write_reproduction
 
         both = search.threshold == "both"
         settings = make_settings(replace(search, threshold="joint") if both else search, common.seed)
@@ -147,7 +131,7 @@ def reproduce(
             workers=study.workers,
             progress=screen.steps,
         )
-        _present(found, screen, lambda: write_reproduction(found, out))
+        _present(found, out, screen)
 
 
 @command
@@ -174,7 +158,6 @@ def sweep(
     """
     with opened(common) as screen:
         from fairmend.tabular.repair.settings import RepairSettings
-        from fairmend.tabular.studies.study_files import write_sweep
         from fairmend.tabular.studies.sweep import sweep_settings
 
         shared: Mapping[str, Any] = grid.shared()
@@ -194,18 +177,15 @@ def sweep(
             workers=study.workers,
             progress=screen.steps,
         )
-        _present(found, screen, lambda: write_sweep(found, out))
+        _present(found, out, screen)
 
 
-def _present(study: Study, screen: Screen, write: Callable[[], Mapping[str, Path]]) -> None:
+def _present(study: TabularStudy, out: Path, screen: Screen) -> None:
     """Write the files of a study, show it, and end with Ctrl-C's exit code if that ended it."""
-    from fairmend.report.tables import defined
+    from fairmend.report.study import load_study, save_study
 
-    written = write()
-    screen.document(defined(study.to_json()) | {"files": {name: str(path) for name, path in written.items()}})
-    for table in study.tables():
-        screen.show(*table_parts(table))
-    screen.show("Written:", *(f"  {path}" for path in written.values()))
+    files = save_study(study, out)
+    present_study(load_study(out, type(study)), screen, files)
     if study.interrupted:
         screen.warn("Stopped by Ctrl-C. Every finished repair is kept: the same command again goes on with the rest.")
         raise Interrupted

@@ -19,7 +19,7 @@ from fairmend.tabular.networks.networks import Network
 from fairmend.tabular.repair.settings import THRESHOLDS, RepairSettings, Threshold
 from fairmend.tabular.studies.outcomes import THRESHOLD_ONLY
 from fairmend.tabular.studies.published import LEFT_OUT, PUBLISHED
-from fairmend.tabular.studies.reproduction import KIND, Reproduction, summarise_settings
+from fairmend.tabular.studies.reproduction import Reproduction, summarise_settings
 from fairmend.tabular.studies.trials import Subject, Trial, run_trials
 
 MODELS = "models.json"
@@ -107,15 +107,9 @@ def reproduce_published(
         Trial(f"{network.name}, {THRESHOLD_ONLY}", network.name, rival_settings(settings), rival=True)
         for network in found
     ]
-    finished = run_trials(KIND, trials, subjects, out, workers=workers, progress=progress)
-    return Reproduction(
-        settings=settings,
-        rows=summarise_settings(names, thresholds, tuple(finished.outcomes.values())),
-        missing=missing,
-        outcomes=tuple(finished.outcomes.values()),
-        planned=finished.planned,
-        interrupted=finished.interrupted,
-    )
+    finished = run_trials("tabular reproduce", trials, subjects, out, workers=workers, progress=progress)
+    rows = summarise_settings(names, thresholds, tuple(finished.outcomes.values()))
+    return Reproduction(settings, finished, rows, missing)
 
 
 def _published_limits(settings: RepairSettings, threshold: Threshold, setting: str) -> RepairSettings:

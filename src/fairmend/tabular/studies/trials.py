@@ -13,12 +13,14 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from threadpoolctl import threadpool_limits
+
 from fairmend import __version__
-from fairmend.errors import FairmendError, InputError, RunError
+from fairmend.errors import DataError, FairmendError, InputError, RunError
 from fairmend.evaluation import digest
 from fairmend.files import is_leftover, read_json, sweep, write_atomically
 from fairmend.report.tables import defined, json_bytes
@@ -26,15 +28,14 @@ from fairmend.runs.context import differences
 from fairmend.runs.progress import Progress
 from fairmend.runs.workers import child_environment, follow_parent, no_workers
 from fairmend.tabular.data.datasets import Dataset
+from fairmend.tabular.fairness.findings import Comparison
+from fairmend.tabular.networks.baking import bake
 from fairmend.tabular.networks.networks import Network
+from fairmend.tabular.repair.judging import judge_splits
+from fairmend.tabular.repair.repair import Repair, repair_network
+from fairmend.tabular.repair.rivals import ThresholdShift, shift_threshold
 from fairmend.tabular.repair.settings import RepairSettings
-from fairmend.tabular.studies.outcomes import (
-    THRESHOLD_ONLY,
-    Outcome,
-    measure_repair,
-    measure_threshold_only,
-    require_test_split,
-)
+from fairmend.tabular.studies.outcomes import THRESHOLD_ONLY, Finished, Outcome, SearchFigures
 
 _HEADER = "study.json"
 _FOLDER = "repairs"
@@ -89,23 +90,6 @@ class Trial:
         return digest(made_by | {"procedure": THRESHOLD_ONLY if self.rival else "repair"})
 
 
-@dataclass(frozen=True)
-class Finished:
-    """What a study has.
-
-    Attributes:
-        outcomes: by the name of the trial, in the order of the trials; all of them, unless interrupted.
-        planned: number of trials.
-        kept: how many outcomes an earlier session had written.
-        interrupted: whether Ctrl-C ended it early.
-    """
-
-    outcomes: Mapping[str, Outcome]
-    planned: int
-    kept: int
-    interrupted: bool
-
-
 def run_trials(
     kind: str,
     trials: Sequence[Trial],
@@ -135,14 +119,8 @@ def run_trials(
     """
     if workers < 1:
         raise InputError(f"workers must be at least 1, got {workers}")
-    identities = {name: subject.identity() for name, subject in subjects.items()}
-    record = None if out is None else _Record(out, kind, identities)
-    found: dict[str, Outcome] = {}
-    if record is not None:
-        for trial in trials:
-            outcome = record.read(trial, identities[trial.subject])
-            if outcome is not None:
-                found[trial.name] = outcome
+    record = None if out is None else _Record(out, kind, {name: each.identity() for name, each in subjects.items()})
+    found = {} if record is None else {trial.name: known for trial in trials if (known := record.read(trial))}
     kept = len(found)
     rest = [trial for trial in trials if trial.name not in found]
     meter = _Meter(progress, kind, len(trials), kept)
@@ -152,7 +130,7 @@ def run_trials(
         with closing(running):
             for trial, outcome in running:
                 if record is not None:
-                    record.write(trial, identities[trial.subject], outcome)
+                    record.write(trial, outcome)
                 found[trial.name] = outcome
                 meter.finished(trial.name)
     except KeyboardInterrupt:
@@ -162,30 +140,91 @@ def run_trials(
             record.discard()
         raise
     finally:
-        meter.close()
+        meter.end()
     ordered = {trial.name: found[trial.name] for trial in trials if trial.name in found}
     return Finished(ordered, len(trials), kept, interrupted)
 
 
 def run_trial(trial: Trial, subject: Subject, progress: Progress | None = None) -> Outcome:
-    """Do one repair of a study.
+    """Do one repair of a study, or shift the threshold and drop nothing.
 
     Raises:
+        KeyboardInterrupt: the search was stopped by Ctrl-C: half a search is no result.
         DataError: no rows that the search does not see.
-        FairmendError: as `repair_network`.
+        FairmendError: as `repair_network` and `shift_threshold`.
     """
     network, dataset = subject.load()
     require_test_split(dataset)
+    settings = trial.settings
     if trial.rival:
-        return measure_threshold_only(trial.name, trial.subject, network, dataset, trial.settings)
-    return measure_repair(trial.name, trial.subject, network, dataset, trial.settings, progress)
+        with threadpool_limits(1):
+            begun = time.process_time()
+            shift = shift_threshold(network, dataset, settings)
+            splits = judge_splits(dataset, settings, network.logits, bake(network, shift.mask).logits)
+        return _outcome(trial, settings, shift, splits, begun)
+    # The first repair of a process loads the compiled kernels, which is not what a repair takes.
+    _whole(repair_network(network, dataset, replace(settings, states=3, seconds=None), judge=False))
+    begun = time.process_time()
+    repair = _whole(repair_network(network, dataset, settings, progress=progress))
+    counts = {"states": repair.run.asked, "distinct": repair.measured, "search_seconds": repair.run.seconds}
+    return _outcome(trial, repair.settings, repair, repair.splits, begun, **counts)
+
+
+def _whole(repair: Repair) -> Repair:
+    if repair.run.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return repair
+
+
+def _outcome(
+    trial: Trial,
+    settings: RepairSettings,
+    found: Repair | ThresholdShift,
+    splits: Mapping[str, Comparison],
+    begun: float,
+    **counts: Any,
+) -> Outcome:
+    return Outcome(
+        trial=trial.name,
+        subject=trial.subject,
+        procedure=THRESHOLD_ONLY if trial.rival else settings.search,
+        settings=settings.to_json(),
+        search=SearchFigures(
+            rows=settings.search_on,
+            bias_before=found.before.bias,
+            bias_after=found.after.bias,
+            utility_before=found.before.utility,
+            utility_after=found.after.utility,
+            limit=found.floor.limit,
+            better=found.floor.better,
+        ),
+        splits=splits,
+        dropped=found.mask.size,
+        shift=found.mask.dials,
+        cpu_seconds=time.process_time() - begun,
+        **{"states": 0, "distinct": 0, "search_seconds": 0.0, **counts},
+    )
+
+
+def require_test_split(dataset: Dataset) -> None:
+    """Make sure that there is a split that no search sees.
+
+    Raises:
+        DataError: no rows named "test".
+    """
+    if not len(dataset.splits.get("test", ())):
+        raise DataError(
+            f"data set {dataset.name} has no test rows (splits: {', '.join(dataset.splits)}): studies report figures "
+            "of rows that no search saw; name some rows test"
+        )
 
 
 def _in_turn(
     trials: Sequence[Trial], subjects: Mapping[str, Subject], meter: _Meter
 ) -> Generator[tuple[Trial, Outcome], None, None]:
     for trial in trials:
-        yield trial, run_trial(trial, subjects[trial.subject], _Inner(meter, trial.name))
+        meter.begun(trial.name)
+        yield trial, run_trial(trial, subjects[trial.subject], meter)
 
 
 def _side_by_side(
@@ -256,7 +295,7 @@ class _Record:
             raise RunError(f"cannot write to {out} ({error.strerror or error}): choose another --out") from error
         if known is None or not isinstance(known.get("subjects", {}), dict):
             raise RunError(f"{out} is not empty and holds no study: choose a new or empty directory for --out")
-        before = dict(known.get("subjects", {}))
+        self._subjects, before = subjects, dict(known.get("subjects", {}))
         shared = before.keys() & now.keys()
         changed = differences({"kind": known.get("kind", kind)}, {"kind": kind})
         changed += differences({name: before[name] for name in shared}, {name: now[name] for name in shared})
@@ -275,10 +314,10 @@ class _Record:
             if not self._existed:
                 self._out.rmdir()
 
-    def read(self, trial: Trial, subject: Mapping[str, Any]) -> Outcome | None:
+    def read(self, trial: Trial) -> Outcome | None:
         """The outcome on record, None if there is none or its file is damaged."""
-        identity = trial.identity(subject)
-        known = _read_json(self._path(trial, identity))
+        path, identity = self._place(trial)
+        known = _read_json(path)
         if known is None or known.get("identity") != identity:
             return None
         try:
@@ -286,15 +325,17 @@ class _Record:
         except (KeyError, TypeError, ValueError):
             return None
 
-    def write(self, trial: Trial, subject: Mapping[str, Any], outcome: Outcome) -> None:
-        identity = trial.identity(subject)
+    def write(self, trial: Trial, outcome: Outcome) -> None:
+        """Keep the outcome."""
+        path, identity = self._place(trial)
         plain = defined(outcome.to_json())
-        record = {"identity": identity, "outcome": plain, "sha256": digest(plain)}
-        write_atomically(self._path(trial, identity), json_bytes(record))
+        write_atomically(path, json_bytes({"identity": identity, "outcome": plain, "sha256": digest(plain)}))
 
-    def _path(self, trial: Trial, identity: str) -> Path:
+    def _place(self, trial: Trial) -> tuple[Path, str]:
+        """The file of a trial, and the identity that it must have."""
+        identity = trial.identity(self._subjects[trial.subject])
         name = re.sub(r"[^a-z0-9.+]+", "-", trial.name.lower()).strip("-")
-        return self._folder / f"{name[:80]}-{identity[:10]}.json"
+        return self._folder / f"{name[:80]}-{identity[:10]}.json", identity
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -306,52 +347,47 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 class _Meter:
-    """Counts finished repairs and guesses how long the rest will take."""
+    """Counts finished repairs, guesses how long the rest will take, and is the `Progress` of the one that is running.
+
+    The rate is left at 0, because what is counted are repairs, not states.
+    """
 
     def __init__(self, progress: Progress | None, title: str, total: int, kept: int) -> None:
-        self._progress = progress
-        self._total = total
+        self._progress, self._total = progress, total
         self._kept = self._done = kept
-        self._begun = time.monotonic()
-        self._last = ""
+        self._started = time.monotonic()
+        self._running = self._note = ""
         if progress is not None:
             progress.start(total, title)
         self.show()
 
+    def begun(self, name: str) -> None:
+        """A repair begins, whose progress is told here."""
+        self._running = name
+
     def finished(self, name: str) -> None:
         """One more."""
-        self._done += 1
-        self._last = name
+        self._done, self._note = self._done + 1, f"finished {name}"
         self.show()
 
     def show(self, note: str = "") -> None:
-        """Say where things stand. The rate is left at 0, because what is counted are repairs, not states."""
-        if self._progress is None:
-            return
-        made, spent = self._done - self._kept, time.monotonic() - self._begun
-        eta = spent / made * (self._total - self._done) if made else None
-        self._progress.update(self._done, self._total, 0.0, eta, note or (f"finished {self._last}" if made else ""))
+        """Say where things stand."""
+        if self._progress is not None:
+            made, spent = self._done - self._kept, time.monotonic() - self._started
+            eta = spent / made * (self._total - self._done) if made else None
+            self._progress.update(self._done, self._total, 0.0, eta, note or self._note)
 
-    def close(self) -> None:
+    def end(self) -> None:
         """The study has ended."""
         if self._progress is not None:
             self._progress.close()
 
-
-class _Inner:
-    """Shows a repair within a study (`fairmend.runs.Progress`)."""
-
-    def __init__(self, meter: _Meter, name: str) -> None:
-        self._meter = meter
-        self._name = name
-
     def start(self, total: int | None, title: str) -> None:
-        """Nothing to show yet."""
+        """Nothing to show of the running repair yet."""
 
     def update(self, done: int, total: int | None, rate: float, eta_seconds: float | None, note: str) -> None:
-        """Say how far the repair is."""
-        of = f" of {total:,}" if total else ""
-        self._meter.show(f"{self._name}: {done:,}{of} states")
+        """Say how far the running repair is."""
+        self.show(f"{self._running}: {done:,}{f' of {total:,}' if total else ''} states")
 
     def close(self) -> None:
         """The study goes on."""
