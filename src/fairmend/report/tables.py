@@ -1,4 +1,4 @@
-"""Tables as data: one set of rows for the screen, for CSV and for Markdown; and JSON without NaN.
+"""Tables as data: one set of rows for the screen, for CSV and for Markdown.
 
 Markdown and CSV are escaped here: cells, headings and notes are plain texts.
 """
@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from fairmend.errors import InputError
 from fairmend.escaping import csv_cell, encoded, markdown, markdown_block
+from fairmend.records import document as json_bytes
+from fairmend.records import plain as defined
 from fairmend.statistics import Mean
+
+__all__ = ["Cell", "Column", "Table", "defined", "fixed", "is_undefined", "json_bytes", "spread", "table_line"]
 
 Cell = str | int | float | bool | None
 
@@ -137,22 +138,6 @@ def spread(name: str, mean: Mean) -> dict[str, Cell]:
 def fixed(digits: int) -> Callable[[Any], str]:
     """Writes numbers with that many decimals."""
     return lambda value: f"{value:,.{digits}f}"
-
-
-def json_bytes(payload: Mapping[str, Any]) -> bytes:
-    """A JSON document; undefined numbers become null."""
-    return encoded(json.dumps(defined(payload), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def defined(value: Any) -> Any:
-    """The same value, ready for strict JSON: numbers that it does not know (NaN, infinity) as None, arrays as lists."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): defined(entry) for key, entry in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [defined(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table_line(cells: Sequence[str]) -> str:
