@@ -15,6 +15,7 @@ import pytest
 from study_cases import QUICK, people, unfair_network
 
 from fairmend.errors import DataError, InputError, RunError
+from fairmend.records import built, plain
 from fairmend.tabular.studies.outcomes import Outcome
 from fairmend.tabular.studies.trials import Loaded, Trial, run_trials
 
@@ -30,9 +31,7 @@ def trials(n=3):
 def figures(outcomes):
     """Everything but the time taken."""
     timed = ("search_seconds", "cpu_seconds")
-    return [
-        {key: value for key, value in outcome.to_json().items() if key not in timed} for outcome in outcomes.values()
-    ]
+    return [{key: value for key, value in plain(outcome).items() if key not in timed} for outcome in outcomes.values()]
 
 
 class StopAfter:
@@ -67,8 +66,8 @@ def test_processes_give_the_results_of_one_process(tmp_path):
 
 def test_an_outcome_survives_its_json():
     (outcome,) = run_trials(KIND, trials(1)[:1], SUBJECTS).outcomes.values()
-    plain = json.loads(json.dumps(outcome.to_json(), allow_nan=False))
-    assert Outcome.from_json(plain) == outcome
+    saved = json.loads(json.dumps(plain(outcome), allow_nan=False))
+    assert built(saved, Outcome) == outcome
     assert outcome.search.feasible
     assert not outcome.search.worse
     assert set(outcome.splits) == {"train", "validation", "test"}

@@ -185,7 +185,7 @@ def _present(study: TabularStudy, out: Path, screen: Screen) -> None:
     from fairmend.report.study import load_study, save_study
 
     files = save_study(study, out)
-    present_study(load_study(out, type(study)), screen, files)
+    present_study(load_study(out, study.kind), screen, files)
     if study.interrupted:
         screen.warn("Stopped by Ctrl-C. Every finished repair is kept: the same command again goes on with the rest.")
         raise Interrupted

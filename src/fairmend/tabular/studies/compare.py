@@ -28,6 +28,7 @@ from fairmend.tabular.studies.outcomes import (
     StudyRow,
     TabularStudy,
     point_of,
+    study_kind,
     title_of,
     unfairness_title,
 )
@@ -92,8 +93,7 @@ class SearchComparison(TabularStudy):
         tests: every row but the reference against the reference.
     """
 
-    stem = "compare"
-    schema = "fairmend tabular compare"
+    kind = study_kind("compare")
     dataset: str
     rows: tuple[StudyRow, ...]
     tests: tuple[PairedTest, ...]
@@ -214,7 +214,7 @@ def compare_searches(
     ]
     trials.append(Trial(THRESHOLD_ONLY, _SUBJECT, replace(settings, search="annealing"), rival=True))
     subjects = {_SUBJECT: Loaded(network, dataset)}
-    finished = run_trials("tabular compare", trials, subjects, out, workers=workers, progress=progress)
+    finished = run_trials(SearchComparison.kind.name, trials, subjects, out, workers=workers, progress=progress)
     return _summarise(dataset.name, settings, finished)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from fairmend import __version__
 from fairmend.costs import UtilityFloor
 from fairmend.evaluation import Direction, Measurement
+from fairmend.records import Kind
 from fairmend.report.figures import Point
 from fairmend.report.study import Study
 from fairmend.report.tables import Cell, spread
@@ -113,25 +114,6 @@ class Outcome:
         nothing: dict[str, Any] = {"dropped": 0, "shift": (), "states": 0, "distinct": 0, "search_seconds": 0.0}
         made = replace(self, trial=UNTOUCHED, procedure=UNTOUCHED, search=search, splits=splits, **nothing)
         return replace(made, cpu_seconds=math.nan)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description; `from_json` reads it back."""
-        plain = {name: value for name, value in vars(self).items() if name not in ("search", "splits", "settings")}
-        return plain | {
-            "settings": dict(self.settings),
-            "shift": list(self.shift),
-            "search": asdict(self.search),
-            "splits": {split: comparison.to_json() for split, comparison in self.splits.items()},
-        }
-
-    @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> Outcome:
-        """The outcome that `to_json` described."""
-        read = dict(payload)
-        read["search"] = SearchFigures(**payload["search"])
-        read["splits"] = {split: Comparison.from_json(each) for split, each in payload["splits"].items()}
-        read["shift"] = tuple(payload["shift"])
-        return cls(**read)
 
 
 @dataclass(frozen=True)
@@ -245,15 +227,20 @@ class TabularStudy(Study):
         return tuple(said)
 
     def to_json(self) -> dict[str, Any]:
-        """What all studies have, JSON-ready but for NaN."""
+        """What all studies have."""
         return {
             "fairmend": __version__,
             "settings": self.settings.to_json(),
             "interrupted": self.interrupted,
             "planned": self.finished.planned,
-            "notes": list(self.notes()),
-            "repairs": [outcome.to_json() for outcome in self.outcomes],
+            "notes": self.notes(),
+            "repairs": self.outcomes,
         }
+
+
+def study_kind(command: str) -> Kind:
+    """The kind of what a command leaves."""
+    return Kind(f"tabular {command}", 1, f"{command}.json", f"finished {command}", "give its command")
 
 
 def mean_of(outcomes: Sequence[Outcome], figure: Callable[[Outcome], float]) -> float:

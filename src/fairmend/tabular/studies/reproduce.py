@@ -107,7 +107,7 @@ def reproduce_published(
         Trial(f"{network.name}, {THRESHOLD_ONLY}", network.name, rival_settings(settings), rival=True)
         for network in found
     ]
-    finished = run_trials("tabular reproduce", trials, subjects, out, workers=workers, progress=progress)
+    finished = run_trials(Reproduction.kind.name, trials, subjects, out, workers=workers, progress=progress)
     rows = summarise_settings(names, thresholds, tuple(finished.outcomes.values()))
     return Reproduction(settings, finished, rows, missing)
 

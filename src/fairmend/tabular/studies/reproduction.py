@@ -18,6 +18,7 @@ from fairmend.tabular.studies.outcomes import (
     mean_of,
     mean_over,
     point_of,
+    study_kind,
 )
 from fairmend.tabular.studies.published import PUBLISHED, PUBLISHED_NETWORKS, PublishedRow
 
@@ -132,8 +133,7 @@ class Reproduction(TabularStudy):
         missing: settings without networks or data, with the reason.
     """
 
-    stem = "reproduce"
-    schema = "fairmend tabular reproduce"
+    kind = study_kind("reproduce")
     rows: tuple[SettingRow, ...]
     missing: Mapping[str, str]
 

@@ -26,6 +26,7 @@ from fairmend.tabular.studies.outcomes import (
     StudyRow,
     TabularStudy,
     point_of,
+    study_kind,
     title_of,
     unfairness_title,
 )
@@ -55,8 +56,7 @@ class Sweep(TabularStudy):
         effects: by axis with more than one level: one row per level, over all levels of the other axes.
     """
 
-    stem = "sweep"
-    schema = "fairmend tabular sweep"
+    kind = study_kind("sweep")
     dataset: str
     grid: Grid
     rows: tuple[StudyRow, ...]
@@ -178,7 +178,7 @@ def sweep_settings(
     trials = [Trial(name, _SUBJECT, own) for name, (_, own) in planned.items()]
     trials.append(Trial(THRESHOLD_ONLY, _SUBJECT, settings, rival=True))
     subjects = {_SUBJECT: Loaded(network, dataset)}
-    finished = run_trials("tabular sweep", trials, subjects, out, workers=workers, progress=progress)
+    finished = run_trials(Sweep.kind.name, trials, subjects, out, workers=workers, progress=progress)
 
     def rows(axes: Sequence[str]) -> tuple[StudyRow, ...]:
         """One per combination of levels of these axes that has results, over all levels of the others."""

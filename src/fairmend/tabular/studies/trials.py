@@ -23,7 +23,7 @@ from fairmend import __version__
 from fairmend.errors import DataError, FairmendError, InputError, RunError
 from fairmend.evaluation import digest
 from fairmend.files import is_leftover, read_json, sweep, write_atomically
-from fairmend.report.tables import defined, json_bytes
+from fairmend.records import built, document, plain
 from fairmend.runs.context import differences
 from fairmend.runs.progress import Progress
 from fairmend.runs.workers import child_environment, follow_parent, no_workers
@@ -304,7 +304,7 @@ class _Record:
                 f"{out} belongs to another study ({'; '.join(changed) or 'of other networks'}): choose another "
                 "directory for --out, or repeat the study that it holds"
             )
-        write_atomically(out / _HEADER, json_bytes({"kind": kind, "subjects": before | now}))
+        write_atomically(out / _HEADER, document({"kind": kind, "subjects": before | now}))
 
     def discard(self) -> None:
         """Leave nothing behind of a study that could not begin."""
@@ -321,15 +321,15 @@ class _Record:
         if known is None or known.get("identity") != identity:
             return None
         try:
-            return Outcome.from_json(known["outcome"]) if known["sha256"] == digest(known["outcome"]) else None
+            return built(known["outcome"], Outcome) if known["sha256"] == digest(known["outcome"]) else None
         except (KeyError, TypeError, ValueError):
             return None
 
     def write(self, trial: Trial, outcome: Outcome) -> None:
         """Keep the outcome."""
         path, identity = self._place(trial)
-        plain = defined(outcome.to_json())
-        write_atomically(path, json_bytes({"identity": identity, "outcome": plain, "sha256": digest(plain)}))
+        described = plain(outcome)
+        write_atomically(path, document({"identity": identity, "outcome": described, "sha256": digest(described)}))
 
     def _place(self, trial: Trial) -> tuple[Path, str]:
         """The file of a trial, and the identity that it must have."""
