@@ -16,6 +16,7 @@ from fairmend.cli.language import sweep as language_sweep
 from fairmend.cli.language.runs import SCORING
 from fairmend.cli.options import CommonOptions
 from fairmend.cli.tabular import commands as tabular
+from fairmend.cli.tabular import studies as tabular_studies
 from fairmend.cli.trust import TrustOptions, read_back
 from fairmend.errors import RunError
 from fairmend.files import read_json
@@ -28,9 +29,12 @@ _KINDS: dict[str, ModuleType] = {
     "language comparison at equal cost": language_compare,
     _COLLECTION: language_subsets,
     "language sweep": language_sweep,
+    "tabular compare": tabular_studies,
+    "tabular reproduce": tabular_studies,
+    "tabular sweep": tabular_studies,
 }
 _SHOWN: dict[str, ModuleType] = {**_KINDS, "language front point": language_front}
-_RESULTS = ("result.json", "compare.json", "sweep.json", "point.json")
+_RESULTS = ("result.json", "compare.json", "sweep.json", "reproduce.json", "point.json")
 
 
 def resume(folder: Path, trust: TrustOptions, common: CommonOptions) -> None:

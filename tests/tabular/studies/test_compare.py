@@ -16,6 +16,7 @@ from fairmend.tabular.data.presets import load_preset
 from fairmend.tabular.formats.formats import read_network
 from fairmend.tabular.repair.settings import RepairSettings
 from fairmend.tabular.studies.compare import compare_searches
+from fairmend.tabular.studies.trials import Session
 
 SEARCHES = ("annealing", "random-walk", "dice")
 
@@ -107,7 +108,9 @@ def test_interrupted_comparisons_say_so(tmp_path):
             if done == 2:
                 raise KeyboardInterrupt
 
-    found = compare_searches(unfair_network(), people(), QUICK, searches=SEARCHES, seeds=2, progress=Stop())
+    found = compare_searches(
+        unfair_network(), people(), QUICK, searches=SEARCHES, seeds=2, session=Session(progress=Stop())
+    )
     assert found.interrupted
     assert "2 of 6 repairs are in" in found.notes()[-1]
     assert [row.levels["search"] for row in found.rows] == ["annealing", "untouched"]
@@ -126,14 +129,14 @@ def test_interrupted_comparisons_say_so(tmp_path):
 def test_bad_requests_are_refused_before_work_starts(options, message, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError, match=message):
-        compare_searches(unfair_network(), people(), **{"settings": QUICK, "out": out} | options)
+        compare_searches(unfair_network(), people(), **{"settings": QUICK, "session": Session(out)} | options)
     assert not out.exists()
 
 
 def test_exhaustive_search_of_too_many_masks_is_refused_by_count(tmp_path):
     network = unfair_network(n_hidden=60)
     with pytest.raises(InputError, match="exhaustive"):
-        compare_searches(network, people(), QUICK, searches=("exhaustive",), seeds=1, out=tmp_path / "out")
+        compare_searches(network, people(), QUICK, searches=("exhaustive",), seeds=1, session=Session(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

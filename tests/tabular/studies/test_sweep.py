@@ -12,6 +12,7 @@ from study_cases import QUICK, people, unfair_network
 from fairmend.errors import InputError
 from fairmend.report.study import save_study
 from fairmend.tabular.studies.sweep import AXES, sweep_settings
+from fairmend.tabular.studies.trials import Session
 
 GRID = {"keep": (0.9, 1.0), "schedule": ("geometric", "logarithmic"), "max_drop": (4,)}
 
@@ -94,7 +95,7 @@ def test_a_single_point_can_be_drawn(tmp_path):
 def test_grids_that_cannot_work_are_refused_before_work_starts(grid, options, message, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError, match=message):
-        sweep_settings(unfair_network(), people(), grid, **{"settings": QUICK, "out": out} | options)
+        sweep_settings(unfair_network(), people(), grid, **{"settings": QUICK, "session": Session(out)} | options)
     assert not out.exists()
 
 

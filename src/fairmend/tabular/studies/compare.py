@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scipy.special import stdtr
@@ -13,7 +12,7 @@ from scipy.special import stdtr
 from fairmend.errors import InputError
 from fairmend.report.figures import Spot, draw_trade_off
 from fairmend.report.tables import Column, Table, fixed, spread
-from fairmend.runs.progress import Progress
+from fairmend.runs.jobs import Finished
 from fairmend.search import SearchName
 from fairmend.statistics import Mean, holm, paired_t_interval
 from fairmend.tabular.data.datasets import Dataset
@@ -23,7 +22,6 @@ from fairmend.tabular.repair.settings import DEFAULT_STATES, RepairSettings
 from fairmend.tabular.studies.outcomes import (
     TEST_ROWS,
     THRESHOLD_ONLY,
-    Finished,
     Outcome,
     StudyRow,
     TabularStudy,
@@ -32,7 +30,7 @@ from fairmend.tabular.studies.outcomes import (
     title_of,
     unfairness_title,
 )
-from fairmend.tabular.studies.trials import Loaded, Trial, require_test_split, run_trials
+from fairmend.tabular.studies.trials import Loaded, Session, Trial, require_test_split, run_trials
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -175,9 +173,7 @@ def compare_searches(
     *,
     searches: Sequence[SearchName] = DEFAULT_SEARCHES,
     seeds: int = 5,
-    out: Path | None = None,
-    workers: int = 1,
-    progress: Progress | None = None,
+    session: Session | None = None,
 ) -> SearchComparison:
     """Repair one network with several searches at an equal number of states.
 
@@ -187,9 +183,7 @@ def compare_searches(
         settings: what all repairs share; the seeds count up from its seed.
         searches: the searches to compare. Options and restarts in the settings must suit all of them.
         seeds: runs per search; "dice" and "exhaustive" run once.
-        out: directory for the record, so that the comparison can be gone on with.
-        workers: number of processes.
-        progress: counts finished repairs.
+        session: how to run it, and where the results are kept so that it can be gone on with.
 
     Raises:
         InputError: no or repeated searches, no seeds, a time limit (it would not be equal), or settings that a search
@@ -214,7 +208,7 @@ def compare_searches(
     ]
     trials.append(Trial(THRESHOLD_ONLY, _SUBJECT, replace(settings, search="annealing"), rival=True))
     subjects = {_SUBJECT: Loaded(network, dataset)}
-    finished = run_trials(SearchComparison.kind.name, trials, subjects, out, workers=workers, progress=progress)
+    finished = run_trials(SearchComparison.kind, trials, subjects, session)
     return _summarise(dataset.name, settings, finished)
 
 
@@ -223,8 +217,8 @@ def _settings_of(search: SearchName, settings: RepairSettings, seed: int) -> Rep
     return replace(own, min_drop=0) if search == "dice" else own  # it drops one neuron, whatever the least is
 
 
-def _summarise(dataset: str, settings: RepairSettings, finished: Finished) -> SearchComparison:
-    outcomes = list(finished.outcomes.values())
+def _summarise(dataset: str, settings: RepairSettings, finished: Finished[Outcome]) -> SearchComparison:
+    outcomes = list(finished.results.values())
     by_name: dict[str, list[Outcome]] = {}
     for outcome in [*outcomes, *(each.undone() for each in outcomes[:1])]:
         by_name.setdefault(outcome.procedure, []).append(outcome)

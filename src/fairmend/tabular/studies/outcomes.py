@@ -17,6 +17,7 @@ from fairmend.records import Kind
 from fairmend.report.figures import Point
 from fairmend.report.study import Study
 from fairmend.report.tables import Cell, spread
+from fairmend.runs.jobs import Finished
 from fairmend.statistics import Interval, Mean, t_interval
 from fairmend.tabular.fairness.findings import Comparison
 from fairmend.tabular.fairness.metrics import OBJECTIVES, UTILITIES
@@ -117,23 +118,6 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """What a study has.
-
-    Attributes:
-        outcomes: by the name of the trial, in the order of the trials; all of them, unless interrupted.
-        planned: number of trials.
-        kept: how many outcomes an earlier session had written.
-        interrupted: whether Ctrl-C ended it early.
-    """
-
-    outcomes: Mapping[str, Outcome]
-    planned: int
-    kept: int
-    interrupted: bool
-
-
-@dataclass(frozen=True)
 class StudyRow:
     """Several outcomes of one network in one line; figures are means over seeds, unless they say otherwise.
 
@@ -203,12 +187,12 @@ class TabularStudy(Study):
     """
 
     settings: RepairSettings
-    finished: Finished
+    finished: Finished[Outcome]
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
         """The repairs behind the rows, rivals included."""
-        return tuple(self.finished.outcomes.values())
+        return tuple(self.finished.results.values())
 
     @property
     def interrupted(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,6 @@ import numpy as np
 from fairmend.errors import InputError
 from fairmend.report.figures import Panel, Series, draw_panels
 from fairmend.report.tables import Column, Table, fixed
-from fairmend.runs.progress import Progress
 from fairmend.search.schedules import SCHEDULES
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.networks.networks import Network
@@ -30,7 +28,7 @@ from fairmend.tabular.studies.outcomes import (
     title_of,
     unfairness_title,
 )
-from fairmend.tabular.studies.trials import Loaded, Trial, require_test_split, run_trials
+from fairmend.tabular.studies.trials import Loaded, Session, Trial, require_test_split, run_trials
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,7 +63,7 @@ class Sweep(TabularStudy):
     @property
     def rival(self) -> Outcome | None:
         """The threshold-only outcome; None while missing."""
-        return self.finished.outcomes.get(THRESHOLD_ONLY)
+        return self.finished.results.get(THRESHOLD_ONLY)
 
     def remarks(self) -> list[str]:
         """What a reader of the table must know."""
@@ -142,9 +140,7 @@ def sweep_settings(
     settings: RepairSettings | None = None,
     *,
     seeds: int = 3,
-    out: Path | None = None,
-    workers: int = 1,
-    progress: Progress | None = None,
+    session: Session | None = None,
 ) -> Sweep:
     """Repair one network at every point of a grid of settings, with several seeds.
 
@@ -154,9 +150,7 @@ def sweep_settings(
         grid: levels by axis, see `AXES`; every combination is repaired.
         settings: what all repairs share; the seeds count up from its seed.
         seeds: runs per point.
-        out: directory for the record, so that the sweep can be gone on with.
-        workers: number of processes.
-        progress: counts finished repairs.
+        session: how to run it, and where the results are kept so that it can be gone on with.
 
     Raises:
         InputError: an axis that does not exist, repeated or missing levels, a level that the settings refuse, or a
@@ -178,14 +172,14 @@ def sweep_settings(
     trials = [Trial(name, _SUBJECT, own) for name, (_, own) in planned.items()]
     trials.append(Trial(THRESHOLD_ONLY, _SUBJECT, settings, rival=True))
     subjects = {_SUBJECT: Loaded(network, dataset)}
-    finished = run_trials(Sweep.kind.name, trials, subjects, out, workers=workers, progress=progress)
+    finished = run_trials(Sweep.kind, trials, subjects, session)
 
     def rows(axes: Sequence[str]) -> tuple[StudyRow, ...]:
         """One per combination of levels of these axes that has results, over all levels of the others."""
         groups: dict[tuple[Level, ...], list[Outcome]] = {}
         for name, (levels, _) in planned.items():
-            if name in finished.outcomes:
-                groups.setdefault(tuple(levels[axis] for axis in axes), []).append(finished.outcomes[name])
+            if name in finished.results:
+                groups.setdefault(tuple(levels[axis] for axis in axes), []).append(finished.results[name])
         return tuple(
             StudyRow.of(dict(zip(axes, levels, strict=True)), group, settings.utility)
             for levels, group in groups.items()
