@@ -149,9 +149,10 @@ def _search_line(search: Mapping[str, Any]) -> str:
 
 
 def _comparison(title: str, described: Mapping[str, Any]) -> Table:
+    from fairmend.records import built
     from fairmend.tabular.fairness.findings import Comparison
 
-    comparison = Comparison.from_json(described)
+    comparison = built(described, Comparison)
     before, after = comparison.before, comparison.after
     level = level_note(before)
     table = plain_table(title, "", f"before {level}", f"after {level}", f"change {level}")

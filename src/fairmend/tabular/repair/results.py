@@ -73,7 +73,7 @@ def describe_result(
                 "role": role_of(split, repair),
                 "verdict_before": verdict(comparison.before),
                 "verdict_on_change": verdict_on_change(comparison),
-                "comparison": comparison.to_json(),
+                "comparison": comparison,
             }
             for split, comparison in repair.splits.items()
         },
