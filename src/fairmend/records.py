@@ -21,7 +21,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -195,6 +195,24 @@ def session(request: Mapping[str, Any] | None, command: str) -> dict[str, Any]:
         "request": dict(request or {}),
         "platform": platform.platform(),
     }
+
+
+def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Each setting that differs, as "name: was X, is Y", nested names joined by dots."""
+    before, now = dict(_flat(stored)), dict(_flat(given))
+    return [
+        f"{name}: was {before.get(name, 'absent')}, is {now.get(name, 'absent')}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _flat(payload: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in payload.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", json.dumps(value, sort_keys=True)
 
 
 def _write_space(space: Space) -> dict[str, Any]:

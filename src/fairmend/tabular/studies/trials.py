@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,11 +16,11 @@ from typing import Any, Protocol
 from threadpoolctl import threadpool_limits
 
 from fairmend import __version__
-from fairmend.errors import DataError, InputError
+from fairmend.errors import DataError
 from fairmend.evaluation import digest
 from fairmend.records import Kind
-from fairmend.runs.directories import open_directory, remove_run
-from fairmend.runs.jobs import FINISHED, Finished, Job, run_jobs
+from fairmend.runs.directories import open_directory, tidy
+from fairmend.runs.jobs import Finished, Job, run_jobs
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
 from fairmend.tabular.data.datasets import Dataset
@@ -137,18 +137,8 @@ def run_trials(
         return run()
     networks = {} if several else {name: digest(identity) for name, identity in known.items()}
     header = {"kind": kind.name, "fairmend": __version__, "networks": networks, "request": dict(session.request)}
-    existed = session.out.exists()
-    with closing(open_directory(session.out, header, identity=("kind", "networks"))) as store:
-        try:
-            return run(store)
-        except InputError:
-            if not store.events(FINISHED):
-                store.close()
-                remove_run(session.out)
-                with suppress(OSError):
-                    if not existed:
-                        session.out.rmdir()
-            raise
+    with tidy(session.out), closing(open_directory(session.out, header, identity=("kind", "networks"))) as store:
+        return run(store)
 
 
 def run_trial(trial: Trial, subject: Subject, progress: Progress | None = None) -> Outcome:
