@@ -115,7 +115,8 @@ def _finished_kind(folder: Path) -> str:
     """What kind of run left its result in a folder; "" where nothing can be read, which its reader then explains."""
     for name in _RESULTS:
         try:
-            schema = read_json(folder / name)["schema"]
+            content = read_json(folder / name)
+            schema = content["schema"] if "schema" in content else content["kind"]  # of a study of fairmend 0.1.0
         except (OSError, ValueError, KeyError, TypeError, RunError):
             continue
         return str(schema).removeprefix("fairmend ")
