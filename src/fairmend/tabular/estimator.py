@@ -31,7 +31,7 @@ from fairmend.tabular.formats.sklearn_networks import is_fitted, require_order
 from fairmend.tabular.formats.wrappers import unwrapped, way_inside
 from fairmend.tabular.networks.activations import FloatArray
 from fairmend.tabular.networks.networks import NOT_FINITE, DropName, Network, decide, emitted, probabilities
-from fairmend.tabular.repair.contradiction import contradiction
+from fairmend.tabular.repair.audit import contradiction
 from fairmend.tabular.repair.judging import predictions, question_of
 from fairmend.tabular.repair.repair import Repair, repair_network, require_fit
 from fairmend.tabular.repair.settings import RepairSettings, Threshold

@@ -15,6 +15,7 @@ import pytest
 
 from fairmend.errors import RunError
 from fairmend.masks import Space
+from fairmend.records import built
 from fairmend.runs.store import Store
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.fairness.findings import Comparison
@@ -176,7 +177,7 @@ def test_everything_is_there_and_strictly_json(save: Save) -> None:
     result = load_result(saved.out)
     assert result == strictly(saved.files["result"])
     for split, stored in result["splits"].items():
-        assert Comparison.from_json(stored["comparison"]) == saved.repair.splits[split]
+        assert built(stored["comparison"], Comparison) == saved.repair.splits[split]
         assert stored["seen_by_search"] == (split != "test")
     assert "held out" in result["splits"]["test"]["role"]
     assert "overstate" in result["search"]["caveat"]

@@ -12,8 +12,8 @@ import pytest
 from fairmend.errors import InputError
 from fairmend.report.study import save_study
 from fairmend.tabular.repair.settings import RepairSettings
-from fairmend.tabular.studies.published import PUBLISHED
 from fairmend.tabular.studies.reproduce import find_networks, reproduce_published
+from fairmend.tabular.studies.reproduction import PUBLISHED
 from fairmend.tabular.studies.trials import Session
 
 QUICK = RepairSettings(states=120)

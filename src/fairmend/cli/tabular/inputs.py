@@ -38,7 +38,7 @@ class Inputs:
         title: a short name: the preset's, or the data file's without its endings.
         request: the options that lead here, JSON-ready, with absolute paths; `source_of` reads it back.
         notes: what a person should be told about how network and data were read.
-        warnings: what a person must be told, see `fairmend.tabular.repair.contradiction.contradiction`.
+        warnings: what a person must be told, see `fairmend.tabular.repair.audit.contradiction`.
     """
 
     title: str
@@ -59,7 +59,7 @@ def open_inputs(source: SourceOptions, screen: Screen, objective: str) -> Inputs
     """
     _require_consistent(source)
     from fairmend.tabular.data.datasets import arranged, require_people
-    from fairmend.tabular.repair.contradiction import contradiction
+    from fairmend.tabular.repair.audit import contradiction
     from fairmend.tabular.repair.repair import require_fit
 
     dataset = _own_data(source) if source.preset is None else _preset_data(source, screen)

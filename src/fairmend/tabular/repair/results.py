@@ -12,7 +12,7 @@ from fairmend.tabular.fairness.metrics import OBJECTIVES
 from fairmend.tabular.fairness.verdict import verdict, verdict_on_change
 from fairmend.tabular.networks.activations import FloatArray
 from fairmend.tabular.networks.networks import DropName, Network
-from fairmend.tabular.repair.contradiction import contradiction
+from fairmend.tabular.repair.audit import contradiction
 from fairmend.tabular.repair.repair import Repair
 
 REPAIR, MASK, FRONT = (

@@ -17,8 +17,7 @@ from fairmend.tabular.formats.formats import read_network
 from fairmend.tabular.networks.networks import Network
 from fairmend.tabular.repair.settings import THRESHOLDS, RepairSettings, Threshold
 from fairmend.tabular.studies.outcomes import THRESHOLD_ONLY
-from fairmend.tabular.studies.published import LEFT_OUT, PUBLISHED
-from fairmend.tabular.studies.reproduction import Reproduction, summarise_settings
+from fairmend.tabular.studies.reproduction import LEFT_OUT, PUBLISHED, Reproduction, summarise_settings
 from fairmend.tabular.studies.trials import Session, Subject, Trial, run_trials
 
 MODELS = "models.json"
