@@ -180,7 +180,7 @@ def test_the_network_is_left_bit_for_bit_also_after_an_exception(
 
 
 def test_measurements_are_those_of_an_evaluator(network: Network, table: Table) -> None:
-    evaluator = build(network, table, rows="validation")
+    evaluator = build(network, table, name="validation")
     assert isinstance(evaluator, Evaluator)
     assert evaluator.figures.bias.better == "lower"
     assert "300 validation rows" in evaluator.figures.bias.protocol

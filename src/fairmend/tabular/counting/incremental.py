@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fairmend.errors import DataError
 from fairmend.masks import Mask
 from fairmend.tabular.counting import workspaces
-from fairmend.tabular.counting.counting import Task, unfairness, usefulness
+from fairmend.tabular.counting.counting import ExactNetwork, Task, unfairness, usefulness
 from fairmend.tabular.counting.kernels import ACTIVATION_CODES, BLOCK, Float32, Float64, NetworkArrays, State
 from fairmend.tabular.networks.networks import NOT_FINITE, Network
 
@@ -47,13 +47,13 @@ class RememberedState:
     ) -> None:
         rows = np.asarray(X, dtype=np.float64)
         self._task = task
-        self._exact = _flatten(network, emitted, np.dtype(np.float64))
         self._fast = _flatten(network, emitted, np.dtype(np.float32))
         layer = network.layers[0]
         # The inputs of every mask: shared between states, because nothing that is dropped comes before them.
-        self._first: Float64 = np.zeros((len(rows), _padded(layer.n_out)))
-        self._first[:, : layer.n_out] = rows @ layer.weight.T.astype(np.float64) + layer.bias
-        self._first_by_unit: Float32 = np.ascontiguousarray(self._first.T, dtype=np.float32)
+        first: Float64 = np.zeros((len(rows), _padded(layer.n_out)))
+        first[:, : layer.n_out] = rows @ layer.weight.T.astype(np.float64) + layer.bias
+        self._exact = ExactNetwork(_flatten(network, emitted, np.dtype(np.float64)), first)
+        self._first_by_unit: Float32 = np.ascontiguousarray(first.T, dtype=np.float32)
         self._widths = [_padded(width) for width in network.hidden_widths]
         self._places = [(level, unit) for level, width in enumerate(network.hidden_widths) for unit in range(width)]
         offsets = self._fast.offsets.tolist()
@@ -78,7 +78,7 @@ class RememberedState:
         return twin
 
     def _open(self) -> None:
-        n_rows, n_units, widest = len(self._first), sum(self._widths), max(self._widths)
+        n_rows, n_units, widest = len(self._exact.first), sum(self._widths), max(self._widths)
         sizes = [0, *(n_rows * width for width in self._widths[1:])]
         self._state = State(
             first=self._first_by_unit,
@@ -95,7 +95,7 @@ class RememberedState:
         self._figures: Float64 = np.zeros(2 + len(self._task.totals))
         proposed: Float32 = np.zeros(n_rows, dtype=np.float32)
         self._workspace = workspaces.workspace(
-            self._fast, self._exact, self._state, self._first, self._task, proposed, self._figures
+            self._fast, self._exact, self._state, self._task, proposed, self._figures
         )
         self._flipped = -1  # the unit whose flip the scratch arrays hold
         self.bits = 0
