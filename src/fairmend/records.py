@@ -315,7 +315,9 @@ for _kind in _NAMES:
 _CONVERTER.register_structure_hook(float, _read_float)
 _CONVERTER.register_structure_hook(Space, _read_space)
 _CONVERTER.register_structure_hook(Mask, _read_mask)
-_CONVERTER.register_structure_hook(Path, lambda value, _: Path(_read_exact(value, str)))
+_CONVERTER.register_structure_hook(
+    Path, lambda value, _: value if isinstance(value, Path) else Path(_read_exact(value, str))
+)
 _CONVERTER.register_structure_hook_func(_is_array, _read_array)
 _CONVERTER.register_structure_hook_factory(_is_list, _list_reader)
 configure_union_passthrough(Union[str, bool, int, float, None], _CONVERTER)  # noqa: UP007 - takes no other form

@@ -59,7 +59,7 @@ def test_the_folder_holds_one_table_one_picture_and_one_saved_form(tmp_path):
 def test_a_folder_is_shown_as_the_study_was(tmp_path):
     found = Found(ROWS)
     save_study(found, tmp_path)
-    (table,) = tables_of(load_study(tmp_path, Found.kind))
+    (table,) = tables_of(load_study(tmp_path, Found))
     (before,) = found.tables()
     assert table == before.shown()
     assert table.rows == (("fasp", "0.123 [0.100, 0.250]"), ("random", "broken"), ("alone", "0.500"))

@@ -48,6 +48,11 @@ class Study(ABC):
         return {f"{stem(self.kind)}.csv": self.tables()[0]}
 
 
+def study_kind(name: str, command: str) -> Kind:
+    """The kind of what a command that makes studies leaves: `study_kind("tabular compare", "compare")`."""
+    return Kind(name, 1, f"{command}.json", f"finished {command}", "give its command")
+
+
 def stem(kind: Kind) -> str:
     """The name of a study's files without their endings."""
     return kind.file.removesuffix(".json")
@@ -87,13 +92,19 @@ def save_study(study: Study, out: Path, extra: Mapping[str, Any] | None = None) 
     return {file: out / file for file in contents}
 
 
-def load_study(folder: Path, *kinds: Kind) -> dict[str, Any]:
-    """Read the saved form back; all kinds have the same file.
+def load_study(folder: Path, *kinds: type[Study]) -> dict[str, Any]:
+    """Read the saved form back.
+
+    Args:
+        folder: where it is.
+        kinds: what it may be.
 
     Raises:
         RunError: there is none, it is damaged, or another kind or version of fairmend wrote it.
     """
-    return read(folder / kinds[0].file, *kinds)
+    known = [study.kind for study in kinds]
+    file = next((kind.file for kind in known if (folder / kind.file).is_file()), known[0].file)
+    return read(folder / file, *(kind for kind in known if kind.file == file))
 
 
 def tables_of(payload: Mapping[str, Any]) -> tuple[Shown, ...]:

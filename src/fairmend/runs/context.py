@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
-
-import numpy as np
 
 from fairmend.errors import RunError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.masks import Mask, Space
 from fairmend.runs import database
-from fairmend.runs.collection import Collection, Key, MeasurementArrays
+from fairmend.runs.collection import Collection, Key
 from fairmend.runs.journal import Journal, Row, row_checksum
 
 
@@ -81,49 +79,32 @@ class Context(Collection):
         """Commit everything put so far."""
         self.store.flush()
 
-    def arrays(self) -> MeasurementArrays:
-        """Everything as columns, read from the file without a Python object per measurement."""
-        self.flush()
-        columns = list(zip(*self._rows(), strict=True)) or [()] * 9
-        masks, dials, bias, utility, bias_se, utility_se, n, seconds, parts = columns
-        return self._columns(
-            packed=b"".join(masks),
-            dials=np.frombuffer(b"".join(dials), dtype="<f8"),
-            parts=np.frombuffer(b"".join(parts), dtype="<f8"),
-            bias=bias,
-            utility=utility,
-            bias_se=bias_se,
-            utility_se=utility_se,
-            n=n,
-            seconds=seconds,
-        )
-
-    def _rows(self) -> Iterator[tuple[Any, ...]]:
-        """Mask, dials, figures, n, seconds and parts of every row, checked."""
-        sizes = (self._width, self._dials.size, self._parts.size)
-        for *values, crc in self.store.rows(self.number):
-            try:
-                right = row_checksum(*values) == crc and (len(values[2]), len(values[3]), len(values[-1])) == sizes
-            except (TypeError, struct.error):
-                right = False
-            if right and not int.from_bytes(values[2], "little") >> self.space.n_units:
-                yield tuple(values[2:])
-            elif not self.store.salvaging:
-                raise database.damaged(self.store.path, f"measurement {values[0]!r} of {self.name!r} is not as written")
-
     def _load(self) -> dict[Key, Measurement]:
         known: dict[Key, Measurement] = {}
-        for mask, dials, bias, utility, bias_se, utility_se, n, seconds, parts in self._rows():
-            known[int.from_bytes(mask, "little"), self._dials.unpack(dials)] = Measurement(
-                math.nan if bias is None else bias,
-                math.nan if utility is None else utility,
-                self._parts.unpack(parts),
-                n,
-                math.nan if bias_se is None else bias_se,
-                math.nan if utility_se is None else utility_se,
-                math.nan if seconds is None else seconds,
-            )
+        sizes = (self._width, self._dials.size, self._parts.size)
+        for *values, crc in self.store.rows(self.number):
+            number, _, mask, dials, bias, utility, bias_se, utility_se, n, seconds, parts = values
+            try:
+                right = row_checksum(*values) == crc and (len(mask), len(dials), len(parts)) == sizes
+            except (TypeError, struct.error):
+                right = False
+            if right and not (bits := int.from_bytes(mask, "little")) >> self.space.n_units:
+                known[bits, self._dials.unpack(dials)] = Measurement(
+                    bias=_figure(bias),
+                    utility=_figure(utility),
+                    parts=self._parts.unpack(parts),
+                    n=n,
+                    bias_se=_figure(bias_se),
+                    utility_se=_figure(utility_se),
+                    seconds=_figure(seconds),
+                )
+            elif not self.store.salvaging:
+                raise database.damaged(self.store.path, f"measurement {number!r} of {self.name!r} is not as written")
         return known
+
+
+def _figure(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _plain(value: float) -> float | None:

@@ -89,6 +89,11 @@ class Runner:
         self._tally = _Tally()
         self._batch = self._workers.size
 
+    @property
+    def collection(self) -> Collection:
+        """What was measured."""
+        return self._collection
+
     def measure(self, masks: Sequence[Mask]) -> list[Measurement]:
         """One measurement per mask, in order; only those not measured yet reach the evaluator.
 
@@ -161,6 +166,18 @@ class Runner:
             seconds=perf_counter() - begun,
             **asdict(self._tally),
         )
+
+    def finish(self, searcher: Searcher, budget: Budget | None = None) -> RunSummary:
+        """Like `run`, for what is worth nothing when it is half done.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, once everything measured is kept.
+            InputError, Exception: see `run`.
+        """
+        summary = self.run(searcher, budget)
+        if summary.stopped == "interrupted":
+            raise KeyboardInterrupt
+        return summary
 
     def _require_first_ask(self, told: int, asked: int, budget: Budget) -> None:
         if told == 0 and budget.evaluations is not None and asked > budget.evaluations:

@@ -7,8 +7,7 @@ from fairmend.search.designs import SpreadSampling, drawn_fraction
 from fairmend.search.front import Front, along_front, hypervolume
 from fairmend.search.genetic import Genetic, MakeFloor
 from fairmend.search.pruning_rules import METHODS, Method, PruningRule
-from fairmend.search.ranking import Candidates, Ranking, SingleInterventions
-from fairmend.search.sampling import Exhaustive, UniformSampling
+from fairmend.search.sampling import Candidates, Exhaustive, SingleInterventions, UniformSampling
 
 __all__ = [
     "METHODS",
@@ -24,7 +23,6 @@ __all__ = [
     "Method",
     "PruningRule",
     "RandomWalk",
-    "Ranking",
     "SearchName",
     "Searcher",
     "SingleInterventions",

@@ -15,6 +15,7 @@ from fairmend.cli.language.options import MeasureOptions, RepairOptions
 from fairmend.errors import InputError
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.masks import Space
+from fairmend.records import built
 
 from ..conftest import Run
 from ..language_desk import MEASURE, REPAIR, llama, lm, logits, press
@@ -24,7 +25,7 @@ def repair_that_drops(run: Run, units: list[int]) -> str:
     """A mask of the llama that drops these heads."""
     assert lm(run, "repair", REPAIR | {"--method": "random", "--choice": "rule", "--out": "made"}, "llama").code == 0
     mask = json.loads(Path("made/mask.json").read_text())
-    space = Space.from_json(mask["space"])
+    space = built(mask["space"], Space)
     dropped = {"dropped": units, "dropped_by_site": space.by_site(space.mask(units))}
     Path("mask.json").write_text(json.dumps(mask | dropped))
     return "mask.json"

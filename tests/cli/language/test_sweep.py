@@ -43,7 +43,7 @@ def test_a_stopped_sweep_goes_on_from_any_folder(run: Run, office: Path, monkeyp
     options = SWEEP | {"--subsets": "30"}
     assert lm(run, "sweep", options | {"--out": "whole"}).code == 0
     with monkeypatch.context() as pressed:
-        pressed.setattr("fairmend.language.measurement.judged_sets.judge", press)
+        pressed.setattr("fairmend.language.measurement.judging.judge", press)
         stopped = lm(run, "sweep", options)
     assert stopped.code == 130
     assert "fairmend resume swept" in stopped.message

@@ -186,7 +186,7 @@ def test_a_continuation_depends_on_neither_batch_nor_order_nor_neighbours(lm: La
     for rows_at_once in (1, 2, 5, 100):
         order = generator.permutation(len(PROMPTS))[: generator.integers(1, len(PROMPTS) + 1)]
         prompts = [PROMPTS[row] for row in order]
-        part = generate(lm, prompts, IDS[order], new_tokens=10, seed=1, sample=sample, batch_size=rows_at_once)
+        part = generate(lm.with_batch_size(rows_at_once), prompts, IDS[order], new_tokens=10, seed=1, sample=sample)
         assert part.token_ids.tolist() == whole.token_ids[order].tolist()
         np.testing.assert_allclose(part.log_likelihoods, whole.log_likelihoods[order], atol=1e-6)
 
@@ -280,7 +280,7 @@ def test_a_mask_that_breaks_the_model_is_reported_not_raised():
 def test_likelihoods_of_continuations_are_those_they_were_drawn_with(lm: LanguageModel):
     found = generate(lm, PROMPTS, IDS, new_tokens=9, seed=7)
     tokens = taken(found, list(range(len(PROMPTS))))
-    again = continuation_log_likelihoods(lm, found.prompt_ids, tokens, rule=found.rule, batch_size=5)
+    again = continuation_log_likelihoods(lm.with_batch_size(5), found.prompt_ids, tokens, rule=found.rule)
     np.testing.assert_allclose(again, found.log_likelihoods, atol=2e-5)
 
 
@@ -289,7 +289,7 @@ def test_likelihoods_under_a_mask_are_those_of_single_forward_passes(lm: Languag
     gates = (generator.random((len(PROMPTS), 8)) < 0.6).astype(float)
     found = generate(lm, PROMPTS, IDS, new_tokens=9, seed=7)
     tokens = taken(found, list(range(len(PROMPTS))))
-    values = continuation_log_likelihoods(lm, found.prompt_ids, tokens, gates=gates, batch_size=4)
+    values = continuation_log_likelihoods(lm.with_batch_size(4), found.prompt_ids, tokens, gates=gates)
     for row, (prompt, added) in enumerate(zip(found.prompt_ids, tokens, strict=True)):
         with masked(lm.model, mask_of(gates[row] == 0), lm.head_map), torch.no_grad():
             logits = lm.model(input_ids=torch.tensor([[*prompt, *added]])).logits[0].log_softmax(-1)
@@ -317,7 +317,7 @@ def test_one_batch_after_the_other_adds_up_to_the_same_gradient(lm: LanguageMode
     prompts, tokens = [(5, 6, 7), (8, 9, 10, 11), (3, 4)], [(12, 13), (14,), (15, 16, 17)]
     at_once, in_turn = (torch.ones(8, requires_grad=True) for _ in range(2))
     continuation_log_likelihoods(lm, prompts, tokens, gates=at_once).sum().backward()
-    for _, values in batched_log_likelihoods(lm, prompts, tokens, gates=in_turn, batch_size=1):
+    for _, values in batched_log_likelihoods(lm.with_batch_size(1), prompts, tokens, gates=in_turn):
         values.sum().backward()
     assert at_once.grad is not None
     assert in_turn.grad is not None
@@ -343,7 +343,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(lm: LanguageModel, mo
     assert_same(generate(lm, prompts, ids, new_tokens=6, seed=8), expected)
     assert max(sizes) > 8
     with pytest.raises(ModelError, match="out of memory with 10 rows at once"):
-        generate(lm, prompts, ids, new_tokens=6, seed=8, batch_size=10)
+        generate(lm.with_batch_size(10), prompts, ids, new_tokens=6, seed=8)
 
 
 def test_batch_sizes_shrink_and_stay_small():
@@ -385,9 +385,10 @@ def test_large_rows_start_with_a_small_batch():
         (["w4"], [1], {"new_tokens": 0}, "must be 1 or more"),
         (["w4"], [1], {"max_prompt_tokens": 0}, "must be 1 or more"),
         (["w4"], [1], {"new_tokens": 64}, "does not fit the 64 tokens"),
-        (["w4"], [1], {"batch_size": 0}, "batch size must be"),
     ],
 )
 def test_what_cannot_work_is_refused(lm: LanguageModel, prompts: list[str], ids: list[int], options: dict, said: str):
     with pytest.raises(InputError, match=said):
         generate(lm, prompts, ids, **{"new_tokens": 4, "seed": 0, **options})
+    with pytest.raises(InputError, match="batch size must be"):
+        generate(lm.with_batch_size(0), ["w4"], [1], new_tokens=4, seed=0)

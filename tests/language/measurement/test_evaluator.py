@@ -12,6 +12,7 @@ from toy_scorer import WordScorer, text, two_groups
 
 from fairmend.errors import InputError, ModelError
 from fairmend.evaluation import Evaluator, digest
+from fairmend.language.backend.batching import Rows
 from fairmend.language.generation.generation import generate
 from fairmend.language.generation.samples import Sampling
 from fairmend.language.heads.folding import fold
@@ -31,7 +32,8 @@ def lm() -> LanguageModel:
     return tiny_lm()
 
 
-def evaluator_of(lm: LanguageModel, **options: Any) -> LanguageEvaluator:
+def evaluator_of(lm: LanguageModel, batch_size: Rows = "auto", **options: Any) -> LanguageEvaluator:
+    lm = lm if batch_size == "auto" else lm.with_batch_size(batch_size)
     prompts = options.pop("prompts", two_groups())
     options = {"sampling": SAMPLING} | options
     return LanguageEvaluator(lm, prompts, Reading(lm, text(), READING), options.pop("scorer", WordScorer()), **options)

@@ -341,7 +341,8 @@ def test_smollm2_continues_a_prompt_the_same_in_every_batch(smollm2: LanguageMod
     generator = np.random.default_rng(0)
     for rows_at_once, n in [(1, 2), (7, 14)]:
         order = generator.permutation(len(prompts))[:n]
-        part = generate(smollm2, [prompts[i] for i in order], ids[order], new_tokens=8, seed=0, batch_size=rows_at_once)
+        lm = smollm2.with_batch_size(rows_at_once)
+        part = generate(lm, [prompts[i] for i in order], ids[order], new_tokens=8, seed=0)
         assert part.token_ids.tolist() == whole.token_ids[order].tolist()
     tokens = [whole.tokens(row) for row in range(len(prompts))]
     again = continuation_log_likelihoods(smollm2, whole.prompt_ids, tokens, rule=whole.rule)

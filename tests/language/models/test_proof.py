@@ -33,6 +33,7 @@ from fairmend.language.models.writing import save_model
 from fairmend.language.prompts.prompts import prompt_set
 from fairmend.language.repair.repair import repair_model
 from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.subject import Subject
 from fairmend.language.toxicity.lexical import LexicalScorer
 
 PROMPTS = sentences([3, 11, 5, 8, 9, 1, 17, 2])
@@ -355,12 +356,14 @@ def test_what_cannot_be_judged_on_is_refused_before_the_search(where: str, monke
     groups = ["a", "b"] * 4
     with pytest.raises(ModelError, match=rf"{where}.* has the token 97 \('newword'\)"):
         repair_model(
-            lm,
-            prompt_set(sentences([4] * 8), groups, axis="one", source="test", licence="CC0"),
-            LexicalScorer(),
+            Subject(
+                lm,
+                prompt_set(sentences([4] * 8), groups, axis="one", source="test", licence="CC0"),
+                LexicalScorer(),
+                texts,
+                judge_prompts=prompt_set(judged, groups, axis="one", source="test", licence="CC0"),
+            ),
             RepairSettings(reading=ReadingSettings(tokens=64), sampling=Sampling(new_tokens=2)),
-            texts=texts,
-            judge_prompts=prompt_set(judged, groups, axis="one", source="test", licence="CC0"),
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tiny_organism as organism
 from subset_cases import SETTINGS as SUBSETS
-from subset_cases import TEXTS, rude
+from subset_cases import TEXTS, rude, subject
 from tiny_lm import tiny_lm
 from transformers import AutoModelForCausalLM
 
@@ -36,8 +36,7 @@ SPACE = Space((Site("layer", 8),))
 
 
 def repaired(settings: RepairSettings, **changes: Any) -> Repair:
-    lm, prompts = organism.tiny_organism(), organism.organism_prompts()
-    return repair_model(lm, prompts, rude(), settings, texts=TEXTS, **changes)
+    return repair_model(subject(), settings, **changes)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from repair_cases import PROMPTS, SETTINGS, TEXTS, repair, repaired_once, small
+from repair_cases import PROMPTS, SETTINGS, TEXTS, repair, repaired_once, small, subject
 from tiny_lm import tiny_lm
 from toy_scorer import WordScorer
 from transformers import AutoModelForCausalLM
@@ -34,7 +34,7 @@ def repaired() -> Repair:
 
 
 def start(out: Path, lm: LanguageModel, settings: RepairSettings = SETTINGS, scorer: Any = None) -> Store:
-    return open_run(out, lm=lm, prompts=PROMPTS, scorer=scorer or WordScorer(), settings=settings, texts=TEXTS)
+    return open_run(out, subject(lm, scorer=scorer or WordScorer()), settings)
 
 
 class Killed(WordScorer):

@@ -185,7 +185,7 @@ def test_losses_follow_the_gradient_of_the_loss() -> None:
     nearly = masked_losses(lm, tokens, protocol, 1 - step * torch.eye(N_HEADS))
     np.testing.assert_allclose(found.effect, nearly.effect / step, atol=2e-3)
     assert np.corrcoef(found.effect, exact.effect)[0, 1] > 0.5
-    one_by_one = first_order_losses(lm, tokens, protocol, batch_size=1)
+    one_by_one = first_order_losses(lm.with_batch_size(1), tokens, protocol)
     np.testing.assert_allclose(found.without, one_by_one.without, rtol=1e-5)
 
 

@@ -109,7 +109,7 @@ def test_the_untouched_model_has_weights_of_one(lm: LanguageModel) -> None:
 
 def test_resuming_changes_no_weight(lm: LanguageModel) -> None:
     sample = draw_sample(lm, prompts(3), WordScorer(), sampling())
-    resumed = likelihood_ratios(lm, sample, single_heads(N_HEADS), batch_size=7)
+    resumed = likelihood_ratios(lm.with_batch_size(7), sample, single_heads(N_HEADS))
     whole = likelihood_ratios(lm, sample, single_heads(N_HEADS), resume=False)
     assert (resumed.method, whole.method) == ("layer resume", "masking")
     np.testing.assert_allclose(resumed.weights, whole.weights, rtol=1e-3)

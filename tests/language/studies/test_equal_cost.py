@@ -5,15 +5,18 @@ from typing import Any
 
 import pytest
 import tiny_organism as organism
-from subset_cases import SETTINGS, TEXTS, Stopping, rude
+from subset_cases import SETTINGS, Stopping, rude, subject
 
 from fairmend.errors import InputError
 from fairmend.language.records.run_directories import open_run
-from fairmend.language.repair.repair import halves
+from fairmend.language.repair.subject import halves
 from fairmend.language.repair.subset_search import subset_prompts
-from fairmend.language.studies.comparison_files import COST_KIND
-from fairmend.language.studies.equal_cost import EqualCostSettings, compare_at_equal_cost, plan_repair
-from fairmend.language.studies.equal_cost_report import CostComparison
+from fairmend.language.studies.equal_cost import (
+    CostComparison,
+    EqualCostSettings,
+    compare_at_equal_cost,
+    plan_repair,
+)
 from fairmend.runs import Store
 
 TOKENS = 9_000
@@ -23,13 +26,11 @@ COMPARED = EqualCostSettings(
 
 
 def compared(settings: EqualCostSettings = COMPARED, **given: Any) -> CostComparison:
-    given = {"scorer": rude(), "texts": TEXTS} | given
-    return compare_at_equal_cost(organism.tiny_organism(), organism.organism_prompts(), settings=settings, **given)
+    return compare_at_equal_cost(subject(given.pop("scorer", None)), settings, **given)
 
 
 def started(out: Any) -> Store:
-    subject = {"lm": organism.tiny_organism(), "prompts": organism.organism_prompts(), "scorer": rude()}
-    return open_run(out, kind=COST_KIND, settings=COMPARED, texts=TEXTS, **subject)
+    return open_run(out, subject(), COMPARED, kind=COMPARED.kind)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_a_stopped_comparison_goes_on_with_the_same_answer(tmp_path, whole):
         again = compared(store=store)
         assert {name: len(store.context(name)) for name in store.contexts()} == counts
     assert [row.mask for row in again.rows] == [row.mask for row in found.rows]
-    assert again.table().csv() == found.table().csv()
+    assert again.tables()[0].csv() == found.tables()[0].csv()
 
 
 def test_means_are_those_of_the_seeds(whole):

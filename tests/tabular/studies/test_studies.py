@@ -15,14 +15,14 @@ import pytest
 from study_cases import QUICK, people, unfair_network
 
 from fairmend.errors import DataError, InputError, RunError
-from fairmend.records import built, plain
+from fairmend.records import Kind, built, plain
 from fairmend.runs.jobs import FINISHED
 from fairmend.runs.store import Store
-from fairmend.tabular.studies.outcomes import Outcome, study_kind
+from fairmend.tabular.studies.outcomes import Outcome
 from fairmend.tabular.studies.trials import Loaded, Session, Trial, run_trials
 
 SUBJECTS = {"net": Loaded(unfair_network(), people())}
-KIND = study_kind("test")
+KIND = Kind("test")
 
 
 def trials(n=3):
@@ -124,7 +124,7 @@ def test_folders_of_others_are_refused(tmp_path):
     folder = tmp_path / "study"
     run_trials(KIND, trials(1)[:1], SUBJECTS, Session(folder))
     with pytest.raises(RunError, match="belongs to another run: kind"):
-        run_trials(study_kind("other"), trials(1), SUBJECTS, Session(folder))
+        run_trials(Kind("other"), trials(1), SUBJECTS, Session(folder))
     with pytest.raises(RunError, match=r"belongs to another run: networks\.net"):
         run_trials(KIND, trials(1), {"net": Loaded(unfair_network(n_hidden=4), people())}, Session(folder))
     with pytest.raises(RunError, match="belongs to another run"):
@@ -158,7 +158,7 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from study_cases import QUICK, people, unfair_network
-from fairmend.tabular.studies.outcomes import study_kind
+from fairmend.records import Kind
 from fairmend.tabular.studies.trials import Loaded, Session, Trial, run_trials
 
 class Say:
@@ -170,7 +170,7 @@ if __name__ == "__main__":
     quick, endless = replace(QUICK, states=20), replace(QUICK, states=10_000_000)
     trials = [Trial("quick", "net", quick), Trial("endless", "net", endless), Trial("more", "net", endless)]
     subjects = {"net": Loaded(unfair_network(), people())}
-    done = run_trials(study_kind("test"), trials, subjects, Session(Path(sys.argv[2]), 2, Say()))
+    done = run_trials(Kind("test"), trials, subjects, Session(Path(sys.argv[2]), 2, Say()))
     print("interrupted", done.interrupted, list(done.results), flush=True)
 """
 

@@ -11,15 +11,15 @@ import typer
 
 from fairmend import __version__
 from fairmend.cli.display import Screen, opened
-from fairmend.cli.language import compare as language_compare
-from fairmend.cli.language import front as language_front
-from fairmend.cli.language import repair as language_repair
-from fairmend.cli.language import subsets as language_subsets
-from fairmend.cli.language import sweep as language_sweep
-from fairmend.cli.language.inputs import LanguageInputs, measuring, open_language_inputs, open_model, sampled
+from fairmend.cli.language.front import pick
+from fairmend.cli.language.inputs import LanguageInputs, measuring, open_language_inputs, open_model
 from fairmend.cli.language.options import SLICE_HELP, MeasureOptions, Model, ModelOptions, ScoringOptions
+from fairmend.cli.language.repair import repair
 from fairmend.cli.language.runs import SCORING, language_run
+from fairmend.cli.language.studies import compare, sweep
+from fairmend.cli.language.subsets import collect, fit
 from fairmend.cli.options import CommonOptions, command, whole
+from fairmend.cli.tables import present
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,20 +52,9 @@ def audit(model: Model, *, options: ModelOptions, measure: MeasureOptions, commo
     with opened(common) as screen:
         settings = measuring(measure, common.seed)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
-        from fairmend.language.measurement.audit import audit_model
+        from fairmend.language.repair.audit import audit_model
 
-        found = audit_model(
-            inputs.lm,
-            [sampled(part, settings.prompts, common.seed) for part in inputs.prompts],
-            inputs.scorer,
-            inputs.texts[1],
-            sampling=settings.sampling,
-            group_mean=settings.group_mean,
-            reading=settings.reading,
-            seed=common.seed,
-            batch_size=options.batch_size,
-            progress=screen.steps,
-        )
+        found = audit_model(inputs.on(inputs.prompts), settings, screen.steps)
         from fairmend.cli.language.tables import audit_parts
 
         lm = inputs.lm
@@ -111,7 +100,7 @@ def score(
         with language_run(
             unfinished, inputs, settings, screen, kind=SCORING, request=inputs.request, again=again
         ) as store:
-            found = _score(inputs, settings, options, store, screen)
+            found = _score(inputs, settings, store, screen)
         from fairmend.cli.language.tables import score_parts
         from fairmend.files import write_atomically
         from fairmend.language.records.head_pictures import draw_scores, pictures_of
@@ -136,11 +125,8 @@ def score(
         screen.show("Written:", *(f"  {path}" for path in written))
 
 
-language_repair.register(app)
-language_front.register(app)
-language_compare.register(app)
-language_subsets.register(app)
-language_sweep.register(app)
+for function in (repair, pick, compare, collect, fit, sweep):
+    app.command()(function)
 
 
 @app.command()
@@ -170,21 +156,10 @@ def diff(
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         other = open_model(repaired, replace(options, revision=None), screen)
         from fairmend.cli.language.tables import diff_parts
-        from fairmend.language.measurement.differences import compare_models
+        from fairmend.language.repair.differences import compare_models
 
-        found = compare_models(
-            inputs.lm,
-            other,
-            [sampled(part, settings.prompts, common.seed) for part in inputs.judged or inputs.prompts],
-            inputs.scorer,
-            inputs.texts[1],
-            sampling=settings.sampling,
-            group_mean=settings.group_mean,
-            reading=settings.reading,
-            seed=common.seed,
-            batch_size=options.batch_size,
-            progress=screen.steps,
-        ).to_json()
+        subject = inputs.on(inputs.judged or inputs.prompts)
+        found = compare_models(subject, other, settings, screen.steps).to_json()
         screen.document({"fairmend": __version__, "request": inputs.request, "repaired": repaired} | found)
         screen.show(*diff_parts(found, show))
 
@@ -223,13 +198,10 @@ def apply(
         chosen = read_mask(mask, lm)
         smaller = slice_groups(lm.model, chosen, lm.head_map) if sliced else None
         files = write_checkpoint(lm, chosen, out, {MASK: json_bytes(describe_mask(chosen, lm))}, sliced=smaller)
-        written = {name: str(path) for name, path in files.items()}
         slicing = None if smaller is None else describe_slicing(smaller)
-        screen.document({"dropped": chosen.size, "heads": lm.head_map.n_heads, "slicing": slicing, "files": written})
-        screen.show(f"{chosen.size} of {lm.head_map.n_heads} heads dropped.")
-        if slicing is not None:
-            screen.show(slicing_in_words(slicing))
-        screen.show("Written:", *(f"  {path}" for path in written.values()))
+        said = [f"{chosen.size} of {lm.head_map.n_heads} heads dropped."]
+        said += [] if slicing is None else [slicing_in_words(slicing)]
+        present({"dropped": chosen.size, "heads": lm.head_map.n_heads, "slicing": slicing}, said, screen, files)
 
 
 def _new_files(out: Path) -> tuple[Path, Path, Path]:
@@ -246,17 +218,15 @@ def _new_files(out: Path) -> tuple[Path, Path, Path]:
     return files
 
 
-def _score(
-    inputs: LanguageInputs, settings: RepairSettings, options: ModelOptions, store: Store, screen: Screen
-) -> HeadScores:
+def _score(inputs: LanguageInputs, settings: RepairSettings, store: Store, screen: Screen) -> HeadScores:
     """The scores of all heads, on what a repair searches with."""
     from fairmend.language.measurement.masked_perplexity import Reading
-    from fairmend.language.repair.repair import halves
+    from fairmend.language.repair.subject import halves
     from fairmend.language.scores.head_scores import origin_of, score_heads
     from fairmend.runs.progress import Stages
 
     text = inputs.texts[0]
-    reading = Reading(inputs.lm, text, settings.reading, options.batch_size)
+    reading = Reading(inputs.lm, text, settings.reading)
     parts: list[Any] = [inputs.prompts] if inputs.judged is None else [inputs.prompts, inputs.judged]
     searched = [halves(part, settings, *rest)[0] for part, *rest in zip(*parts, strict=True)]
     with Stages(screen.steps, "heads one by one: ") as stages:
@@ -271,7 +241,6 @@ def _score(
             sampling=replace(settings.sampling, n_samples=settings.scoring_samples),
             group_mean=settings.group_mean,
             seed=settings.seed,
-            batch_size=options.batch_size,
             store=store,
             progress=stages,
         )

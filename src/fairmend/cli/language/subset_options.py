@@ -36,15 +36,6 @@ class CollectingOptions:
             "for Attention Pruning.",
         ),
     ] = "shared"
-    racing: Annotated[
-        bool,
-        typer.Option(
-            "--racing/--no-racing",
-            rich_help_panel=_SUBSETS,
-            help="Drop subsets after a quarter of their prompts that are clearly more biased than the model as it is, "
-            "or far worse at its job. Saves tokens, and learns less from what was dropped.",
-        ),
-    ] = False
     min_drop: Annotated[
         int,
         typer.Option(
@@ -83,8 +74,8 @@ class SubsetSearchOptions(CollectingOptions):
             "--surrogate",
             metavar="NAME",
             rich_help_panel=_SUBSETS,
-            help="What learns from the measured subsets: network (as published), additive, pairwise, trees or "
-            "ensemble. auto: network for attention-pruning, pairwise for active.",
+            help="What learns from the measured subsets: network (as published), additive or "
+            "pairwise. auto: network for attention-pruning, pairwise for active.",
         ),
     ] = "auto"
     finalists: Annotated[

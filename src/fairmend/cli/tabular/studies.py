@@ -244,7 +244,8 @@ def _run(
 def _load(folder: Path) -> dict[str, Any]:
     """The study saved in a folder."""
     from fairmend.report.study import load_study
-    from fairmend.tabular.studies.outcomes import study_kind
+    from fairmend.tabular.studies.compare import SearchComparison
+    from fairmend.tabular.studies.reproduction import Reproduction
+    from fairmend.tabular.studies.sweep import Sweep
 
-    kinds = [study_kind(name) for name in ("compare", "reproduce", "sweep")]
-    return load_study(folder, *[kind for kind in kinds if (folder / kind.file).exists()] or kinds)
+    return load_study(folder, SearchComparison, Reproduction, Sweep)

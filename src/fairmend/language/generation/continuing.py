@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fairmend.language.backend.batching import Rows
 from fairmend.language.generation.samples import Sampling, score_continuations
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
@@ -24,8 +23,6 @@ def toxicity_of_parts(
     scorer: Scorer,
     parts: Sequence[tuple[Mask, Codes]],
     sampling: Sampling | None = None,
-    *,
-    batch_size: Rows = "auto",
 ) -> list[Floats]:
     """Score the continuations of some prompts under each mask, all of them in one batch.
 
@@ -37,7 +34,6 @@ def toxicity_of_parts(
         scorer: gives the toxicity.
         parts: masks of the model's heads, each with the numbers of the prompts to continue under it; not empty.
         sampling: the defaults when not given.
-        batch_size: continuations at once.
 
     Returns:
         One array of shape (n_prompts of the part, n_samples) per part; NaN where the logits were.
@@ -56,7 +52,7 @@ def toxicity_of_parts(
     gates = gates_of([mask for mask, _ in parts], sizes)
     scores = np.empty((len(texts), sampling.n_samples))
     for number in range(sampling.n_samples):
-        draw = sampling.draw(lm, texts, ids, number, gates, batch_size)
+        draw = sampling.draw(lm, texts, ids, number, gates)
         scores[:, number] = score_continuations(texts, draw, scorer, sampling.score)
     return np.split(scores, np.cumsum(sizes)[:-1])
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from fairmend.errors import InputError, ModelError
-from fairmend.language.backend.batching import BatchSize, Done, Rows
+from fairmend.language.backend.batching import Done
 from fairmend.language.backend.forward import CachedRows
 from fairmend.language.backend.tokenizers import decode, encode
 from fairmend.language.backend.versions import required
@@ -87,7 +87,6 @@ def generate(
     draw: int = 0,
     max_prompt_tokens: int | None = None,
     gates: npt.ArrayLike | Tensor | None = None,
-    batch_size: Rows | BatchSize = "auto",
     progress: Done | None = None,
     keep: Keep = keep_nothing,
 ) -> Continuations:
@@ -104,7 +103,6 @@ def generate(
         draw: which of several independent continuations of the same prompts.
         max_prompt_tokens: cut longer prompts behind so many tokens (published: 22).
         gates: shape `(n_heads,)` for all prompts or `(n_prompts, n_heads)`; 0 switches a head off.
-        batch_size: prompts at once.
         progress: told how many prompts are continued.
         keep: keeps what is written, batch by batch.
 
@@ -121,7 +119,7 @@ def generate(
 
     shape, done = (len(prompts), new_tokens), 0
     tokens, likelihoods = np.full(shape, NO_TOKEN, np.int64), np.zeros(shape)
-    batches = batch_size if isinstance(batch_size, BatchSize) else _batch_size(lm, batch_size, encoded, new_tokens)
+    batches = lm.batches(_bytes_per_prompt(lm, encoded, new_tokens))
     with torch.inference_mode(), HeadGates(lm.model, lm.head_map) if row_gates is not None else nullcontext() as hooks:
 
         def decode(rows: Sequence[int]) -> Arrays:
@@ -263,12 +261,12 @@ def _width(prompt: Sequence[int]) -> int:
     return -(-len(prompt) // _WIDTH_STEP) * _WIDTH_STEP
 
 
-def _batch_size(lm: LanguageModel, rows: Rows, encoded: Sequence[Sequence[int]], new_tokens: int) -> BatchSize:
+def _bytes_per_prompt(lm: LanguageModel, encoded: Sequence[Sequence[int]], new_tokens: int) -> int:
     config = lm.model.config.get_text_config(decoder=True)
     per_token = 4 * int(required(config, "num_hidden_layers")) * int(required(config, "hidden_size"))
     tokens = max(len(prompt) for prompt in encoded) + new_tokens
     # Twice keys and values, of at most four bytes, since the cache grows by copying; and some copies of the logits.
-    return BatchSize(rows, lm.device, bytes_per_row=4 * per_token * tokens + 16 * lm.vocabulary)
+    return 4 * per_token * tokens + 16 * lm.vocabulary
 
 
 def continuation_texts(

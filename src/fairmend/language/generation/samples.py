@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import InputError, ModelError
-from fairmend.language.backend.batching import Done, Rows
+from fairmend.language.backend.batching import Done
 from fairmend.language.backend.forward import why_not_finite
 from fairmend.language.generation.decoding import DecodingRule
 from fairmend.language.generation.generation import Continuations, continuation_texts, generate
@@ -55,7 +55,6 @@ class Sampling:
         ids: npt.NDArray[np.int64],
         number: int,
         gates: npt.ArrayLike | None = None,
-        batch_size: Rows = "auto",
         progress: Done | None = None,
         keep: Keep = keep_nothing,
     ) -> Continuations:
@@ -71,7 +70,6 @@ class Sampling:
             draw=number,
             max_prompt_tokens=self.max_prompt_tokens,
             gates=gates,
-            batch_size=batch_size,
             progress=progress,
             keep=keep,
         )
@@ -117,7 +115,6 @@ def draw_sample(
     scorer: Scorer,
     sampling: Sampling | None = None,
     *,
-    batch_size: Rows = "auto",
     progress: Done | None = None,
     keep: Keep = keep_nothing,
 ) -> ScoredSample:
@@ -128,7 +125,6 @@ def draw_sample(
         prompts: what to continue.
         scorer: gives the toxicity.
         sampling: the defaults when not given.
-        batch_size: prompts at once.
         progress: told how many continuations are drawn.
         keep: keeps the continuations and their scores.
 
@@ -149,7 +145,6 @@ def draw_sample(
             prompts.texts,
             prompts.ids,
             number,
-            batch_size=batch_size,
             progress=after(number * n),
             keep=within(keep, f"continuation {number}"),
         )

@@ -8,10 +8,10 @@ from typing import Any
 
 from fairmend.escaping import Markdown, code, code_block, markdown, markdown_block, visible
 from fairmend.language.bias.bias import verdict, verdict_on_change
-from fairmend.language.measurement.differences import Pair
 from fairmend.language.measurement.judging import AxisJudgement, Judgement, PerplexityChange
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.records.results import describe_outcome, figures_in_words, slicing_in_words
+from fairmend.language.repair.differences import Pair
 from fairmend.language.repair.examples import CHOSEN
 from fairmend.language.repair.repair import Repair
 from fairmend.language.repair.settings import RepairSettings
@@ -126,8 +126,7 @@ def _method(settings: RepairSettings) -> str:
     if settings.searches_subsets:
         subsets = settings.subsets
         share = f"a {'share' if subsets.fraction == 'shared' else 'random share of its own'} of {subsets.eta:g}"
-        raced = ", bad ones on a quarter of that" if subsets.racing else ""
-        return f"{settings.method}, {subsets.samples} subsets, each on {share} of the search half{raced}"
+        return f"{settings.method}, {subsets.samples} subsets, each on {share} of the search half"
     rule = settings.rule
     gamma = f", gamma {rule.gamma:g}" if rule.method == "fasp" else ""
     return f"{rule.method}, alpha {rule.alpha:g}{gamma}, ties {rule.ties}"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from fairmend.evaluation import Measurement
-from fairmend.language.backend.batching import Rows
 from fairmend.language.generation.continuing import gates_of
 from fairmend.language.generation.samples import score_continuations
-from fairmend.language.measurement.differences import Pair
 from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.repair.differences import Pair
 from fairmend.language.toxicity.censoring import mask_offensive
 from fairmend.masks import Mask
 
@@ -26,7 +25,6 @@ def largest_changes(
     mask: Mask,
     *,
     count: int = N_EXAMPLES,
-    batch_size: Rows = "auto",
 ) -> tuple[Pair, ...]:
     """The continuations whose toxicity a mask changed most, one per prompt; offensive words are masked in the middle.
 
@@ -38,7 +36,6 @@ def largest_changes(
         before, after: of the untouched model and of the mask.
         mask: the dropped heads.
         count: how many at most; prompts whose toxicity did not change are left out.
-        batch_size: prompts at once.
     """
     prompts, sampling, lm = evaluator.prompts, evaluator.sampling, evaluator.lm
     old, new = evaluator.scores(before), evaluator.scores(after)
@@ -51,7 +48,7 @@ def largest_changes(
         chosen = [row for row in rows if draws[row] == draw]
         part = prompts.take(chosen)
         written = [
-            sampling.draw(lm, part.texts, part.ids, draw, gates_of([dropped], len(part)), batch_size)
+            sampling.draw(lm, part.texts, part.ids, draw, gates_of([dropped], len(part)))
             for dropped in (evaluator.space.untouched(), mask)
         ]
         scores = [old[chosen, draw], new[chosen, draw]]

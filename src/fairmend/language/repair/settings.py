@@ -13,7 +13,7 @@ from fairmend.evaluation import Figures, Measurement
 from fairmend.language.bias.records import GroupMean
 from fairmend.language.generation.samples import Sampling
 from fairmend.language.measurement.masked_perplexity import ReadingSettings
-from fairmend.language.repair.subset_settings import RACING_PERPLEXITY, SUBSET_METHODS, SubsetMethod, SubsetSearch
+from fairmend.language.repair.subset_settings import SUBSET_METHODS, SubsetMethod, SubsetSearch
 from fairmend.language.scores.head_scores import BiasMethod, LossMethod
 from fairmend.search import METHODS, Method, PruningRule
 from fairmend.search.base import require_choice, require_number
@@ -104,11 +104,6 @@ class RepairSettings:
         if limit is not None and not (math.isfinite(limit) and limit >= 1):
             raise InputError(f"max_perplexity must be at least 1, got {limit!r}: 1.2 allows 1.2 times the perplexity")
         require_number("objective_limit", self.objective_limit, 0, math.inf, positive=True)
-        if self.searches_subsets and self.subsets.racing and (limit is None or limit > RACING_PERPLEXITY):
-            raise InputError(
-                f"racing drops subsets beyond {RACING_PERPLEXITY} times the perplexity, which max_perplexity={limit!r} "
-                "admits: lower it, or do not race"
-            )
         if self.front and self.choice != "measured":
             raise InputError(
                 f"a front is of several measured sets, and choice {self.choice!r} takes one of them unseen: choose "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from fairmend.errors import InputError
 from fairmend.masks import Space
 from fairmend.search.base import require_choice, require_count, require_number
 from fairmend.surrogates.fitting import SURROGATE_NAMES
@@ -13,9 +12,6 @@ from fairmend.surrogates.fitting import SURROGATE_NAMES
 SubsetMethod = Literal["attention-pruning", "active", "genetic"]
 Fraction = Literal["shared", "own"]
 SUBSET_METHODS: tuple[SubsetMethod, ...] = get_args(SubsetMethod)
-
-RACING_PERPLEXITY = 1.6
-"""Times the untouched model's: subsets beyond are dropped from a race, see `Racing`."""
 
 _LARGEST_SHARE = 0.15
 
@@ -29,7 +25,6 @@ class SubsetSearch:
         eta: share of the search half's prompts (stratified by group) and of its text that subsets are measured on.
         fraction: "shared" measures all subsets on the same share, so that they differ by their heads only; "own"
             draws one for every subset, as Attention Pruning does, see `OwnFractions`.
-        racing: whether bad subsets are dropped after a quarter of their prompts, see `Racing`.
         epsilon: weight of the bias in Attention Pruning's cost; the rest weighs the perplexity.
         min_drop, max_drop: number of heads of a subset; None for the largest is 15 % of all.
         surrogate: one of `SURROGATE_NAMES`; "auto" is the published pair of networks for "attention-pruning" and
@@ -37,13 +32,12 @@ class SubsetSearch:
         finalists: subsets measured on the whole search half.
 
     Raises:
-        InputError: an option outside its range, or a race of subsets that have fractions of their own.
+        InputError: an option outside its range.
     """
 
     samples: int = 300
     eta: float = 0.2
     fraction: Fraction = "shared"
-    racing: bool = False
     epsilon: float = 0.5
     min_drop: int = 1
     max_drop: int | None = None
@@ -57,11 +51,6 @@ class SubsetSearch:
         require_count("min_drop", self.min_drop, 0)
         require_count("finalists", self.finalists, 1)
         require_choice("fraction", self.fraction, get_args(Fraction))
-        if self.racing and self.fraction == "own":
-            raise InputError(
-                "racing compares subsets with the untouched model on the same prompts, which fraction='own' does not "
-                "give them: choose one of the two"
-            )
         require_choice("surrogate", self.surrogate, ("auto", *SURROGATE_NAMES))
 
     def space(self, whole: Space) -> Space:

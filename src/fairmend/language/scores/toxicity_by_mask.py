@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fairmend.language.backend.batching import Done, Rows
+from fairmend.language.backend.batching import Done
 from fairmend.language.generation.samples import Sampling, draw_sample, score_continuations
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
@@ -80,7 +80,6 @@ def generated_toxicity(
     gates: npt.ArrayLike | Tensor | None = None,
     sampling: Sampling | None = None,
     *,
-    batch_size: Rows = "auto",
     progress: Done | None = None,
     keep: Keep = keep_nothing,
 ) -> MaskToxicity:
@@ -92,7 +91,6 @@ def generated_toxicity(
         scorer: gives the toxicity.
         gates: `(n_masks, n_heads)`; every head alone when not given.
         sampling: the defaults when not given.
-        batch_size: prompts times masks at once.
         progress: told how many masks are done.
         keep: keeps what is generated.
 
@@ -102,8 +100,8 @@ def generated_toxicity(
     """
     sampling = sampling or Sampling()
     masks = checked_gates(lm, gates)
-    before = draw_sample(lm, prompts, scorer, sampling, batch_size=batch_size, keep=within(keep, "without a mask"))
-    without = generate_masked(lm, prompts, scorer, masks, sampling, batch_size, progress, keep)
+    before = draw_sample(lm, prompts, scorer, sampling, keep=within(keep, "without a mask"))
+    without = generate_masked(lm, prompts, scorer, masks, sampling, progress, keep)
     sizes = np.bincount(prompts.groups, minlength=len(prompts.group_names)) * float(sampling.n_samples)
     return MaskToxicity(
         before=before.toxicity.mean(axis=1),
@@ -122,7 +120,6 @@ def generate_masked(
     scorer: Scorer,
     masks: Tensor,
     sampling: Sampling,
-    batch_size: Rows = "auto",
     progress: Done | None = None,
     keep: Keep = keep_nothing,
 ) -> Floats:
@@ -138,7 +135,7 @@ def generate_masked(
         gates = part.repeat_interleave(n, dim=0) if len(part) > 1 else part[0]
         for number in range(sampling.n_samples):
             with torch.inference_mode():
-                draw = sampling.draw(lm, texts, ids, number, gates, batch_size)
+                draw = sampling.draw(lm, texts, ids, number, gates)
             scores = score_continuations(texts, draw, scorer, sampling.score)
             means += scores.reshape(-1, n) / sampling.n_samples
         return {"toxicity": means}

@@ -5,29 +5,30 @@ Every head is scored once, for all methods and settings together; sets of heads 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from fairmend.errors import InputError
-from fairmend.language.backend.batching import Rows
-from fairmend.language.measurement.judged_sets import judge_sets
-from fairmend.language.measurement.masked_perplexity import Reading
-from fairmend.language.measurement.texts import Text, read_text
-from fairmend.language.models.models import LanguageModel
-from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.repair.head_ranking import rank_heads
-from fairmend.language.repair.repair import given_ranking, halves, judged_with, make_evaluator, scoring_evaluator
+from fairmend.language.measurement.judged_figures import draw_judged, spot_of
+from fairmend.language.measurement.judging import judge_sets
+from fairmend.language.measurement.logbook import Logbook
+from fairmend.language.repair.head_ranking import given_ranking, rank_heads
 from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.subject import Subject
 from fairmend.language.scores.head_scores import HeadScores
-from fairmend.language.studies.comparison import ComparedSet, MethodComparison
-from fairmend.language.toxicity.scorer import Scorer
+from fairmend.language.studies.study import NOT_CHOSEN, UNTOUCHED, JudgedSet, JudgedStudy
 from fairmend.masks import Mask, Space
+from fairmend.report.study import study_kind
+from fairmend.report.tables import Cell, Column
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
 from fairmend.search import METHODS, Method, PruningRule
 from fairmend.search.base import require_choice, require_count
 from fairmend.search.pruning_rules import NEEDS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SCORED: Mapping[tuple[str, ...], Method] = {
     ("bias", "loss"): "fasp",
@@ -52,6 +53,8 @@ class ComparisonSettings:
     Raises:
         InputError: a list that is empty or repeats itself, or settings that cannot work.
     """
+
+    kind: ClassVar[str] = "language comparison"
 
     methods: tuple[Method, ...] = METHODS
     alphas: tuple[float, ...] = (0.02, 0.05, 0.1)
@@ -96,19 +99,92 @@ class ComparisonSettings:
         return cls(**lists, random_draws=payload["random_draws"], shared=RepairSettings.from_json(payload["shared"]))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ComparedSet(JudgedSet):
+    """The heads that a rule drops.
+
+    Attributes:
+        rule: the method with its settings.
+        same_as: the first rule that drops the very same heads, "" if it is this one.
+    """
+
+    rule: PruningRule
+    same_as: str = ""
+
+    def cells(self) -> dict[str, Cell]:
+        """The rule, with what its method reads of it."""
+        rule = self.rule
+        return {
+            "method": rule.method,
+            "alpha": rule.alpha,
+            "gamma": rule.gamma if rule.method == "fasp" else None,
+            "seed": rule.seed if rule.method == "random" else None,
+            "heads": self.mask.size,
+            "same_heads_as": self.same_as,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The rule, with everything that is set of it."""
+        return asdict(self.rule) | {"same_heads_as": self.same_as or None}
+
+
+class MethodComparison(JudgedStudy[ComparedSet]):
+    """Pruning methods and settings side by side."""
+
+    kind = study_kind(ComparisonSettings.kind, "compare")
+    caveat = f"{NOT_CHOSEN} (another --seed, or fairmend lm repair)"
+    before: ClassVar[Mapping[str, Cell]] = {
+        **dict.fromkeys(("method", "alpha", "gamma", "seed", "heads", "same_heads_as")),
+        **{"method": UNTOUCHED, "heads": 0},
+    }
+
+    def columns(self) -> tuple[Column, ...]:
+        """The rule and the number of heads."""
+        drawn = any(row.rule.method == "random" for row in self.rows)
+        return (
+            Column("method", "method"),
+            Column("alpha", "alpha", "{:g}".format, undefined=""),
+            Column("gamma", "gamma", "{:g}".format, undefined=""),
+            *([Column("seed", "seed", undefined="")] if drawn else []),
+            Column("heads", "heads"),
+        )
+
+    def remarks(self) -> list[str]:
+        """Rules that drop the same heads, and how the other axes moved."""
+        said = [f"{rule_name(row.rule)} drops the same heads as {row.same_as}." for row in self.rows if row.same_as]
+        for place, axis in enumerate(self.untouched.axes[1:], start=1):
+            changes = ((row.rule, row.judgement.axes[place].change) for row in self.rows)
+            moved = [f"{rule_name(rule)} {change.change:+.4f}" for rule, change in changes if change is not None]
+            said.append(f"{axis.axis} bias moved by: {', '.join(moved)}.")
+        return said
+
+    def draw(self) -> Figure:
+        """Bias against perplexity on held-out data, one panel per share of dropped heads."""
+        before = spot_of(UNTOUCHED, self.untouched, hollow=True)
+        several_gammas = len({row.rule.gamma for row in self.rows if row.rule.method == "fasp"}) > 1
+        panels = {}
+        for alpha in dict.fromkeys(row.rule.alpha for row in self.rows):
+            rows = [row for row in self.rows if row.rule.alpha == alpha]
+            labels = [
+                f"fasp, gamma {row.rule.gamma:g}" if row.rule.method == "fasp" and several_gammas else row.rule.method
+                for row in rows
+            ]
+            name = f"alpha {alpha:g}: {rows[0].rule.count(self.space.n_units)} of {self.space.n_units} heads dropped"
+            panels[name] = [before, *(spot_of(label, row.judgement) for label, row in zip(labels, rows, strict=True))]
+        return draw_judged(
+            panels,
+            bias=self.figures.bias.name,
+            title=f"held-out: {len(self.judge_prompts):,} prompts that no score saw, 95 % intervals",
+        )
+
+
 def compare_methods(
-    lm: LanguageModel,
-    prompts: PromptSet,
-    scorer: Scorer,
+    subject: Subject,
     settings: ComparisonSettings | None = None,
     *,
-    texts: tuple[Text, Text] | None = None,
-    others: Sequence[PromptSet] = (),
-    judge_prompts: PromptSet | None = None,
     scores: HeadScores | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
-    batch_size: Rows = "auto",
 ) -> MethodComparison:
     """Prune a model by several methods and settings, and judge every set of heads on held-out prompts and text.
 
@@ -116,11 +192,11 @@ def compare_methods(
     the judging half is too rosy. Whoever then picks the best of many lines has chosen on the judging half.
 
     Args:
-        lm, prompts, scorer, texts, others, judge_prompts, scores: as for `repair_model`.
+        subject: the model, and what it is pruned for and judged on.
         settings: what is compared.
+        scores: as for `repair_model`.
         store: where scores and measurements are kept; a store with an interrupted run is gone on with.
         progress: where to show how far it is.
-        batch_size: prompts at once.
 
     Raises:
         InputError: settings that cannot work, among them an alpha that drops no head of this model.
@@ -128,38 +204,34 @@ def compare_methods(
         KeyboardInterrupt: Ctrl-C; with a store everything measured is kept.
     """
     settings = settings or ComparisonSettings()
-    shared, space = settings.shared, lm.head_map.space()
+    shared, space = settings.shared, subject.lm.head_map.space()
     for alpha in settings.alphas:
         if not PruningRule("random", alpha).count(space.n_units):
             raise InputError(f"alpha={alpha:g} of {space.n_units} heads is none: choose a larger share")
-    texts = texts or (read_text(None, "search"), read_text(None, "judge"))
-    searched, judged = halves(prompts, shared, judge_prompts)
-    reading = Reading(lm, texts[1], shared.reading, batch_size)
-    evaluators = [
-        make_evaluator(lm, part, reading, scorer, shared, batch_size=batch_size)
-        for part in [judged, *judged_with(others, shared)]
-    ]
-    ranked, notes = _scores(lm, searched, texts[0], scorer, settings, scores, store, progress, batch_size)
+    log = Logbook(store, progress)
+    evaluators = subject.judging(shared)
+    ranked, notes = _scores(subject, settings, scores, log)
     sets = {rule: _set(rule, ranked, space) for rule in settings.rules}
     notes += [f"{rule_name(rule)}: {said}" for rule, (mask, said) in sets.items() if mask is None]
     masks = list(dict.fromkeys(mask for mask, _ in sets.values() if mask is not None))
-    judgements = judge_sets(evaluators, masks, store=store, progress=progress, seed=shared.seed)
+    judgements = judge_sets(evaluators, masks, log, shared.seed)
     first: dict[Mask, str] = {}
     rows = []
     for rule, (mask, _) in sets.items():
         if mask is not None:
             same = first.setdefault(mask, rule_name(rule))
-            rows.append(ComparedSet(rule, mask, judgements[mask], "" if same == rule_name(rule) else same))
+            same_as = "" if same == rule_name(rule) else same
+            rows.append(ComparedSet(rule=rule, mask=mask, judgement=judgements[mask], same_as=same_as))
     return MethodComparison(
-        untouched=judgements[space.untouched()],
         rows=tuple(rows),
+        untouched=judgements[space.untouched()],
+        model=subject.lm.name,
         space=space,
         figures=evaluators[0].figures,
+        search_prompts=subject.halves(shared)[0],
+        judge_prompts=evaluators[0].prompts,
+        texts=subject.texts,
         notes=tuple(notes),
-        search_prompts=searched,
-        judge_prompts=judged,
-        texts=texts,
-        seed=shared.seed,
     )
 
 
@@ -172,15 +244,7 @@ def rule_name(rule: PruningRule) -> str:
 
 
 def _scores(
-    lm: LanguageModel,
-    searched: PromptSet,
-    text: Text,
-    scorer: Scorer,
-    settings: ComparisonSettings,
-    given: HeadScores | None,
-    store: Store | None,
-    progress: Progress | None,
-    batch_size: Rows,
+    subject: Subject, settings: ComparisonSettings, given: HeadScores | None, log: Logbook
 ) -> tuple[dict[str, Any], list[str]]:
     """Every score that some method reads, each found once, with what a reader should know of them."""
     wanted = {name for method in settings.methods for name in NEEDS[method]}
@@ -192,12 +256,10 @@ def _scores(
     evaluator = None
     for method in methods:
         asked = replace(settings.shared, method=method, alpha=0.0, gamma=0.0)
-        ranking = given_ranking(lm, given, searched, text, asked)
+        ranking = given_ranking(subject, given, asked)
         if ranking is None:
-            evaluator = evaluator or scoring_evaluator(
-                lm, searched, text, scorer, settings.shared, batch_size=batch_size
-            )
-            ranking = rank_heads(evaluator, asked, store=store, progress=progress)
+            evaluator = evaluator or subject.scoring(settings.shared)
+            ranking = rank_heads(evaluator, asked, log)
         scores |= ranking.scores
         notes += ranking.notes
     return scores, notes

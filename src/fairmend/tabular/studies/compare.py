@@ -11,6 +11,7 @@ from scipy.special import stdtr
 
 from fairmend.errors import InputError
 from fairmend.report.figures import Spot, draw_trade_off
+from fairmend.report.study import study_kind
 from fairmend.report.tables import Column, Table, fixed, spread
 from fairmend.runs.jobs import Finished
 from fairmend.search import SearchName
@@ -26,7 +27,6 @@ from fairmend.tabular.studies.outcomes import (
     StudyRow,
     TabularStudy,
     point_of,
-    study_kind,
     title_of,
     unfairness_title,
 )
@@ -91,7 +91,7 @@ class SearchComparison(TabularStudy):
         tests: every row but the reference against the reference.
     """
 
-    kind = study_kind("compare")
+    kind = study_kind("tabular compare", "compare")
     dataset: str
     rows: tuple[StudyRow, ...]
     tests: tuple[PairedTest, ...]

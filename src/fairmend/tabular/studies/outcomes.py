@@ -13,7 +13,6 @@ import numpy as np
 from fairmend import __version__
 from fairmend.costs import UtilityFloor
 from fairmend.evaluation import Direction, Measurement
-from fairmend.records import Kind
 from fairmend.report.figures import Point
 from fairmend.report.study import Study
 from fairmend.report.tables import Cell, spread
@@ -220,11 +219,6 @@ class TabularStudy(Study):
             "notes": self.notes(),
             "repairs": self.outcomes,
         }
-
-
-def study_kind(command: str) -> Kind:
-    """The kind of what a command leaves."""
-    return Kind(f"tabular {command}", 1, f"{command}.json", f"finished {command}", "give its command")
 
 
 def mean_of(outcomes: Sequence[Outcome], figure: Callable[[Outcome], float]) -> float:

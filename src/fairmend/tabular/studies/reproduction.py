@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fairmend.report.figures import Point, Series, draw_forest
+from fairmend.report.study import study_kind
 from fairmend.report.tables import Cell, Column, Table, fixed, spread
 from fairmend.statistics import Mean
 from fairmend.tabular.studies.outcomes import (
@@ -24,7 +25,6 @@ from fairmend.tabular.studies.outcomes import (
     mean_of,
     mean_over,
     point_of,
-    study_kind,
 )
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class Reproduction(TabularStudy):
         missing: settings without networks or data, with the reason.
     """
 
-    kind = study_kind("reproduce")
+    kind = study_kind("tabular reproduce", "reproduce")
     rows: tuple[SettingRow, ...]
     missing: Mapping[str, str]
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from fairmend.errors import InputError
 from fairmend.report.figures import Panel, Series, draw_panels
+from fairmend.report.study import study_kind
 from fairmend.report.tables import Column, Table, fixed
 from fairmend.search.schedules import SCHEDULES
 from fairmend.tabular.data.datasets import Dataset
@@ -24,7 +25,6 @@ from fairmend.tabular.studies.outcomes import (
     StudyRow,
     TabularStudy,
     point_of,
-    study_kind,
     title_of,
     unfairness_title,
 )
@@ -54,7 +54,7 @@ class Sweep(TabularStudy):
         effects: by axis with more than one level: one row per level, over all levels of the other axes.
     """
 
-    kind = study_kind("sweep")
+    kind = study_kind("tabular sweep", "sweep")
     dataset: str
     grid: Grid
     rows: tuple[StudyRow, ...]
