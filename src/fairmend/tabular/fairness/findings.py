@@ -71,3 +71,14 @@ class Comparison:
     after: FairnessFigures
     change: Estimate
     utility_changes: dict[str, Estimate]
+
+    def figures(self) -> dict[str, tuple[Estimate, Estimate, Estimate]]:
+        """Before, after and change of every figure by name, the objective first."""
+        before, after = self.before, self.after
+        return {
+            before.objective: (before.value, after.value, self.change),
+            **{
+                name: (before.utilities[name], after.utilities[name], change)
+                for name, change in self.utility_changes.items()
+            },
+        }

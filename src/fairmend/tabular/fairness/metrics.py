@@ -222,6 +222,11 @@ def find_utility(name: str) -> Utility:
     return UTILITIES[name]
 
 
+def title_of(utility: str) -> str:
+    """A utility in words, for tables and pictures."""
+    return UTILITIES[utility].title if utility in UTILITIES else utility.replace("_", "-")
+
+
 def log_losses(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
     """Compute every row's negative log-likelihood in nats; lower is better, the mean is the log-loss.
 

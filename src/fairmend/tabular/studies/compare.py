@@ -17,26 +17,23 @@ from fairmend.runs.jobs import Finished
 from fairmend.search import SearchName
 from fairmend.statistics import Mean, holm, paired_t_interval
 from fairmend.tabular.data.datasets import Dataset
+from fairmend.tabular.fairness.metrics import title_of
 from fairmend.tabular.networks.networks import Network
-from fairmend.tabular.repair.repair import require_fit
 from fairmend.tabular.repair.settings import DEFAULT_STATES, RepairSettings
 from fairmend.tabular.studies.outcomes import (
     TEST_ROWS,
-    THRESHOLD_ONLY,
     Outcome,
     StudyRow,
     TabularStudy,
     point_of,
-    title_of,
     unfairness_title,
 )
-from fairmend.tabular.studies.trials import Loaded, Session, Trial, require_test_split, run_trials
+from fairmend.tabular.studies.trials import Session, run_on_one
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEFAULT_SEARCHES: tuple[SearchName, ...] = ("annealing", "random-walk", "genetic", "random", "dice")
-_SUBJECT = "network"
 _NOT_RANDOM = ("dice", "exhaustive")
 
 
@@ -199,16 +196,13 @@ def compare_searches(
         raise InputError(f"seeds must be at least 1, got {seeds}")
     if settings.seconds is not None:
         raise InputError("searches are compared at an equal number of states: give states instead of seconds")
-    require_fit(network, dataset)
-    require_test_split(dataset)
-    trials = [
-        Trial(f"{search}, seed {seed}", _SUBJECT, _settings_of(search, settings, seed))
+    repairs = {
+        f"{search}, seed {seed}": _settings_of(search, settings, seed)
         for search in searches
         for seed in range(settings.seed, settings.seed + (1 if search in _NOT_RANDOM else seeds))
-    ]
-    trials.append(Trial(THRESHOLD_ONLY, _SUBJECT, replace(settings, search="annealing"), rival=True))
-    subjects = {_SUBJECT: Loaded(network, dataset)}
-    finished = run_trials(SearchComparison.kind, trials, subjects, session)
+    }
+    rival = replace(settings, search="annealing")
+    finished = run_on_one(SearchComparison.kind, network, dataset, repairs, rival, session)
     return _summarise(dataset.name, settings, finished)
 
 

@@ -19,7 +19,7 @@ from fairmend.report.tables import Cell, spread
 from fairmend.runs.jobs import Finished
 from fairmend.statistics import Interval, Mean, t_interval
 from fairmend.tabular.fairness.findings import Comparison
-from fairmend.tabular.fairness.metrics import OBJECTIVES, UTILITIES
+from fairmend.tabular.fairness.metrics import OBJECTIVES
 from fairmend.tabular.repair.settings import RepairSettings
 
 THRESHOLD_ONLY = "threshold only"
@@ -247,11 +247,6 @@ def cells_of(row: object) -> dict[str, Cell]:
 def point_of(mean: Mean) -> Point:
     """A mean in a picture."""
     return Point.of(mean.mean, mean.interval)
-
-
-def title_of(utility: str) -> str:
-    """A utility in words, for tables and pictures."""
-    return UTILITIES[utility].title if utility in UTILITIES else utility.replace("_", "-")
 
 
 def unfairness_title(objective: str) -> str:

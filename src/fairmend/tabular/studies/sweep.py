@@ -15,8 +15,8 @@ from fairmend.report.study import study_kind
 from fairmend.report.tables import Column, Table, fixed
 from fairmend.search.schedules import SCHEDULES
 from fairmend.tabular.data.datasets import Dataset
+from fairmend.tabular.fairness.metrics import title_of
 from fairmend.tabular.networks.networks import Network
-from fairmend.tabular.repair.repair import require_fit
 from fairmend.tabular.repair.settings import RepairSettings
 from fairmend.tabular.studies.outcomes import (
     TEST_ROWS,
@@ -25,10 +25,9 @@ from fairmend.tabular.studies.outcomes import (
     StudyRow,
     TabularStudy,
     point_of,
-    title_of,
     unfairness_title,
 )
-from fairmend.tabular.studies.trials import Loaded, Session, Trial, require_test_split, run_trials
+from fairmend.tabular.studies.trials import Session, run_on_one
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +36,6 @@ AXES = ("keep", "penalty", "max_drop", "states", "schedule")
 """What can be varied: settings by name, and the cooling schedule of annealing."""
 
 MOST_REPAIRS = 10_000
-_SUBJECT = "network"
 
 Level = float | int | str
 Grid = Mapping[str, Sequence[Level]]
@@ -160,19 +158,13 @@ def sweep_settings(
     """
     settings = settings or RepairSettings()
     points = _points(grid, settings, seeds)
-    require_fit(network, dataset)
-    require_test_split(dataset)
-    for _, own in points:
-        own.space(network)  # refuses size limits that the network cannot meet
     planned = {
         _name(levels, seed): (levels, replace(own, seed=seed))
         for levels, own in points
         for seed in range(settings.seed, settings.seed + seeds)
     }
-    trials = [Trial(name, _SUBJECT, own) for name, (_, own) in planned.items()]
-    trials.append(Trial(THRESHOLD_ONLY, _SUBJECT, settings, rival=True))
-    subjects = {_SUBJECT: Loaded(network, dataset)}
-    finished = run_trials(Sweep.kind, trials, subjects, session)
+    repairs = {name: own for name, (_, own) in planned.items()}
+    finished = run_on_one(Sweep.kind, network, dataset, repairs, settings, session)
 
     def rows(axes: Sequence[str]) -> tuple[StudyRow, ...]:
         """One per combination of levels of these axes that has results, over all levels of the others."""

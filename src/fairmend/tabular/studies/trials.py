@@ -28,7 +28,7 @@ from fairmend.tabular.fairness.findings import Comparison
 from fairmend.tabular.networks.baking import bake
 from fairmend.tabular.networks.networks import Network
 from fairmend.tabular.repair.judging import judge_splits
-from fairmend.tabular.repair.repair import Repair, repair_network
+from fairmend.tabular.repair.repair import Repair, repair_network, require_fit
 from fairmend.tabular.repair.rivals import ThresholdShift, shift_threshold
 from fairmend.tabular.repair.settings import RepairSettings
 from fairmend.tabular.studies.outcomes import THRESHOLD_ONLY, Outcome, SearchFigures
@@ -139,6 +139,30 @@ def run_trials(
     header = {"kind": kind.name, "fairmend": __version__, "networks": networks, "request": dict(session.request)}
     with tidy(session.out), closing(open_directory(session.out, header, identity=("kind", "networks"))) as store:
         return run(store)
+
+
+def run_on_one(
+    kind: Kind,
+    network: Network,
+    dataset: Dataset,
+    repairs: Mapping[str, RepairSettings],
+    rival: RepairSettings,
+    session: Session | None = None,
+) -> Finished[Outcome]:
+    """Run the trials of one network, by name, and last the one that only shifts its threshold.
+
+    Raises:
+        DataError: a data set that does not fit the network, or has no test rows.
+        InputError, RunError, FairmendError: as `run_trials`.
+    """
+    require_fit(network, dataset)
+    require_test_split(dataset)
+    for settings in repairs.values():
+        settings.space(network)  # refuses size limits that the network cannot meet
+    subject = "network"
+    trials = [Trial(name, subject, settings) for name, settings in repairs.items()]
+    trials.append(Trial(THRESHOLD_ONLY, subject, rival, rival=True))
+    return run_trials(kind, trials, {subject: Loaded(network, dataset)}, session)
 
 
 def run_trial(trial: Trial, subject: Subject, progress: Progress | None = None) -> Outcome:
