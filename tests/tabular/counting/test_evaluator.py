@@ -265,7 +265,7 @@ def test_rows_taken_up_block_by_block_give_the_same(
     monkeypatch.setattr(incremental, "_FEWEST_ROWS", 7)
     masks = [make_mask(rng, network) for _ in range(9)]
     masks += [masks[-1].flip(3), masks[-1].flip(3).flip(5)]
-    for options in ({}, {"rows_per_cell": 20}):
+    for options in ({}, {"per_cell": 20}):
         whole = build(network, table, path="incremental", **options).measure(masks)
         evaluator = build(network, table, path="streamed", **options)
         for _ in range(2):  # the second time with what is known about the blocks
