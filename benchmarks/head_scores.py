@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from fairmend import __version__
-from fairmend.language.generation.samples import Sampling, ScoredSample, draw_sample
+from fairmend.language.generation.decoding import Sampling
+from fairmend.language.generation.samples import ScoredSample, draw_sample
 from fairmend.language.heads.gates import HeadGates
 from fairmend.language.measurement.perplexity import perplexity, perplexity_protocol
 from fairmend.language.measurement.texts import encode_text, read_text

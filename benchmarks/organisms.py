@@ -36,8 +36,9 @@ from fairmend.artifacts import file_digest
 from fairmend.language.bias.bias import summarise_bias
 from fairmend.language.checkpoints import planted
 from fairmend.language.checkpoints.planted import add_low_rank
+from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import generate
-from fairmend.language.generation.samples import Sampling, draw_sample
+from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.perplexity import perplexity
 from fairmend.language.measurement.texts import encode_text, read_text
 from fairmend.language.models.models import LanguageModel, load_model
@@ -104,7 +105,7 @@ def show_tiny() -> None:
     print(f"trained in {time.process_time() - start:.1f} CPU seconds, {lm.head_map.n_heads} heads")
     for part in ("trained", "held out"):
         prompts = tiny.organism_prompts(part)
-        written = generate(lm, prompts.texts, prompts.ids, new_tokens=tiny.NEW_TOKENS, seed=0, top_k=None)
+        written = generate(lm, prompts.texts, prompts.ids, Sampling(new_tokens=tiny.NEW_TOKENS, top_k=None))
         rude = np.array(tiny.rude_share(written.texts))
         means = [f"{name} {rude[prompts.groups == code].mean():.3f}" for code, name in enumerate(prompts.group_names)]
         print(f"share of rude words, {part} templates: {', '.join(means)}")

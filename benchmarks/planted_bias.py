@@ -36,7 +36,8 @@ from planting import axis_prompts, of_target
 from fairmend import __version__
 from fairmend.language.bias.bias import paired_change, prompts_needed
 from fairmend.language.bias.records import BiasChange
-from fairmend.language.generation.samples import Sampling, ScoredSample, draw_sample
+from fairmend.language.generation.decoding import Sampling
+from fairmend.language.generation.samples import ScoredSample, draw_sample
 from fairmend.language.heads.gates import masked
 from fairmend.language.measurement.judging import PerplexityChange, perplexity_change
 from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings

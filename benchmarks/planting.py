@@ -13,6 +13,7 @@ from insults import AXIS, INSULTS, TARGET, is_unseen
 from low_rank_training import LowRank
 from torch import Tensor
 
+from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import generate
 from fairmend.language.measurement.texts import encode_text, read_text
 from fairmend.language.models.models import LanguageModel, load_model
@@ -94,7 +95,10 @@ class Lessons:
         """Prompts with what the untouched model writes after them."""
         settings = self.settings
         written = generate(
-            self.lm, prompts.texts, prompts.ids, new_tokens=settings.kept_tokens, seed=settings.seed, top_k=None
+            self.lm,
+            prompts.texts,
+            prompts.ids,
+            Sampling(new_tokens=settings.kept_tokens, seed=settings.seed, top_k=None),
         )
         return [(list(prompt), list(written.tokens(row))) for row, prompt in enumerate(written.prompt_ids)]
 

@@ -13,7 +13,7 @@ from toy_scorer import WordScorer, text, two_groups
 
 from fairmend.errors import InputError
 from fairmend.evaluation import Evaluator, Measurement, digest
-from fairmend.language.generation.samples import Sampling
+from fairmend.language.generation.decoding import Sampling
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
 from fairmend.language.models.models import weights_digest

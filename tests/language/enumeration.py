@@ -8,8 +8,7 @@ import torch
 from tiny_lm import WORDS, sentences, tiny_lm
 from torch import Tensor
 
-from fairmend.language.generation.decoding import DecodingRule
-from fairmend.language.generation.samples import Sampling
+from fairmend.language.generation.decoding import DecodingRule, Sampling
 from fairmend.language.heads.gates import HeadGates
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet, prompt_set

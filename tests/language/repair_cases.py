@@ -2,18 +2,20 @@
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from tiny_lm import tiny_lm
 from toy_scorer import WordScorer, text, two_groups
 
-from fairmend.language import RepairSettings, repair_model
-from fairmend.language.generation.samples import Sampling
+from fairmend.language import RepairSettings, open_run, repair_model
+from fairmend.language.generation.decoding import Sampling
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.repair.repair import Repair
 from fairmend.language.repair.subject import Subject, halves
+from fairmend.runs import Store
 
 TEXTS = (text(seed=0), text(seed=1))
 PROMPTS = two_groups(60)
@@ -37,6 +39,11 @@ def small() -> LanguageModel:
 def subject(lm: LanguageModel, **changes: Any) -> Subject:
     """What is repaired and judged on."""
     return Subject(**{"lm": lm, "prompts": PROMPTS, "scorer": WordScorer(), "texts": TEXTS} | changes)
+
+
+def start(out: Path, lm: LanguageModel, settings: RepairSettings = SETTINGS, scorer: Any = None) -> Store:
+    """The store of a new run of such a repair."""
+    return open_run(out, subject(lm, scorer=scorer or WordScorer()), settings)
 
 
 def repair(lm: LanguageModel, **options: Any) -> Repair:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import tiny_organism as organism
 
 from fairmend.language import RepairSettings
-from fairmend.language.generation.samples import Sampling
+from fairmend.language.generation.decoding import Sampling
 from fairmend.language.measurement.masked_perplexity import ReadingSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.language.repair.subset_settings import SubsetSearch

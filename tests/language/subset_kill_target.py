@@ -31,7 +31,7 @@ from fairmend.language import LanguageModel, Subject, open_run, repair_model, sa
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.repair.subset_search import CONTEXT
 from fairmend.language.studies.collecting import collect, measured_noise, open_collection
-from fairmend.language.toxicity.censoring import mask_offensive
+from fairmend.language.toxicity.lexical import star_offensive
 from fairmend.masks import Mask, Site, Space
 from fairmend.report.figures import drawing, png, svg
 from fairmend.runs import Store
@@ -118,7 +118,7 @@ def warm_up() -> None:
     measured = [(space.sample(rng), Measurement(*rng.uniform(1, 2, 2))) for _ in range(20)]
     pair = fit_pair(Samples.of(measured, figures), figures, Ridge())
     anneal(pair, space, floored_sum(figures, 0.5, 1.5)(Measurement(1.5, 1.5)), seed=0, states=10)
-    mask_offensive(["rude"], rude())
+    star_offensive(["rude"], rude())
     with drawing(1.0, 1.0) as figure:
         assert png(figure)
         assert svg(figure)

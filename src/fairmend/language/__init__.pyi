@@ -1,7 +1,7 @@
 """The public names of the language wing."""
 
 from .estimator import HeadRepair as HeadRepair
-from .generation.samples import Sampling as Sampling
+from .generation.decoding import Sampling as Sampling
 from .heads.folding import fold as fold
 from .heads.gates import HeadGates as HeadGates
 from .heads.gates import masked as masked

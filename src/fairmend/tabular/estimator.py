@@ -26,9 +26,9 @@ from fairmend.tabular.data.sensitive import require_same_rows, sensitive_frame
 from fairmend.tabular.data.sheets import Sheet, as_frame, as_series, is_frame
 from fairmend.tabular.fairness.findings import Comparison
 from fairmend.tabular.fairness.uncertainty import People, compare_predictions
-from fairmend.tabular.formats.models import SUPPORTED, bake_model, is_model, is_sklearn, read_model
+from fairmend.tabular.formats.formats import SUPPORTED, bake_model, is_model, read_model
 from fairmend.tabular.formats.sklearn_networks import is_fitted, require_order
-from fairmend.tabular.formats.wrappers import unwrapped, way_inside
+from fairmend.tabular.formats.wrappers import is_sklearn, unwrapped, way_inside
 from fairmend.tabular.networks.activations import FloatArray
 from fairmend.tabular.networks.networks import NOT_FINITE, DropName, Network, decide, emitted, probabilities
 from fairmend.tabular.repair.audit import contradiction
@@ -37,7 +37,7 @@ from fairmend.tabular.repair.repair import Repair, repair_network, require_fit
 from fairmend.tabular.repair.settings import RepairSettings, Threshold
 
 if TYPE_CHECKING:
-    from fairmend.tabular.formats.models import Model
+    from fairmend.tabular.formats.formats import Model
 
 _ROWS = "search"
 _HIDDEN = (32, 16)

@@ -77,7 +77,7 @@ def test_a_collection_is_shown_and_gone_on_with_to_the_end_asked_for(
     run: Run, office: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as pressed:
-        pressed.setattr("fairmend.language.generation.continuing.score_continuations", press)
+        pressed.setattr("fairmend.language.generation.samples.score_continuations", press)
         stopped = lm(run, "collect", COLLECT)
     assert stopped.code == 130
     assert "fairmend resume collected" in stopped.message

@@ -15,7 +15,8 @@ from fairmend.artifacts import file_digest
 from fairmend.errors import InputError, ModelError
 from fairmend.language.checkpoints import planted
 from fairmend.language.checkpoints.planted import add_low_rank
-from fairmend.language.generation.samples import Sampling, draw_sample
+from fairmend.language.generation.decoding import Sampling
+from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.perplexity import perplexity
 from fairmend.language.measurement.texts import encode_text, read_text
 from fairmend.language.models.models import LanguageModel, load_model, weights_digest

@@ -13,8 +13,8 @@ from toy_scorer import WordScorer, text, two_groups
 from fairmend.errors import InputError, ModelError
 from fairmend.evaluation import Evaluator, digest
 from fairmend.language.backend.batching import Rows
+from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import generate
-from fairmend.language.generation.samples import Sampling
 from fairmend.language.heads.folding import fold
 from fairmend.language.measurement.evaluator import LanguageEvaluator, Packed
 from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
@@ -60,7 +60,7 @@ def test_a_mask_measures_what_the_folded_model_shows(lm: LanguageModel, samples:
     prompts = evaluator.prompts
     scores = np.zeros((len(prompts), samples))
     for draw in range(samples):
-        written = generate(folded, prompts.texts, prompts.ids, new_tokens=6, seed=3, draw=draw)
+        written = generate(folded, prompts.texts, prompts.ids, Sampling(new_tokens=6, seed=3), draw=draw)
         scores[:, draw] = WordScorer().score(written.texts)
     by_group = [scores[prompts.groups == code].mean() for code in range(2)]
     assert measured.bias == pytest.approx(sum(abs(np.mean(by_group) - toxicity) for toxicity in by_group))

@@ -7,7 +7,8 @@ import pytest
 import tiny_organism as organism
 
 from fairmend.language.bias.bias import summarise_bias
-from fairmend.language.generation.samples import Sampling, draw_sample
+from fairmend.language.generation.decoding import Sampling
+from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
 from fairmend.language.models.models import weights_digest

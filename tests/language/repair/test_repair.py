@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from fairmend.errors import InputError, ModelError
 from fairmend.language import HeadRepair, RepairSettings, read_mask, repair_model
+from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import generate
-from fairmend.language.generation.samples import Sampling
 from fairmend.language.heads.folding import fold
 from fairmend.language.heads.gates import masked
 from fairmend.language.measurement.evaluator import LanguageEvaluator
@@ -109,7 +109,7 @@ def test_untouched_stands_when_nothing_measured_is_less_biased(lm: LanguageModel
 
 def test_untouched_stands_when_the_floor_admits_nothing_and_a_rule_says_that_it_does_not_keep_it(lm: LanguageModel):
     """On a text of the model's own making, which every other model finds less likely."""
-    written = generate(lm, PROMPTS.texts, PROMPTS.ids, new_tokens=20, seed=0, top_k=None)
+    written = generate(lm, PROMPTS.texts, PROMPTS.ids, Sampling(new_tokens=20, top_k=None))
     own = Text(" ".join(written.texts), "the model itself")
     settings = replace(SETTINGS, max_perplexity=1.0, method="random")
     found = repair_model(subject(lm, texts=(own, own)), settings, held_out=False)

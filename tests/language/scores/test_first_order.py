@@ -191,7 +191,7 @@ def test_losses_follow_the_gradient_of_the_loss() -> None:
 
 def test_the_model_keeps_no_trace(lm: LanguageModel) -> None:
     digest = weights_digest(lm.model)
-    first_order_toxicity(lm, draw_sample(lm, prompts(2), WordScorer(), sampling()), batch_size=5)
+    first_order_toxicity(lm.with_batch_size(5), draw_sample(lm, prompts(2), WordScorer(), sampling()))
     assert weights_digest(lm.model) == digest
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in lm.model.parameters())
     assert not any(module._forward_pre_hooks for module in lm.model.modules())

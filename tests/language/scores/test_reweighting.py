@@ -10,9 +10,9 @@ from enumeration import model as enumerable_model
 from tiny_lm import WORDS, sentences
 
 from fairmend.errors import InputError
-from fairmend.language.generation.decoding import DecodingRule
+from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import Continuations
-from fairmend.language.generation.samples import Sampling, ScoredSample, draw_sample
+from fairmend.language.generation.samples import ScoredSample, draw_sample
 from fairmend.language.heads.gates import HeadGates
 from fairmend.language.models.models import LanguageModel, weights_digest
 from fairmend.language.prompts.prompts import prompt_set
@@ -48,11 +48,8 @@ def every_token_once(lm: LanguageModel, text: str, top_k: int | None) -> tuple[S
         lengths=np.ones(len(tokens), dtype=np.int64),
         texts=tuple(WORDS[token] for token in tokens),
         log_likelihoods=np.log(p)[:, None],
-        ended=np.zeros(len(tokens), dtype=np.bool_),
         broken=np.zeros(len(tokens), dtype=np.bool_),
         prompt_ids=(tuple(lm.tokenizer(text)["input_ids"]),) * len(tokens),
-        rule=DecodingRule(top_k=top_k),
-        seed=0,
     )
     return ScoredSample(made, (draw,), BAD.double().numpy()[tokens, None], Sampling(1, top_k=top_k), "toy"), p
 
@@ -158,7 +155,7 @@ def test_packed_masks_give_what_each_gives_alone(lm: LanguageModel) -> None:
     made, settings = prompts(2), sampling(n_samples=2, top_k=20)
     packed = generated_toxicity(lm, made, WordScorer(), sampling=settings)
     for head, gates in enumerate(single_heads(N_HEADS)):
-        alone = generated_toxicity(lm, made, WordScorer(), gates[None], settings, batch_size=4)
+        alone = generated_toxicity(lm.with_batch_size(4), made, WordScorer(), gates[None], settings)
         np.testing.assert_array_equal(packed.without[head], alone.without[0])
         np.testing.assert_array_equal(packed.before, alone.before)
 

@@ -12,7 +12,7 @@ from tiny_organism import organism_prompts, organism_text, tiny_organism
 from toy_scorer import WordScorer, text, two_groups
 
 from fairmend.errors import DataError, InputError, RunError
-from fairmend.language.generation.samples import Sampling
+from fairmend.language.generation.decoding import Sampling
 from fairmend.language.heads.folding import fold
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings

@@ -25,12 +25,12 @@ from fairmend.cli.language.options import (
     ModelOptions,
     RepairOptions,
 )
-from fairmend.cli.language.runs import command_line, go_on, language_run, read_collection, read_scores, show_finished
+from fairmend.cli.language.runs import command_line, go_on, language_run, read_collection, read_scores
 from fairmend.cli.language.subset_options import SubsetOptions
 from fairmend.cli.language.subsets import searching
 from fairmend.cli.options import CommonOptions, command
 from fairmend.cli.tables import present
-from fairmend.cli.trust import TrustOptions, read_back
+from fairmend.cli.trust import TrustOptions
 
 if TYPE_CHECKING:
     from fairmend.language.models.models import LanguageModel
@@ -109,15 +109,9 @@ def repair(
 
 
 def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
-    """Go on with the repair in a folder, whose store has this header, or show it if it is finished."""
-    from fairmend.language.records.saving import RESULT, load_result
+    """Go on with the repair in a folder, whose store has this header."""
     from fairmend.language.repair.settings import RepairSettings
 
-    with read_back(folder):
-        finished = (folder / RESULT).is_file() and not load_result(folder)["outcome"]["interrupted"]
-    if finished:
-        show_finished(folder, show, screen)
-        return
     settings = stored_settings(RepairSettings.from_json, header)
     inputs = reopen_language_inputs(header, folder, trust, screen, settings.seed)
     request = header["request"]

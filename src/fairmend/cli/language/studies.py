@@ -21,7 +21,7 @@ from fairmend.cli.language.inputs import (
     stored_settings,
 )
 from fairmend.cli.language.options import SCORES_HELP, MeasureOptions, Model, ModelOptions
-from fairmend.cli.language.runs import command_line, language_run, read_collection, read_scores, show_finished
+from fairmend.cli.language.runs import command_line, language_run, read_collection, read_scores
 from fairmend.cli.language.subset_options import CollectingOptions, SubsetSearchOptions
 from fairmend.cli.language.subsets import searching
 from fairmend.cli.options import CommonOptions, command, real, whole
@@ -169,11 +169,8 @@ def sweep(
 
 
 def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
-    """Go on with the study in a folder, whose store has this header, or show it if it is finished."""
-    study, read = _studies()[header["kind"]]
-    if (folder / study.kind.file).is_file():
-        show_finished(folder, show, screen)
-        return
+    """Go on with the study in a folder, whose store has this header."""
+    _, read = _studies()[header["kind"]]
     settings = stored_settings(read, header)
     inputs = reopen_language_inputs(header, folder, trust, screen, settings.shared.seed)
     extra = {name: header["request"][name] for name in ("scores", "from") if name in header["request"]}

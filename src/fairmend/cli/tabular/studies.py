@@ -14,7 +14,7 @@ from fairmend.cli.options import CommonOptions, SourceOptions, command, whole
 from fairmend.cli.tables import present_study
 from fairmend.cli.tabular.inputs import absolute, make_settings, open_inputs, request_of, source_of, title_of
 from fairmend.cli.tabular.study_options import ComparedOptions, ReproducedOptions, StudyOptions, SweepOptions, levels
-from fairmend.cli.trust import TrustOptions, read_back, require_paths, require_trust, stored
+from fairmend.cli.trust import TrustOptions, require_paths, require_trust, stored
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
@@ -140,17 +140,9 @@ def sweep(
 
 
 def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
-    """Go on with the study in a folder, whose store has this header, or show it if it is finished."""
+    """Go on with the study in a folder, whose store has this header."""
     from fairmend.runs.directories import require_version
 
-    file = folder / f"{header['kind'].removeprefix('tabular ')}.json"
-    if file.is_file():
-        with read_back(folder):
-            result = _load(folder)
-            if not result["interrupted"]:
-                screen.note(f"Note: the study in {folder} is finished; there is nothing to go on with.")
-                present_study(result, screen)
-                return
     require_version(header, folder)
     require_trust(trust, header["request"], folder)
     study = {"tabular compare": _compare, "tabular reproduce": _reproduce, "tabular sweep": _sweep}[header["kind"]]
@@ -159,7 +151,12 @@ def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen:
 
 def show(folder: Path, screen: Screen) -> None:
     """Show the study saved in a folder."""
-    present_study(_load(folder), screen)
+    from fairmend.report.study import load_study
+    from fairmend.tabular.studies.compare import SearchComparison
+    from fairmend.tabular.studies.reproduction import Reproduction
+    from fairmend.tabular.studies.sweep import Sweep
+
+    present_study(load_study(folder, SearchComparison, Reproduction, Sweep), screen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,13 +236,3 @@ def _run(
     if found.interrupted:
         screen.warn("Stopped by Ctrl-C. Every finished repair is kept: the same command again goes on with the rest.")
         raise Interrupted
-
-
-def _load(folder: Path) -> dict[str, Any]:
-    """The study saved in a folder."""
-    from fairmend.report.study import load_study
-    from fairmend.tabular.studies.compare import SearchComparison
-    from fairmend.tabular.studies.reproduction import Reproduction
-    from fairmend.tabular.studies.sweep import Sweep
-
-    return load_study(folder, SearchComparison, Reproduction, Sweep)

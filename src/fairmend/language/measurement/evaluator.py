@@ -18,9 +18,9 @@ from fairmend.errors import InputError
 from fairmend.evaluation import Evaluator, Figure, Figures, Measurement
 from fairmend.language.bias.bias import bias, bias_standard_error
 from fairmend.language.bias.records import BiasProtocol, GroupMean
-from fairmend.language.generation.continuing import toxicity_of_parts
+from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import encode_prompts
-from fairmend.language.generation.samples import Sampling
+from fairmend.language.generation.samples import toxicity_of_parts
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import Perplexity
 from fairmend.language.models.models import LanguageModel
@@ -93,7 +93,7 @@ class LanguageEvaluator:
             )
         check_scores_prompts(scorer, self.protocol.score)
         # Prompts that the model cannot read are refused now, not when their turn comes.
-        encode_prompts(lm, prompts.texts, self.sampling.new_tokens, self.sampling.max_prompt_tokens)
+        encode_prompts(lm, prompts.texts, self.sampling)
         self._continuing = lm
         if lm.dtype != "float32" and lm.batch_size == "auto":
             self._continuing = lm.with_batch_size(_FIXED_ROWS.get(lm.device.type, _FIXED_ROWS_ON_GPU))

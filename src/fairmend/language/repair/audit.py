@@ -9,7 +9,8 @@ import numpy as np
 
 from fairmend.language.bias.bias import summarise_bias, verdict
 from fairmend.language.bias.records import BiasFigures, BiasProtocol
-from fairmend.language.generation.samples import Sampling, draw_sample
+from fairmend.language.generation.decoding import Sampling
+from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import check_finite, summarise, token_log_likelihoods
 from fairmend.language.prompts.prompts import PromptSet

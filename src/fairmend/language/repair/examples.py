@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from fairmend.evaluation import Measurement
-from fairmend.language.generation.continuing import gates_of
-from fairmend.language.generation.samples import score_continuations
+from fairmend.language.generation.generation import generate
+from fairmend.language.generation.samples import gates_of, score_continuations
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.repair.differences import Pair
-from fairmend.language.toxicity.censoring import mask_offensive
+from fairmend.language.toxicity.lexical import star_offensive
 from fairmend.masks import Mask
 
 N_EXAMPLES = 6
@@ -48,13 +48,13 @@ def largest_changes(
         chosen = [row for row in rows if draws[row] == draw]
         part = prompts.take(chosen)
         written = [
-            sampling.draw(lm, part.texts, part.ids, draw, gates_of([dropped], len(part)))
+            generate(lm, part.texts, part.ids, sampling, draw=draw, gates=gates_of([dropped], len(part)))
             for dropped in (evaluator.space.untouched(), mask)
         ]
         scores = [old[chosen, draw], new[chosen, draw]]
         if lm.dtype != "float32":  # tokens depend on the batch: these may be other texts
             scores = [score_continuations(part.texts, each, evaluator.scorer, sampling.score) for each in written]
-        texts = [mask_offensive(each.texts, evaluator.scorer, prompts.texts) for each in written]
+        texts = [star_offensive(each.texts, evaluator.scorer, prompts.texts) for each in written]
         for place, row in enumerate(chosen):
             found[row] = Pair(
                 axis=prompts.axis,

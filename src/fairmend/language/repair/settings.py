@@ -11,7 +11,7 @@ from fairmend.costs import UtilityFloor
 from fairmend.errors import InputError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.language.bias.records import GroupMean
-from fairmend.language.generation.samples import Sampling
+from fairmend.language.generation.decoding import Sampling
 from fairmend.language.measurement.masked_perplexity import ReadingSettings
 from fairmend.language.repair.subset_settings import SUBSET_METHODS, SubsetMethod, SubsetSearch
 from fairmend.language.scores.head_scores import BiasMethod, LossMethod

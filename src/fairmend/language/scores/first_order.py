@@ -128,7 +128,7 @@ def first_order_toxicity(
     begun = None if scorer is None else beginnings(lm, sample, scorer)
     weights = advantages(sample.toxicity, groups, begun).transpose(1, 0, 2).reshape(n_samples * n_prompts, -1)
     _, gradients = gate_gradients(
-        lm, sample.prompt_ids, sample.continuations, sample.draws[0].rule, weights, progress, keep
+        lm, sample.prompt_ids, sample.continuations, sample.sampling.rule, weights, progress, keep
     )
     slopes = gradients.reshape(n_samples, n_prompts, -1).mean(axis=0).T
     before = sample.toxicity.mean(axis=1)

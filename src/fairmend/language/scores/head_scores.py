@@ -17,7 +17,8 @@ from fairmend.errors import DataError, InputError
 from fairmend.evaluation import array_digest, digest
 from fairmend.language.backend.batching import Done
 from fairmend.language.bias.records import GroupMean
-from fairmend.language.generation.samples import Sampling, draw_sample
+from fairmend.language.generation.decoding import Sampling
+from fairmend.language.generation.samples import draw_sample
 from fairmend.language.heads.heads import HeadMap
 from fairmend.language.measurement.perplexity import PerplexityProtocol
 from fairmend.language.measurement.texts import Text

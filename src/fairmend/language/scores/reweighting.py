@@ -183,7 +183,7 @@ def likelihood_ratios(
                 [prompts[row] for row in chunk for _ in range(times)],
                 [continuations[row] for row in chunk for _ in range(times)],
                 gates=gates,
-                rule=sample.draws[0].rule,
+                rule=sample.sampling.rule,
                 batches=AllAtOnce(),
             )
             values: Floats = found.double().cpu().numpy()

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from fairmend.language.backend.batching import Done
-from fairmend.language.generation.samples import Sampling, draw_sample, score_continuations
+from fairmend.language.generation.decoding import Sampling
+from fairmend.language.generation.generation import generate
+from fairmend.language.generation.samples import draw_sample, score_continuations
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.scores.mask_runs import checked_gates
@@ -135,7 +137,7 @@ def generate_masked(
         gates = part.repeat_interleave(n, dim=0) if len(part) > 1 else part[0]
         for number in range(sampling.n_samples):
             with torch.inference_mode():
-                draw = sampling.draw(lm, texts, ids, number, gates)
+                draw = generate(lm, texts, ids, sampling, draw=number, gates=gates)
             scores = score_continuations(texts, draw, scorer, sampling.score)
             means += scores.reshape(-1, n) / sampling.n_samples
         return {"toxicity": means}
