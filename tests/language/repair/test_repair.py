@@ -87,7 +87,7 @@ def test_held_out_figures_are_those_of_the_folded_model(repaired: Repair, lm: La
     assert ratio.ratio == pytest.approx(ratio.after / ratio.before)
     assert ratio.interval.low < ratio.ratio < ratio.interval.high
     assert [axis.axis for axis in repaired.held_out.axes] == ["toys", "other"]
-    assert [axis.searched for axis in repaired.held_out.axes] == [True, False]
+    assert [axis.repaired_for for axis in repaired.held_out.axes] == [True, False]
 
 
 def test_same_seed_same_repair(repaired: Repair):

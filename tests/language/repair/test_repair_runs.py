@@ -18,7 +18,7 @@ from fairmend.errors import InputError, ModelError, RunError
 from fairmend.language import HeadRepair, RepairSettings, load_result, read_mask, save_repair
 from fairmend.language.heads.folding import fold
 from fairmend.language.models.models import LanguageModel, load_model, wrap_model
-from fairmend.language.records.saving import write_checkpoint
+from fairmend.language.records.checkpoints import write_checkpoint
 from fairmend.language.repair.repair import Repair
 
 

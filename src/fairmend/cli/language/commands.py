@@ -158,9 +158,8 @@ def diff(
         from fairmend.cli.language.tables import diff_parts
         from fairmend.language.repair.differences import compare_models
 
-        subject = inputs.on(inputs.judged or inputs.prompts)
-        found = compare_models(subject, other, settings, screen.steps).to_json()
-        screen.document({"fairmend": __version__, "request": inputs.request, "repaired": repaired} | found)
+        found = compare_models(inputs.on(inputs.judged or inputs.prompts), other, settings, screen.steps)
+        screen.document({"fairmend": __version__, "request": inputs.request, "repaired": repaired} | found.to_json())
         screen.show(*diff_parts(found, show))
 
 
@@ -191,13 +190,13 @@ def apply(
         require_new(out)
         lm = open_model(model, options, screen)
         from fairmend.language.heads.slicing import slice_groups
-        from fairmend.language.records.results import describe_mask, describe_slicing, slicing_in_words
-        from fairmend.language.records.saving import MASK, read_mask, write_checkpoint
-        from fairmend.report.tables import json_bytes
+        from fairmend.language.records.checkpoints import read_mask, write_checkpoint
+        from fairmend.language.records.results import MASK, describe_mask, describe_slicing, slicing_in_words
+        from fairmend.records import document
 
         chosen = read_mask(mask, lm)
         smaller = slice_groups(lm.model, chosen, lm.head_map) if sliced else None
-        files = write_checkpoint(lm, chosen, out, {MASK: json_bytes(describe_mask(chosen, lm))}, sliced=smaller)
+        files = write_checkpoint(lm, chosen, out, {MASK.file: document(describe_mask(chosen, lm))}, sliced=smaller)
         slicing = None if smaller is None else describe_slicing(smaller)
         said = [f"{chosen.size} of {lm.head_map.n_heads} heads dropped."]
         said += [] if slicing is None else [slicing_in_words(slicing)]

@@ -192,11 +192,11 @@ def _require_sliceable(lm: LanguageModel) -> None:
 def _present(folder: Path, files: Mapping[str, Path], screen: Screen) -> None:
     from fairmend.cli.language.front import front_parts
     from fairmend.cli.language.tables import repair_parts
-    from fairmend.language.records.front_files import FRONT, load_front
+    from fairmend.language.records.fronts import FRONT, load_front
     from fairmend.language.records.saving import load_result
 
     result = load_result(folder)
-    front = load_front(folder) if (folder / FRONT).is_file() else None
+    front = load_front(folder) if (folder / FRONT.file).is_file() else None
     for note in result["scores"]["notes"]:
         screen.note(f"Note: {note}")
     parts = [*repair_parts(result), *([] if front is None else front_parts(front))]

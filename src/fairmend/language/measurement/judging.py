@@ -10,12 +10,13 @@ import numpy as np
 
 from fairmend.errors import ModelError
 from fairmend.language.backend.forward import why_not_finite
-from fairmend.language.bias.bias import paired_change
+from fairmend.language.bias.bias import paired_change, verdict, verdict_on_change
 from fairmend.language.bias.records import BiasChange
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.logbook import Logbook
 from fairmend.language.measurement.perplexity import Perplexity, perplexity_ratio
 from fairmend.masks import Mask
+from fairmend.records import derived
 from fairmend.runs.collection import Collection
 from fairmend.statistics import Interval
 
@@ -42,22 +43,33 @@ class PerplexityChange:
     protocol: str
 
 
+@derived("verdict_before", "verdict_on_change")
 @dataclass(frozen=True)
 class AxisJudgement:
     """What a repair did to one axis.
 
     Attributes:
         axis: what the groups differ in.
-        searched: whether the repair was made for this axis; the prompts are others than those searched with.
+        repaired_for: whether the repair was made for this axis; the prompts are others than those searched with.
         change: of the bias, paired by prompt; None when the repaired model is broken on these prompts.
         source, licence: of the prompts.
     """
 
     axis: str
-    searched: bool
+    repaired_for: bool
     change: BiasChange | None
     source: str
     licence: str
+
+    @property
+    def verdict_before(self) -> str | None:
+        """In words whether there was anything to repair; None where `change` is."""
+        return None if self.change is None else verdict(self.change.before)
+
+    @property
+    def verdict_on_change(self) -> str:
+        """In words what the repair changed."""
+        return "the model is broken on these prompts" if self.change is None else verdict_on_change(self.change)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class LanguageAudit:
             {
                 "axis": prompts.axis,
                 "verdict": self.verdicts[prompts.axis],
-                "bias": self.axes[prompts.axis].to_json(),
+                "bias": self.axes[prompts.axis],
                 "prompts": prompts.fingerprint() | {"licence": prompts.licence, "notes": list(prompts.notes)},
             }
             for prompts in self.prompts

@@ -57,12 +57,17 @@ class ModelDifferences:
     pairs: tuple[Pair, ...]
     n_continuations: int
 
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """For every axis in words what differs."""
+        return {axis: verdict_on_change(change) for axis, change in self.axes.items()}
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready description, undefined figures as null."""
         plain: dict[str, Any] = defined(
             {
                 "axes": [
-                    {"axis": axis, "verdict": verdict_on_change(change), "change": change.to_json()}
+                    {"axis": axis, "verdict": self.verdicts[axis], "change": change}
                     for axis, change in self.axes.items()
                 ],
                 "perplexity": asdict(self.perplexity),
