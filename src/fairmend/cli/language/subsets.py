@@ -27,7 +27,6 @@ from fairmend.cli.options import CommonOptions, command, real, whole
 from fairmend.cli.tables import plain_table
 from fairmend.cli.trust import TrustOptions, resume_command
 from fairmend.errors import InputError, RunError
-from fairmend.records import plain
 
 if TYPE_CHECKING:
     from fairmend.language.repair.settings import RepairSettings
@@ -244,6 +243,8 @@ def fit(
 def _fit_document(
     folder: Path, broken: int, n: int, noise: MeasurementNoise | None, scores: list[HeldOutScore]
 ) -> Mapping[str, Any]:
+    from fairmend.records import plain
+
     return {
         "fairmend": __version__,
         "folder": str(folder),
