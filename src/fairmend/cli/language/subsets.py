@@ -215,7 +215,8 @@ def fit(
         from fairmend.language.studies.collecting import measured_noise
         from fairmend.runs import Store
         from fairmend.runs.directories import RUN
-        from fairmend.surrogates.fitting import SURROGATE_NAMES, make_surrogate
+        from fairmend.settings import SURROGATE_NAMES
+        from fairmend.surrogates.fitting import make_surrogate
         from fairmend.surrogates.samples import Samples
         from fairmend.surrogates.validation import cross_validate
 
@@ -242,13 +243,15 @@ def fit(
 def _fit_document(
     folder: Path, broken: int, n: int, noise: MeasurementNoise | None, scores: list[HeldOutScore]
 ) -> Mapping[str, Any]:
+    from fairmend.records import plain
+
     return {
         "fairmend": __version__,
         "folder": str(folder),
         "subsets": n,
         "broken": broken,
         "noise": None if noise is None else asdict(noise),
-        "scores": [score.to_json() for score in scores],
+        "scores": plain(scores),
     }
 
 

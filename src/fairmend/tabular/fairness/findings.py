@@ -1,16 +1,14 @@
-"""What is known about a predictor's fairness: records of figures with their uncertainty, and their JSON form."""
+"""What is known about a predictor's fairness: records of figures with their uncertainty, and what they say in words."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from fairmend.evaluation import Direction
-from fairmend.report.tables import defined
-from fairmend.statistics import Interval
+from fairmend.statistics import Interval, two_digits, written_p_value
 from fairmend.tabular.fairness.confusion import GroupRates
+from fairmend.tabular.fairness.metrics import OBJECTIVES, UTILITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +58,6 @@ class FairnessFigures:
         """Whether the group difference can be told from chance at the interval's level."""
         return self.p_value <= 1 - self.value.interval.level
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description, undefined figures as null; `from_json` reads it back."""
-        return _to_plain(self)
-
-    @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> FairnessFigures:
-        """The figures that `to_json` described."""
-        numbers = ("unfairness", "floor", "excess", "p_value")
-        rates = ("true_positive_rate", "false_positive_rate", "selection_rate", "accuracy")
-        groups = [dict(row) | {rate: _to_float(row[rate]) for rate in rates} for row in payload["groups"]]
-        read: dict[str, Any] = dict(payload) | {name: _to_float(payload[name]) for name in numbers}
-        read["value"] = _to_estimate(payload["value"])
-        read["utilities"] = {name: _to_estimate(estimate) for name, estimate in payload["utilities"].items()}
-        read["groups"] = tuple(GroupRates(**row) for row in groups)
-        return cls(**read)
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -92,35 +74,61 @@ class Comparison:
     change: Estimate
     utility_changes: dict[str, Estimate]
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description, undefined figures as null; `from_json` reads it back."""
+    def figures(self) -> dict[str, tuple[Estimate, Estimate, Estimate]]:
+        """Before, after and change of every figure by name, the objective first."""
+        before, after = self.before, self.after
         return {
-            "before": self.before.to_json(),
-            "after": self.after.to_json(),
-            "change": _to_plain(self.change),
-            "utility_changes": {name: _to_plain(change) for name, change in self.utility_changes.items()},
+            before.objective: (before.value, after.value, self.change),
+            **{
+                name: (before.utilities[name], after.utilities[name], change)
+                for name, change in self.utility_changes.items()
+            },
         }
 
-    @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> Comparison:
-        """The comparison that `to_json` described."""
-        return cls(
-            before=FairnessFigures.from_json(payload["before"]),
-            after=FairnessFigures.from_json(payload["after"]),
-            change=_to_estimate(payload["change"]),
-            utility_changes={name: _to_estimate(change) for name, change in payload["utility_changes"].items()},
-        )
+
+def verdict(figures: FairnessFigures) -> str:
+    """Say whether there is anything to repair, with the figures that say so."""
+    title, value = OBJECTIVES[figures.objective].title, figures.value
+    if math.isnan(value.value):
+        return f"{title} is not defined on these rows: every rate it compares is 0, or a group has nobody to rate."
+    rows = (
+        f"{figures.n_compared:,} rows" if figures.n_compared == figures.n else f"{figures.n_compared:,} compared rows"
+    )
+    floor = figures.floor if value.better == "lower" else 1 - figures.floor
+    opening = (
+        f"{title} {value.value:.3f} {value.interval}; a network without any group difference would show "
+        f"{floor:.3f} on these {rows}"
+    )
+    if figures.is_significant:
+        return f"{opening}; {written_p_value(figures.p_value)}: there is something to repair."
+    closing = (
+        f"not distinguishable from chance ({written_p_value(figures.p_value)}): nothing to repair at this sample size"
+    )
+    if figures.rows_needed is None:
+        return f"{opening}; {closing}."
+    needed = f"about {two_digits(figures.rows_needed):,} rows would be needed to see a difference of this size"
+    return f"{opening}; {closing}; {needed}."
 
 
-def _to_plain(record: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = defined(asdict(record))
-    return plain
+def verdict_on_change(comparison: Comparison) -> str:
+    """Say what a repair changed, and which of the changes can be told from chance."""
+    return " ".join(_change(figure_title(name), *figure) for name, figure in comparison.figures().items())
 
 
-def _to_float(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+def figure_title(name: str) -> str:
+    """An objective or a utility at the beginning of a sentence."""
+    if name in OBJECTIVES:
+        return OBJECTIVES[name].title
+    return UTILITIES[name].title if name in UTILITIES else "Log-loss"
 
 
-def _to_estimate(payload: Mapping[str, Any]) -> Estimate:
-    interval = {name: _to_float(limit) for name, limit in payload["interval"].items()}
-    return Estimate(_to_float(payload["value"]), Interval(**interval), payload["better"])
+def _change(title: str, before: Estimate, after: Estimate, change: Estimate) -> str:
+    if math.isnan(change.value):
+        return f"{title} is not defined for both networks."
+    figures = f"{title} {before.value:.3f} -> {after.value:.3f}, a change of {change.value:+.3f} {change.interval}"
+    if math.isnan(change.interval.half_width):
+        return f"{figures}: too few defined draws for an interval."
+    if change.interval.contains(0.0):
+        return f"{figures}: not distinguishable from no change."
+    improved = (change.value < 0) == (change.better == "lower")
+    return f"{figures}: {'better' if improved else 'worse'}."

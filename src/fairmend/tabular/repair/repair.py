@@ -19,7 +19,7 @@ from fairmend.runs.progress import Progress
 from fairmend.runs.runner import Runner, RunSummary
 from fairmend.runs.store import Store
 from fairmend.search import Front, Searcher, make_searcher
-from fairmend.tabular.counting.evaluator import TabularEvaluator
+from fairmend.tabular.counting.evaluator import Rows, TabularEvaluator
 from fairmend.tabular.data.datasets import Dataset, require_people
 from fairmend.tabular.fairness.findings import Comparison
 from fairmend.tabular.fairness.metrics import LOG_LOSS
@@ -110,7 +110,37 @@ def repair_network(
     require_fit(network, dataset)
     require_people(dataset, settings.objective)
     with threadpool_limits(threads):
-        return _repair(network, dataset, settings, store, progress, judge)
+        settings = _planned(network, dataset, settings, store)
+        best = _search(network, dataset, settings, settings.drop, store, progress)
+        if settings.search == "dice" and settings.drop == "output" and best.run.stopped != "interrupted":
+            # DICE intervenes in two ways: a neuron is switched off, or held at its maximum.
+            clamped = _search(network, dataset, settings, "clamp", store, progress)
+            if clamped.choice.chosen.bias < best.choice.chosen.bias:
+                best = clamped
+            elif clamped.run.stopped == "interrupted":
+                best = replace(best, run=clamped.run)
+        choice = best.choice
+        mask = choice.mask if best.space.dials else choice.mask.turn(())  # the choice looks at thresholds in any case
+        constants = emitted_on(network, best.drop, dataset, settings)
+
+        def repaired(X: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+            return network.logits(X, mask, constants)
+
+        return Repair(
+            mask=mask,
+            space=best.space,
+            network=bake(network, mask, best.drop if best.drop == "weights" else constants),
+            drop=best.drop,
+            figures=best.figures,
+            before=choice.reference,
+            after=choice.chosen,
+            floor=choice.floor,
+            splits=judge_splits(dataset, settings, network.logits, repaired) if judge else {},
+            front=tuple(best.front),
+            measured=best.measured,
+            run=best.run,
+            settings=settings,
+        )
 
 
 def require_fit(network: Network, dataset: Dataset) -> None:
@@ -156,47 +186,6 @@ class _Outcome:
     measured: int
 
 
-def _repair(
-    network: Network,
-    dataset: Dataset,
-    settings: RepairSettings,
-    store: Store | None,
-    progress: Progress | None,
-    judge: bool,
-) -> Repair:
-    settings = _planned(network, dataset, settings, store)
-    best = _search(network, dataset, settings, settings.drop, store, progress)
-    if settings.search == "dice" and settings.drop == "output" and best.run.stopped != "interrupted":
-        # DICE intervenes in two ways: a neuron is switched off, or held at its maximum.
-        clamped = _search(network, dataset, settings, "clamp", store, progress)
-        if clamped.choice.chosen.bias < best.choice.chosen.bias:
-            best = clamped
-        elif clamped.run.stopped == "interrupted":
-            best = replace(best, run=clamped.run)
-    choice = best.choice
-    mask = choice.mask if best.space.dials else choice.mask.turn(())  # the choice looks at thresholds in any case
-    constants = emitted_on(network, best.drop, dataset, settings)
-
-    def repaired(X: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        return network.logits(X, mask, constants)
-
-    return Repair(
-        mask=mask,
-        space=best.space,
-        network=bake(network, mask, best.drop if best.drop == "weights" else constants),
-        drop=best.drop,
-        figures=best.figures,
-        before=choice.reference,
-        after=choice.chosen,
-        floor=choice.floor,
-        splits=judge_splits(dataset, settings, network.logits, repaired) if judge else {},
-        front=tuple(best.front),
-        measured=best.measured,
-        run=best.run,
-        settings=settings,
-    )
-
-
 def emitted_on(network: Network, drop: DropName, dataset: Dataset, settings: RepairSettings) -> npt.NDArray[np.float64]:
     """What a dropped neuron emits, shape (n_units,); only "clamp" looks at the rows that the search may see."""
     return emitted(network, drop, dataset.subset(*settings.splits)[0] if drop == "clamp" else None)
@@ -214,17 +203,16 @@ def evaluator_for(
 ) -> TabularEvaluator:
     """The evaluator of the rows that the search may see, all of them or a sample; `few` masks are asked together."""
     streamed = few and network.n_outputs == 1 and settings.utility != LOG_LOSS and space.n_units > 0
+    rows = Rows(
+        *dataset.subset(*settings.splits), dataset.group_names, settings.search_on, rows_per_cell, settings.seed
+    )
     return TabularEvaluator(
         network,
-        *dataset.subset(*settings.splits),
-        dataset.group_names,
-        space=space,
+        rows,
+        space,
         objective=settings.objective,
         utility=settings.utility,
         drop=drop or settings.drop,
-        rows=settings.search_on,
-        rows_per_cell=rows_per_cell,
-        sample_seed=settings.seed,
         path="streamed" if streamed else "auto",
     )
 
