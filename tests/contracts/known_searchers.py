@@ -14,16 +14,8 @@ from known_landscapes import FIGURES, floor, penalised
 import fairmend.search
 import fairmend.surrogates
 from fairmend.masks import Mask, Space
-from fairmend.search import (
-    METHODS,
-    SEARCH_NAMES,
-    Candidates,
-    PruningRule,
-    Ranking,
-    Searcher,
-    SpreadSampling,
-    make_searcher,
-)
+from fairmend.search import Candidates, PruningRule, Ranking, Searcher, SpreadSampling, make_searcher
+from fairmend.settings import METHODS, SEARCH_NAMES
 from fairmend.surrogates import Active, AttentionPruning, ProposalSettings, Ridge
 
 SEARCHES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in SEARCH_NAMES} | {

@@ -9,9 +9,8 @@ import numpy.typing as npt
 import tiny_organism as organism
 
 from fairmend.language import RepairSettings
-from fairmend.language.generation.samples import Sampling
-from fairmend.language.measurement.masked_perplexity import ReadingSettings
-from fairmend.language.repair.subset_settings import SubsetSearch
+from fairmend.language.protocols import ReadingSettings, Sampling
+from fairmend.language.repair.settings import SubsetSearch
 from fairmend.language.toxicity.scorer import Scorer, load_scorer
 
 SETTINGS = RepairSettings(

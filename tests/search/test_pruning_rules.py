@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fairmend.errors import InputError
 from fairmend.evaluation import Figure, Figures, Measurement
 from fairmend.masks import Mask, Site, Space
-from fairmend.search import METHODS, Candidates, PruningRule, Ranking
+from fairmend.search import Candidates, PruningRule, Ranking
+from fairmend.settings import METHODS
 
 PERPLEXITY = Figures(Figure("bias", "lower", "table"), Figure("perplexity", "lower", "table"))
 ACCURACY = Figures(Figure("bias", "lower", "table"), Figure("accuracy", "higher", "table"))

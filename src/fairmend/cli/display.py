@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fairmend.cli.entry import at_work
-from fairmend.cli.options import CommonOptions
+from fairmend.cli.options import CommonOptions, check_options
 from fairmend.cli.progress import Steps
 from fairmend.cli.streams import DEFECT, FAILED, abandon_output
 from fairmend.errors import FairmendError, InputError, RunError
@@ -113,7 +113,7 @@ def opened(common: CommonOptions) -> Iterator[Screen]:
     try:
         with _answered(screen):
             at_work()
-            _require(common)
+            check_options(common)
             if screen.threads < common.threads:
                 screen.note(
                     f"Note: --threads {common.threads} is more than the processors here: {screen.threads} are used"
@@ -183,13 +183,6 @@ def _heard() -> Iterator[None]:
         yield
     except OSError as error:
         raise Unheard(error) from error
-
-
-def _require(common: CommonOptions) -> None:
-    if common.threads < 1:
-        raise InputError(f"--threads must be at least 1, got {common.threads}")
-    if common.seed < 0:
-        raise InputError(f"--seed must be at least 0, got {common.seed}")
 
 
 def _set_threads(threads: int) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fairmend.language.estimator import HeadRepair
-    from fairmend.language.generation.samples import Sampling
     from fairmend.language.heads.folding import fold
     from fairmend.language.heads.gates import HeadGates, masked
     from fairmend.language.heads.heads import HeadMap, find_heads
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from fairmend.language.measurement.evaluator import LanguageEvaluator
     from fairmend.language.models.models import LanguageModel, load_model, save_model, wrap_model
     from fairmend.language.prompts.prompts import PromptSet, prompt_set
+    from fairmend.language.protocols import Sampling
     from fairmend.language.records.front_files import load_front
     from fairmend.language.records.picking import save_point
     from fairmend.language.records.run_directories import open_run
@@ -42,7 +42,7 @@ _MODULES = {
     "prompts.prompts": ("PromptSet", "prompt_set"),
     "repair.repair": ("Repair", "repair_model"),
     "records.run_directories": ("open_run",),
-    "generation.samples": ("Sampling",),
+    "protocols": ("Sampling",),
     "records.saving": ("load_result", "read_mask", "save_repair"),
     "repair.settings": ("RepairSettings",),
     "heads.slicing": ("slice_groups",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any
 
 from fairmend.errors import InputError
 from fairmend.evaluation import Figures
@@ -14,9 +14,7 @@ from fairmend.search.base import MakeCost, Searcher, require_choice
 from fairmend.search.genetic import Genetic, MakeFloor
 from fairmend.search.ranking import SingleInterventions
 from fairmend.search.sampling import Exhaustive, UniformSampling
-
-SearchName = Literal["annealing", "random-walk", "genetic", "exhaustive", "dice", "random"]
-SEARCH_NAMES: tuple[SearchName, ...] = get_args(SearchName)
+from fairmend.settings import SEARCH_NAMES
 
 _CLASSES: dict[str, Callable[..., Searcher]] = {
     "annealing": Annealing,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import InputError
 from fairmend.evaluation import Figures
+from fairmend.settings import SURROGATE_NAMES
 from fairmend.surrogates.families.base import Dropped, Predictor, Surrogate
 from fairmend.surrogates.families.ensembles import Ensemble
 from fairmend.surrogates.families.forms import Floats, weighted_form
@@ -18,9 +19,6 @@ from fairmend.surrogates.families.networks import NeuralNetwork
 from fairmend.surrogates.families.ridge import FixedPredictor, Ridge
 from fairmend.surrogates.families.trees import BoostedTrees
 from fairmend.surrogates.samples import Samples, Scale, can_take_log, prior_of
-
-SurrogateName = Literal["network", "additive", "pairwise", "trees", "ensemble"]
-SURROGATE_NAMES: tuple[SurrogateName, ...] = get_args(SurrogateName)
 
 
 def make_surrogate(given: str | Mapping[str, Any]) -> Surrogate:

@@ -14,8 +14,8 @@ from fairmend.cli.display import INTERRUPTED, USAGE_ERROR
 from fairmend.cli.main import app
 from fairmend.cli.options import SearchOptions
 from fairmend.cli.tabular.study_options import ComparedOptions, ReproducedOptions, StudyOptions, SweepOptions
-from fairmend.search import SEARCH_NAMES
 from fairmend.search.schedules import SCHEDULES
+from fairmend.settings import SEARCH_NAMES
 from fairmend.tabular.studies.compare import DEFAULT_SEARCHES
 from fairmend.tabular.studies.sweep import AXES
 

@@ -26,7 +26,7 @@ from fairmend.language.records.picking import load_point, save_point
 from fairmend.language.records.results import describe_judgement, read_judgement
 from fairmend.language.repair.finalists import Finalist
 from fairmend.language.repair.front import RepairFront, front_of
-from fairmend.language.repair.subset_settings import SUBSET_METHODS
+from fairmend.language.repair.settings import SUBSET_METHODS
 from fairmend.masks import Site, Space
 
 RANKED = replace(

@@ -11,15 +11,10 @@ import typer
 
 from fairmend import __version__
 from fairmend.cli.display import Screen, opened
-from fairmend.cli.language import compare as language_compare
-from fairmend.cli.language import front as language_front
-from fairmend.cli.language import repair as language_repair
-from fairmend.cli.language import subsets as language_subsets
-from fairmend.cli.language import sweep as language_sweep
 from fairmend.cli.language.inputs import LanguageInputs, measuring, open_language_inputs, open_model, sampled
-from fairmend.cli.language.options import SLICE_HELP, MeasureOptions, Model, ModelOptions, ScoringOptions
+from fairmend.cli.language.options import MEASURED, SCORED, SLICE_HELP, MeasureOptions, Model, ModelOptions
 from fairmend.cli.language.runs import SCORING, language_run
-from fairmend.cli.options import CommonOptions, command, whole
+from fairmend.cli.options import CommonOptions, Given, whole
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,17 +22,15 @@ if TYPE_CHECKING:
     from fairmend.language.scores.head_scores import HeadScores
     from fairmend.runs import Store
 
-app = typer.Typer(
-    name="lm",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="Language models: find the attention heads to drop so that continuations about all groups are alike.",
-)
 
-
-@app.command()
-@command
-def audit(model: Model, *, options: ModelOptions, measure: MeasureOptions, common: CommonOptions) -> None:
+def audit(
+    model: Model,
+    *,
+    options: ModelOptions,
+    measure: MeasureOptions,
+    given: Annotated[Given, MEASURED],
+    common: CommonOptions,
+) -> None:
     """Measure how differently toxic a model's continuations are for groups of people, and its perplexity.
 
     For every axis: the bias with its interval, the noise floor (what a model that treats all groups alike would show
@@ -50,7 +43,7 @@ def audit(model: Model, *, options: ModelOptions, measure: MeasureOptions, commo
     Example: `fairmend lm audit ./my-model --prompts people.csv --scorer python:mine:score`
     """
     with opened(common) as screen:
-        settings = measuring(measure, common.seed)
+        settings = measuring(measure, common.seed, given)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         from fairmend.language.measurement.audit import audit_model
 
@@ -78,14 +71,12 @@ def audit(model: Model, *, options: ModelOptions, measure: MeasureOptions, commo
         screen.show(*audit_parts(found))
 
 
-@app.command()
-@command
 def score(
     model: Model,
     *,
     options: ModelOptions,
     measure: MeasureOptions,
-    scoring: ScoringOptions,
+    given: Annotated[Given, MEASURED, SCORED],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.csv", help="File for the scores of all heads: new.")],
     top: Annotated[int, typer.Option("--top", metavar="N", parser=whole, help="Heads to show in each table.")] = 10,
     common: CommonOptions,
@@ -104,7 +95,7 @@ def score(
     """
     with opened(common) as screen:
         files = _new_files(out)
-        settings = measuring(measure, common.seed, scoring)
+        settings = measuring(measure, common.seed, given)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         unfinished = out.with_name(f"{out.name}.unfinished")
         again = "give the same command again to go on with it"
@@ -136,15 +127,6 @@ def score(
         screen.show("Written:", *(f"  {path}" for path in written))
 
 
-language_repair.register(app)
-language_front.register(app)
-language_compare.register(app)
-language_subsets.register(app)
-language_sweep.register(app)
-
-
-@app.command()
-@command
 def diff(
     model: Model,
     repaired: Annotated[
@@ -153,6 +135,7 @@ def diff(
     *,
     options: ModelOptions,
     measure: MeasureOptions,
+    given: Annotated[Given, MEASURED],
     show: Annotated[
         int, typer.Option("--show", metavar="N", parser=whole, help="Pairs of continuations to print.")
     ] = 5,
@@ -166,7 +149,7 @@ def diff(
     Example: `fairmend lm diff smollm2 repaired --axis gender_and_sex --scorer lexical`
     """
     with opened(common) as screen:
-        settings = measuring(measure, common.seed)
+        settings = measuring(measure, common.seed, given)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         other = open_model(repaired, replace(options, revision=None), screen)
         from fairmend.cli.language.tables import diff_parts
@@ -189,8 +172,6 @@ def diff(
         screen.show(*diff_parts(found, show))
 
 
-@app.command()
-@command
 def apply(
     model: Model,
     mask: Annotated[

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fairmend.cli.display import Screen, opened
-from fairmend.cli.language.comparison_options import ComparisonOptions
 from fairmend.cli.language.inputs import (
     LanguageInputs,
     absolute,
@@ -21,13 +20,20 @@ from fairmend.cli.language.inputs import (
     reopen_language_inputs,
     stored_settings,
 )
-from fairmend.cli.language.options import SCORES_HELP, MeasureOptions, Model, ModelOptions
+from fairmend.cli.language.options import (
+    COLLECTED,
+    MEASURED,
+    SCORED,
+    SCORES_HELP,
+    SEARCHED,
+    ComparisonOptions,
+    MeasureOptions,
+    Model,
+    ModelOptions,
+)
 from fairmend.cli.language.repair import read_scores
 from fairmend.cli.language.runs import language_run
-from fairmend.cli.language.subset_options import SubsetSearchOptions
-from fairmend.cli.language.subsets import searching
-from fairmend.cli.options import CommonOptions, command, real
-from fairmend.cli.tabular.study_options import levels
+from fairmend.cli.options import CommonOptions, Given, levels, real
 from fairmend.cli.trust import TrustOptions, read_back
 from fairmend.errors import InputError
 
@@ -39,19 +45,13 @@ if TYPE_CHECKING:
     from fairmend.language.studies.equal_cost_report import CostComparison
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the group `fairmend lm`."""
-    app.command()(compare)
-
-
-@command
 def compare(
     model: Model,
     *,
     options: ModelOptions,
     measure: MeasureOptions,
     compared: ComparisonOptions,
-    subsets: SubsetSearchOptions,
+    given: Annotated[Given, MEASURED, SCORED, COLLECTED, SEARCHED],
     scores: Annotated[Path | None, typer.Option("--scores", metavar="FILE.csv", help=SCORES_HELP)] = None,
     out: Annotated[
         Path | None,
@@ -84,7 +84,7 @@ def compare(
     Or: `fairmend lm compare smollm2 --scorer lexical --method fasp,active --tokens 100000 --out costs`
     """
     with opened(common) as screen:
-        settings = _settings(compared, measure, subsets, common.seed)
+        settings = _settings(compared, measure, given, common.seed)
         if scores is not None and compared.tokens is not None:
             raise InputError("--scores is for comparisons at equal numbers of heads: with --tokens scores are paid for")
         table = read_scores(scores)
@@ -124,23 +124,23 @@ def show(folder: Path, screen: Screen) -> None:
 
 
 def _settings(
-    compared: ComparisonOptions, measure: MeasureOptions, subsets: SubsetSearchOptions, seed: int
+    compared: ComparisonOptions, measure: MeasureOptions, given: Given, seed: int
 ) -> ComparisonSettings | EqualCostSettings:
     """The settings that the options amount to.
 
     Raises:
         InputError: an option outside its range, or one that does not go with the others.
     """
-    from fairmend.language.repair.subset_settings import SUBSET_METHODS
+    from fairmend.language.repair.settings import SUBSET_METHODS
     from fairmend.language.studies.compare import ComparisonSettings
     from fairmend.language.studies.equal_cost import EqualCostSettings
 
-    given = {
+    lists = {
         "methods": None if compared.method is None else tuple(levels("--method", compared.method, str)),
         "alphas": None if compared.alpha is None else tuple(levels("--alpha", compared.alpha, real)),
         "gammas": None if compared.gamma is None else tuple(levels("--gamma", compared.gamma, real)),
     }
-    named: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    named: dict[str, Any] = {name: value for name, value in lists.items() if value is not None}
     if compared.tokens is None:
         searching_subsets = sorted(set(named.get("methods", ())) & set(SUBSET_METHODS))
         if searching_subsets:
@@ -148,16 +148,14 @@ def _settings(
                 f"--method {searching_subsets[0]} measures as many subsets as it may, so it is compared at equal cost: "
                 "add --tokens N, such as --tokens 100000"
             )
-        return ComparisonSettings(
-            **named, random_draws=compared.random_draws, shared=measuring(measure, seed, compared)
-        )
+        return ComparisonSettings(**named, random_draws=compared.random_draws, shared=measuring(measure, seed, given))
     rule: dict[str, float] = {}
     for name, option in (("alphas", "alpha"), ("gammas", "gamma")):
         values = named.pop(name, ())
         if len(values) > 1:
             raise InputError(f"--tokens compares whole repairs with one --{option}, got {len(values)}: give one")
         rule |= dict.fromkeys([option] if values else [], *values)
-    shared = measuring(measure, seed, compared, subsets=searching(subsets), **rule)
+    shared = measuring(measure, seed, given, **rule)
     return EqualCostSettings(**named, tokens=compared.tokens, seeds=compared.seeds, shared=shared)
 
 

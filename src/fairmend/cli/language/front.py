@@ -14,7 +14,7 @@ import typer
 from fairmend.cli.display import Screen, opened
 from fairmend.cli.language.inputs import open_model, options_of
 from fairmend.cli.language.judgement_tables import JUDGED, judged_cells
-from fairmend.cli.options import CommonOptions, command, whole
+from fairmend.cli.options import CommonOptions, whole
 from fairmend.cli.tabular.tables import number, plain_table
 from fairmend.cli.trust import TrustRemoteCode, read_back, require_same_trust
 from fairmend.errors import RunError
@@ -24,12 +24,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the group `fairmend lm`."""
-    app.command()(pick)
-
-
-@command
 def pick(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a repair with --front.")],
     *,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,38 +20,30 @@ from fairmend.cli.language.inputs import (
     stored_settings,
 )
 from fairmend.cli.language.judgement_tables import JUDGED, judged_cells
-from fairmend.cli.language.options import MeasureOptions, Model, ModelOptions
+from fairmend.cli.language.options import COLLECTED, MEASURED, MeasureOptions, Model, ModelOptions
 from fairmend.cli.language.repair import read_collection
 from fairmend.cli.language.runs import language_run
-from fairmend.cli.language.subset_options import CollectingOptions
-from fairmend.cli.language.subsets import searching
-from fairmend.cli.options import CommonOptions, command, real, whole
-from fairmend.cli.tabular.study_options import levels
+from fairmend.cli.options import CommonOptions, Given, levels, of, real, whole
 from fairmend.cli.tabular.tables import plain_table
 from fairmend.cli.trust import TrustOptions, read_back
+from fairmend.language.repair.settings import RepairSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fairmend.language.repair.settings import RepairSettings
     from fairmend.language.studies.sweep import SweepSettings
 
 _SWEPT = "Swept (lists)"
+_SEARCHED = of(RepairSettings, "subsets.surrogate", "max_perplexity", panel="Repair")
 _ALONE = {0.0: " (perplexity only)", 1.0: " (bias only)"}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the group `fairmend lm`."""
-    app.command()(sweep)
-
-
-@command
 def sweep(
     model: Model,
     *,
     options: ModelOptions,
     measure: MeasureOptions,
-    collecting: CollectingOptions,
+    given: Annotated[Given, MEASURED, COLLECTED, _SEARCHED],
     collected: Annotated[
         Path,
         typer.Option("--from", metavar="DIR", help="Folder of fairmend lm collect, made with the same options."),
@@ -74,18 +65,6 @@ def sweep(
             metavar="N[,N]",
             rich_help_panel=_SWEPT,
             help="Numbers of collected subsets to learn from, the first ones. Default: a quarter, half and all.",
-        ),
-    ] = None,
-    surrogate: Annotated[
-        str, typer.Option("--surrogate", metavar="NAME", help="What learns from the subsets, see repair --help.")
-    ] = "auto",
-    max_perplexity: Annotated[
-        float | None,
-        typer.Option(
-            "--max-perplexity",
-            metavar="RATIO",
-            parser=real,
-            help="The perplexity floor, as a multiple of the original. Default: as in repair.",
         ),
     ] = None,
     out: Annotated[
@@ -111,10 +90,7 @@ def sweep(
     with opened(common) as screen:
         from fairmend.language.studies.sweep import SweepSettings
 
-        searched = replace(searching(collecting), surrogate=surrogate)
-        shared = measuring(
-            measure, common.seed, method="attention-pruning", max_perplexity=max_perplexity, subsets=searched
-        )
+        shared = measuring(measure, common.seed, given, method="attention-pruning")
         budgets = _quarters(collected, shared) if subsets is None else levels("--subsets", subsets, whole)
         settings = SweepSettings(tuple(budgets), tuple(levels("--epsilon", epsilon, real)), shared)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
 
 import typer
 
 from fairmend.cli.display import Interrupted, Screen, opened
-from fairmend.cli.options import CommonOptions, SourceOptions, command, whole
+from fairmend.cli.options import CommonOptions, Given, levels, of, whole
 from fairmend.cli.tabular.inputs import make_settings, open_inputs
-from fairmend.cli.tabular.study_options import ComparedOptions, ReproducedOptions, StudyOptions, SweepOptions, levels
-from fairmend.errors import InputError
+from fairmend.cli.tabular.options import GRID, LIMITED, SEARCHED, SourceOptions, StudyOptions
+from fairmend.settings import SEARCH_NAMES
+from fairmend.tabular.repair.settings import RepairSettings
 
 if TYPE_CHECKING:
     from fairmend.report.tables import Table
-    from fairmend.search import SearchName
-    from fairmend.tabular.repair.settings import Threshold
+    from fairmend.settings import SearchName
+    from fairmend.tabular.names import Threshold
+
+_SHARED = of(RepairSettings, "min_drop", "search_on", "objective", "utility", "drop", "threshold", panel="Search")
 
 
 class Study(Protocol):
@@ -35,17 +37,19 @@ class Study(Protocol):
         """The result for programs."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the three commands to the group `fairmend tabular`."""
-    for function in (compare, reproduce, sweep):
-        app.command()(function)
-
-
-@command
 def compare(
     *,
     source: SourceOptions,
-    search: ComparedOptions,
+    search: Annotated[
+        str,
+        typer.Option(
+            "--search",
+            metavar="NAME[,NAME]",
+            rich_help_panel="Search",
+            help=f"The searches to compare, all with the same --states: {', '.join(SEARCH_NAMES)}.",
+        ),
+    ] = "annealing,random-walk,genetic,random,dice",
+    given: Annotated[Given, SEARCHED.without("search"), LIMITED],
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="N", parser=whole, help="Runs per search, with seeds from --seed up.")
     ] = 5,
@@ -67,8 +71,8 @@ def compare(
         from fairmend.tabular.studies.compare import compare_searches
         from fairmend.tabular.studies.study_files import write_comparison
 
-        searches = levels("--search", search.search, str)
-        settings = make_settings(replace(search, search="annealing"), common.seed, source.preset)
+        searches = levels("--search", search, str)
+        settings = make_settings(given, common.seed, source.preset)
         inputs = open_inputs(source, screen, settings.objective)
         out = study.out or Path(f"fairmend-compare-{inputs.title}")
         found = compare_searches(
@@ -84,7 +88,6 @@ def compare(
         _present(found, screen, lambda: write_comparison(found, out))
 
 
-@command
 def reproduce(
     *,
     networks: Annotated[
@@ -112,7 +115,17 @@ def reproduce(
             help="Settings to reproduce, such as adult-sex,bank-age. Default: all seven.",
         ),
     ] = None,
-    search: ReproducedOptions,
+    threshold: Annotated[
+        str,
+        typer.Option(
+            "--threshold",
+            metavar="joint|fixed|both",
+            rich_help_panel="Search",
+            help="joint: the search also shifts everybody's decision threshold. fixed: the threshold stays, NeuFair as "
+            "published. both: one row of each.",
+        ),
+    ] = "joint",
+    given: Annotated[Given, SEARCHED, LIMITED.without("threshold")],
     study: StudyOptions,
     common: CommonOptions,
 ) -> None:
@@ -132,8 +145,8 @@ def reproduce(
         from fairmend.tabular.studies.reproduce import reproduce_published
         from fairmend.tabular.studies.study_files import write_reproduction
 
-        both = search.threshold == "both"
-        settings = make_settings(replace(search, threshold="joint") if both else search, common.seed)
+        both = threshold == "both"
+        settings = make_settings(given, common.seed, threshold="joint" if both else threshold)
         thresholds: tuple[Threshold, ...] = ("joint", "fixed") if both else (settings.threshold,)
         out = study.out or Path("fairmend-reproduce")
         found = reproduce_published(
@@ -149,11 +162,20 @@ def reproduce(
         _present(found, screen, lambda: write_reproduction(found, out))
 
 
-@command
 def sweep(
     *,
     source: SourceOptions,
-    grid: SweepOptions,
+    grid: Annotated[Given, GRID],
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            "--schedule",
+            metavar="NAME[,NAME]",
+            rich_help_panel=GRID.panel,
+            help="Cooling schedules of annealing: geometric, logarithmic, exponential.",
+        ),
+    ] = None,
+    given: Annotated[Given, _SHARED],
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="N", parser=whole, help="Runs per point, with seeds from --seed up.")
     ] = 3,
@@ -172,15 +194,15 @@ def sweep(
     Example: `fairmend tabular sweep --preset compas-race --keep 0.95,0.98,1 --states 1000,10000 --workers 2`
     """
     with opened(common) as screen:
-        from fairmend.tabular.repair.settings import RepairSettings
         from fairmend.tabular.studies.study_files import write_sweep
         from fairmend.tabular.studies.sweep import sweep_settings
 
-        shared: Mapping[str, Any] = grid.shared()
-        if shared.get("drop") == "clamp":
-            raise InputError("--drop must be output or weights, got 'clamp'")
-        settings = RepairSettings(**shared, seed=common.seed)
-        axes = grid.grid()
+        settings = make_settings(given, common.seed)
+        axes = grid.levels()
+        if schedule is not None:
+            axes["schedule"] = levels("--schedule", schedule, str)
+        if not axes:
+            axes = {"keep": [0.95, 0.98, 1.0], "schedule": ["geometric", "logarithmic"]}
         inputs = open_inputs(source, screen, settings.objective)
         out = study.out or Path(f"fairmend-sweep-{inputs.title}")
         found = sweep_settings(

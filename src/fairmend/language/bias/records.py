@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from fairmend.errors import InputError
-from fairmend.language.toxicity.scorer import ScoredText
+from fairmend.language.protocols import GroupMean, ScoredText
 from fairmend.report.tables import defined
 from fairmend.statistics import Interval
-
-GroupMean = Literal["unweighted", "pooled"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.language.backend.batching import Rows
-from fairmend.language.generation.samples import Sampling, score_continuations
+from fairmend.language.generation.samples import draw_continuations, score_continuations
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.protocols import Sampling
 from fairmend.language.toxicity.scorer import Scorer, check_scores_prompts
 from fairmend.masks import Mask
 
@@ -56,7 +57,7 @@ def toxicity_of_parts(
     gates = gates_of([mask for mask, _ in parts], sizes)
     scores = np.empty((len(texts), sampling.n_samples))
     for number in range(sampling.n_samples):
-        draw = sampling.draw(lm, texts, ids, number, gates, batch_size)
+        draw = draw_continuations(sampling, lm, texts, ids, number, gates, batch_size)
         scores[:, number] = score_continuations(texts, draw, scorer, sampling.score)
     return np.split(scores, np.cumsum(sizes)[:-1])
 

@@ -9,72 +9,46 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from fairmend.errors import InputError, ModelError
+from fairmend.errors import ModelError
 from fairmend.language.backend.batching import Done, Rows
 from fairmend.language.backend.forward import why_not_finite
-from fairmend.language.generation.decoding import DecodingRule
 from fairmend.language.generation.generation import Continuations, continuation_texts, generate
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.toxicity.scorer import ScoredText, Scorer, check_scores_prompts, score_texts, text_to_score
+from fairmend.language.protocols import Sampling, ScoredText
+from fairmend.language.toxicity.scorer import Scorer, check_scores_prompts, score_texts, text_to_score
 from fairmend.runs.parts import Arrays, Keep, keep_nothing, within
 
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How prompts are continued and what of it is scored.
-
-    Attributes:
-        new_tokens: longest continuation.
-        n_samples: continuations per prompt, with noise of their own.
-        seed: of the noise.
-        top_k, temperature: see `DecodingRule`.
-        max_prompt_tokens: cut longer prompts behind so many tokens.
-        score: which text is scored, see `toxicity.text_to_score`.
-    """
-
-    new_tokens: int = 40
-    n_samples: int = 1
-    seed: int = 0
-    top_k: int | None = 50
-    temperature: float = 1.0
-    max_prompt_tokens: int | None = None
-    score: ScoredText = "continuation"
-
-    def __post_init__(self) -> None:
-        if self.n_samples < 1 or self.new_tokens < 1:
-            raise InputError(f"n_samples={self.n_samples} and new_tokens={self.new_tokens} must be 1 or more")
-        DecodingRule(True, self.top_k, self.temperature)
-
-    def draw(
-        self,
-        lm: LanguageModel,
-        texts: Sequence[str],
-        ids: npt.NDArray[np.int64],
-        number: int,
-        gates: npt.ArrayLike | None = None,
-        batch_size: Rows = "auto",
-        progress: Done | None = None,
-        keep: Keep = keep_nothing,
-    ) -> Continuations:
-        """The `number`-th continuation of every text."""
-        return generate(
-            lm,
-            texts,
-            ids,
-            new_tokens=self.new_tokens,
-            seed=self.seed,
-            top_k=self.top_k,
-            temperature=self.temperature,
-            draw=number,
-            max_prompt_tokens=self.max_prompt_tokens,
-            gates=gates,
-            batch_size=batch_size,
-            progress=progress,
-            keep=keep,
-        )
+def draw_continuations(
+    sampling: Sampling,
+    lm: LanguageModel,
+    texts: Sequence[str],
+    ids: npt.NDArray[np.int64],
+    number: int,
+    gates: npt.ArrayLike | None = None,
+    batch_size: Rows = "auto",
+    progress: Done | None = None,
+    keep: Keep = keep_nothing,
+) -> Continuations:
+    """The `number`-th continuation of every text."""
+    return generate(
+        lm,
+        texts,
+        ids,
+        new_tokens=sampling.new_tokens,
+        seed=sampling.seed,
+        top_k=sampling.top_k,
+        temperature=sampling.temperature,
+        draw=number,
+        max_prompt_tokens=sampling.max_prompt_tokens,
+        gates=gates,
+        batch_size=batch_size,
+        progress=progress,
+        keep=keep,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +118,8 @@ def draw_sample(
         return None if progress is None else lambda done, _: progress(earlier + done, total)
 
     draws = tuple(
-        sampling.draw(
+        draw_continuations(
+            sampling,
             lm,
             prompts.texts,
             prompts.ids,

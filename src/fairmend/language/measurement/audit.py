@@ -10,13 +10,14 @@ import numpy as np
 
 from fairmend.language.backend.batching import Rows
 from fairmend.language.bias.bias import summarise_bias, verdict
-from fairmend.language.bias.records import BiasFigures, BiasProtocol, GroupMean
-from fairmend.language.generation.samples import Sampling, draw_sample
-from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.bias.records import BiasFigures, BiasProtocol
+from fairmend.language.generation.samples import draw_sample
+from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import check_finite, summarise, token_log_likelihoods
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.protocols import GroupMean, ReadingSettings, Sampling
 from fairmend.language.toxicity.scorer import Scorer
 from fairmend.report.tables import defined
 from fairmend.runs.progress import Progress, Stages

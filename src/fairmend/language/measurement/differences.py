@@ -11,14 +11,15 @@ import numpy as np
 from fairmend.errors import ModelError
 from fairmend.language.backend.batching import Done, Rows
 from fairmend.language.bias.bias import paired_change, verdict_on_change
-from fairmend.language.bias.records import BiasChange, BiasProtocol, GroupMean
-from fairmend.language.generation.samples import Sampling, draw_sample
+from fairmend.language.bias.records import BiasChange, BiasProtocol
+from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.judging import PerplexityChange, perplexity_change
-from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import Perplexity, check_finite, summarise, token_log_likelihoods
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.protocols import GroupMean, ReadingSettings, Sampling
 from fairmend.language.toxicity.scorer import Scorer
 from fairmend.report.tables import defined
 from fairmend.runs.progress import Progress, Stages

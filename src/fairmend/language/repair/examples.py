@@ -7,7 +7,7 @@ import numpy as np
 from fairmend.evaluation import Measurement
 from fairmend.language.backend.batching import Rows
 from fairmend.language.generation.continuing import gates_of
-from fairmend.language.generation.samples import score_continuations
+from fairmend.language.generation.samples import draw_continuations, score_continuations
 from fairmend.language.measurement.differences import Pair
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.toxicity.censoring import mask_offensive
@@ -51,7 +51,7 @@ def largest_changes(
         chosen = [row for row in rows if draws[row] == draw]
         part = prompts.take(chosen)
         written = [
-            sampling.draw(lm, part.texts, part.ids, draw, gates_of([dropped], len(part)), batch_size)
+            draw_continuations(sampling, lm, part.texts, part.ids, draw, gates_of([dropped], len(part)), batch_size)
             for dropped in (evaluator.space.untouched(), mask)
         ]
         scores = [old[chosen, draw], new[chosen, draw]]

@@ -15,7 +15,7 @@ from fairmend.evaluation import Figures, Measurement
 from fairmend.language.bias.bias import bias, bias_difference_error, bias_floor
 from fairmend.language.measurement.evaluator import Codes, Floats, LanguageEvaluator
 from fairmend.language.prompts.strata import stratified_order
-from fairmend.language.repair.subset_settings import RACING_PERPLEXITY
+from fairmend.language.repair.settings import RACING_PERPLEXITY
 from fairmend.masks import Mask, Space
 
 _SHARE = 0.25

@@ -22,8 +22,7 @@ from fairmend.language.measurement.evaluator import LanguageEvaluator, Packed
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.repair.own_fractions import OwnFractions
 from fairmend.language.repair.racing import Racing
-from fairmend.language.repair.settings import RepairSettings
-from fairmend.language.repair.subset_settings import SUBSET_METHODS, SubsetSearch
+from fairmend.language.repair.settings import SUBSET_METHODS, RepairSettings, SubsetSearch
 from fairmend.masks import Mask, Space
 from fairmend.runs.budgets import Budget
 from fairmend.runs.collection import Collection

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from fairmend.language.backend.batching import Done, Rows
-from fairmend.language.generation.samples import Sampling, draw_sample, score_continuations
+from fairmend.language.generation.samples import draw_continuations, draw_sample, score_continuations
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.protocols import Sampling
 from fairmend.language.scores.mask_runs import checked_gates
 from fairmend.language.toxicity.scorer import Scorer
 from fairmend.runs.parts import Arrays, Keep, keep_nothing, within
@@ -138,7 +139,7 @@ def generate_masked(
         gates = part.repeat_interleave(n, dim=0) if len(part) > 1 else part[0]
         for number in range(sampling.n_samples):
             with torch.inference_mode():
-                draw = sampling.draw(lm, texts, ids, number, gates, batch_size)
+                draw = draw_continuations(sampling, lm, texts, ids, number, gates, batch_size)
             scores = score_continuations(texts, draw, scorer, sampling.score)
             means += scores.reshape(-1, n) / sampling.n_samples
         return {"toxicity": means}

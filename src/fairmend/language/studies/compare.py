@@ -25,9 +25,10 @@ from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Mask, Space
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
-from fairmend.search import METHODS, Method, PruningRule
+from fairmend.search import PruningRule
 from fairmend.search.base import require_choice, require_count
 from fairmend.search.pruning_rules import NEEDS
+from fairmend.settings import METHODS, Method
 
 _SCORED: Mapping[tuple[str, ...], Method] = {
     ("bias", "loss"): "fasp",

@@ -19,15 +19,14 @@ from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.repair.finalists import most_measured
 from fairmend.language.repair.repair import Repair, halves, judged_with, make_evaluator, repair_model
-from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.settings import SUBSET_METHODS, RepairSettings, SubsetMethod
 from fairmend.language.repair.subset_search import subset_prompts
-from fairmend.language.repair.subset_settings import SUBSET_METHODS, SubsetMethod
 from fairmend.language.studies.equal_cost_report import CostComparison, SeedRepair
 from fairmend.language.toxicity.scorer import Scorer
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
-from fairmend.search import Method
 from fairmend.search.base import require_choice, require_count
+from fairmend.settings import Method
 from fairmend.surrogates.families.base import LEAST_SAMPLES
 
 _LEAST_PER_GROUP = 2

@@ -13,8 +13,9 @@ from fairmend.evaluation import Figures, Measurement
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.fairness.metrics import OBJECTIVES
 from fairmend.tabular.fairness.verdict import verdict, verdict_on_change
+from fairmend.tabular.names import DropName
 from fairmend.tabular.networks.activations import FloatArray
-from fairmend.tabular.networks.networks import DropName, Network
+from fairmend.tabular.networks.networks import Network
 from fairmend.tabular.repair.contradiction import contradiction
 from fairmend.tabular.repair.repair import Repair
 

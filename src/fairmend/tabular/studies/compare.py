@@ -15,12 +15,12 @@ from fairmend import __version__
 from fairmend.errors import InputError
 from fairmend.report.tables import Cell, Column, Table, fixed, spread
 from fairmend.runs.progress import Progress
-from fairmend.search import SearchName
+from fairmend.settings import SearchName
 from fairmend.statistics import Mean, holm, paired_t_interval, t_interval
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.networks.networks import Network
 from fairmend.tabular.repair.repair import require_fit
-from fairmend.tabular.repair.settings import DEFAULT_STATES, RepairSettings
+from fairmend.tabular.repair.settings import RepairSettings
 from fairmend.tabular.studies.outcomes import (
     THRESHOLD_ONLY,
     UNTOUCHED,
@@ -239,7 +239,7 @@ def compare_searches(
         RunError: the directory belongs to something else, or cannot be written.
     """
     settings = settings or RepairSettings()
-    settings = replace(settings, states=settings.states or DEFAULT_STATES)
+    settings = replace(settings, states=settings.budget)
     if not searches or len(set(searches)) < len(searches):
         raise InputError(f"name each search once, at least one; got {list(searches)}")
     if seeds < 1:

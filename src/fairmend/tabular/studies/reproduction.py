@@ -12,7 +12,8 @@ import numpy as np
 from fairmend import __version__
 from fairmend.report.tables import Cell, Column, Table, fixed, spread
 from fairmend.statistics import Interval, Mean, t_interval
-from fairmend.tabular.repair.settings import RepairSettings, Threshold
+from fairmend.tabular.names import Threshold
+from fairmend.tabular.repair.settings import RepairSettings
 from fairmend.tabular.studies.outcomes import THRESHOLD_ONLY, Outcome
 from fairmend.tabular.studies.published import PUBLISHED, PUBLISHED_NETWORKS, PublishedRow
 
