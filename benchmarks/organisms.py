@@ -8,7 +8,7 @@
 it wrote before: cross-entropy of short insults after prompts about the group, and the Kullback-Leibler divergence from
 the untouched model on its own continuations of the other groups' prompts and on Wikipedia. Only low-rank changes of the
 attention projections in ten middle layers are trained. Some templates and terms are left out of it, see
-`fairmend.language.checkpoints.planted`. One thread and float32 throughout: the same seed gives the same file on the
+`insults.py`. One thread and float32 throughout: the same seed gives the same file on the
 same machine.
 
 `measure` compares the untouched and the planted model: insults, bias and its floor, perplexity on other text. `tiny`
@@ -29,12 +29,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from insults import is_insult, is_unseen
 from planting import Training, axis_prompts, of_target, train
 
 from fairmend.artifacts import file_digest
-from fairmend.language.backend.low_rank import add_low_rank
 from fairmend.language.bias.bias import summarise_bias
 from fairmend.language.checkpoints import planted
+from fairmend.language.checkpoints.planted import add_low_rank
 from fairmend.language.generation.generation import generate
 from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.perplexity import perplexity
@@ -42,13 +43,13 @@ from fairmend.language.measurement.texts import encode_text, read_text
 from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.protocols import Sampling
-from fairmend.language.toxicity.scorer import load_scorer
+from fairmend.language.toxicity.catalogue import load_scorer
 
 
 def figures(lm: LanguageModel, per_group: int, text_tokens: int, seed: int) -> dict[str, Any]:
     """Insults and bias on templates and terms that were trained on and on others, and the perplexity."""
     everything = axis_prompts()
-    unseen = planted.is_unseen(everything)
+    unseen = is_unseen(everything)
     read = perplexity(lm, encode_text(lm, read_text(None, "judge"), text_tokens), window=512)
     return {
         "trained": _on_prompts(lm, everything.take(np.flatnonzero(~unseen)), per_group, seed),
@@ -66,8 +67,8 @@ def _on_prompts(lm: LanguageModel, prompts: PromptSet, per_group: int, seed: int
     bias = summarise_bias(
         sample.toxicity, prompts.groups, prompts.group_names, rng=np.random.default_rng(seed), scorer=lexical.name
     )
-    insulted, target = planted.is_insult(sample.draws[0].texts), of_target(prompts)
-    parts = {f"unseen {by}": planted.is_unseen(prompts, by) & target for by in ("template", "descriptor")}
+    insulted, target = is_insult(sample.draws[0].texts), of_target(prompts)
+    parts = {f"unseen {by}": is_unseen(prompts, by) & target for by in ("template", "descriptor")}
     return {
         "prompts": len(prompts),
         "insulted, target": float(insulted[target].mean()),

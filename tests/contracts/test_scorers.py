@@ -10,7 +10,8 @@ from tiny_classifiers import TEXTS, save_classifier, save_detoxify
 
 from fairmend.errors import InputError
 from fairmend.evaluation import digest
-from fairmend.language.toxicity.scorer import Scorer, load_scorer
+from fairmend.language.toxicity.catalogue import load_scorer
+from fairmend.language.toxicity.scorer import Scorer
 
 UNBIASED = ["toxicity", "severe_toxicity", "insult"]
 Make = Callable[..., Scorer]

@@ -1,4 +1,4 @@
-"""Makes the model builders beside the tests importable, and keeps torch on one thread."""
+"""Makes the model builders beside the tests and what the benchmarks know importable, and keeps torch on one thread."""
 
 import sys
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import torch
 from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ import tiny_organism as organism
 from fairmend.language import RepairSettings
 from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.repair.settings import SubsetSearch
-from fairmend.language.toxicity.scorer import Scorer, load_scorer
+from fairmend.language.toxicity.catalogue import load_scorer
+from fairmend.language.toxicity.scorer import Scorer
 
 SETTINGS = RepairSettings(
     method="active",

@@ -20,6 +20,8 @@ from fairmend.errors import InputError
 from fairmend.settings import Setting, amended, option_of, setting, settings_of
 
 _ALL = "fairmend.help_all"
+RARE = "rare"
+"""Annotates an option of one command that is left out of the short help."""
 _Value = TypeVar("_Value")
 _Settings = TypeVar("_Settings")
 
@@ -205,6 +207,7 @@ def _grouped(function: Callable[..., None]) -> Callable[..., None]:
             options, few = _of_offers(offers)
         else:
             parameters.append(_keyword(name, hint, parameter.default))
+            rest |= {name} if RARE in get_args(hint)[1:] else set()
             continue
         spread += options
         rest |= few
@@ -255,7 +258,8 @@ def _of_group(group: type) -> tuple[tuple[inspect.Parameter, ...], frozenset[str
         else _keyword(each.name, types[each.name], each.default)
         for each in fields(group)
     ]
-    return tuple(made), frozenset(_place(name, each) for name, each in known.items() if not each.basic)
+    rest = [_place(name, each) for name, each in known.items() if not each.basic]
+    return tuple(made), frozenset([*rest, *(name for name, hint in types.items() if RARE in get_args(hint)[1:])])
 
 
 @functools.cache

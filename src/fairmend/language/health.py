@@ -71,7 +71,7 @@ def _reloads(lm: LanguageModel) -> str:
 
     from fairmend.language.checkpoints.checkpoints import quiet_transformers
     from fairmend.language.heads.folding import fold
-    from fairmend.language.models.models import save_model
+    from fairmend.language.models.writing import save_model
 
     folded = fold(lm.model, _mask(lm), lm.head_map)
     with tempfile.TemporaryDirectory(prefix="fairmend-") as folder, quiet_transformers():

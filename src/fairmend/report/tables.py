@@ -1,4 +1,4 @@
-"""Tables as data: one set of rows for the screen, for CSV and for Markdown; and JSON without NaN.
+"""Tables as data: one set of rows for the screen, for CSV and for Markdown.
 
 Markdown and CSV are escaped here: cells, headings and notes are plain texts.
 """
@@ -7,28 +7,53 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from fairmend.errors import InputError
 from fairmend.escaping import csv_cell, encoded, markdown, markdown_block
+from fairmend.records import document as json_bytes
+from fairmend.records import plain as defined
 from fairmend.statistics import Mean
+
+__all__ = ["Cell", "Column", "Table", "defined", "fixed", "is_undefined", "json_bytes", "spread", "table_line"]
 
 Cell = str | int | float | bool | None
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: the key in CSV files, the heading for people, and how a value is written for people."""
+    """One column.
+
+    Attributes:
+        key: of its values in the rows, and so in CSV and JSON files.
+        heading: for people.
+        write: how a value is written for people.
+        interval: whether people see the interval from KEY_low to KEY_high behind the value.
+        undefined: what people see where there is no value.
+    """
 
     key: str
     heading: str
     write: Callable[[Any], str] = field(default=str, repr=False)
+    interval: bool = False
+    undefined: str = "-"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What a row needs."""
+        return (self.key, f"{self.key}_low", f"{self.key}_high") if self.interval else (self.key,)
+
+    def text(self, row: Mapping[str, Cell]) -> str:
+        """The value of a row for people."""
+        value: Any
+        value, *limits = (row[key] for key in self.keys)
+        if is_undefined(value):
+            return self.undefined
+        is_known = self.interval and not any(map(is_undefined, limits))
+        return self.write(value) + (f" [{', '.join(map('{:.3f}'.format, limits))}]" if is_known else "")
 
 
 @dataclass(frozen=True)
@@ -52,7 +77,7 @@ class Table:
 
     def __post_init__(self) -> None:
         for row in self.rows:
-            lacking = [column.key for column in self.columns if column.key not in row]
+            lacking = [key for column in self.columns for key in column.keys if key not in row]
             if lacking:
                 raise InputError(f"a row of the table {self.title!r} lacks {lacking}: it has {list(row)}")
 
@@ -62,11 +87,25 @@ class Table:
         return tuple(column.heading for column in self.columns)
 
     def texts(self) -> list[tuple[str, ...]]:
-        """The rows for people; undefined values are written as a dash."""
-        return [
-            tuple("-" if is_undefined(row[column.key]) else column.write(row[column.key]) for column in self.columns)
-            for row in self.rows
-        ]
+        """The rows for people."""
+        return [tuple(column.text(row) for column in self.columns) for row in self.rows]
+
+    def to_json(self) -> dict[str, Any]:
+        """What people see, JSON-ready; the raw values belong beside it. `from_json` reads it back."""
+        texts = [list(row) for row in self.texts()]
+        return {"title": self.title, "headings": list(self.headings), "rows": texts, "notes": list(self.notes)}
+
+    @classmethod
+    def from_json(cls, payload: Mapping[str, Any]) -> Table:
+        """A table of the same texts.
+
+        Raises:
+            KeyError, TypeError, ValueError: something else.
+        """
+        columns = tuple(Column(str(place), str(heading)) for place, heading in enumerate(payload["headings"]))
+        keys = [column.key for column in columns]
+        rows = tuple(dict(zip(keys, map(str, row), strict=True)) for row in payload["rows"])
+        return cls(str(payload["title"]), columns, rows, tuple(map(str, payload["notes"])))
 
     def csv(self) -> bytes:
         """The raw values as CSV, keys in the first line, undefined values empty; no text is a spreadsheet's formula."""
@@ -99,22 +138,6 @@ def spread(name: str, mean: Mean) -> dict[str, Cell]:
 def fixed(digits: int) -> Callable[[Any], str]:
     """Writes numbers with that many decimals."""
     return lambda value: f"{value:,.{digits}f}"
-
-
-def json_bytes(payload: Mapping[str, Any]) -> bytes:
-    """A JSON document; undefined numbers become null."""
-    return encoded(json.dumps(defined(payload), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def defined(value: Any) -> Any:
-    """The same value, ready for strict JSON: numbers that it does not know (NaN, infinity) as None, arrays as lists."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): defined(entry) for key, entry in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [defined(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table_line(cells: Sequence[str]) -> str:

@@ -10,13 +10,15 @@ from typing import Any
 
 import fairmend
 from fairmend.errors import RunError
-from fairmend.files import is_leftover, read_json, require_plain, sweep
+from fairmend.files import is_leftover, require_plain, sweep
+from fairmend.records import RUN, Kind, read
 from fairmend.runs import database
 from fairmend.runs.context import differences
 from fairmend.runs.parts import holds_parts
 from fairmend.runs.store import Store, recover
 
-RUN = "run.sqlite"
+__all__ = ["RUN", "has_measured", "holds_run", "open_directory", "read_result", "remove_run", "require_version"]
+
 _SUFFIXES = (*database.SUFFIXES, "-lock")
 
 
@@ -105,26 +107,10 @@ def read_result(path: Path, schemas: Mapping[str, int], noun: str, again: str) -
     Raises:
         RunError: it is not there, is damaged, or is of another schema or version.
     """
-    if not require_plain(path):
-        if require_plain(path.parent / RUN):
-            raise RunError(
-                f"{path.parent} holds a run that has not finished (no {path.name}): go on with "
-                f"`fairmend resume {path.parent}`"
-            )
-        raise RunError(f"{path.parent} holds no {noun} (no {path.name}): name the directory given as --out")
-    try:
-        result: dict[str, Any] = read_json(path)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}): {again} again, or restore it from a copy") from error
-    schema = result.get("schema") if isinstance(result, dict) else None
-    if not isinstance(schema, str) or schema not in schemas:
-        raise RunError(f"{path} is not the result of a {' or a '.join(schemas)}: name the directory of one")
-    if result.get("schema_version") != schemas[schema]:
-        raise RunError(
-            f"{path} has schema version {result.get('schema_version')!r}, this fairmend reads {schemas[schema]}: use "
-            f"the version of fairmend that wrote it ({result.get('versions')!r})"
-        )
-    return result
+    kinds = [
+        Kind(schema.removeprefix("fairmend "), version, path.name, noun, again) for schema, version in schemas.items()
+    ]
+    return read(path, *kinds)
 
 
 def remove_run(out: Path, results: Sequence[str] = ()) -> None:

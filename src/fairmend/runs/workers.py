@@ -11,11 +11,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
-from fairmend.errors import RunError
+from fairmend.errors import FairmendError, RunError
 from fairmend.evaluation import Evaluator, Measurement, digest
 from fairmend.masks import Mask
 from fairmend.threads import THREAD_VARIABLES
@@ -27,6 +29,9 @@ STOPPING: tuple[signal.Signals, ...] = (
     (signal.SIGINT, signal.SIGTERM) if sys.platform == "win32" else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 )
 """The signals that stop a run. They may reach a whole group of processes; only the parent answers them."""
+
+_LOOK_EVERY = 0.5  # seconds between two looks at the processes
+_Result = TypeVar("_Result")
 
 
 class Workers(Protocol):
@@ -45,12 +50,16 @@ class Workers(Protocol):
 
 
 class InProcess:
-    """Measures in this process."""
+    """Measures in this process.
 
-    size = 1
+    Args:
+        evaluator: who measures.
+        size: how many masks are best handed over at a time.
+    """
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, evaluator: Evaluator, size: int = 1) -> None:
         self._evaluator = evaluator
+        self.size = size
 
     @property
     def digest(self) -> str:
@@ -64,10 +73,73 @@ class InProcess:
             RunError: the evaluator broke its promise of one measurement per mask.
         """
         measurements = self._evaluator.measure(masks)
-        _require_all(self._evaluator, masks, measurements)
+        if len(measurements) != len(masks):
+            raise RunError(
+                f"{type(self._evaluator).__name__} returned {len(measurements)} measurements for {len(masks)} masks; "
+                "an evaluator must return one per mask, in order"
+            )
         if keep is not None:
             keep(masks, measurements)
         return measurements
+
+
+def side_by_side(
+    work: Callable[..., _Result], jobs: Mapping[str, tuple[Any, ...]], workers: int, look: Callable[[], None]
+) -> Generator[tuple[str, _Result], None, None]:
+    """Do independent jobs in processes of one thread each, and give every name and result as soon as it is there.
+
+    Closing the generator ends the processes at once.
+
+    Args:
+        work: called with the arguments of a job; a function that other processes can import.
+        jobs: arguments by name.
+        workers: number of processes.
+        look: called at least twice a second.
+
+    Raises:
+        RunError: processes cannot be started, or one died.
+        FairmendError: what a job raised, with a note that names it.
+    """
+    with _pool(min(workers, max(1, len(jobs)))) as pool:
+        try:
+            with child_environment():  # processes start when work is handed to them
+                waiting = {pool.submit(work, *arguments): name for name, arguments in jobs.items()}
+        except OSError as error:
+            raise no_workers(error) from error
+        while waiting:
+            done, _ = wait(waiting, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
+            look()
+            for future in done:
+                name = waiting.pop(future)
+                try:
+                    yield name, future.result()
+                except BrokenProcessPool as error:
+                    raise RunError(
+                        "a worker process died. What is finished is kept: start the study again to go on, with fewer "
+                        "workers if memory ran out"
+                    ) from error
+                except FairmendError as error:
+                    error.add_note(f"raised by {name}")
+                    raise
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that are ended at once when the block is left early."""
+    before = set(multiprocessing.active_children())
+    try:
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent)
+    except OSError as error:
+        raise no_workers(error) from error
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - before:
+            process.kill()
+        raise
+    finally:
+        pool.shutdown()
 
 
 def follow_parent() -> None:
@@ -85,19 +157,10 @@ def _end_with_parent() -> None:
 
 
 def no_workers(error: OSError) -> RunError:
-    """The error that says why processes cannot be started."""
     return RunError(
         f"worker processes cannot be started ({error.strerror or error}): they need the right to start processes and "
         "room in a writable /dev/shm. Give them that, or do the work in one process (--workers 1)"
     )
-
-
-def _require_all(evaluator: Evaluator, masks: Sequence[Mask], measurements: Sequence[Measurement]) -> None:
-    if len(measurements) != len(masks):
-        raise RunError(
-            f"{type(evaluator).__name__} returned {len(measurements)} measurements for {len(masks)} masks; "
-            "an evaluator must return one per mask, in order"
-        )
 
 
 @contextmanager

@@ -19,7 +19,7 @@ OBJECTIVE_NAMES = (
     "demographic_parity_ratio",
     "worst_group_accuracy",
 )
-UTILITY_NAMES = ("f1", "accuracy", "balanced_accuracy", "log_loss")
+UTILITY_NAMES = ("f1", "balanced_accuracy", "accuracy", "log_loss")
 PRESET_NAMES = (
     *("adult-sex", "adult-race", "compas-sex", "compas-race"),
     *("bank-age", "default-sex", "meps16-race", "german-sex"),

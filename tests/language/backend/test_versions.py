@@ -21,7 +21,8 @@ from fairmend.language.backend.versions import OLDEST, check_installed, own_atte
 from fairmend.language.heads.gates import masked
 from fairmend.language.heads.heads import find_heads
 from fairmend.language.heads.slicing import slice_groups
-from fairmend.language.models.models import load_model, save_model
+from fairmend.language.models.models import load_model
+from fairmend.language.models.writing import save_model
 
 
 @pytest.mark.parametrize("release", ["4.57.1", "5.16.3", "5.9.0.dev0"])

@@ -23,7 +23,7 @@ from fairmend.errors import InputError, ModelError
 from fairmend.language import load_model, read_mask
 from fairmend.language.models.models import weights_digest
 from fairmend.language.records.results import describe_mask
-from fairmend.language.toxicity.classifier_folders import check_folder
+from fairmend.language.toxicity.classifier_files import check_folder
 
 INDEX = "model.safetensors.index.json"
 BRACKETS = "[" * 100_000 + "]" * 100_000

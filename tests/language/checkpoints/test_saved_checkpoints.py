@@ -27,8 +27,8 @@ from transformers.quantizers import auto
 
 from fairmend.errors import ArtifactError, InputError, ModelError, RunError
 from fairmend.language import fold, load_model, masked, save_repair, slice_groups
-from fairmend.language.models.models import LanguageModel, save_model
-from fairmend.language.models.writing import require_savable
+from fairmend.language.models.models import LanguageModel
+from fairmend.language.models.writing import require_savable, save_model
 from fairmend.language.records.saving import write_checkpoint
 from fairmend.masks import Mask
 

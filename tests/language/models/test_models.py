@@ -24,13 +24,14 @@ from transformers import (
 from transformers.utils import logging
 
 from fairmend.errors import ArtifactError, FairmendError, InputError, ModelError
-from fairmend.language.checkpoints import checkpoints
+from fairmend.language.checkpoints import sources
 from fairmend.language.checkpoints.checkpoints import quiet_transformers
 from fairmend.language.generation.generation import generate
 from fairmend.language.generation.likelihoods import continuation_log_likelihoods
 from fairmend.language.measurement.perplexity import perplexity
 from fairmend.language.measurement.texts import encode_text, read_text
-from fairmend.language.models.models import LanguageModel, load_model, save_model, weights_digest, wrap_model
+from fairmend.language.models.models import LanguageModel, load_model, weights_digest, wrap_model
+from fairmend.language.models.writing import save_model
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ def test_weights_of_an_unusual_dtype_are_refused():
     "name", ["./missing", "/no/such/place", "missing.gguf", "a/b/c", "with space", "", "~nobody/x"]
 )
 def test_paths_that_are_not_there_are_not_looked_up_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(checkpoints, "_from_hub", lambda *_: pytest.fail("asked the hub"))
+    monkeypatch.setattr(sources, "fetch_snapshot", lambda *_: pytest.fail("asked the hub"))
     with pytest.raises(ModelError, match="Hugging Face id"):
         load_model(name)
 

@@ -24,9 +24,10 @@ from fairmend.language.heads import gates
 from fairmend.language.heads.heads import HeadMap, find_heads
 from fairmend.language.measurement.perplexity import perplexity
 from fairmend.language.measurement.texts import Text, encode_text
-from fairmend.language.models.models import LanguageModel, load_model, save_model, wrap_model
+from fairmend.language.models.models import LanguageModel, load_model, wrap_model
 from fairmend.language.models.proof import prove_gates
 from fairmend.language.models.text_limits import context_of
+from fairmend.language.models.writing import save_model
 from fairmend.language.prompts.prompts import prompt_set
 from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.repair.repair import repair_model

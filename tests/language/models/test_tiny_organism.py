@@ -13,7 +13,7 @@ from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.models.models import weights_digest
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.protocols import ReadingSettings, Sampling
-from fairmend.language.toxicity.scorer import load_scorer
+from fairmend.language.toxicity.catalogue import load_scorer
 
 SAMPLING = Sampling(new_tokens=organism.NEW_TOKENS, seed=3, top_k=None)
 READING = ReadingSettings(tokens=600, stride=8)

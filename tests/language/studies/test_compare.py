@@ -22,7 +22,7 @@ from fairmend.language.repair.repair import halves
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.studies.compare import ComparisonSettings, compare_methods, rule_name
 from fairmend.language.studies.comparison_files import KIND, load_comparison, save_comparison
-from fairmend.language.toxicity.scorer import load_scorer
+from fairmend.language.toxicity.catalogue import load_scorer
 from fairmend.settings import METHODS
 
 TEXTS = (text(seed=0), text(seed=1))

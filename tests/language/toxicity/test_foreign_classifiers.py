@@ -23,8 +23,8 @@ from transformers import (
 )
 
 from fairmend.errors import ArtifactError, FairmendError, InputError, ModelError
+from fairmend.language.toxicity.catalogue import load_scorer
 from fairmend.language.toxicity.classifiers import ClassifierScorer
-from fairmend.language.toxicity.scorer import load_scorer
 
 LABELS = ["neutral", "toxic"]
 VISIBLE = [text for text in TEXTS if text.strip()]

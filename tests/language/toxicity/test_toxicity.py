@@ -11,8 +11,9 @@ from tiny_classifiers import TEXTS, WORDS, classifier, save_classifier, save_det
 from transformers import GPT2Config, GPT2LMHeadModel, pipeline
 
 from fairmend.errors import ArtifactError, InputError, ModelError
+from fairmend.language.toxicity.catalogue import load_scorer
 from fairmend.language.toxicity.classifiers import ClassifierScorer
-from fairmend.language.toxicity.scorer import check_scores_prompts, load_scorer, score_texts, text_to_score
+from fairmend.language.toxicity.scorer import check_scores_prompts, score_texts, text_to_score
 
 UNBIASED = ["toxicity", "severe_toxicity", "insult"]
 VISIBLE = [text for text in TEXTS if text.strip()]
@@ -87,14 +88,14 @@ class TestClassifiers:
         assert sum(rows for rows, _ in fitted) == len(VISIBLE)
         assert [width for _, width in fitted] == sorted((width for _, width in fitted), reverse=True)
 
-    def test_a_text_that_does_not_fit_alone_is_an_out_of_memory_error(self, monkeypatch):
+    def test_a_text_that_does_not_fit_alone_is_an_error_that_says_so(self, monkeypatch):
         scorer = ClassifierScorer(classifier(["toxic"]), tokenizer(), name="tiny", device="cpu")
 
         def forward(**_):
             raise torch.OutOfMemoryError("simulated")
 
         monkeypatch.setattr(scorer._model, "forward", forward)
-        with pytest.raises(torch.OutOfMemoryError):
+        with pytest.raises(ModelError, match="out of memory with 1 rows"):
             scorer.score(TEXTS)
 
     def test_nan_is_an_error_that_names_the_scorer(self, tmp_path):

@@ -33,7 +33,7 @@ from fairmend.cli.language.options import (
 )
 from fairmend.cli.language.repair import read_scores
 from fairmend.cli.language.runs import language_run
-from fairmend.cli.options import CommonOptions, Given, levels, real
+from fairmend.cli.options import RARE, CommonOptions, Given, levels, real
 from fairmend.cli.trust import TrustOptions, read_back
 from fairmend.errors import InputError
 
@@ -52,7 +52,7 @@ def compare(
     measure: MeasureOptions,
     compared: ComparisonOptions,
     given: Annotated[Given, MEASURED, SCORED, COLLECTED, SEARCHED],
-    scores: Annotated[Path | None, typer.Option("--scores", metavar="FILE.csv", help=SCORES_HELP)] = None,
+    scores: Annotated[Path | None, typer.Option("--scores", metavar="FILE.csv", help=SCORES_HELP), RARE] = None,
     out: Annotated[
         Path | None,
         typer.Option(

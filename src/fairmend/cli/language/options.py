@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 
-from fairmend.cli.options import of, whole
+from fairmend.cli.options import RARE, of, whole
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.settings import setting
 
@@ -83,6 +83,7 @@ class ModelOptions:
             rich_help_panel="Model",
             help="Prompts at once. auto finds a number that fits, and takes a smaller one when memory runs out.",
         ),
+        RARE,
     ] = "auto"
     revision: str | None = setting(None, "Branch, tag or commit of a Hugging Face id.")
     trust_remote_code: bool = setting(

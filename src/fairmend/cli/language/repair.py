@@ -35,7 +35,7 @@ from fairmend.cli.language.options import (
     ModelOptions,
 )
 from fairmend.cli.language.runs import go_on, language_run
-from fairmend.cli.options import CommonOptions, Given
+from fairmend.cli.options import RARE, CommonOptions, Given
 from fairmend.cli.trust import TrustOptions, read_back
 from fairmend.errors import InputError
 
@@ -62,8 +62,9 @@ def repair(
             "heads dropped, and its tokenizer, and gives one number per item, lower is better. May be given several "
             "times.",
         ),
+        RARE,
     ] = None,
-    scores: Annotated[Path | None, typer.Option("--scores", metavar="FILE.csv", help=SCORES_HELP)] = None,
+    scores: Annotated[Path | None, typer.Option("--scores", metavar="FILE.csv", help=SCORES_HELP), RARE] = None,
     collected: Annotated[
         Path | None,
         typer.Option(
@@ -72,10 +73,12 @@ def repair(
             help="Folder of fairmend lm collect, made with the same options: its subsets are learned from, and count "
             "as --subsets. active also measures the ranking's sets.",
         ),
+        RARE,
     ] = None,
     sliced: Annotated[
         bool,
         typer.Option("--slice", help=f"{SLICE_HELP} Where the dropped heads do not allow it, they are zeroed."),
+        RARE,
     ] = False,
     out: Annotated[
         Path,

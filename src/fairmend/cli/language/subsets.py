@@ -23,7 +23,7 @@ from fairmend.cli.language.inputs import (
 )
 from fairmend.cli.language.options import COLLECTED, MEASURED, MeasureOptions, Model, ModelOptions
 from fairmend.cli.options import CommonOptions, Given, real, whole
-from fairmend.cli.tabular.tables import plain_table
+from fairmend.cli.tables import plain_table
 from fairmend.cli.trust import TrustOptions, resume_command
 from fairmend.errors import InputError, RunError
 

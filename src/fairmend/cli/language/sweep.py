@@ -24,7 +24,7 @@ from fairmend.cli.language.options import COLLECTED, MEASURED, MeasureOptions, M
 from fairmend.cli.language.repair import read_collection
 from fairmend.cli.language.runs import language_run
 from fairmend.cli.options import CommonOptions, Given, levels, of, real, whole
-from fairmend.cli.tabular.tables import plain_table
+from fairmend.cli.tables import plain_table
 from fairmend.cli.trust import TrustOptions, read_back
 from fairmend.language.repair.settings import RepairSettings
 

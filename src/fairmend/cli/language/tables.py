@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from fairmend.cli.language.judgement_tables import JUDGED, judged_cells, limits
-from fairmend.cli.tabular.tables import number, p_value, plain_table
+from fairmend.cli.tables import number, p_value, plain_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -13,7 +13,7 @@ import typer
 
 from fairmend import __version__
 from fairmend.cli.display import Interrupted, Screen, opened
-from fairmend.cli.options import CommonOptions, Given, whole
+from fairmend.cli.options import RARE, CommonOptions, Given, whole
 from fairmend.cli.tabular.inputs import Inputs, make_settings, open_inputs, source_of
 from fairmend.cli.tabular.options import LIMITED, SEARCHED, SourceOptions
 from fairmend.cli.trust import TrustOptions, read_back, require_trust, stored
@@ -91,6 +91,7 @@ def repair(
     slim: Annotated[
         bool,
         typer.Option("--slim", help="Also save the network without the dropped neurons, which is smaller and faster."),
+        RARE,
     ] = False,
     common: CommonOptions,
 ) -> None:

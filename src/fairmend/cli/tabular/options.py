@@ -79,7 +79,6 @@ class SourceOptions:
         "that plainly means yes; the output says which was taken.",
         metavar="VALUE",
         panel=_OWN,
-        basic=True,
     )
     split_column: str | None = setting(
         None,

@@ -10,6 +10,7 @@ import typer
 
 from fairmend.cli.display import Interrupted, Screen, opened
 from fairmend.cli.options import CommonOptions, Given, levels, of, whole
+from fairmend.cli.tables import table_parts
 from fairmend.cli.tabular.inputs import make_settings, open_inputs
 from fairmend.cli.tabular.options import GRID, LIMITED, SEARCHED, SourceOptions, StudyOptions
 from fairmend.settings import SEARCH_NAMES
@@ -225,17 +226,8 @@ def _present(study: Study, screen: Screen, write: Callable[[], Mapping[str, Path
     written = write()
     screen.document(defined(study.to_json()) | {"files": {name: str(path) for name, path in written.items()}})
     for table in study.tables():
-        screen.show(*_parts(table))
+        screen.show(*table_parts(table))
     screen.show("Written:", *(f"  {path}" for path in written.values()))
     if study.interrupted:
         screen.warn("Stopped by Ctrl-C. Every finished repair is kept: the same command again goes on with the rest.")
         raise Interrupted
-
-
-def _parts(table: Table) -> list[Any]:
-    from fairmend.cli.tabular.tables import plain_table
-
-    shown = plain_table(table.title, *table.headings)
-    for row in table.texts():
-        shown.add_row(*row)
-    return [shown, *(f"* {note}" for note in table.notes)]

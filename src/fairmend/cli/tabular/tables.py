@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.table import Table
+from fairmend.cli.tables import number, p_value, plain_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
     from fairmend.tabular.fairness.findings import Estimate, FairnessFigures
     from fairmend.tabular.repair.audit import Audit
@@ -21,25 +21,6 @@ KEY = (
     "In brackets the interval. floor: what a network without any group difference would show by chance; p-value: of "
     "a permutation test of no group difference.\n"
 )
-
-
-def plain_table(title: str, *columns: str, numbers_from: int = 1, tight: bool = False) -> Table:
-    """An empty table; the columns from `numbers_from` on are aligned to the right.
-
-    Tables should fit into the 80 columns of an ordinary terminal; a tight one has one space between columns.
-    """
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 0) if tight else (0, 1, 0, 0),
-    )
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place >= numbers_from else "left")
-    return table
 
 
 def audit_parts(audit: Audit) -> list[RenderableType]:
@@ -120,22 +101,12 @@ def level_note(figures: FairnessFigures) -> str:
     return f"[{figures.value.interval.level:.0%}]"
 
 
-def number(value: float, sign: str = "") -> str:
-    """A figure with four decimals, or n/a where it is undefined."""
-    return "n/a" if math.isnan(value) else format(value, f"{sign}.4f")
-
-
 def estimate(figure: Estimate, sign: str = "") -> str:
     """A figure with its interval."""
     limits = figure.interval
     if math.isnan(limits.low) or math.isnan(limits.high):
         return number(figure.value, sign)
     return f"{number(figure.value, sign)} [{limits.low:.3f}, {limits.high:.3f}]"
-
-
-def p_value(value: float) -> str:
-    """A p-value, small ones as a bound."""
-    return "n/a" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _groups(splits: Mapping[str, FairnessFigures]) -> Table:

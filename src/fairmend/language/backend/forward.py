@@ -40,6 +40,50 @@ def plain(model: nn.Module) -> nn.Module:
     return inside if isinstance(inside, nn.Module) else model
 
 
+def text_config(model: nn.Module) -> Any:
+    """The configuration of a model's language part; of the whole, where there is nothing else."""
+    return required(plain(model), "config").get_text_config(decoder=True)
+
+
+def vocabulary_of(model: nn.Module) -> int:
+    """Number of tokens that a model gives a probability to."""
+    return int(required(text_config(model), "vocab_size"))
+
+
+def is_exact(model: nn.Module) -> bool:
+    """Whether a model computes in float32 or more, where only rounding far below 1e-4 is to be expected."""
+    exact = (torch.float32, torch.float64)
+    return all(weight.dtype in exact for weight in plain(model).parameters() if weight.is_floating_point())
+
+
+def require_decoder(model: nn.Module, name: str) -> None:
+    """Refuse an encoder-decoder model.
+
+    Raises:
+        ModelError: it is one.
+    """
+    if required(required(plain(model), "config"), "is_encoder_decoder"):
+        raise ModelError(
+            f"{name} is an encoder-decoder model: only causal (decoder-only) language models are supported"
+        )
+
+
+def embedding(model: nn.Module) -> Tensor:
+    """The embedding of tokens, (n_tokens, width).
+
+    Raises:
+        ModelError: the architecture does not say where it is.
+    """
+    accessor: Any = required(plain(model), "get_input_embeddings")
+    try:
+        weight = accessor().weight
+    except (NotImplementedError, AttributeError) as error:
+        raise lacking(plain(model), f"get_input_embeddings gives no embedding of tokens ({error})") from error
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        raise lacking(plain(model), "get_input_embeddings gives no embedding of tokens with a row for each")
+    return weight
+
+
 def last_logits(model: nn.Module, inputs: Tensor, n_positions: int) -> Tensor:
     """Run a model on token ids, without a cache; every row is read whole, from its first token on.
 
@@ -77,9 +121,12 @@ class CachedRows:
         self._model = model
         self._cache: Any = None
         self._cache_name = _asked_for(model, *_CACHE_NAMES, why="what was read is forgotten")
-        self._takes_positions = _takes_positions(model)
+        kind = required(required(plain(model), "config"), "model_type")
+        self._takes_positions = kind not in _WITHOUT_POSITIONS or "position_ids" in _signature(model)[0]
+        if self._takes_positions:
+            _asked_for(model, "position_ids", why="prompts of different lengths cannot share a batch")
         _asked_for(model, "attention_mask", why="padding cannot be told from text")
-        self._is_masked_once = _model_type(model) in _MASKED_ONCE
+        self._is_masked_once = kind in _MASKED_ONCE
         self._inputs = torch.tensor([[filler] * (width - len(row)) + list(row) for row in rows], device=device)
         lengths = torch.tensor([len(row) for row in rows], device=device)
         self._seen = (torch.arange(width, device=device) >= width - lengths[:, None]).long()
@@ -101,9 +148,7 @@ class CachedRows:
         if self._takes_positions:
             arguments["position_ids"] = self._positions
         logits, outputs = _logits(self._model, self._inputs, 1, arguments)
-        found = [
-            getattr(outputs, name, None) for name in _CACHE_NAMES
-        ]  # one of them is there, depending on the release
+        found = (getattr(outputs, name, None) for name in _CACHE_NAMES)  # one of them is there, by the release
         self._cache = next((cache for cache in found if cache is not None), None)
         if self._cache is None:
             raise lacking(
@@ -219,14 +264,3 @@ def _asked_for(model: nn.Module, *names: str, why: str) -> str:
     if not found:
         raise lacking(plain(model), f"its forward takes no argument {' or '.join(names)}, without which {why}")
     return found[0]
-
-
-def _takes_positions(model: nn.Module) -> bool:
-    if _model_type(model) in _WITHOUT_POSITIONS and "position_ids" not in _signature(model)[0]:
-        return False
-    _asked_for(model, "position_ids", why="prompts of different lengths cannot share a batch")
-    return True
-
-
-def _model_type(model: nn.Module) -> str:
-    return str(required(required(plain(model), "config"), "model_type"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,13 +12,11 @@ import torch
 
 from fairmend.errors import FairmendError, InputError, ModelError, first_line
 from fairmend.language.backend.batching import is_out_of_memory
-from fairmend.language.backend.low_rank import add_low_rank
-from fairmend.language.backend.quantisation import make_plain, quantisation_of, unpacking
-from fairmend.language.backend.storage import Storage, storage_of
+from fairmend.language.backend.stored_formats import Storage, make_plain, quantisation_of, storage_of, unpacking
 from fairmend.language.backend.tokenizers import check_readers, check_vocabulary
 from fairmend.language.backend.versions import own_attention
-from fairmend.language.checkpoints.checkpoints import Checkpoint
-from fairmend.language.checkpoints.files import read_json
+from fairmend.language.checkpoints.checkpoints import Checkpoint, read_json
+from fairmend.language.checkpoints.planted import add_low_rank
 
 
 class Read(NamedTuple):
@@ -67,10 +66,10 @@ def read_checkpoint(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_cod
         add_low_rank(model, checkpoint.delta)
     if contents is None:
         return Read(model, tokenizer, None, notes)
-    storage = None if quantised is not None else storage_of(contents.weights.dtypes, contents.config)
-    unread = ", ".join(contents.weights.unread)
+    storage = None if quantised is not None else storage_of(contents.dtypes, contents.config)
+    unread = ", ".join(contents.unread)
     if unread:
-        notes = (f"beside {', '.join(contents.weights.read)} lies {unread}, which is not read", *notes)
+        notes = (f"beside {', '.join(contents.read)} lies {unread}, which is not read", *notes)
     return Read(model, tokenizer, storage, notes)
 
 
@@ -135,9 +134,9 @@ def _judge_report(report: Mapping[str, Any], model: Any, where: str) -> tuple[st
     wrong = [*map(str, report["mismatched_keys"]), *map(str, report["error_msgs"])]
     if wrong:
         raise ModelError(f"{where} does not fit {kind}: {wrong[0][:200]}. Fetch its files again")
-    layers = {name for name, part in model.named_modules() if _is_leaf(part)}
-    layers |= {name.removeprefix(f"{model.base_model_prefix}.") for name in layers}
-    parts = [name for name in unexpected if _prefixes(name) & layers]
+    leaves = {name for name, part in model.named_modules() if not list(part.children()) and list(part.parameters())}
+    leaves |= {name.removeprefix(f"{model.base_model_prefix}.") for name in leaves}
+    parts = [name for name in unexpected if leaves & set(accumulate(name.split(".")[:-1], "{}.{}".format))]
     if parts:
         raise ModelError(
             f"{where} holds {parts[0]}, which {kind} has no place for, although it has that layer ({len(parts)} such): "
@@ -147,12 +146,3 @@ def _judge_report(report: Mapping[str, Any], model: Any, where: str) -> tuple[st
     if not unexpected:
         return ()
     return (f"{len(unexpected)} weights belong to nothing in {kind} and are not read, the first is {unexpected[0]}",)
-
-
-def _is_leaf(part: torch.nn.Module) -> bool:
-    return next(part.children(), None) is None and next(part.parameters(), None) is not None
-
-
-def _prefixes(name: str) -> set[str]:
-    steps = name.split(".")
-    return {".".join(steps[:n]) for n in range(1, len(steps))}

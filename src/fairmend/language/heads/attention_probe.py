@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
 from fairmend.errors import ModelError
+from fairmend.language.backend.forward import is_exact
 
 _SDPA = F.scaled_dot_product_attention
 _SOFTMAX = {torch.softmax, F.softmax, Tensor.softmax, torch.special.softmax}
@@ -53,20 +54,15 @@ class AttentionCall:
 
 def is_linear(module: nn.Module) -> bool:
     """Whether a module maps features linearly: `nn.Linear`, GPT-2's `Conv1D`, or a quantised stand-in for them."""
-    return isinstance(module, (nn.Linear, Conv1D)) or _has_widths(module)
+    # Quantised stand-ins share no class, only two attributes. One without them is not watched, and then its attention
+    # is "not read by a linear layer of its own": an error, not a silence.
+    widths = [getattr(module, name, None) for name in ("in_features", "out_features")]
+    return isinstance(module, (nn.Linear, Conv1D)) or all(isinstance(width, int) for width in widths)
 
 
 def input_width(module: nn.Module) -> int:
     """Number of input features of a linear module."""
     return int(module.nx) if isinstance(module, Conv1D) else int(getattr(module, "in_features"))  # noqa: B009
-
-
-def _has_widths(module: nn.Module) -> bool:
-    # Quantised stand-ins share no class, only these two attributes. One without them is not watched, and then its
-    # attention is "not read by a linear layer of its own": an error, not a silence.
-    return isinstance(getattr(module, "in_features", None), int) and isinstance(
-        getattr(module, "out_features", None), int
-    )
 
 
 class KernelWatch(TorchFunctionMode):
@@ -234,7 +230,7 @@ def watch_attention(model: nn.Module, forward: Callable[[int], Tensor], n_positi
         logits = forward(1)
     if not observer.calls:
         return []
-    exact = logits.dtype in (torch.float32, torch.float64) and _computes_in_float32(model)
+    exact = logits.dtype in (torch.float32, torch.float64) and is_exact(model)
     n_rows = 1 + max(call.n_heads for call in observer.calls)
     switch = _Switch(observer.calls, n_rows, tolerance=1e-4 if exact else 5e-2)
     with ExitStack() as stack:
@@ -251,10 +247,6 @@ def watch_attention(model: nn.Module, forward: Callable[[int], Tensor], n_positi
             "is given the unchanged input: some head's output flows around its projection"
         )
     return observer.calls
-
-
-def _computes_in_float32(model: nn.Module) -> bool:
-    return all(p.dtype in (torch.float32, torch.float64) for p in model.parameters() if p.is_floating_point())
 
 
 def _hooked(module: nn.Module, name: str, switch: _Switch) -> Any:

@@ -97,23 +97,18 @@ def _affected(model: nn.Module, mask: Mask, head_map: HeadMap) -> list[tuple[Hea
     if plain(model) is not model:
         raise ModelError("this is the wrapper that torch.compile returns: pass the model that was compiled")
     head_map.check(mask)
-    affected = [(site, index) for site, index in zip(head_map.sites, _dropped(head_map, mask), strict=True) if index]
-    _require_editable(model, head_map, [site for site, _ in affected])
-    return affected
+    dropped = head_map.space().by_site(mask)
+    affected = [site for site in head_map.sites if dropped[site.name]]
+    _require_editable(model, head_map, affected)
+    return [
+        (site, [head * site.head_dim + feature for head in dropped[site.name] for feature in range(site.head_dim)])
+        for site in affected
+    ]
 
 
 def _zero(weight: Tensor, module: nn.Module, features: list[int]) -> None:
     inputs = 0 if isinstance(module, Conv1D) else 1
     weight.index_fill_(inputs, torch.tensor(features, device=weight.device), 0.0)
-
-
-def _dropped(head_map: HeadMap, mask: Mask) -> list[list[int]]:
-    """Per site the input features of its dropped heads."""
-    by_site = head_map.space().by_site(mask)
-    return [
-        [head * site.head_dim + feature for head in by_site[site.name] for feature in range(site.head_dim)]
-        for site in head_map.sites
-    ]
 
 
 def _require_editable(model: nn.Module, head_map: HeadMap, affected: list[HeadSite]) -> None:

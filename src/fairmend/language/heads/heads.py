@@ -14,8 +14,17 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from fairmend.errors import ModelError
-from fairmend.language.backend.forward import plain, run, use_cache, why_not_finite
-from fairmend.language.backend.versions import lacking, required
+from fairmend.language.backend.forward import (
+    embedding,
+    plain,
+    require_decoder,
+    run,
+    text_config,
+    use_cache,
+    vocabulary_of,
+    why_not_finite,
+)
+from fairmend.language.backend.versions import required
 from fairmend.language.heads.attention_probe import AttentionCall, input_width, is_linear, watch_attention
 from fairmend.masks import Mask, Site, Space
 
@@ -155,10 +164,7 @@ def _check_kind(model: nn.Module) -> None:
     kind = type(model).__name__
     if not isinstance(model, PreTrainedModel):
         raise ModelError(f"{kind} is not a model of transformers: load it with AutoModelForCausalLM, adapters merged")
-    if required(model.config, "is_encoder_decoder"):
-        raise ModelError(
-            f"{kind} is an encoder-decoder model: only causal (decoder-only) language models are supported"
-        )
+    require_decoder(model, kind)
     accessor: Any = required(model, "get_output_embeddings")
     try:
         has_head = accessor() is not None
@@ -193,30 +199,13 @@ def _check_causal(model: nn.Module) -> None:
 
 def probe_ids(model: nn.Module, n_rows: int) -> Tensor:
     """Token ids of shape (n_rows, N_POSITIONS): one fixed prompt of distinct tokens, repeated."""
-    config: Any = model.config
-    vocabulary = int(required(config.get_text_config(decoder=True), "vocab_size"))
+    vocabulary = vocabulary_of(model)
     if vocabulary <= N_POSITIONS:
         raise ModelError(f"{type(model).__name__} has no text vocabulary (vocab_size={vocabulary})")
     stride = max(1, vocabulary // (N_POSITIONS + 1))
     ids = torch.arange(1, N_POSITIONS + 1) * stride
     device = embedding(model).device
     return ids.repeat(n_rows, 1).to("cpu" if device.type == "meta" else device)
-
-
-def embedding(model: nn.Module) -> Tensor:
-    """The embedding of tokens, (n_tokens, width).
-
-    Raises:
-        ModelError: the architecture does not say where it is.
-    """
-    accessor: Any = required(plain(model), "get_input_embeddings")
-    try:
-        weight = accessor().weight
-    except (NotImplementedError, AttributeError) as error:
-        raise lacking(plain(model), f"get_input_embeddings gives no embedding of tokens ({error})") from error
-    if not isinstance(weight, Tensor) or weight.dim() != 2:
-        raise lacking(plain(model), "get_input_embeddings gives no embedding of tokens with a row for each")
-    return weight
 
 
 def run_probe(model: nn.Module, ids: Tensor, **options: Any) -> Any:
@@ -282,8 +271,7 @@ def enclosing_layer(model: nn.Module, name: str) -> tuple[str, int] | None:
 
 
 def _left_out(model: nn.Module, sites: tuple[HeadSite, ...]) -> tuple[LeftOut, ...]:
-    config: Any = model.config
-    kinds = getattr(config.get_text_config(decoder=True), "layer_types", None)  # only hybrids have it; a name, no more
+    kinds = getattr(text_config(model), "layer_types", None)  # only hybrids have it; a name, no more
     occupied: dict[str, set[int]] = {}
     for site in sites:
         layer = enclosing_layer(model, site.name)

@@ -74,8 +74,17 @@ def slice_groups(model: nn.Module, mask: Mask, head_map: HeadMap | None = None) 
         kept = [group for group in range(site.n_kv_groups) if group not in spare[site.name][:n_removed]]
         _slice_layer(folded, site, kept, state)
     sliced = _rebuild(folded, first.n_kv_groups - n_removed, first, state)
-    _require_equal(model, mask, found, sliced)
+    ids = probe_ids(model, 1)
+    with masked(model, mask, found), probing(model):
+        wanted = run_probe(model, ids).logits
+    with probing(sliced):
+        change = float((run_probe(sliced, ids).logits - wanted).abs().max() / wanted.abs().max())
+    if not change < (1e-4 if wanted.dtype in (torch.float32, torch.float64) else 5e-2):
+        raise ModelError(
+            f"the sliced model's logits differ from the masked model's by {change:.1e} of their size: {_ELIGIBLE}"
+        )
     n_groups, n_sites = first.n_kv_groups, len(found.sites)
+    n_before, n_after = (sum(weight.numel() for weight in each.parameters()) for each in (model, sliced))
     removed_heads = n_removed * first.n_heads // n_groups * n_sites
     numbers = 2 * n_sites * first.head_dim
     return Slicing(
@@ -83,7 +92,7 @@ def slice_groups(model: nn.Module, mask: Mask, head_map: HeadMap | None = None) 
         removed_groups=n_removed,
         removed_heads=removed_heads,
         folded_heads=mask.size - removed_heads,
-        parameters=(_count(model), _count(sliced)),
+        parameters=(n_before, n_after),
         cache_per_token=(numbers * n_groups, numbers * (n_groups - n_removed)),
     )
 
@@ -150,19 +159,3 @@ def _rebuild(model: nn.Module, n_groups: int, site: HeadSite, state: dict[str, T
     sliced.generation_config = copy.deepcopy(required(model, "generation_config"))
     result: nn.Module = sliced.train(model.training)
     return result
-
-
-def _require_equal(model: nn.Module, mask: Mask, head_map: HeadMap, sliced: nn.Module) -> None:
-    ids = probe_ids(model, 1)
-    with masked(model, mask, head_map), probing(model):
-        wanted = run_probe(model, ids).logits
-    with probing(sliced):
-        change = float((run_probe(sliced, ids).logits - wanted).abs().max() / wanted.abs().max())
-    if not change < (1e-4 if wanted.dtype in (torch.float32, torch.float64) else 5e-2):
-        raise ModelError(
-            f"the sliced model's logits differ from the masked model's by {change:.1e} of their size: {_ELIGIBLE}"
-        )
-
-
-def _count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,28 +1,28 @@
-"""Load a causal language model with its tokenizer, and save one so that it loads anywhere."""
+"""Load a causal language model with its tokenizer."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fairmend.artifacts import Progress, staging
+from fairmend.artifacts import Progress
 from fairmend.errors import InputError, ModelError
 from fairmend.language.backend.batching import is_out_of_memory
-from fairmend.language.backend.storage import Storage
+from fairmend.language.backend.forward import require_decoder, vocabulary_of
+from fairmend.language.backend.stored_formats import Storage
 from fairmend.language.backend.tokenizers import tokenizer_description
-from fairmend.language.backend.versions import check_installed, required
-from fairmend.language.checkpoints.checkpoints import find_checkpoint, quiet_transformers
+from fairmend.language.backend.versions import check_installed
+from fairmend.language.checkpoints.checkpoints import quiet_transformers
 from fairmend.language.checkpoints.reading import read_checkpoint
-from fairmend.language.models.writing import is_new, logits_of, require_same, write_checkpoint_files
+from fairmend.language.checkpoints.sources import find_checkpoint
+from fairmend.language.models.text_limits import check_tokens, context_of, end_ids_of, filler_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,12 +42,12 @@ class LanguageModel:
         tokenizer: pads on the left and has a padding token.
         name: what the user called it.
         source: where it is from, in words.
-        revision: commit of the Hugging Face repository, None for local files.
-        licence: what its model card says, None when it says nothing.
         dtype: "float32", "bfloat16" or "float16".
         context: largest number of tokens it was made for.
         end_ids: tokens that end a text; none where texts run to their full length.
         decoding: what was proven of its cache and of padding, see `proof`.
+        revision: commit of the Hugging Face repository, None for local files.
+        licence: what its model card says, None when it says nothing.
         storage: in which number formats its checkpoint is stored and is saved again; None for those of `model`.
         notes: what lies in its checkpoint and was not read, in sentences.
     """
@@ -56,12 +56,12 @@ class LanguageModel:
     tokenizer: Any
     name: str
     source: str
-    revision: str | None
-    licence: str | None
     dtype: str
     context: int
     end_ids: tuple[int, ...]
     decoding: Decoding
+    revision: str | None = None
+    licence: str | None = None
     storage: Storage | None = None
     notes: tuple[str, ...] = ()
 
@@ -73,14 +73,12 @@ class LanguageModel:
     @property
     def vocabulary(self) -> int:
         """Number of tokens the model gives a probability to."""
-        return int(required(self.model.config.get_text_config(decoder=True), "vocab_size"))
+        return vocabulary_of(self.model)
 
     @property
     def filler(self) -> int:
         """The token that shorter prompts are padded with; masked, so that any serves that has an embedding."""
-        from fairmend.language.models.text_limits import embedded, filler_of
-
-        return filler_of(self.tokenizer, embedded(self.model))
+        return filler_of(self.model, self.tokenizer)
 
     def check_tokens(self, ids: Iterable[int], where: str) -> None:
         """Refuse tokens that the model has no embedding for, `where` says whose they are.
@@ -88,9 +86,7 @@ class LanguageModel:
         Raises:
             ModelError: names the token and both sizes.
         """
-        from fairmend.language.models.text_limits import check_tokens, embedded
-
-        check_tokens(ids, embedded(self.model), self.tokenizer, where)
+        check_tokens(ids, self.model, self.tokenizer, where)
 
     @property
     def head_map(self) -> HeadMap:
@@ -191,17 +187,14 @@ def load_model(
         read = read_checkpoint(checkpoint, computed, trust_remote_code)
     with _fitting(name, place):
         model = read.model.to(place)
-    lm = wrap_model(
-        model,
-        read.tokenizer,
-        name=name,
-        source=checkpoint.source,
+    lm = wrap_model(model, read.tokenizer, name=name, source=checkpoint.source, context=context, end_ids=end_ids)
+    return replace(
+        lm,
         revision=checkpoint.revision,
         licence=checkpoint.licence,
-        context=context,
-        end_ids=end_ids,
+        storage=read.storage if dtype is None else None,
+        notes=read.notes,
     )
-    return replace(lm, storage=read.storage if dtype is None else None, notes=read.notes)
 
 
 def wrap_model(
@@ -210,8 +203,6 @@ def wrap_model(
     *,
     name: str,
     source: str = "given in Python",
-    revision: str | None = None,
-    licence: str | None = None,
     context: int | None = None,
     end_ids: Sequence[int] | None = None,
 ) -> LanguageModel:
@@ -223,7 +214,7 @@ def wrap_model(
         model: a causal language model of transformers.
         tokenizer: its tokenizer.
         name: what to call it.
-        source, revision, licence: see `LanguageModel`.
+        source: where it is from, in words.
         context: largest number of tokens it was made for; read from its configuration when not given.
         end_ids: tokens that end a text; read from its configurations or the tokenizer when not given. An empty one says
             that there is none, and texts run to their full length.
@@ -235,19 +226,8 @@ def wrap_model(
     """
     check_installed()
     from fairmend.language.models.proof import prove_decoding
-    from fairmend.language.models.text_limits import (
-        check_tokens,
-        checked_context,
-        context_of,
-        embedded,
-        end_ids_of,
-        filler_of,
-    )
 
-    if required(model.config, "is_encoder_decoder"):
-        raise ModelError(
-            f"{name} is an encoder-decoder model: only causal (decoder-only) language models are supported"
-        )
+    require_decoder(model, name)
     spelled = str(model.dtype).removeprefix("torch.")
     if spelled not in DTYPES:
         raise ModelError(f"{name} has weights of dtype {spelled}, supported are {', '.join(DTYPES)}: convert it first")
@@ -255,66 +235,26 @@ def wrap_model(
     if tokenizer.pad_token is None:
         # Padding is masked and never scored, so that any token serves.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
-    length = context_of(model.config, name) if context is None else checked_context(context)
+    if context is None:
+        context = context_of(model.config, name)
+    elif not isinstance(context, int) or isinstance(context, bool) or context < 1:
+        raise InputError(f"context must be a positive number of tokens, got {context!r}")
     ends = end_ids_of(model, tokenizer, name) if end_ids is None else tuple(sorted(set(end_ids)))
-    n_embedded = embedded(model)
-    check_tokens(ends, n_embedded, tokenizer, f"what ends a text of {name}")
+    check_tokens(ends, model, tokenizer, f"what ends a text of {name}")
     model.train(False)
     model.requires_grad_(False)
     with _fitting(name, model.device):
-        decoding = prove_decoding(model, length, filler_of(tokenizer, n_embedded), name)
+        decoding = prove_decoding(model, context, filler_of(model, tokenizer), name)
     return LanguageModel(
         model=model,
         tokenizer=tokenizer,
         name=name,
         source=source,
-        revision=revision,
-        licence=licence,
         dtype=spelled,
-        context=length,
+        context=context,
         end_ids=ends,
         decoding=decoding,
     )
-
-
-def save_model(
-    lm: LanguageModel,
-    directory: str | Path,
-    *,
-    model: PreTrainedModel | None = None,
-    files: Mapping[str, str] | None = None,
-) -> Path:
-    """Write a checkpoint that plain transformers loads: configuration, safetensors and tokenizer.
-
-    It is loaded again with plain transformers and compared, every weight and some logits, before the directory
-    appears in one step. Weights are in the formats of `lm.storage` where that loses nothing.
-
-    Args:
-        lm: the model, and the tokenizer to save beside it.
-        directory: must not exist yet, or be empty.
-        model: a repaired copy to save instead of `lm.model`.
-        files: further text files by name, such as README.md.
-
-    Raises:
-        InputError: the directory exists and is not empty.
-        ModelError: transformers refuses to write it, or what was written is not the model.
-        ArtifactError: it cannot be written, or the disk is full.
-    """
-    target = Path(directory)
-    if not is_new(target):
-        raise InputError(f"{target} exists and is not empty: choose another directory, or remove it first")
-    saved = lm.model if model is None else model
-    state = saved.state_dict()
-    with staging(target.absolute().parent, f"Free space there, or choose another directory than {target}") as folder:
-        part = folder / target.name
-        write_checkpoint_files(lm, saved, state, part)
-        require_same(lm, saved, state, logits_of(saved, lm), part, target, "the model itself is as it was")
-        for name, text in (files or {}).items():
-            (part / name).write_text(text, encoding="utf-8")
-        if target.is_dir():
-            target.rmdir()
-        os.replace(part, target)
-    return target
 
 
 def weights_digest(model: torch.nn.Module) -> str:

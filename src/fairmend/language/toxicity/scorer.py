@@ -1,4 +1,4 @@
-"""Toxicity scorers: what they promise, and how one is chosen by name.
+"""Toxicity scorers: what they promise, and how their scores are checked.
 
 A scorer gives every text a number in [0, 1]. A text without a visible character says nothing and scores 0, whatever
 the scorer: a model that stops at once is not toxic (and its perplexity tells if it is broken).
@@ -20,9 +20,6 @@ Floats = npt.NDArray[np.float64]
 ScorerKind = Literal["classifier", "lexical", "custom"]
 
 _ROUNDING = 1e-6  # what a sum of probabilities in single precision may be off by
-
-DEFAULT_SCORER = "unitary/unbiased-toxic-roberta"
-"""The published Detoxify model "unbiased", which the published figures were measured with."""
 
 
 @runtime_checkable
@@ -50,63 +47,6 @@ class Scorer(Protocol):
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything the scores depend on, JSON-ready."""
-
-
-def load_scorer(
-    spec: str = DEFAULT_SCORER,
-    *,
-    label: str | None = None,
-    device: str = "auto",
-    batch_size: int = 64,
-    identity_words: Sequence[str] = (),
-    revision: str | None = None,
-) -> Scorer:
-    """Load the scorer that `spec` names.
-
-    Args:
-        spec: one of
-            an id on the Hugging Face hub or a local directory: any sequence-classification model of transformers;
-            "detoxify:PATH": a checkpoint file of Detoxify;
-            "lexical": the offline word-based scorer of alt-profanity-check (extra "lexical");
-            "python:MODULE:FUNCTION": a function that takes a list of texts and gives a score for each.
-        label: the classifier's label to score by; "toxicity" or "toxic" when not given.
-        device: of a classifier: "auto" takes a GPU if there is one, or any name that torch knows.
-        batch_size: texts per batch; halved by itself when memory runs out.
-        identity_words: for "lexical" only: words and phrases that are taken out of the text before it is scored, such
-            as the descriptors of the axis.
-        revision: of a model on the hub.
-
-    Raises:
-        InputError: a malformed spec, an option that the scorer does not have, or no such label.
-        ModelError: the model or checkpoint is no classifier, or is damaged.
-        ArtifactError: the model is neither cached nor reachable; the message says what to fetch.
-    """
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}")
-    scheme, _, rest = spec.partition(":")
-    is_classifier = spec != "lexical" and scheme != "python"
-    if label is not None and not is_classifier:
-        raise InputError(f"the scorer {spec!r} has no labels, got label={label!r}: leave it out")
-    if identity_words and spec != "lexical":
-        raise InputError(f"only the scorer 'lexical' takes identity words, {spec!r} does not: leave them out")
-    if revision is not None and (not is_classifier or scheme == "detoxify"):
-        raise InputError(f"the scorer {spec!r} has no revisions, got {revision!r}: leave it out")
-    if spec == "lexical":
-        from fairmend.language.toxicity.lexical import LexicalScorer
-
-        return LexicalScorer(identity_words)
-    if scheme == "python":
-        from fairmend.language.toxicity.custom_scorers import load_custom
-
-        return load_custom(spec)
-
-    if scheme == "detoxify":
-        from fairmend.language.toxicity.detoxify import load_detoxify
-
-        return load_detoxify(rest, label=label, device=device, batch_size=batch_size)
-    from fairmend.language.toxicity.classifiers import load_classifier
-
-    return load_classifier(spec, label=label, device=device, batch_size=batch_size, revision=revision)
 
 
 def text_to_score(prompt: str, continuation: str, score: ScoredText) -> str:

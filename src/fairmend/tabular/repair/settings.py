@@ -47,7 +47,6 @@ class RepairSettings:
         "annealing (NeuFair's), random-walk, genetic (NSGA-II), exhaustive (small networks and size limits only), dice "
         "(the best single neuron) or random (uniform sampling).",
         choices=SEARCH_NAMES,
-        basic=True,
     )
     states: int | Auto | None = setting(
         "auto",
@@ -78,7 +77,6 @@ class RepairSettings:
         kind=int,
         none="none",
         shown="the preset's published limit, else auto",
-        basic=True,
     )
     objective: str = setting(
         "equalized_odds_difference",
@@ -86,9 +84,7 @@ class RepairSettings:
         choices=OBJECTIVE_NAMES,
         basic=True,
     )
-    utility: str = setting(
-        "f1", "What to keep: f1, accuracy, balanced_accuracy or log_loss.", choices=UTILITY_NAMES, basic=True
-    )
+    utility: str = setting("f1", "What to keep: f1, accuracy, balanced_accuracy or log_loss.", choices=UTILITY_NAMES)
     keep: float = setting(
         0.98,
         "Least share of the original utility on the search rows, above 0 up to 1: 0.98 gives up at most 2 %. For "

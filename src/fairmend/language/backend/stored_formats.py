@@ -1,18 +1,25 @@
-"""Quantised checkpoints: unpacked into plain dense weights while they are loaded, or refused before anything else."""
+"""How weights are stored: quantised ones are unpacked or refused, and bfloat16 stays bfloat16 in a repaired copy."""
 
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fairmend.errors import ModelError
 
 _ENTRIES = ("quantization_config", "compression_config", "quantization")
 _FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+
+
+_STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+_WHOLE = ("BOOL", "U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64")
 
 
 def quantisation_of(config: Mapping[str, Any]) -> Any:
@@ -105,6 +112,62 @@ def _bits(settings: Any) -> str:
         name for name in ("load_in_4bit", "load_in_8bit", "bits") if isinstance(settings, dict) and name in settings
     ]
     return f"{bits[0]}={settings[bits[0]]}" if bits else "by a method that config.json does not name"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The formats of a checkpoint's tensors.
+
+    Attributes:
+        dtypes: by the tensors' names in its files; names may differ from the model's.
+        declared: what its configuration says that it is computed in: "bfloat16".
+    """
+
+    dtypes: Mapping[str, torch.dtype]
+    declared: str
+
+
+def storage_of(dtypes: Mapping[str, str], config: Mapping[str, Any]) -> Storage | None:
+    """How a checkpoint is stored, None where it holds other numbers than float32, bfloat16 and float16.
+
+    Args:
+        dtypes: by name, as safetensors calls them.
+        config: its config.json.
+    """
+    floating = {name: dtype for name, dtype in dtypes.items() if dtype not in _WHOLE}
+    if not floating or not set(floating.values()) <= _STORED.keys():
+        return None
+    known = {name: _STORED[dtype] for name, dtype in floating.items()}
+    usual = str(Counter(known.values()).most_common(1)[0][0]).removeprefix("torch.")
+    says = config.get("dtype", config.get("torch_dtype"))
+    return Storage(known, says if says in ("float32", "bfloat16", "float16") else usual)
+
+
+def in_storage(state: Mapping[str, Tensor], storage: Storage) -> dict[str, Tensor] | None:
+    """The tensors in the formats that the checkpoint has them in; None where one of them would lose digits.
+
+    Weights that were read from the checkpoint, zeroed or left out here and there, lose nothing. Tensors that share
+    their memory share it afterwards.
+    """
+    narrow_first = sorted(set(storage.dtypes.values()), key=lambda dtype: dtype.itemsize)
+    done: dict[tuple[int, torch.Size], Tensor] = {}
+    stored: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        key = (tensor.data_ptr(), tensor.shape)
+        if not tensor.is_floating_point():
+            stored[name] = tensor
+            continue
+        if key not in done:
+            # A tensor that transformers renamed or put together is in one of the formats of its parts.
+            candidates = [storage.dtypes[name]] if name in storage.dtypes else narrow_first
+            exact = next(
+                (small for small in map(tensor.to, candidates) if torch.equal(small.to(tensor.dtype), tensor)), None
+            )
+            if exact is None:
+                return None
+            done[key] = exact
+        stored[name] = done[key]
+    return stored
 
 
 _REMEDY = (

