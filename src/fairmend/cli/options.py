@@ -213,6 +213,7 @@ def _grouped(function: Callable[..., None]) -> Callable[..., None]:
         rest |= few
 
     def grouped(said: typer.Context, **given: Any) -> None:
+        given.pop("help_all", None)
         made = {name: make(said, given) for name, make in groups.items()}
         function(**given, **made)
 
@@ -319,7 +320,7 @@ def _show_all(context: typer.Context, wanted: bool) -> None:
 
 
 _HelpAll = Annotated[
-    bool, typer.Option("--help-all", is_eager=True, callback=_show_all, expose_value=False, help="Show every option.")
+    bool, typer.Option("--help-all", is_eager=True, callback=_show_all, help="Show every option.")
 ]
 
 
