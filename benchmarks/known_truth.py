@@ -4,7 +4,7 @@
 
 The model is simulated: what every head does alone comes from the scores that FASP published for GPT-2, drawn to the
 true spread between heads; heads interact, and measurements are as noisy, as was measured on real models (see
-`fairmend.surrogates.simulation`). All methods minimise the same cost, half of the bias relative to the untouched model
+`simulation.py`). All methods minimise the same cost, half of the bias relative to the untouched model
 and half of the rise in perplexity, and keep the perplexity within 1.25 of the untouched one. Regret is the true cost of
 the mask that a method ends with, minus that of the best mask known: the best that annealing on the truth itself, or any
 method in any run, has found. A mask whose true perplexity breaks the floor counts as the untouched mask, because a
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from published_networks import circumstances, default_folder, in_words
+from simulation import FIGURES, SimulatedModel
 from threadpoolctl import threadpool_limits
 
 from fairmend.costs import Cost, UtilityFloor
@@ -35,7 +36,6 @@ from fairmend.statistics import t_interval
 from fairmend.surrogates.active import Active
 from fairmend.surrogates.attention_pruning import AttentionPruning
 from fairmend.surrogates.objectives import floored_sum
-from fairmend.surrogates.simulation import FIGURES, SimulatedModel
 
 TRUE_SPREAD = 0.018  # of single-head effects on the bias: between .015 and .021
 FLOOR = 1.25

@@ -29,8 +29,8 @@ from fairmend.costs import WeightedSum
 from fairmend.evaluation import Figure, Figures
 from fairmend.masks import Site, Space
 from fairmend.surrogates.annealing import anneal
+from fairmend.surrogates.families.base import FixedPredictor
 from fairmend.surrogates.families.forms import Form
-from fairmend.surrogates.families.ridge import FixedPredictor
 from fairmend.surrogates.fitting import FittedPair
 from fairmend.surrogates.samples import Scale
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -47,15 +47,6 @@ class Figures:
     def loss(self, measurement: Measurement) -> float:
         """The utility as something to minimise."""
         return measurement.utility if self.utility.better == "lower" else -measurement.utility
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description; `from_json` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> Figures:
-        """The figures that `to_json` described."""
-        return cls(Figure(**payload["bias"]), Figure(**payload["utility"]), tuple(payload["parts"]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

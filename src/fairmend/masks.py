@@ -7,10 +7,9 @@ Units are numbered from 0, site by site. A mask says which units are switched of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -214,24 +213,3 @@ class Space:
             index, position = self.locate(unit)
             positions[self.sites[index].name].append(position)
         return positions
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description; `from_json` reads it back."""
-        return {
-            "sites": [[site.name, site.units] for site in self.sites],
-            "min_drop": self.min_drop,
-            "max_drop": self.max_drop,
-            "frozen": sorted(self.frozen),
-            "dials": [[dial.name, dial.low, dial.high, dial.step] for dial in self.dials],
-        }
-
-    @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> Space:
-        """The space that `to_json` described."""
-        return cls(
-            sites=tuple(Site(str(name), int(units)) for name, units in payload["sites"]),
-            min_drop=int(payload["min_drop"]),
-            max_drop=None if payload["max_drop"] is None else int(payload["max_drop"]),
-            frozen=frozenset(int(unit) for unit in payload["frozen"]),
-            dials=tuple(Dial(str(n), float(low), float(high), float(step)) for n, low, high, step in payload["dials"]),
-        )

@@ -21,7 +21,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -197,6 +197,24 @@ def session(request: Mapping[str, Any] | None, command: str) -> dict[str, Any]:
     }
 
 
+def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Each setting that differs, as "name: was X, is Y", nested names joined by dots."""
+    before, now = dict(_flat(stored)), dict(_flat(given))
+    return [
+        f"{name}: was {before.get(name, 'absent')}, is {now.get(name, 'absent')}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _flat(payload: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in payload.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", json.dumps(value, sort_keys=True)
+
+
 def _write_space(space: Space) -> dict[str, Any]:
     return {
         "sites": [[site.name, site.units] for site in space.sites],
@@ -297,7 +315,9 @@ for _kind in _NAMES:
 _CONVERTER.register_structure_hook(float, _read_float)
 _CONVERTER.register_structure_hook(Space, _read_space)
 _CONVERTER.register_structure_hook(Mask, _read_mask)
-_CONVERTER.register_structure_hook(Path, lambda value, _: Path(_read_exact(value, str)))
+_CONVERTER.register_structure_hook(
+    Path, lambda value, _: value if isinstance(value, Path) else Path(_read_exact(value, str))
+)
 _CONVERTER.register_structure_hook_func(_is_array, _read_array)
 _CONVERTER.register_structure_hook_factory(_is_list, _list_reader)
 configure_union_passthrough(Union[str, bool, int, float, None], _CONVERTER)  # noqa: UP007 - takes no other form

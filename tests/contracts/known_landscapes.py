@@ -11,6 +11,7 @@ import numpy as np
 from fairmend.costs import Cost, PenalisedBias, UtilityFloor
 from fairmend.evaluation import Figure, Figures, Measurement
 from fairmend.masks import Dial, Mask, Site, Space
+from fairmend.records import plain
 from fairmend.search import Searcher
 
 FIGURES = Figures(Figure("bias", "lower", "landscape"), Figure("score", "higher", "landscape"))
@@ -39,7 +40,7 @@ class Landscape:
         return [self.figures_of(mask) for mask in masks]
 
     def fingerprint(self) -> Mapping[str, Any]:
-        return {"landscape": self.seed, "space": self.space.to_json()}
+        return {"landscape": self.seed, "space": plain(self.space)}
 
 
 def floor(reference: Measurement) -> UtilityFloor:

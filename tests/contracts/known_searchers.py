@@ -14,8 +14,8 @@ from known_landscapes import FIGURES, floor, penalised
 import fairmend.search
 import fairmend.surrogates
 from fairmend.masks import Mask, Space
-from fairmend.search import Candidates, PruningRule, Ranking, Searcher, SpreadSampling, make_searcher
-from fairmend.settings import METHODS, SEARCH_NAMES
+from fairmend.search import Candidates, Searcher, SpreadSampling, make_searcher
+from fairmend.settings import SEARCH_NAMES
 from fairmend.surrogates import Active, AttentionPruning, ProposalSettings, Ridge
 
 SEARCHES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in SEARCH_NAMES} | {
@@ -41,17 +41,9 @@ def build(search: str, space: Space, seed: int, states: int) -> Searcher:
     )
 
 
-# Rankings and finalists take a rule or masks instead of a cost.
-RANKINGS = (*METHODS, "candidates")
-GIVEN = {name: np.linspace(1, 0, 10) for name in ("magnitude", "gradient")}
-RANKED = {method: PruningRule(method, alpha=0.3, gamma=0.2, seed=3) for method in METHODS}
-
-
-def build_ranking(ranking: str, space: Space) -> Searcher:
-    """A searcher that measures one set, or given ones, of `RANKINGS`."""
-    if ranking == "candidates":
-        return Candidates(space, [space.mask([4, 5]), space.mask([7])])
-    return Ranking(space, FIGURES, RANKED[ranking], scores=GIVEN)
+def finalists(space: Space) -> Candidates:
+    """A searcher that measures given masks."""
+    return Candidates(space, [space.mask([4, 5]), space.mask([7])])
 
 
 def some(space: Space) -> list[Mask]:

@@ -10,6 +10,7 @@ import pytest
 from fairmend.evaluation import Figure, Figures, Measurement
 from fairmend.masks import Dial, Mask, Site, Space
 from fairmend.runs.collection import Collection
+from fairmend.runs.export import measurement_frame
 from fairmend.runs.store import Store
 
 SPACE = Space((Site("layer", 300),), dials=(Dial("shift", -1.0, 1.0, 0.1),))
@@ -83,9 +84,11 @@ def test_order_is_the_order_of_measuring(collection: Collection) -> None:
     assert [mask for mask, _ in collection] == MASKS
 
 
-def test_arrays_hold_the_same_figures(collection: Collection) -> None:
-    arrays = collection.arrays()
-    np.testing.assert_array_equal(arrays.dropped, [mask.dropped() for mask in MASKS])
-    np.testing.assert_array_equal(arrays.dials, [mask.dials for mask in MASKS])
-    for name in ("bias", "utility", "bias_se", "utility_se", "n", "seconds", "parts"):
-        np.testing.assert_array_equal(getattr(arrays, name), [getattr(made, name) for made in MADE])
+def test_a_table_holds_the_same_figures(collection: Collection) -> None:
+    frame = measurement_frame(collection, parts=True)
+    assert frame["dropped"].tolist() == [list(mask.units()) for mask in MASKS]
+    dials = [dial.name for dial in collection.space.dials]
+    np.testing.assert_array_equal(frame[dials], [mask.dials for mask in MASKS])
+    for name in ("bias", "utility", "bias_se", "utility_se", "n", "seconds"):
+        np.testing.assert_array_equal(frame[name], [getattr(made, name) for made in MADE])
+    np.testing.assert_array_equal(frame.iloc[:, -len(MADE[0].parts) :], [made.parts for made in MADE])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 from known_landscapes import FIGURES, SITES, SPACES, Landscape, floor, masks_of, penalised, run
-from known_searchers import LEARNED, RANKINGS, SEARCHES, build_ranking, searcher_classes
+from known_searchers import LEARNED, SEARCHES, finalists, searcher_classes
 from known_searchers import build as build_search
 
 from fairmend.errors import InputError
@@ -16,8 +16,6 @@ from fairmend.search import (
     Annealing,
     Exhaustive,
     Incumbent,
-    PruningRule,
-    Ranking,
     Searcher,
     hypervolume,
     make_searcher,
@@ -46,8 +44,7 @@ def is_random(search: str) -> bool:
 def test_every_searcher_of_the_package_is_under_contract() -> None:
     space = SPACES["plain"]
     covered = {type(build(search, "plain")) for search in SEARCHES}
-    covered |= {type(build_ranking(ranking, space)) for ranking in RANKINGS}
-    covered |= {type(make(space, 40)) for make in LEARNED.values()}
+    covered |= {type(finalists(space))} | {type(make(space, 40)) for make in LEARNED.values()}
     assert searcher_classes() == covered
 
 
@@ -214,18 +211,15 @@ def test_genetic_search_finds_the_front(seed: int) -> None:
     assert hypervolume(found, corner) >= 0.99 * hypervolume(points, corner)
 
 
-# --- rankings and finalists
+# --- finalists
 
-RANKED_SPACES = {name: SPACES[name] for name in ("plain", "dials", "frozen")}
-every_ranking = pytest.mark.parametrize("ranking", RANKINGS)
-every_ranked_space = pytest.mark.parametrize("space", RANKED_SPACES)
+every_candidates_space = pytest.mark.parametrize("space", ["plain", "dials", "frozen"])
 
 
-@every_ranking
-@every_ranked_space
-def test_rankings_ask_the_untouched_mask_first_and_keep_the_limits(ranking: str, space: str) -> None:
-    limits = RANKED_SPACES[space]
-    searcher = build_ranking(ranking, limits)
+@every_candidates_space
+def test_candidates_ask_the_untouched_mask_first_and_keep_the_limits(space: str) -> None:
+    limits = SPACES[space]
+    searcher = finalists(limits)
     assert isinstance(searcher, Searcher)
     masks = masks_of(run(searcher, Landscape(limits).measure))
     assert masks[0] == limits.untouched()
@@ -234,32 +228,27 @@ def test_rankings_ask_the_untouched_mask_first_and_keep_the_limits(ranking: str,
     assert list(searcher.ask()) == []
 
 
-@every_ranking
-@every_ranked_space
-def test_rankings_resume_by_replay_and_rebuild_from_their_settings(ranking: str, space: str) -> None:
-    limits = RANKED_SPACES[space]
+@every_candidates_space
+def test_candidates_resume_by_replay_and_say_their_settings(space: str) -> None:
+    limits = SPACES[space]
     measure = Landscape(limits).measure
-    whole = run(build_ranking(ranking, limits), measure)
+    whole = run(finalists(limits), measure)
     for n_told in range(len(whole) + 1):
-        resumed = build_ranking(ranking, limits)
+        resumed = finalists(limits)
         for masks, measurements in whole[:n_told]:
             resumed.ask()
             resumed.tell(list(masks), measurements)
         assert whole[:n_told] + run(resumed, measure) == whole
-    settings = json.loads(json.dumps(build_ranking(ranking, limits).settings(), allow_nan=False))
-    assert settings["name"] == ranking
-    if ranking != "candidates":
-        again = Ranking(limits, FIGURES, PruningRule(**settings["rule"]), scores=settings["scores"])
-        assert run(again, measure) == whole
+    settings = json.loads(json.dumps(finalists(limits).settings(), allow_nan=False))
+    assert settings["name"] == "candidates"
 
 
-@every_ranking
-def test_rankings_survive_broken_masks_and_refuse_a_broken_model(ranking: str) -> None:
+def test_candidates_survive_broken_masks_and_refuse_a_broken_model() -> None:
     def measure(masks: Sequence[Mask]) -> list[Measurement]:
         return [Measurement(0.2, 0.8) if mask.is_untouched else Measurement(math.nan, math.nan) for mask in masks]
 
     space = SPACES["plain"]
-    run(build_ranking(ranking, space), measure)
-    searcher = build_ranking(ranking, space)
+    run(finalists(space), measure)
+    searcher = finalists(space)
     with pytest.raises(InputError, match="untouched model measures bias nan"):
         searcher.tell(searcher.ask(), [Measurement(math.nan, 0.8)])

@@ -9,6 +9,7 @@ import pytest
 from toy_runs import DIALLED, FIGURES, ToyEvaluator
 
 from fairmend.errors import InputError, RunError
+from fairmend.runs.collection import Collection
 from fairmend.runs.export import export, measurement_frame
 from fairmend.runs.store import Store
 
@@ -47,6 +48,12 @@ def test_names_in_a_csv_are_no_formulas(tmp_path, monkeypatch):
         store.context("search", evaluator).put(masks, evaluator.measure(masks))
         export(store, "search", tmp_path / "measured.csv", parts=True)
     assert list(pd.read_csv(tmp_path / "measured.csv").columns)[-2:] == ["'=cmd|' /C calc'!A0", "'@café\nx"]
+
+
+def test_an_empty_collection_is_a_table_without_rows():
+    frame = measurement_frame(Collection(DIALLED, FIGURES), parts=True)
+    assert frame.shape == (0, 8 + len(FIGURES.parts))
+    assert frame["n"].dtype == np.int64
 
 
 def test_parts_are_left_out_unless_asked_for(store):

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fairmend.runs.parts import Arrays, Keep, Parts, holds_parts, keep_nothing, within
+from fairmend.runs.parts import Arrays, Keep, Parts, keep_nothing, within
 from fairmend.runs.store import Store
 
 ANY_ARRAY = arrays.arrays(
@@ -48,9 +48,9 @@ def test_a_part_comes_back_bit_for_bit(tmp_path: Path, array: npt.NDArray[np.flo
 def test_only_parts_of_equal_work_and_name_are_taken(tmp_path: Path) -> None:
     maker = Maker()
     with Store.create(tmp_path / "run.sqlite", {}) as store:
-        assert not holds_parts(store)
+        assert not store.holds_results
         Parts(store, {"seed": 1})("one", maker)
-        assert holds_parts(store)
+        assert store.holds_results
         Parts(store, {"seed": 2})("one", maker)
         Parts(store.section("other"), {"seed": 1})("two", maker)
         assert maker.made == 3

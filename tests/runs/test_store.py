@@ -17,7 +17,6 @@ from toy_runs import DIALLED, FIGURES, SPACE, ToyEvaluator
 from fairmend.errors import InputError, RunError
 from fairmend.evaluation import Measurement
 from fairmend.masks import Mask, Site, Space
-from fairmend.runs.collection import Collection
 from fairmend.runs.store import Store
 
 HEADER = {"kind": "toy", "settings": {"seed": 1}}
@@ -95,33 +94,6 @@ def test_contexts_keep_their_measurements_apart_and_their_order(path: Path) -> N
         assert [mask.units() for mask, _ in store.context("held-out")] == [(7,)]
         assert store.context("search").get(SPACE.mask([7])) is None
         assert store.context("search").figures == FIGURES
-
-
-def test_arrays_are_the_measurements_as_columns(path: Path) -> None:
-    rng = np.random.default_rng(3)
-    evaluator = ToyEvaluator(DIALLED)
-    masks = [DIALLED.sample(rng).turn((float(rng.uniform(-1, 1)),)) for _ in range(20)]
-    with Store.create(path, HEADER) as store:
-        context = store.context("search", evaluator)
-        context.put(masks, evaluator.measure(masks))
-        for collection in (context, Collection(DIALLED, FIGURES)):
-            collection.put(masks, evaluator.measure(masks))
-            arrays = collection.arrays()
-            made = [collection[mask] for mask in masks]
-            np.testing.assert_array_equal(arrays.dropped, [mask.dropped() for mask in masks])
-            np.testing.assert_array_equal(arrays.dials, [mask.dials for mask in masks])
-            np.testing.assert_array_equal(arrays.bias, [m.bias for m in made])
-            np.testing.assert_array_equal(arrays.utility_se, [m.utility_se for m in made])
-            np.testing.assert_array_equal(arrays.parts, [m.parts for m in made])
-            np.testing.assert_array_equal(arrays.n, [m.n for m in made])
-            assert arrays.dropped.dtype == np.bool_
-
-
-def test_an_empty_collection_has_empty_arrays() -> None:
-    arrays = Collection(DIALLED, FIGURES).arrays()
-    assert arrays.dropped.shape == (0, 16)
-    assert arrays.dials.shape == (0, 1)
-    assert arrays.parts.shape == (0, 2)
 
 
 def test_an_empty_context_is_opened_once(path: Path) -> None:

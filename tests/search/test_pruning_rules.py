@@ -11,13 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairmend.errors import InputError
-from fairmend.evaluation import Figure, Figures, Measurement
-from fairmend.masks import Mask, Site, Space
-from fairmend.search import Candidates, PruningRule, Ranking
+from fairmend.search import PruningRule
 from fairmend.settings import METHODS
 
-PERPLEXITY = Figures(Figure("bias", "lower", "table"), Figure("perplexity", "lower", "table"))
-ACCURACY = Figures(Figure("bias", "lower", "table"), Figure("accuracy", "higher", "table"))
 PUBLISHED = ["distilgpt2", "gpt2", "EleutherAI/gpt-neo-1.3B", "EleutherAI/gpt-j-6B"]
 
 
@@ -157,67 +153,3 @@ def test_refuses_missing_and_misshapen_scores() -> None:
         PruningRule().choose({"loss": [1.0] * 20}, 20)
     with pytest.raises(InputError, match=r"'magnitude' have shape \(3,\), need one per unit: \(4,\)"):
         PruningRule("magnitude", alpha=0.5).choose({"magnitude": [1, 2, 3]}, 4)
-
-
-# --- the searchers
-
-
-def drive(searcher: Any, table: dict[int, tuple[float, float]], reference: tuple[float, float]) -> list[list[Mask]]:
-    asked = []
-    while masks := searcher.ask():
-        asked.append(list(masks))
-        searcher.tell(masks, [Measurement(*table.get(m.bits.bit_length() - 1, reference)) for m in masks])
-    return asked
-
-
-def test_fasp_asks_untouched_then_every_unit_then_one_set() -> None:
-    space = Space((Site("layer", 5),), frozen=frozenset({4}))
-    table = {0: (0.1, 90.0), 1: (0.2, 30.0), 2: (0.15, 31.0), 3: (0.3, 32.0)}
-    searcher = Ranking(space, PERPLEXITY, PruningRule(alpha=0.4, gamma=0.2), batch=3)
-    asked = drive(searcher, table, (0.4, 29.0))
-    assert [[mask.units() for mask in turn] for turn in asked] == [[()], [(0,), (1,), (2,)], [(3,)], [(1, 2)]]
-    assert searcher.chosen == space.mask([1, 2])
-    assert searcher.scores["bias"][:4].tolist() == [0.1, 0.2, 0.15, 0.3]
-
-
-def test_a_utility_that_is_better_higher_is_a_loss_turned_round() -> None:
-    space = Space((Site("layer", 3),))
-    table = {0: (0.1, 0.5), 1: (0.2, 0.8), 2: (0.3, 0.9)}
-    searcher = Ranking(space, ACCURACY, PruningRule("performance-only", alpha=0.34))
-    drive(searcher, table, (0.4, 0.9))
-    assert searcher.chosen == space.mask([2])
-
-
-@pytest.mark.parametrize(
-    ("rule", "scores"),
-    [
-        (PruningRule("magnitude", alpha=0.5), {"magnitude": [3.0, 1.0, 2.0, 4.0]}),
-        (PruningRule("gradient", alpha=0.5), {"gradient": [3.0, 1.0, 2.0, 4.0]}),
-        (PruningRule("fasp", alpha=0.5, gamma=0.0), {"bias": [3.0, 1.0, 2.0, 4.0], "loss": [1.0] * 4}),
-    ],
-)
-def test_known_scores_are_not_measured_again(rule: PruningRule, scores: dict[str, list[float]]) -> None:
-    asked = drive(Ranking(Space((Site("layer", 4),)), PERPLEXITY, rule, scores=scores), {}, (0.4, 29.0))
-    assert [[mask.units() for mask in turn] for turn in asked] == [[()], [(1, 2)]]
-
-
-def test_nothing_to_drop_asks_for_no_set() -> None:
-    searcher = Ranking(Space((Site("layer", 4),)), PERPLEXITY, PruningRule("random", alpha=0.2))
-    assert drive(searcher, {}, (0.4, 29.0)) == [[searcher.space.untouched()]]
-    assert searcher.chosen == searcher.space.untouched()
-
-
-def test_refuses_a_set_that_the_space_does_not_admit_and_scores_that_no_mask_gives() -> None:
-    with pytest.raises(InputError, match="are 3, but the space admits 0 to 2"):
-        Ranking(Space((Site("layer", 6),), max_drop=2), PERPLEXITY, PruningRule(alpha=0.5))
-    with pytest.raises(InputError, match="ranks by the magnitude of every unit, which no measurement"):
-        Ranking(Space((Site("layer", 6),)), PERPLEXITY, PruningRule("magnitude"))
-    with pytest.raises(InputError, match="measures every unit alone, but the space admits 2 to 3"):
-        Ranking(Space((Site("layer", 6),), 2, 3), PERPLEXITY, PruningRule(alpha=0.5))
-
-
-def test_candidates_are_asked_once_each_after_the_untouched_mask() -> None:
-    space = Space((Site("layer", 4),))
-    masks = [space.mask([1]), space.mask([0, 2]), space.mask([1])]
-    asked = drive(Candidates(space, masks), {}, (0.4, 29.0))
-    assert [[mask.units() for mask in turn] for turn in asked] == [[()], [(1,), (0, 2)]]

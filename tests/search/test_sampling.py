@@ -4,14 +4,15 @@ from itertools import combinations
 
 import pytest
 
+from fairmend.costs import PenalisedBias, UtilityFloor
 from fairmend.errors import InputError
-from fairmend.evaluation import Measurement
+from fairmend.evaluation import Figure, Figures, Measurement
 from fairmend.masks import Dial, Mask, Site, Space
-from fairmend.search import Exhaustive, UniformSampling
-from fairmend.search.sampling import BatchSearcher
+from fairmend.search import Candidates, Exhaustive, SingleInterventions, UniformSampling
+from fairmend.search.base import SteppedSearcher
 
 
-def drive(searcher: BatchSearcher) -> list[tuple[Mask, ...]]:
+def drive(searcher: SteppedSearcher) -> list[tuple[Mask, ...]]:
     batches = []
     while masks := tuple(searcher.ask()):
         searcher.tell(masks, [Measurement(0.1 * mask.size, 1.0) for mask in masks])
@@ -67,3 +68,44 @@ def test_uniform_sampling_spreads_sizes_units_and_dials_evenly() -> None:
 def test_refuses_counts_below_one(options: dict[str, int], message: str) -> None:
     with pytest.raises(InputError, match=f"{message} must be at least 1, got 0"):
         UniformSampling(Space((Site("hidden", 8),)), **({"seed": 0, "samples": 5} | options))
+
+
+# --- single interventions and finalists
+
+FIGURES = Figures(Figure("bias", "lower", "table"), Figure("F1", "higher", "table"))
+
+
+def penalised(reference: Measurement) -> PenalisedBias:
+    return PenalisedBias(UtilityFloor.relative(FIGURES, reference, 0.98), reference.bias)
+
+
+def test_asks_every_droppable_unit_once_and_keeps_the_best_above_the_floor() -> None:
+    space = Space((Site("hidden", 5),), frozen=frozenset({1}), dials=(Dial("d", -1, 1, 0.1),))
+    table = {0: (0.08, 0.80), 2: (0.01, 0.70), 3: (0.05, 0.79), 4: (0.09, 0.80)}
+    searcher = SingleInterventions(space, penalised)
+    searcher.tell(searcher.ask(), [Measurement(0.10, 0.80)])
+    asked = searcher.ask()
+    searcher.tell(asked, [Measurement(*table[mask.units()[0]]) for mask in asked])
+    assert [mask.units() for mask in asked] == [(0,), (2,), (3,), (4,)]
+    assert searcher.ask() == ()
+    assert searcher.incumbent.mask == space.mask([3])  # unit 2 is fairer, but below 98 % of F1
+
+
+def test_the_untouched_network_wins_when_no_unit_helps() -> None:
+    space = Space((Site("hidden", 3),))
+    searcher = SingleInterventions(space, penalised)
+    while masks := searcher.ask():
+        searcher.tell(masks, [Measurement(0.1 + 0.1 * mask.size, 0.8) for mask in masks])
+    assert searcher.incumbent.mask == space.untouched()
+
+
+@pytest.mark.parametrize(("smallest", "largest"), [(2, 3), (0, 0)])
+def test_refuses_limits_that_admit_no_single_unit(smallest: int, largest: int) -> None:
+    with pytest.raises(InputError, match=f"exactly one unit, but the space admits {smallest} to {largest}"):
+        SingleInterventions(Space((Site("hidden", 4),), smallest, largest), penalised)
+
+
+def test_candidates_are_asked_once_each_after_the_untouched_mask() -> None:
+    space = Space((Site("layer", 4),))
+    asked = drive(Candidates(space, [space.mask([1]), space.mask([0, 2]), space.mask([1])]))
+    assert [[mask.units() for mask in turn] for turn in asked] == [[()], [(1,), (0, 2)]]

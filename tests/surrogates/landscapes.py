@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 
 from fairmend.evaluation import Figure, Figures
+from fairmend.surrogates.families.base import FixedPredictor
 from fairmend.surrogates.families.forms import Floats, Form
-from fairmend.surrogates.families.ridge import FixedPredictor
 from fairmend.surrogates.fitting import FittedPair
 from fairmend.surrogates.samples import Scale
 

@@ -16,7 +16,6 @@ from fairmend.surrogates.annealing import Annealed, anneal
 from fairmend.surrogates.evaluator import SurrogateEvaluator
 from fairmend.surrogates.families.forms import Form
 from fairmend.surrogates.families.ridge import Ridge
-from fairmend.surrogates.families.trees import BoostedTrees
 from fairmend.surrogates.fitting import FittedPair
 from fairmend.surrogates.objectives import FlooredSum
 from fairmend.surrogates.samples import Scale
@@ -153,14 +152,9 @@ def test_refuses_options_that_cannot_work(change: dict[str, object], message: st
         anneal(pair, SPACES["plain"], WEIGHTED, **{"seed": 0, "states": 100, **change})  # type: ignore[arg-type]
 
 
-def test_refuses_trees_other_costs_and_other_spaces() -> None:
+def test_refuses_other_costs_and_other_spaces() -> None:
     rng = np.random.default_rng(0)
     known = pair_of(additive(rng, N), additive(rng, N))
-    dropped = rng.random((40, N)) < 0.3
-    trees = BoostedTrees(trees=5).fit(dropped, dropped.sum(axis=1))
-    pair = FittedPair(trees, known.loss, known.bias_scale, known.loss_scale, 40, {})
-    with pytest.raises(InputError, match="can be written out"):
-        anneal(pair, SPACES["plain"], WEIGHTED, seed=0, states=10)
     with pytest.raises(InputError, match="minimises PenalisedBias, WeightedSum or FlooredSum, got function"):
         anneal(known, SPACES["plain"], lambda measurement: 0.0, seed=0, states=10)
     with pytest.raises(InputError, match="surrogates of 24 units cannot be searched over 5 units"):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from landscapes import network, pairwise
+from landscapes import pairwise
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct, WhiteKernel
 from sklearn.linear_model import LinearRegression
@@ -12,9 +12,7 @@ from sklearn.linear_model import LinearRegression
 from fairmend.errors import InputError
 from fairmend.settings import SURROGATE_NAMES
 from fairmend.surrogates.families.base import Surrogate
-from fairmend.surrogates.families.ensembles import Ensemble
-from fairmend.surrogates.families.forms import Floats, Form, weighted_form
-from fairmend.surrogates.families.networks import NeuralNetwork
+from fairmend.surrogates.families.forms import Floats, Form
 from fairmend.surrogates.families.ridge import Ridge
 from fairmend.surrogates.fitting import make_surrogate
 
@@ -43,8 +41,8 @@ def test_every_name_makes_a_surrogate() -> None:
         assert made.settings()["name"] == name
     with pytest.raises(InputError, match="surrogate must be one of 'network', 'additive'"):
         make_surrogate("forest")
-    with pytest.raises(InputError, match="the trees surrogate does not have the options"):
-        make_surrogate({"name": "trees", "depth": 3})
+    with pytest.raises(InputError, match="the network surrogate does not have the options"):
+        make_surrogate({"name": "network", "depth": 3})
 
 
 # --- ridge
@@ -132,30 +130,13 @@ def test_heavy_tailed_effects_are_learned_better_with_variances_of_their_own(rng
     assert errors[1] < 0.7 * errors[0]
 
 
-# --- ensembles and forms
+# --- forms
 
 
-def test_an_ensemble_is_less_sure_where_it_saw_nothing(rng: np.random.Generator) -> None:
-    dropped = masks(rng, 80)
-    dropped[:, 6:] = 0.0
-    made = Ensemble(NeuralNetwork(hidden=(16,), epochs=150), size=5).fit(dropped, figure(rng, dropped))
-    far = np.zeros((20, N))
-    far[:, 6:] = 1.0
-    assert made.predict(far).spread.mean() > 2 * made.predict(masks(rng, 20) * (np.arange(N) < 6)).spread.mean()
-
-
-def test_an_ensemble_s_draw_is_one_of_its_members(rng: np.random.Generator) -> None:
-    dropped = masks(rng, 40)
-    made = Ensemble(NeuralNetwork(hidden=(8,), epochs=100), size=3).fit(dropped, figure(rng, dropped))
-    assert made.draw(rng) in made.members
-
-
-@pytest.mark.parametrize("hidden", [(), (8,), (8, 5), (6, 5, 4)])
-def test_a_weighted_sum_of_networks_is_one_network(hidden: tuple[int, ...], rng: np.random.Generator) -> None:
-    forms = [network(rng, N, *hidden) for _ in range(3)]
+def test_a_way_between_forms_gone_in_part_is_between_their_values(rng: np.random.Generator) -> None:
+    start, end = (pairwise(rng, N) for _ in range(2))
     x = masks(rng, 20)
-    expected = sum(weight * form.values(x) for weight, form in zip((0.5, -0.25, 2.0), forms, strict=True))
-    assert weighted_form(forms, (0.5, -0.25, 2.0)).values(x) == pytest.approx(expected)
+    assert start.towards(end, 0.25).values(x) == pytest.approx(0.75 * start.values(x) + 0.25 * end.values(x))
 
 
 def test_pairs_count_each_pair_once(rng: np.random.Generator) -> None:

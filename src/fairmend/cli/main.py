@@ -10,11 +10,10 @@ from fairmend import __version__
 from fairmend.cli import runs
 from fairmend.cli.doctor import doctor
 from fairmend.cli.language import commands as language
-from fairmend.cli.language.compare import compare
 from fairmend.cli.language.front import pick
 from fairmend.cli.language.repair import repair
+from fairmend.cli.language.studies import compare, sweep
 from fairmend.cli.language.subsets import collect, fit
-from fairmend.cli.language.sweep import sweep
 from fairmend.cli.options import add
 from fairmend.cli.streams import streams
 from fairmend.cli.tabular import commands as tabular

@@ -10,11 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from fairmend.cli.display import opened
-from fairmend.cli.language import compare as language_compare
 from fairmend.cli.language import front as language_front
 from fairmend.cli.language import repair as language_repair
+from fairmend.cli.language import studies as language_studies
 from fairmend.cli.language import subsets as language_subsets
-from fairmend.cli.language import sweep as language_sweep
 from fairmend.cli.language.runs import SCORING
 from fairmend.cli.options import CommonOptions
 from fairmend.cli.tabular import commands as tabular
@@ -26,10 +25,10 @@ _COLLECTION = "language collection"
 _KINDS: dict[str, ModuleType] = {
     "tabular repair": tabular,
     "language repair": language_repair,
-    "language comparison": language_compare,
-    "language comparison at equal cost": language_compare,
+    "language comparison": language_studies,
+    "language comparison at equal cost": language_studies,
     _COLLECTION: language_subsets,
-    "language sweep": language_sweep,
+    "language sweep": language_studies,
 }
 _SHOWN: dict[str, ModuleType] = {**_KINDS, "language front point": language_front}
 _RESULTS = ("result.json", "compare.json", "sweep.json", "point.json")

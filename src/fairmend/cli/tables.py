@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +71,19 @@ def present_study(
     """
     from fairmend.report.study import tables_of
 
+    parts = [part for table in tables_of(result) for part in table_parts(table, tight)]
+    present(result, parts, screen, files)
+
+
+def present(
+    result: Mapping[str, Any],
+    parts: Iterable[RenderableType],
+    screen: Screen,
+    files: Mapping[str, Path] | None = None,
+) -> None:
+    """Show a result: its parts for people, or the document with --json, and the files that were just written."""
     written = {name: str(path) for name, path in (files or {}).items()}
-    shown = [table_parts(table, tight) for table in tables_of(result)]
     screen.document({**result, "files": written} if written else result)
-    for parts in shown:
-        screen.show(*parts)
+    screen.show(*parts)
     if written:
         screen.show("Written:", *(f"  {path}" for path in written.values()))

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -205,51 +204,15 @@ def stored(read: Callable[[], _Stored]) -> _Stored:
     Raises:
         RunError: names or values that this version does not have.
     """
+    from fairmend.records import built
+
     try:
-        found = read()
-        wrong = _misfit(found, type(found))
+        given: Any = read()
+        found: _Stored = built(asdict(given), type(given))
+        return found
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise _unreadable(f"{type(error).__name__}: {error}") from error
-    if wrong is not None:
-        raise _unreadable(wrong)
-    return found
-
-
-def _unreadable(what: str) -> RunError:
-    return RunError(
-        f"the run's record of its options and settings cannot be read by this version of fairmend ({__version__}; "
-        f"{what}): {OTHER_VERSION}"
-    )
-
-
-def _misfit(value: object, group: type) -> str | None:
-    """The first field whose value is not of its type."""
-    hints = get_type_hints(group)
-    for name, hint in hints.items():
-        found = getattr(value, name)
-        if isinstance(hint, type) and is_dataclass(hint):
-            inner = _misfit(found, hint) if isinstance(found, hint) else f"got {found!r}"
-            if inner is not None:
-                return f"{name}: {inner}"
-        elif not _fits(found, hint):
-            return f"{name} is {found!r}"
-    return None
-
-
-def _fits(value: object, hint: Any) -> bool:
-    origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, each) for each in inner)
-    if origin is Literal:
-        return any(type(value) is type(each) and value == each for each in inner)
-    if origin is not None:
-        if not isinstance(value, list if origin is tuple and isinstance(value, list) else origin):
-            return False
-        return isinstance(value, Mapping) or all(_fits(each, inner[0]) for each in value)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return type(value) is int
-    return isinstance(value, hint if hint is not None else type(None))
+        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise RunError(
+            f"the run's record of its options and settings cannot be read by this version of fairmend ({__version__}; "
+            f"{what}): {OTHER_VERSION}"
+        ) from error

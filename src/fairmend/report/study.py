@@ -91,14 +91,19 @@ def save_study(study: Study, out: Path, extra: Mapping[str, Any] | None = None) 
     return {name: out / name for name in contents}
 
 
-def load_study(folder: Path, kind: type[Study]) -> dict[str, Any]:
+def load_study(folder: Path, *kinds: type[Study]) -> dict[str, Any]:
     """Read the saved form back.
+
+    Args:
+        folder: where it is.
+        kinds: what it may be.
 
     Raises:
         RunError: there is none, it is damaged, or another kind or version of fairmend wrote it.
     """
-    schemas = {kind.schema: kind.schema_version}
-    return read_result(folder / f"{kind.stem}.json", schemas, f"finished {kind.stem}", "give its command")
+    stem = next((kind.stem for kind in kinds if (folder / f"{kind.stem}.json").is_file()), kinds[0].stem)
+    schemas = {kind.schema: kind.schema_version for kind in kinds if kind.stem == stem}
+    return read_result(folder / f"{stem}.json", schemas, f"finished {stem}", "give its command")
 
 
 def tables_of(payload: Mapping[str, Any]) -> tuple[Table, ...]:

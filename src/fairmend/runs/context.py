@@ -2,66 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import numpy as np
+from typing import Any
 
 from fairmend.errors import RunError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.masks import Mask, Space
 from fairmend.runs import database
-from fairmend.runs.collection import Collection, Key, MeasurementArrays
-
-if TYPE_CHECKING:
-    from fairmend.runs.store import Store
-
-_Number: TypeAlias = float | None
-Row: TypeAlias = tuple[int, int, bytes, bytes, _Number, _Number, _Number, _Number, int, _Number, bytes, int]
-"""A measurement as `INSERT` takes it, its checksum last; NaN is None."""
-
-INSERT = "INSERT OR REPLACE INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_NUMBERS = struct.Struct("<2q4dqd")
-
-
-def row_checksum(
-    number: int,
-    context: int,
-    mask: bytes,
-    dials: bytes,
-    bias: _Number,
-    utility: _Number,
-    bias_se: _Number,
-    utility_se: _Number,
-    n: int,
-    seconds: _Number,
-    parts: bytes,
-) -> int:
-    """The checksum of a measurement: one changed bit changes it.
-
-    Raises:
-        TypeError, struct.error: values of other types than a measurement has.
-    """
-    crc = zlib.crc32(
-        _NUMBERS.pack(
-            number,
-            context,
-            math.nan if bias is None else bias or 0.0,  # SQLite knows no negative zero
-            math.nan if utility is None else utility or 0.0,
-            math.nan if bias_se is None else bias_se or 0.0,
-            math.nan if utility_se is None else utility_se or 0.0,
-            n,
-            math.nan if seconds is None else seconds or 0.0,
-        )
-    )
-    for blob in (mask, dials, parts):
-        crc = zlib.crc32(blob, crc)
-    return crc
+from fairmend.runs.collection import Collection, Key
+from fairmend.runs.journal import Journal, Row, row_checksum
 
 
 class Context(Collection):
@@ -72,7 +24,7 @@ class Context(Collection):
     """
 
     def __init__(
-        self, store: Store, number: int, name: str, space: Space, figures: Figures, fingerprint: Mapping[str, Any]
+        self, store: Journal, number: int, name: str, space: Space, figures: Figures, fingerprint: Mapping[str, Any]
     ) -> None:
         super().__init__(space, figures)
         self.store = store
@@ -127,69 +79,34 @@ class Context(Collection):
         """Commit everything put so far."""
         self.store.flush()
 
-    def arrays(self) -> MeasurementArrays:
-        """Everything as columns, read from the file without a Python object per measurement."""
-        self.flush()
-        columns = list(zip(*self._rows(), strict=True)) or [()] * 9
-        masks, dials, bias, utility, bias_se, utility_se, n, seconds, parts = columns
-        return self._columns(
-            packed=b"".join(masks),
-            dials=np.frombuffer(b"".join(dials), dtype="<f8"),
-            parts=np.frombuffer(b"".join(parts), dtype="<f8"),
-            bias=bias,
-            utility=utility,
-            bias_se=bias_se,
-            utility_se=utility_se,
-            n=n,
-            seconds=seconds,
-        )
-
-    def _rows(self) -> Iterator[tuple[Any, ...]]:
-        """Mask, dials, figures, n, seconds and parts of every row, checked."""
-        sizes = (self._width, self._dials.size, self._parts.size)
-        for *values, crc in self.store.rows(self.number):
-            try:
-                right = row_checksum(*values) == crc and (len(values[2]), len(values[3]), len(values[-1])) == sizes
-            except (TypeError, struct.error):
-                right = False
-            if right and not int.from_bytes(values[2], "little") >> self.space.n_units:
-                yield tuple(values[2:])
-            elif not self.store.salvaging:
-                raise database.damaged(self.store.path, f"measurement {values[0]!r} of {self.name!r} is not as written")
-
     def _load(self) -> dict[Key, Measurement]:
         known: dict[Key, Measurement] = {}
-        for mask, dials, bias, utility, bias_se, utility_se, n, seconds, parts in self._rows():
-            known[int.from_bytes(mask, "little"), self._dials.unpack(dials)] = Measurement(
-                math.nan if bias is None else bias,
-                math.nan if utility is None else utility,
-                self._parts.unpack(parts),
-                n,
-                math.nan if bias_se is None else bias_se,
-                math.nan if utility_se is None else utility_se,
-                math.nan if seconds is None else seconds,
-            )
+        sizes = (self._width, self._dials.size, self._parts.size)
+        for *values, crc in self.store.rows(self.number):
+            number, _, mask, dials, bias, utility, bias_se, utility_se, n, seconds, parts = values
+            try:
+                right = row_checksum(*values) == crc and (len(mask), len(dials), len(parts)) == sizes
+            except (TypeError, struct.error):
+                right = False
+            if right and not (bits := int.from_bytes(mask, "little")) >> self.space.n_units:
+                known[bits, self._dials.unpack(dials)] = Measurement(
+                    bias=_figure(bias),
+                    utility=_figure(utility),
+                    parts=self._parts.unpack(parts),
+                    n=n,
+                    bias_se=_figure(bias_se),
+                    utility_se=_figure(utility_se),
+                    seconds=_figure(seconds),
+                )
+            elif not self.store.salvaging:
+                raise database.damaged(self.store.path, f"measurement {number!r} of {self.name!r} is not as written")
         return known
+
+
+def _figure(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _plain(value: float) -> float | None:
     """A plain number, also for one of numpy's; None for NaN, which SQLite does not know."""
     return None if math.isnan(value) else float(value)
-
-
-def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Each setting that differs, as "name: was X, is Y", nested names joined by dots."""
-    before, now = dict(_flat(stored)), dict(_flat(given))
-    return [
-        f"{name}: was {before.get(name, 'absent')}, is {now.get(name, 'absent')}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
-
-
-def _flat(payload: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in payload.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", json.dumps(value, sort_keys=True)

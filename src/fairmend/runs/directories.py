@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import fairmend
-from fairmend.errors import RunError
+from fairmend.errors import InputError, RunError
 from fairmend.files import is_leftover, require_plain, sweep
-from fairmend.records import RUN, Kind, read
+from fairmend.records import RUN, Kind, differences, read
 from fairmend.runs import database
-from fairmend.runs.context import differences
-from fairmend.runs.parts import holds_parts
 from fairmend.runs.store import Store, recover
 
-__all__ = ["RUN", "has_measured", "holds_run", "open_directory", "read_result", "remove_run", "require_version"]
+__all__ = ["RUN", "has_measured", "holds_run", "open_directory", "read_result", "remove_run", "require_version", "tidy"]
 
 _SUFFIXES = (*database.SUFFIXES, "-lock")
 
@@ -90,7 +88,7 @@ def has_measured(out: Path) -> bool:
         return False
     try:
         with Store.open(out / RUN, read_only=True) as store:
-            return store.next_id > 1 or holds_parts(store)
+            return store.holds_results
     except RunError:
         return (out / RUN).stat().st_size > 0
 
@@ -111,6 +109,30 @@ def read_result(path: Path, schemas: Mapping[str, int], noun: str, again: str) -
         Kind(schema.removeprefix("fairmend "), version, path.name, noun, again) for schema, version in schemas.items()
     ]
     return read(path, *kinds)
+
+
+@contextmanager
+def tidy(out: Path, made: Sequence[str] = ()) -> Iterator[None]:
+    """Remove a run that was begun in a new or empty folder if the body finds that its input cannot work.
+
+    Only what fairmend itself put there is removed, and only if nothing was measured. Other errors, such as a full disk,
+    keep the folder: what was measured until then can be gone on with.
+
+    Args:
+        out: the folder.
+        made: names of what the run puts there beside its store.
+    """
+    existed = out.exists()
+    ours = not existed or (out.is_dir() and not any(out.iterdir()))
+    try:
+        yield
+    except InputError:
+        if ours and not has_measured(out):
+            remove_run(out, made)
+            if not existed:
+                with suppress(OSError):  # somebody else put something there
+                    out.rmdir()
+        raise
 
 
 def remove_run(out: Path, results: Sequence[str] = ()) -> None:
@@ -147,6 +169,11 @@ def holds_run(out: Path, results: Sequence[str] = ()) -> bool:
     except OSError as error:
         raise RunError(f"{out} cannot be read ({error.strerror or error}): choose another --out") from error
     others = [name for name in found if name not in ours]
+    if "study.json" in others and "repairs" in others:
+        raise RunError(
+            f"{out} holds a study of fairmend 0.1.0, which this version does not go on with: use the version that "
+            "began it, or choose another --out"
+        )
     if others:
         raise RunError(
             f"{out} is not empty and holds no run of fairmend (it has {', '.join(others[:3])}): choose a new or empty "

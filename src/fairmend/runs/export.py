@@ -30,14 +30,19 @@ def measurement_frame(collection: Collection, *, parts: bool = False) -> pd.Data
         collection: what was measured.
         parts: whether to add a column per raw part, such as a confusion count.
     """
-    arrays, space = collection.arrays(), collection.space
-    columns: dict[str, object] = {"dropped": [np.flatnonzero(row).tolist() for row in arrays.dropped]}
-    columns |= {dial.name: arrays.dials[:, index] for index, dial in enumerate(space.dials)}
-    columns |= {name: getattr(arrays, name) for name in ("bias", "utility", "bias_se", "utility_se", "n", "seconds")}
+    masks, made = [mask for mask, _ in collection], [measurement for _, measurement in collection]
+    columns: dict[str, object] = {"dropped": [list(mask.units()) for mask in masks]}
+    for index, dial in enumerate(collection.space.dials):
+        columns[dial.name] = np.array([mask.dials[index] for mask in masks], dtype=np.float64)
+    for name in ("bias", "utility", "bias_se", "utility_se", "n", "seconds"):
+        kind = np.int64 if name == "n" else np.float64
+        columns[name] = np.array([getattr(measurement, name) for measurement in made], dtype=kind)
     frame = pd.DataFrame(columns)
     if not parts:
         return frame
-    return pd.concat([frame, pd.DataFrame(arrays.parts, columns=_distinct(collection.figures.parts))], axis=1)
+    names = _distinct(collection.figures.parts)
+    raw = np.array([measurement.parts for measurement in made], dtype=np.float64).reshape(len(made), len(names))
+    return pd.concat([frame, pd.DataFrame(raw, columns=names)], axis=1)
 
 
 def export(store: Store, context: str, path: Path, *, parts: bool = False, overwrite: bool = False) -> int:

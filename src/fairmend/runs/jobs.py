@@ -14,11 +14,12 @@ from typing import Any, Generic, TypeVar
 
 from fairmend.errors import InputError
 from fairmend.records import built, plain
+from fairmend.runs.journal import RESULT
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
 from fairmend.runs.workers import side_by_side
 
-FINISHED = "finished job"
+FINISHED = f"{RESULT}: finished job"
 """The kind of event that a finished job is in its store."""
 
 _Result = TypeVar("_Result")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from fairmend.errors import RunError
-from fairmend.files import open_plain
+from fairmend.files import require_plain
 
 
 class WriterLock:
@@ -16,7 +17,7 @@ class WriterLock:
 
     The operating system holds the lock on an open file beside `path` and drops it with the process, so a killed run
     never has to be unlocked by hand. The file is not `path` itself: closing a second handle on a database would drop
-    SQLite's own locks.
+    SQLite's own locks. It holds the number of the process, for the message of the next.
 
     Raises:
         RunError: another process (or another `Store` of this one) writes the run, the directory is not writable, the
@@ -25,91 +26,42 @@ class WriterLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(path.name + "-lock")
-        self._handle: int | None = None
-        while self._handle is None:
-            self._handle = self._acquire(path)
-
-    def _acquire(self, path: Path) -> int | None:
+        require_plain(self.path, own=True)
+        self._lock = FileLock(self.path, timeout=0, thread_local=False, on_acquired=self._sign)
         try:
-            handle = open_plain(self.path, os.O_RDWR | os.O_CREAT, own=True)
+            self._lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"{path} is being written by {self._holder()}. Wait for it to end, stop it, or choose another --out"
+            ) from None
         except OSError as error:
             raise RunError(
                 f"cannot write beside {path}: {error.strerror}. Make the directory writable, free some space, or "
-                "choose another --out"
+                "choose another --out; what a run has measured is intact"
             ) from error
-        try:
-            if not _lock(handle):
-                raise RunError(
-                    f"{path} is being written by {self._holder(handle)}. "
-                    "Wait for it to end, stop it, or choose another --out"
-                )
-            if not self._is_current(handle):
-                os.close(handle)
-                return None
-            self._sign(handle, path)
-        except BaseException:
-            with suppress(OSError):
-                os.close(handle)
-            raise
-        return handle
 
-    def _sign(self, handle: int, path: Path) -> None:
+    def _sign(self, handle: int) -> None:
         """Say who holds the lock."""
         try:
             os.ftruncate(handle, 0)
             os.write(handle, str(os.getpid()).encode())
-        except OSError as error:
-            with suppress(OSError):
-                self.path.unlink()
-            raise RunError(
-                f"cannot write beside {path}: {error.strerror}. Free some space, then give the command again: what a "
-                "run has measured is intact"
-            ) from error
+        except OSError:
+            self._remove()
+            raise
 
-    def _is_current(self, handle: int) -> bool:
-        # Its previous holder may have removed the file between our opening and locking it.
-        try:
-            return os.path.samestat(os.fstat(handle), os.lstat(self.path))
-        except FileNotFoundError:
-            return False
-
-    @staticmethod
-    def _holder(handle: int) -> str:
-        with suppress(OSError):
-            # Windows has no pread. What is no number was not written by a lock of ours.
-            said = os.pread(handle, 20, 0) if sys.platform != "win32" else b""
+    def _holder(self) -> str:
+        with suppress(OSError, UnicodeDecodeError):
+            said = self.path.read_text(encoding="ascii")  # what is no number was not written by a lock of ours
             if said.isdigit():
-                return f"process {said.decode()}"
+                return f"process {said}"
         return "another process"
+
+    def _remove(self) -> None:
+        with suppress(OSError):
+            self.path.unlink()
 
     def release(self) -> None:
         """Give the right back and remove the lock's file."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            with suppress(OSError):
-                self.path.unlink()
-            os.close(handle)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(handle: int) -> bool:
-        # Beyond the process number, which stays readable for others.
-        os.lseek(handle, 1 << 20, os.SEEK_SET)
-        try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        os.lseek(handle, 0, os.SEEK_SET)
-        return True
-
-else:
-    import fcntl
-
-    def _lock(handle: int) -> bool:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
+        if self._lock.is_locked:
+            self._remove()
+            self._lock.release()

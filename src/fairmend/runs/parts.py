@@ -16,14 +16,12 @@ import numpy.typing as npt
 
 from fairmend.evaluation import digest
 from fairmend.runs.database import damaged
-from fairmend.runs.sections import Section
-from fairmend.runs.store import Store
+from fairmend.runs.journal import RESULT
+from fairmend.runs.store import Section, Store
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 Keep: TypeAlias = Callable[[str, Callable[[], Arrays]], Arrays]
 """Called with the name of a part, unique within the work, and what makes it; returns the part."""
-
-_KIND = "part of"
 
 
 def keep_nothing(name: str, make: Callable[[], Arrays]) -> Arrays:
@@ -46,8 +44,7 @@ class Parts:
 
     def __init__(self, store: Store | Section, work: Mapping[str, Any]) -> None:
         self._store = store
-        self._kind = f"{_KIND} {digest(work)[:16]}"
-        self._path = store.store.path if isinstance(store, Section) else store.path
+        self._kind = f"{RESULT}: part of {digest(work)[:16]}"
         with self._as_written():
             self._found = {str(event.payload["name"]): event.payload["arrays"] for event in store.events(self._kind)}
 
@@ -70,12 +67,7 @@ class Parts:
         try:
             yield
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise damaged(self._path, f"a kept part: {error}") from error
-
-
-def holds_parts(store: Store) -> bool:
-    """Whether a store holds parts of any work."""
-    return any(kind.startswith(_KIND) for kind in store.kinds())
+            raise damaged(self._store.path, f"a kept part: {error}") from error
 
 
 def _plain(array: npt.NDArray[Any]) -> dict[str, Any]:

@@ -7,53 +7,39 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fairmend.errors import InputError, RunError
+from fairmend.errors import RunError
 from fairmend.evaluation import Evaluator, Figures, digest
-from fairmend.files import parse_json, require_plain
+from fairmend.files import require_plain
 from fairmend.masks import Space
+from fairmend.records import built, differences, plain
 from fairmend.runs import database
-from fairmend.runs.context import INSERT, Context, Row, differences
+from fairmend.runs.context import Context
+from fairmend.runs.journal import Event, Journal, json_of
 from fairmend.runs.locks import WriterLock
-from fairmend.runs.sections import Event, Section
 
 __all__ = ["Event", "Section", "Store", "recover"]
 
-_COMMIT_EVERY = 0.5
-"""Seconds between commits: what a kill or a power cut can cost at most, in time spent on measuring."""
 
-
-class Store:
+class Store(Journal):
     """An open run. Use `Store.create` or `Store.open`, as a context manager or with `close`.
 
     Attributes:
-        path: the file.
         header: what the run is: its kind, settings, space, version, as given to `create`.
-        salvaging: whether rows that are damaged are left out, instead of refusing the run.
-        pending: measurements that wait for the next commit.
-        next_id: the id of the next measurement.
-        commit_due: when (`time.monotonic`) the next `put` commits.
     """
 
     def __init__(
         self, path: Path, connection: sqlite3.Connection, lock: WriterLock | None, salvaging: bool = False
     ) -> None:
-        self.path = path
-        self.salvaging = salvaging
-        self.pending: list[Row] = []
-        self.commit_due = time.monotonic() + _COMMIT_EVERY
-        self._connection = connection
+        super().__init__(path, connection, salvaging)
         self._lock = lock
         self._contexts: dict[str, Context] = {}
         self.header = self._header()
-        (last,) = connection.execute("SELECT max(id) FROM measurements").fetchone()
-        self.next_id = 1 if last is None else last + 1
 
     def _header(self) -> Mapping[str, Any]:
         found = self._connection.execute("SELECT json, crc FROM header").fetchall()
@@ -73,7 +59,7 @@ class Store:
             RunError: the file exists, another process writes it, or it cannot be written (nothing is left behind).
             InputError: a header that JSON cannot hold.
         """
-        text = _json("header", header)
+        text = json_of("header", header)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -159,8 +145,8 @@ class Store:
             context = self._started(name, evaluator)
         elif evaluator is not None:
             changed = differences(_units(context.space), _units(evaluator.space))
-            changed += differences(context.figures.to_json(), evaluator.figures.to_json())
-            changed += differences(context.fingerprint, json.loads(_json("fingerprint", evaluator.fingerprint())))
+            changed += differences(plain(context.figures), plain(evaluator.figures))
+            changed += differences(context.fingerprint, json.loads(json_of("fingerprint", evaluator.fingerprint())))
             if changed:
                 raise RunError(
                     f"{self.path} measured {name!r} under other settings than you give now: {'; '.join(changed)}. "
@@ -191,118 +177,23 @@ class Store:
         row = self._context_rows().get(name)
         if row is None:
             return None
-        plain = [self._object(text, f"description of {name!r}") for text in row[2:5]]
+        described, meant, fingerprint = (self._object(text, f"description of {name!r}") for text in row[2:5])
         try:
-            space, figures = Space.from_json(plain[0]), Figures.from_json(plain[1])
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            space, figures = built(described, Space), built(meant, Figures)
+        except ValueError as error:
             raise database.damaged(self.path, f"the description of {name!r}: {error}") from error
-        return Context(self, row[0], name, space, figures, plain[2])
+        return Context(self, row[0], name, space, figures, fingerprint)
 
     def _started(self, name: str, evaluator: Evaluator | None) -> Context:
         if evaluator is None:
             raise RunError(f"{self.path} has no measurements named {name!r}; it has {list(self.contexts())}")
         space, figures, fingerprint = evaluator.space, evaluator.figures, evaluator.fingerprint()
-        texts = [_json("space", space.to_json()), _json("figures", figures.to_json())]
-        texts += [_json("fingerprint", fingerprint), digest(fingerprint)]
+        texts = [json_of("space", plain(space)), json_of("figures", plain(figures))]
+        texts += [json_of("fingerprint", fingerprint), digest(fingerprint)]
         number = 1 + max((row[0] for row in self._context_rows().values()), default=0)
         row = (number, name, *texts)
         self._commit("INSERT INTO contexts VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, database.checksum(*row)))
         return Context(self, number, name, space, figures, json.loads(texts[2]))
-
-    def _object(self, text: str, what: str) -> dict[str, Any]:
-        """The JSON object in a row whose checksum is right."""
-        try:
-            found = parse_json(text)
-        except (TypeError, ValueError) as error:
-            raise database.damaged(self.path, f"the {what}: {error}") from error
-        if not isinstance(found, dict):
-            raise database.damaged(self.path, f"the {what} is no JSON object")
-        return found
-
-    def record(self, kind: str, payload: Mapping[str, Any]) -> int:
-        """Commit an event together with everything put so far, and return its id."""
-        row = (time.time(), kind, _json("event", payload))
-        insert = "INSERT INTO events (time, kind, payload, crc) VALUES (?, ?, ?, ?)"
-        return self._commit(insert, (*row, database.checksum(*row)))
-
-    def amend(self, event: int, payload: Mapping[str, Any]) -> None:
-        """Replace the payload of an event, in one commit with everything put so far."""
-        with database.explained(self.path):
-            began, kind = self._connection.execute("SELECT time, kind FROM events WHERE id = ?", (event,)).fetchone()
-        text = _json("event", payload)
-        values = (text, database.checksum(began, kind, text), event)
-        self._commit("UPDATE events SET payload = ?, crc = ? WHERE id = ?", values)
-
-    def events(self, kind: str | None = None) -> list[Event]:
-        """What happened, in order: everything, or the events of one kind."""
-        return [
-            Event(number, when, name, self._object(payload, "record of what happened"))
-            for number, when, name, payload, _ in self._event_rows(kind)
-        ]
-
-    def _event_rows(self, kind: str | None = None) -> list[tuple[Any, ...]]:
-        query = "SELECT id, time, kind, payload, crc FROM events WHERE ? IS NULL OR kind = ? ORDER BY id"
-        with database.explained(self.path):
-            found = self._connection.execute(query, (kind, kind)).fetchall()
-        if any(database.checksum(*row) != crc for _, *row, crc in found):
-            raise database.damaged(self.path, "the record of what happened is not as written")
-        return found
-
-    def kinds(self) -> set[str]:
-        """The kinds of all events."""
-        with database.explained(self.path):
-            return {kind for (kind,) in self._connection.execute("SELECT DISTINCT kind FROM events")}
-
-    def rows(self, context: int) -> Iterator[tuple[Any, ...]]:
-        """The rows of a context in the order in which they were measured, checksums last and not yet checked."""
-        query = "SELECT * FROM measurements WHERE context = ? AND id > ? ORDER BY id"
-        if not self.salvaging:
-            with database.explained(self.path):
-                yield from self._connection.execute(query, (context, 0))
-            return
-        # Around the first page that cannot be read: up to it from the front, and down to it from the back.
-        last = 0
-        behind: list[tuple[Any, ...]] = []
-        try:
-            for row in self._connection.execute(query, (context, last)):
-                last = row[0]
-                yield row
-        except sqlite3.DatabaseError:
-            with suppress(sqlite3.DatabaseError):
-                behind.extend(self._connection.execute(f"{query} DESC", (context, last)))
-        yield from reversed(behind)
-
-    def flush(self) -> None:
-        """Commit everything put so far.
-
-        Raises:
-            RunError: the disk is full or cannot be written. Nothing is half-written, and nothing is forgotten: the
-                next commit tries again.
-        """
-        if self.pending:
-            self._commit()
-        self.commit_due = time.monotonic() + _COMMIT_EVERY
-
-    def _commit(self, statement: str = "", values: tuple[object, ...] = ()) -> int:
-        batch = self.pending[:]
-        number = 0
-        with database.explained(self.path):
-            if self._connection.in_transaction:  # Ctrl-C struck an earlier commit before it was rolled back
-                self._connection.execute("ROLLBACK")
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany(INSERT, batch)
-                if statement:
-                    number = self._connection.execute(statement, values).lastrowid or 0
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-        # Ctrl-C before this line commits the batch again, under the same ids.
-        del self.pending[: len(batch)]
-        self.commit_due = time.monotonic() + _COMMIT_EVERY
-        return number
 
     def close(self) -> None:
         """Commit everything, close the file and let others write it. A closed store cannot be used again."""
@@ -325,6 +216,25 @@ class Store:
         self.close()
 
 
+class Section:
+    """A part of a store for one of several runs in it, see `Store.section`. Events are those of the whole store."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store, self.name, self.path = store, name, store.path
+
+    def context(self, name: str, evaluator: Evaluator | None = None) -> Context:
+        """The measurements that this run made under `name`, see `Store.context`."""
+        return self.store.context(f"{self.name}: {name}", evaluator)
+
+    def record(self, kind: str, payload: Mapping[str, Any]) -> int:
+        """Commit an event, see `Journal.record`."""
+        return self.store.record(kind, payload)
+
+    def events(self, kind: str | None = None) -> list[Event]:
+        """What happened, see `Journal.events`."""
+        return self.store.events(kind)
+
+
 def recover(path: Path) -> None:
     """Undo what a process killed while it closed a run left half-done, which a reader may not do."""
     if require_plain(path.with_name(path.name + "-journal")):
@@ -332,16 +242,9 @@ def recover(path: Path) -> None:
             Store.open(path).close()
 
 
-def _json(what: str, payload: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(payload)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the {what} must hold only what JSON can: {error}. Got {payload!r}") from error
-
-
 def _units(space: Space) -> dict[str, Any]:
     """What has to stay the same for masks to mean the same; size limits and frozen units may change."""
-    described = space.to_json()
+    described = plain(space)
     return {"sites": described["sites"], "dials": described["dials"]}
 
 

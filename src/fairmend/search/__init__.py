@@ -7,8 +7,7 @@ from fairmend.search.designs import SpreadSampling, drawn_fraction
 from fairmend.search.front import Front, along_front, hypervolume
 from fairmend.search.genetic import Genetic, MakeFloor
 from fairmend.search.pruning_rules import PruningRule
-from fairmend.search.ranking import Candidates, Ranking, SingleInterventions
-from fairmend.search.sampling import Exhaustive, UniformSampling
+from fairmend.search.sampling import Candidates, Exhaustive, SingleInterventions, UniformSampling
 from fairmend.settings import METHODS, SEARCH_NAMES, Method, SearchName
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "Method",
     "PruningRule",
     "RandomWalk",
-    "Ranking",
     "SearchName",
     "Searcher",
     "SingleInterventions",

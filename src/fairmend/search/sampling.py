@@ -1,18 +1,18 @@
-"""Searches without a direction: uniform random masks, and every mask there is."""
+"""Searches without a direction: uniform random masks, every mask there is, every unit alone, and given masks."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from fairmend.errors import InputError
 from fairmend.masks import Mask, Space
-from fairmend.search.base import Incumbent, MakeCost, SteppedSearcher, Steps, cost_from, require_count
+from fairmend.search.base import Incumbent, MakeCost, SteppedSearcher, Steps, cost_from, require_count, require_finite
 
 _BATCH = 256
 
@@ -122,3 +122,68 @@ class Exhaustive(BatchSearcher):
     def settings(self) -> dict[str, Any]:
         """The name and every option, JSON-ready: enough to build an equal searcher. Nothing is random."""
         return {"name": self.name, "limit": self.limit, "batch": self.batch}
+
+
+class SingleInterventions(BatchSearcher):
+    """Every droppable unit alone: the repair of DICE (Monjezi et al., ICSE 2023) as a baseline.
+
+    The best single intervention that keeps the utility is the incumbent: the cost carries the utility floor. How a
+    unit is intervened on, switched off or clamped, is the evaluator's matter; dials stay at 0.
+
+    Args:
+        space: what may be dropped; its size limits must admit one unit.
+        make_cost: builds the cost from the untouched mask's measurement.
+        batch: masks per ask.
+
+    Raises:
+        InputError: the size limits do not admit a single unit.
+    """
+
+    name = "dice"
+
+    def __init__(self, space: Space, make_cost: MakeCost | None, *, batch: int = _BATCH) -> None:
+        super().__init__(space, make_cost, batch)
+        if not space.min_drop <= 1 <= space.largest:
+            raise InputError(
+                f"single interventions drop exactly one unit, but the space admits {space.min_drop} to "
+                f"{space.largest}: set min_drop to 0 or 1 and max_drop to at least 1"
+            )
+
+    def _masks(self) -> Iterator[Mask]:
+        untouched = self.space.untouched()
+        return (untouched.flip(unit) for unit in self.space.droppable)
+
+    def settings(self) -> dict[str, Any]:
+        """The name and every option, JSON-ready: enough to build an equal searcher. Nothing is random."""
+        return {"name": self.name, "batch": self.batch}
+
+
+class Candidates(SteppedSearcher):
+    """The untouched mask, then the given masks, each once: to measure finalists.
+
+    Args:
+        space: what may be dropped.
+        masks: the finalists.
+        batch: masks per ask.
+
+    Raises:
+        InputError: a mask outside the space.
+    """
+
+    name = "candidates"
+
+    def __init__(self, space: Space, masks: Sequence[Mask], *, batch: int = _BATCH) -> None:
+        super().__init__(space)
+        self.masks = tuple(dict.fromkeys(space.mask(mask.units(), mask.dials) for mask in masks))
+        self.batch = require_count("batch", batch, 1)
+
+    def _steps(self) -> Steps:
+        (reference,) = yield (self.space.untouched(),)
+        require_finite(reference)
+        for start in range(0, len(self.masks), self.batch):
+            yield self.masks[start : start + self.batch]
+
+    def settings(self) -> dict[str, Any]:
+        """The name and the masks, JSON-ready: enough to build an equal searcher. Nothing is random."""
+        masks = [[list(mask.units()), list(mask.dials)] for mask in self.masks]
+        return {"name": self.name, "masks": masks, "batch": self.batch}

@@ -11,15 +11,12 @@ from fairmend.surrogates.annealing import Annealed, anneal
 from fairmend.surrogates.attention_pruning import AttentionPruning, published_cost
 from fairmend.surrogates.evaluator import SurrogateEvaluator
 from fairmend.surrogates.families.base import Prediction, Predictor, Surrogate
-from fairmend.surrogates.families.ensembles import Ensemble
 from fairmend.surrogates.families.networks import NeuralNetwork
 from fairmend.surrogates.families.ridge import Ridge
-from fairmend.surrogates.families.trees import BoostedTrees
 from fairmend.surrogates.fitting import FittedPair, fit_pair, make_surrogate
 from fairmend.surrogates.objectives import FlooredSum, floored_sum
 from fairmend.surrogates.proposals import ProposalSettings, propose
 from fairmend.surrogates.samples import Samples, Scale
-from fairmend.surrogates.simulation import SimulatedModel
 from fairmend.surrogates.validation import (
     PUBLISHED_MSE,
     HeldOutScore,
@@ -34,8 +31,6 @@ __all__ = [
     "Active",
     "Annealed",
     "AttentionPruning",
-    "BoostedTrees",
-    "Ensemble",
     "FittedPair",
     "FlooredSum",
     "HeldOutScore",
@@ -47,7 +42,6 @@ __all__ = [
     "Ridge",
     "Samples",
     "Scale",
-    "SimulatedModel",
     "Surrogate",
     "SurrogateEvaluator",
     "SurrogateName",

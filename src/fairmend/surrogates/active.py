@@ -38,7 +38,7 @@ class Active(LearningSearcher):
 
     Args:
         space, figures, make_cost, make_floor, surrogate, prior, known: see `LearningSearcher`. The surrogate should
-            know where it knows little: "pairwise" (the default), "additive" or "ensemble".
+            know where it knows little: "pairwise" (the default) or "additive".
         seed: of all random numbers.
         states: masks to measure in all, the untouched one included.
         starts: masks to measure before the first fit, such as those that a ranking of the units suggests; at most half

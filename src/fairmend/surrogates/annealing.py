@@ -67,7 +67,7 @@ def anneal(
     (With weights whose sums are exact in float64 there is no such rounding.) Dials stay at 0.
 
     Args:
-        pair: surrogates that can be written out: networks, ridge, and ensembles of them.
+        pair: the surrogates.
         space: what may be dropped.
         cost: a `PenalisedBias`, `WeightedSum` or `FlooredSum`.
         seed: of all random numbers; each chain has its own.
@@ -76,7 +76,7 @@ def anneal(
         schedule, start_temperature, end_temperature, rate, ties: see `Annealing`.
 
     Raises:
-        InputError: an option outside its range, trees as surrogates, or a cost of another kind.
+        InputError: an option outside its range, or a cost of another kind.
     """
     n_states, n_chains = require_count("states", states, 1), require_count("chains", chains, 1)
     require_choice("ties", ties, ("first", "last"))
@@ -128,16 +128,10 @@ def forms_and_cost(pair: FittedPair, cost: Cost) -> tuple[tuple[Form, Form], Cos
     """The forms of scaled bias and of the loss (or its logarithm), and the cost as numbers over them.
 
     Raises:
-        InputError: surrogates that cannot be written out, or a cost of another kind.
+        InputError: a cost of another kind.
     """
-    bias, loss = pair.bias.form(), pair.loss.form()
-    if bias is None or loss is None:
-        raise InputError(
-            "compiled annealing needs surrogates that can be written out (network, additive, pairwise or an ensemble "
-            "of them); trees cannot: let search.Annealing search on a SurrogateEvaluator"
-        )
     terms, scale = terms_of(cost), pair.bias_scale
-    written = loss.scaled(pair.loss_scale.width, pair.loss_scale.start)
+    written = pair.loss.form().scaled(pair.loss_scale.width, pair.loss_scale.start)
     numbers = CostNumbers(
         terms.bias_weight * scale.width,
         terms.loss_weight,
@@ -146,7 +140,7 @@ def forms_and_cost(pair: FittedPair, cost: Cost) -> tuple[tuple[Form, Form], Cos
         terms.limit,
         terms.penalty,
     )
-    return (bias, written), numbers
+    return (pair.bias.form(), written), numbers
 
 
 def _cost_at(numbers: CostNumbers, first: float, second: float) -> float:

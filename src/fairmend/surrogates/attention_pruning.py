@@ -20,7 +20,6 @@ from fairmend.surrogates.families.base import LEAST_SAMPLES, Surrogate
 from fairmend.surrogates.fitting import FittedPair
 from fairmend.surrogates.learning import LearningSearcher
 from fairmend.surrogates.objectives import FlooredSum, costs_along_front
-from fairmend.surrogates.proposals import ProposalSettings, anneal_any
 from fairmend.surrogates.samples import Samples
 
 Design = Literal["uniform", "spread"]
@@ -154,15 +153,12 @@ class AttentionPruning(LearningSearcher):
         return list(dict.fromkeys(in_turn))[: self.n_finalists]
 
     def _ends(self, pair: FittedPair, cost: Cost, rng: np.random.Generator, moves: int, chains: int) -> list[Mask]:
-        return anneal_pair(
-            pair, self.space, self.figures, cost, rng=rng, count=self.n_finalists, moves=moves, chains=chains
-        )
+        return anneal_pair(pair, self.space, cost, rng=rng, count=self.n_finalists, moves=moves, chains=chains)
 
 
 def anneal_pair(
     pair: FittedPair,
     space: Space,
-    figures: Figures,
     cost: Cost,
     *,
     rng: np.random.Generator,
@@ -173,17 +169,14 @@ def anneal_pair(
     """The masks that chains of annealing on fitted surrogates end with, the cheapest first.
 
     Args:
-        pair: the surrogates. Chains that cannot run compiled on them (trees) are one plain chain.
+        pair: the surrogates.
         space: what may be dropped.
-        figures: what the predictions mean.
         cost: to minimise; of equally cheap masks the last one stays, as published.
         rng: for the chains.
         count: masks at most.
         moves: of all chains together.
         chains: independent annealers.
     """
-    if pair.bias.form() is None or pair.loss.form() is None:
-        return [anneal_any(pair, space, figures, cost, rng, ProposalSettings(moves=moves))]
     found = anneal(
         pair,
         space,

@@ -12,6 +12,7 @@ import numpy as np
 from fairmend.errors import InputError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.masks import Mask, Space
+from fairmend.records import plain
 from fairmend.surrogates.families.forms import Floats
 from fairmend.surrogates.fitting import FittedPair
 
@@ -38,9 +39,9 @@ class SurrogateEvaluator:
             replace(figures.bias, protocol=f"predicted: {figures.bias.protocol}"),
             replace(figures.utility, protocol=f"predicted: {figures.utility.protocol}"),
         )
-        form = pair.bias.form()
-        if form is not None and len(form.linear) != space.n_units:
-            raise InputError(f"surrogates of {len(form.linear)} units cannot predict a space of {space.n_units} units")
+        learned = len(pair.bias.form().linear)
+        if learned != space.n_units:
+            raise InputError(f"surrogates of {learned} units cannot predict a space of {space.n_units} units")
 
     @property
     def space(self) -> Space:
@@ -79,7 +80,7 @@ class SurrogateEvaluator:
 
     def fingerprint(self) -> Mapping[str, Any]:
         """The samples, the surrogates' settings and scales, and the boldness."""
-        return {"surrogates": dict(self.pair.identity), "boldness": self.boldness, "space": self._space.to_json()}
+        return {"surrogates": dict(self.pair.identity), "boldness": self.boldness, "space": plain(self._space)}
 
 
 def _spread_of(figure: Floats, spread: Floats, log: bool) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,10 @@ import numpy.typing as npt
 from fairmend.errors import InputError
 from fairmend.evaluation import Figures
 from fairmend.settings import SURROGATE_NAMES
-from fairmend.surrogates.families.base import Dropped, Predictor, Surrogate
-from fairmend.surrogates.families.ensembles import Ensemble
-from fairmend.surrogates.families.forms import Floats, weighted_form
+from fairmend.surrogates.families.base import Dropped, FixedPredictor, Predictor, Surrogate
+from fairmend.surrogates.families.forms import Floats
 from fairmend.surrogates.families.networks import NeuralNetwork
-from fairmend.surrogates.families.ridge import FixedPredictor, Ridge
-from fairmend.surrogates.families.trees import BoostedTrees
+from fairmend.surrogates.families.ridge import Ridge
 from fairmend.surrogates.samples import Samples, Scale, can_take_log, prior_of
 
 
@@ -25,7 +23,7 @@ def make_surrogate(given: str | Mapping[str, Any]) -> Surrogate:
     """The surrogate of a name, with its default options, or of its `settings()`.
 
     "network": Attention Pruning's, with our own layers. "additive": ridge on the dropped units, the baseline to beat.
-    "pairwise": ridge on units and their pairs. "trees": boosted trees. "ensemble": eight networks on resampled masks.
+    "pairwise": ridge on units and their pairs.
 
     Raises:
         InputError: an unknown name or option, or an option outside its range.
@@ -34,13 +32,10 @@ def make_surrogate(given: str | Mapping[str, Any]) -> Surrogate:
     name = options.pop("name", None)
     if name not in SURROGATE_NAMES:
         raise InputError(f"surrogate must be one of {', '.join(map(repr, SURROGATE_NAMES))}, got {name!r}")
-    if name == "ensemble" and "member" in options:
-        options["member"] = make_surrogate(options["member"])
-    if name in {"additive", "pairwise"}:
+    if name != "network":
         options["pairs"] = name == "pairwise"
-    kinds: dict[str, Callable[..., Surrogate]] = {"network": NeuralNetwork, "trees": BoostedTrees, "ensemble": Ensemble}
     try:
-        return kinds.get(name, Ridge)(**options)
+        return NeuralNetwork(**options) if name == "network" else Ridge(**options)
     except TypeError as error:
         raise InputError(f"the {name} surrogate does not have the options {sorted(options)}: {error}") from error
 
@@ -75,8 +70,8 @@ class FittedPair:
 
         Args:
             rng: for the draws.
-            bias_width, loss_width: how far to go from the mean to the draw: 1 is the draw, 0 the mean. Surrogates that
-                cannot be written out go all the way unless it is 0.
+            bias_width, loss_width: how far to go from the mean to the draw: 1 is the draw, 0 the mean. Networks go all
+                the way unless it is 0.
         """
         bias, loss = _towards_draw(self.bias, rng, bias_width), _towards_draw(self.loss, rng, loss_width)
         return FittedPair(bias, loss, self.bias_scale, self.loss_scale, self.n, {"drawn": [bias_width, loss_width]})
@@ -88,9 +83,9 @@ def _towards_draw(predictor: Predictor, rng: np.random.Generator, width: float) 
         return predictor
     drawn = predictor.draw(rng)
     start, end = predictor.form(), drawn.form()
-    if drawn is predictor or width == 1.0 or start is None or end is None:
+    if drawn is predictor or width == 1.0 or start.layers or end.layers:
         return drawn
-    return FixedPredictor(weighted_form([start, end], [1.0 - width, width]), predictor.noise)
+    return FixedPredictor(start.towards(end, width), predictor.noise)
 
 
 def fit_pair(

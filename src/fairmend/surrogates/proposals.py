@@ -11,7 +11,6 @@ from fairmend.costs import Cost, UtilityFloor
 from fairmend.errors import InputError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.masks import Mask, Space
-from fairmend.search.annealing import Annealing
 from fairmend.search.base import Searcher
 from fairmend.search.front import crowding_distances
 from fairmend.search.genetic import Genetic
@@ -19,8 +18,6 @@ from fairmend.surrogates.annealing import anneal
 from fairmend.surrogates.evaluator import SurrogateEvaluator
 from fairmend.surrogates.families.base import one_thread
 from fairmend.surrogates.fitting import FittedPair
-
-_PLAIN_STATES = 3000  # of a search in Python, where surrogates cannot be written out
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,33 +124,24 @@ def _propose(
             break
         cost = costs[turn % len(costs)]
         drawn = pair.draw(rng, settings.exploration, settings.loss_exploration)
-        batch.offer_near(anneal_any(drawn, space, figures, cost, rng, settings), rng)
+        batch.offer_near(_annealed(drawn, space, cost, rng, settings), rng)
     while len(batch.masks) < count and batch.offer_random(rng):
         pass
     return batch.masks
 
 
-def anneal_any(
-    pair: FittedPair, space: Space, figures: Figures, cost: Cost, rng: np.random.Generator, settings: ProposalSettings
-) -> Mask:
-    """The best mask on the surrogates' means: compiled where they can be written out, else with the plain searcher."""
-    hot, cold = settings.start_temperature, settings.end_temperature
-    if pair.bias.form() is not None and pair.loss.form() is not None:
-        return anneal(
-            pair, space, cost, seed=rng, states=settings.moves + 1, start_temperature=hot, end_temperature=cold
-        ).mask
-    searcher = Annealing(
+def _annealed(pair: FittedPair, space: Space, cost: Cost, rng: np.random.Generator, settings: ProposalSettings) -> Mask:
+    """The best mask on the surrogates' means."""
+    found = anneal(
+        pair,
         space,
-        lambda reference: cost,
-        seed=int(rng.integers(2**31)),
-        states=min(settings.moves, _PLAIN_STATES),
-        chains=32,
-        dial_share=0.0,
-        start_temperature=hot,
-        end_temperature=cold,
+        cost,
+        seed=rng,
+        states=settings.moves + 1,
+        start_temperature=settings.start_temperature,
+        end_temperature=settings.end_temperature,
     )
-    search_on(SurrogateEvaluator(pair, space, figures), searcher)
-    return searcher.incumbent.mask or space.untouched()
+    return found.mask
 
 
 def search_on(evaluator: SurrogateEvaluator, searcher: Searcher) -> None:

@@ -16,6 +16,7 @@ from fairmend.cli.options import Given
 from fairmend.errors import InputError
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.masks import Space
+from fairmend.records import built
 from fairmend.settings import settings_of
 
 from ..conftest import Run
@@ -26,7 +27,7 @@ def repair_that_drops(run: Run, units: list[int]) -> str:
     """A mask of the llama that drops these heads."""
     assert lm(run, "repair", REPAIR | {"--method": "random", "--choice": "rule", "--out": "made"}, "llama").code == 0
     mask = json.loads(Path("made/mask.json").read_text())
-    space = Space.from_json(mask["space"])
+    space = built(mask["space"], Space)
     dropped = {"dropped": units, "dropped_by_site": space.by_site(space.mask(units))}
     Path("mask.json").write_text(json.dumps(mask | dropped))
     return "mask.json"

@@ -31,7 +31,7 @@ def test_a_collection_goes_on_and_says_what_can_be_learned_of_it(run: Run, offic
 
     told = run("lm", "fit", "collected", "--folds", "2")
     assert told.code == 0, told.message
-    for name in ("network", "additive", "pairwise", "trees", "ensemble"):
+    for name in ("network", "additive", "pairwise"):
         assert name in told.out
     assert "measured twice" in told.out
     fitted = run("lm", "fit", "collected", "--folds", "2", "--json").document

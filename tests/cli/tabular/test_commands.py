@@ -226,13 +226,13 @@ class TestPresets:
         features = [name for name in frame if name != "label"]
         made = replace(
             published,
-            table=replace(published.table, read=lambda _: frame, rows=300),
-            encode=lambda raw, _: {name: raw[name].to_numpy(dtype=float) for name in features},
+            table=replace(published.table, rows=300, encoding=dict.fromkeys(features, "min-max")),
             hidden=(6,),
             max_drop=4,
             notes=(),
         )
         monkeypatch.setattr(presets, "PRESETS", {**presets.PRESETS, "compas-sex": made})
+        monkeypatch.setattr(presets.RawTable, "read", lambda *_: frame)
         Path("compas.csv").write_text("here")
         return ("--preset", "compas-sex", "--data", "compas.csv")
 

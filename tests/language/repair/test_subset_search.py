@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_organism as organism
+from simulation import FIGURES, SimulatedModel
 from subset_cases import SETTINGS, TEXTS, Constant, Stopping, rude
 
 from fairmend.errors import DataError, InputError
@@ -19,7 +20,6 @@ from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Site, Space
 from fairmend.runs import Runner, Store
 from fairmend.surrogates import Active, floored_sum
-from fairmend.surrogates.simulation import FIGURES, SimulatedModel
 
 
 def repaired(settings: RepairSettings, store: Store | None = None, scorer: Scorer | None = None) -> Repair:

@@ -20,9 +20,9 @@ from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.records.run_directories import open_run
 from fairmend.language.repair.repair import halves
 from fairmend.language.repair.settings import RepairSettings
-from fairmend.language.studies.compare import ComparisonSettings, compare_methods, rule_name
-from fairmend.language.studies.comparison_files import KIND, load_comparison, save_comparison
+from fairmend.language.studies.compare import ComparisonSettings, MethodComparison, compare_methods, rule_name
 from fairmend.language.toxicity.catalogue import load_scorer
+from fairmend.report.study import load_study
 from fairmend.settings import METHODS
 
 TEXTS = (text(seed=0), text(seed=1))
@@ -73,7 +73,7 @@ def test_no_prompt_is_both_scored_on_and_judged_on(compared: Any):
 
 def test_other_axes_are_watched(compared: Any):
     assert [axis.axis for axis in compared.untouched.axes] == ["toys", "other"]
-    cells = compared.table().rows
+    cells = compared.tables()[0].rows
     assert all(math.isfinite(row["change[other]"]) for row in cells)
     assert cells[0]["change"] == cells[0]["change[other]"] == 0
 
@@ -95,21 +95,21 @@ def test_fasp_makes_the_organism_fairer_than_chance_does():
 
 def test_a_directory_belongs_to_one_comparison(tmp_path: Path, lm: LanguageModel, compared: Any):
     given: dict[str, Any] = {"lm": lm, "prompts": PROMPTS, "scorer": WordScorer(), "texts": TEXTS}
-    open_run(tmp_path / "out", kind=KIND, settings=SETTINGS, **given).close()
+    open_run(tmp_path / "out", kind=SETTINGS.kind, settings=SETTINGS, **given).close()
     with pytest.raises(RunError, match=r"settings\.alphas: was \[0\.17, 0\.34\], is \[0\.2\]"):
-        open_run(tmp_path / "out", kind=KIND, settings=replace(SETTINGS, alphas=(0.2,)), **given)
+        open_run(tmp_path / "out", kind=SETTINGS.kind, settings=replace(SETTINGS, alphas=(0.2,)), **given)
     with pytest.raises(RunError, match="has not finished"):
-        load_comparison(tmp_path / "out")
-    save_comparison(compared, lm, SETTINGS, tmp_path / "out")
-    saved = load_comparison(tmp_path / "out")
+        load_study(tmp_path / "out", MethodComparison)
+    compared.save(lm, SETTINGS, tmp_path / "out")
+    saved = load_study(tmp_path / "out", MethodComparison)
     assert ComparisonSettings.from_json(saved["settings"]) == SETTINGS
     assert [row["dropped"] for row in saved["rows"]] == [list(row.mask.units()) for row in compared.rows]
     (tmp_path / "out" / "compare.json").write_text("{}")
     with pytest.raises(RunError, match="is not the result of a fairmend language comparison"):
-        load_comparison(tmp_path / "out")
+        load_study(tmp_path / "out", MethodComparison)
     (tmp_path / "out" / "compare.json").write_text("{")
     with pytest.raises(RunError, match="cannot be read"):
-        load_comparison(tmp_path / "out")
+        load_study(tmp_path / "out", MethodComparison)
 
 
 def test_settings_that_cannot_work_are_refused(lm: LanguageModel):

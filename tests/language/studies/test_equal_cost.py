@@ -11,9 +11,12 @@ from fairmend.errors import InputError
 from fairmend.language.records.run_directories import open_run
 from fairmend.language.repair.repair import halves
 from fairmend.language.repair.subset_search import subset_prompts
-from fairmend.language.studies.comparison_files import COST_KIND
-from fairmend.language.studies.equal_cost import EqualCostSettings, compare_at_equal_cost, plan_repair
-from fairmend.language.studies.equal_cost_report import CostComparison
+from fairmend.language.studies.equal_cost import (
+    CostComparison,
+    EqualCostSettings,
+    compare_at_equal_cost,
+    plan_repair,
+)
 from fairmend.runs import Store
 
 TOKENS = 9_000
@@ -29,7 +32,7 @@ def compared(settings: EqualCostSettings = COMPARED, **given: Any) -> CostCompar
 
 def started(out: Any) -> Store:
     subject = {"lm": organism.tiny_organism(), "prompts": organism.organism_prompts(), "scorer": rude()}
-    return open_run(out, kind=COST_KIND, settings=COMPARED, texts=TEXTS, **subject)
+    return open_run(out, kind=COMPARED.kind, settings=COMPARED, texts=TEXTS, **subject)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,7 @@ def test_a_stopped_comparison_goes_on_with_the_same_answer(tmp_path, whole):
         again = compared(store=store)
         assert {name: len(store.context(name)) for name in store.contexts()} == counts
     assert [row.mask for row in again.rows] == [row.mask for row in found.rows]
-    assert again.table().csv() == found.table().csv()
+    assert again.tables()[0].csv() == found.tables()[0].csv()
 
 
 def test_means_are_those_of_the_seeds(whole):

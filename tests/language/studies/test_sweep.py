@@ -19,12 +19,10 @@ from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.repair.repair import halves
 from fairmend.language.repair.subset_search import CONTEXT
 from fairmend.language.studies.collecting import collect, open_collection
-from fairmend.language.studies.study_files import save_study
-from fairmend.language.studies.sweep import SweepSettings, sweep_subsets
-from fairmend.language.studies.sweep_report import SCHEMA, SCHEMA_VERSION, SubsetSweep
+from fairmend.language.studies.sweep import SubsetSweep, SweepSettings, sweep_subsets
+from fairmend.report.study import load_study
 from fairmend.runs import Store
 from fairmend.runs.context import Context
-from fairmend.runs.directories import read_result
 from fairmend.surrogates import AttentionPruning
 
 SHARED = replace(
@@ -87,7 +85,7 @@ def test_winners_are_what_attention_pruning_finds_on_the_same_subsets(swept: Sub
         )
         while (masks := searcher.ask()) and searcher.pair is None:
             searcher.tell(masks, [measured[mask] for mask in masks])
-        assert searcher.annealed[0] == winner.mask
+        assert searcher.annealed[0] == row.mask
 
 
 def test_the_bias_alone_ruins_the_perplexity_and_the_perplexity_alone_keeps_the_bias(swept: SubsetSweep) -> None:
@@ -106,7 +104,7 @@ def test_figures_are_those_of_the_masks_on_the_judging_half(swept: SubsetSweep) 
     reading = Reading(lm, TEXTS[1], SHARED.reading)
     evaluator = LanguageEvaluator(lm, judged, reading, rude(), sampling=SHARED.sampling)
     row = swept.rows[-1]
-    (made,) = evaluator.measure([row.winner.mask])
+    (made,) = evaluator.measure([row.mask])
     assert row.judgement.main.change is not None
     assert row.judgement.main.change.after.value == pytest.approx(made.bias)
     assert row.judgement.perplexity.after == pytest.approx(made.utility)
@@ -133,18 +131,18 @@ def test_a_stopped_sweep_goes_on_and_measures_every_set_once(
             pressed.setattr("fairmend.language.measurement.judged_sets.judge", press)
             with pytest.raises(KeyboardInterrupt):
                 sweep_subsets(settings=settings, collected=collected, store=store, **SUBJECT)
-        assert len(store.context("held-out colour")) == len({row.winner.mask.bits for row in whole.rows} | {0})
+        assert len(store.context("held-out colour")) == len({row.mask.bits for row in whole.rows} | {0})
         monkeypatch.setattr(LanguageEvaluator, "measure", None)
         again = sweep_subsets(settings=settings, collected=collected, store=store, **SUBJECT)
     assert [row.judgement for row in again.rows] == [row.judgement for row in whole.rows]
 
 
 def test_files_hold_every_winner(tmp_path: Path, swept: SubsetSweep) -> None:
-    files = save_study("sweep", swept, organism.tiny_organism(), SWEPT, tmp_path)
+    files = swept.save(organism.tiny_organism(), SWEPT, tmp_path)
     assert set(files) == {"sweep.csv", "sweep.png", "sweep.svg", "sweep.json"}
-    saved = read_result(files["sweep.json"], {SCHEMA: SCHEMA_VERSION}, "finished sweep", "run the sweep")
+    saved = load_study(tmp_path, SubsetSweep)
     assert SweepSettings.from_json(saved["settings"]) == SWEPT
-    assert [row["dropped"] for row in saved["rows"]] == [list(row.winner.mask.units()) for row in swept.rows]
+    assert [row["dropped"] for row in saved["rows"]] == [list(row.mask.units()) for row in swept.rows]
     assert len(files["sweep.csv"].read_text().splitlines()) == 2 + len(swept.rows)
     assert saved == json.loads(json.dumps(saved, allow_nan=False))
 

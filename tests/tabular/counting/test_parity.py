@@ -11,8 +11,9 @@ import pytest
 
 from fairmend.tabular.counting.evaluator import TabularEvaluator
 from fairmend.tabular.data.datasets import Dataset
+from fairmend.tabular.data.layouts import RAW_TABLES
 from fairmend.tabular.data.presets import PRESETS, encode_preset
-from fairmend.tabular.data.sources import RAW_TABLES, locate
+from fairmend.tabular.data.sources import locate
 from fairmend.tabular.formats.formats import read_network
 from fairmend.tabular.networks.networks import Network
 from fairmend.tabular.repair.audit import audit

@@ -7,18 +7,17 @@ import pandas as pd
 import pytest
 
 from fairmend.errors import DataError
-from fairmend.tabular.data import layouts
-from fairmend.tabular.data.encoders import (
-    ADULT_CATEGORIES,
-    ADULT_OCCUPATIONS,
-    BANK_CATEGORIES,
-    GERMAN_CATEGORIES,
-    MONTHS,
-)
+from fairmend.tabular.data.layouts import RAW_TABLES, TWO_YEARS
 from fairmend.tabular.data.presets import load_preset
 
 N = 300
 RNG = np.random.default_rng(0)
+GERMAN = RAW_TABLES["german"]
+
+
+def categories(table: str) -> dict[str, tuple[str, ...]]:
+    """The levels of the columns that are encoded by their levels."""
+    return {name: tuple(how) for name, how in RAW_TABLES[table].encoding.items() if not isinstance(how, str)}
 
 
 def column(name: str, levels: dict[str, tuple[str, ...]]) -> np.ndarray:
@@ -43,13 +42,13 @@ def same(name: str, files: dict[str, pd.DataFrame | str], folder: Path) -> None:
 @pytest.fixture(scope="module")
 def adult() -> pd.DataFrame:
     """As at UCI: "?" for what is missing."""
-    levels = ADULT_CATEGORIES | {
-        "occupation": tuple(ADULT_OCCUPATIONS),
+    levels = categories("adult") | {
+        "occupation": tuple(RAW_TABLES["adult"].codes["occupation"]),
         "education": ("HS-grad",),
         "native_country": ("Cuba",),
         "income": ("<=50K", ">50K"),
     }
-    frame = pd.DataFrame({name: column(name, levels) for name in layouts._ADULT})
+    frame = pd.DataFrame({name: column(name, levels) for name in RAW_TABLES["adult"].columns})
     return frame.replace("Missing", "?")
 
 
@@ -79,8 +78,10 @@ def test_only_what_has_a_level_for_it_may_be_missing(adult: pd.DataFrame, tmp_pa
 
 def test_bank_of_uci_its_package_and_openml(tmp_path: Path) -> None:
     plain = ("default", "housing", "loan", "y")
-    levels = BANK_CATEGORIES | dict.fromkeys(plain, ("no", "yes")) | {"month": MONTHS}
-    frame = pd.DataFrame({name: column(name, levels) for name in layouts.BANK}).assign(age=RNG.integers(18, 90, N))
+    levels = categories("bank") | dict.fromkeys(plain, ("no", "yes"))
+    frame = pd.DataFrame({name: column(name, levels) for name in RAW_TABLES["bank"].columns}).assign(
+        age=RNG.integers(18, 90, N)
+    )
     anonymous = frame.assign(y=frame["y"].map({"no": 1, "yes": 2}))
     unknown = ["job", "education", "contact", "poutcome"]
     same(
@@ -99,7 +100,7 @@ def test_bank_of_uci_its_package_and_openml(tmp_path: Path) -> None:
 
 def test_default_of_uci_its_package_its_spreadsheet_and_openml(tmp_path: Path) -> None:
     levels = {"SEX": (1, 2), "EDUCATION": (1, 2, 3), "MARRIAGE": (1, 2), "label": (0, 1)}
-    frame = pd.DataFrame({name: column(name, levels) for name in layouts.DEFAULT})
+    frame = pd.DataFrame({name: column(name, levels) for name in RAW_TABLES["default"].columns})
     named = frame.rename(columns={"label": "default.payment.next.month"})
     anonymous = [*(f"X{at}" for at in range(1, 24)), "Y"]
     spreadsheet = pd.concat([pd.DataFrame([list(named.columns)]), frame.set_axis(range(24), axis=1)]).astype(str)
@@ -117,10 +118,13 @@ def test_default_of_uci_its_package_its_spreadsheet_and_openml(tmp_path: Path) -
 
 
 def test_german_credit_of_uci_its_package_and_openml(tmp_path: Path) -> None:
-    frame = pd.DataFrame({name: column(name, GERMAN_CATEGORIES | {"credit": ("1", "2")}) for name in layouts._GERMAN})
+    frame = pd.DataFrame({name: column(name, categories("german") | {"credit": ("1", "2")}) for name in GERMAN.columns})
+    theirs = {own: name for name, own in GERMAN.aliases.items()}
     words = {
-        name: frame[own].map({code: word for word, code in codes.items()}) if codes else frame[own]
-        for name, (own, codes) in layouts.CREDIT_G.items()
+        theirs.get(own, own): frame[own].map({code: word for word, code in GERMAN.codes[own].items()})
+        if own in GERMAN.codes
+        else frame[own]
+        for own in GERMAN.columns
     }
     quoted = pd.DataFrame(words).replace({"checking_status": {"<0": "'<0'", "no checking": "'no checking'"}})
     same(
@@ -137,14 +141,14 @@ def test_german_credit_of_uci_its_package_and_openml(tmp_path: Path) -> None:
 
 
 def test_words_of_openmls_credit_cover_every_code_of_uci() -> None:
-    codes = {own: set(words.values()) for own, words in layouts.CREDIT_G.values() if words}
+    codes = {own: set(words.values()) for own, words in GERMAN.codes.items()}
     assert codes.pop("credit") == {"1", "2"}
-    assert {name: set(levels) for name, levels in GERMAN_CATEGORIES.items()} == codes
+    assert {name: set(levels) for name, levels in categories("german").items()} == codes
 
 
 def test_compas_two_years_from_parquet(tmp_path: Path) -> None:
     ages = ("Less than 25", "25 - 45", "Greater than 45")
     levels = {"sex": ("Male", "Female"), "age_cat": ages, "race": ("Caucasian", "Other"), "c_charge_degree": ("F", "M")}
     levels |= dict.fromkeys(("is_recid", "is_violent_recid", "two_year_recid"), (0, 1))
-    frame = pd.DataFrame({name: column(name, levels) for name in layouts._COMPAS_RAW})
+    frame = pd.DataFrame({name: column(name, levels) for name in dict.fromkeys(TWO_YEARS.values())})
     same("compas-sex", {"two.csv": frame, "two.parquet": frame}, tmp_path)

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 
 from fairmend.errors import ArtifactError, DataError
-from fairmend.tabular.data.meps import encode_meps, read_meps
-from fairmend.tabular.data.presets import load_preset
+from fairmend.tabular.data.layouts import RAW_TABLES
+from fairmend.tabular.data.presets import encoded, load_preset
+from fairmend.tabular.data.sheets import Sheet
 
+MEPS = RAW_TABLES["meps16"]
 RENAMED = {"FTSTU": "FTSTU53X", "MARRY": "MARRY53X", "POVCAT": "POVCAT16", "INSCOV": "INSCOV16"}
 ROUND = (
     *("ACTDTY", "HONRDC", "RTHLTH", "MNHLTH", "CHBRON", "JTPAIN", "PREGNT", "WLKLIM", "ACTLIM", "SOCLIM", "COGLIM"),
@@ -82,9 +84,9 @@ def test_labels_and_groups_follow_visits_and_origin(tmp_path: Path) -> None:
 
 def test_one_hot_columns_are_those_of_pandas(tmp_path: Path) -> None:
     raw = people()
-    frame = read_meps(saved(tmp_path, raw))
+    frame = MEPS.read(saved(tmp_path, raw))
     everyone = np.arange(len(frame))
-    columns = encode_meps(frame, everyone)
+    columns = encoded(MEPS, Sheet(frame), everyone)
     for name, ahrq in {"MARRY": "MARRY53X", "PHQ242": "PHQ242", "REGION": "REGION53"}.items():
         for level, dummy in pd.get_dummies(raw[ahrq]).items():
             np.testing.assert_array_equal(columns[f"{name}={level}"] > 0, dummy)
@@ -108,7 +110,7 @@ def test_one_hot_columns_are_those_of_pandas(tmp_path: Path) -> None:
 def test_rows_without_usable_answers_are_removed(tmp_path: Path, column: str, value: float) -> None:
     raw = people(100).astype({column: float})
     raw.loc[10:19, column] = value
-    kept = read_meps(saved(tmp_path, raw))
+    kept = MEPS.read(saved(tmp_path, raw))
     expected = raw.drop(index=range(10, 20))
     np.testing.assert_array_equal(kept["MCS42"], expected["MCS42"])
 
@@ -117,14 +119,14 @@ def test_rows_without_usable_answers_are_removed(tmp_path: Path, column: str, va
 def test_scores_without_an_answer_are_kept_as_in_the_benchmark(tmp_path: Path, value: int) -> None:
     raw = people(100)
     raw.loc[5, "K6SUM42"] = value
-    assert read_meps(saved(tmp_path, raw))["K6SUM42"].iloc[5] == value
+    assert MEPS.read(saved(tmp_path, raw))["K6SUM42"].iloc[5] == value
 
 
 def test_stata_gives_what_csv_gives(tmp_path: Path) -> None:
     raw = people(200)
     raw.rename(columns=str.lower).to_stata(tmp_path / "h192.dta", write_index=False)
     pd.testing.assert_frame_equal(
-        read_meps(tmp_path / "h192.dta"), read_meps(saved(tmp_path, raw)), check_dtype=False, atol=1e-5
+        MEPS.read(tmp_path / "h192.dta"), MEPS.read(saved(tmp_path, raw)), check_dtype=False, atol=1e-5
     )
 
 
@@ -133,8 +135,8 @@ def test_zeros_of_a_sas_transport_file_are_zeros(tmp_path: Path, monkeypatch: py
     as_pandas_reads = raw.astype(float).replace(0.0, 5.397605346934028e-79)
     monkeypatch.setattr(pd, "read_sas", lambda path, format: as_pandas_reads)
     (tmp_path / "h192.ssp").touch()
-    expected = read_meps(saved(tmp_path, raw))
-    pd.testing.assert_frame_equal(read_meps(tmp_path / "h192.ssp"), expected, check_dtype=False)
+    expected = MEPS.read(saved(tmp_path, raw))
+    pd.testing.assert_frame_equal(MEPS.read(tmp_path / "h192.ssp"), expected, check_dtype=False)
 
 
 def test_without_the_file_the_error_says_where_to_get_it_and_its_name(
@@ -156,16 +158,16 @@ def test_a_copy_in_the_cache_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_file_of_another_year_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no usable rows of panel 21"):
-        read_meps(saved(tmp_path, people(50).assign(PANEL=19)))
+        MEPS.read(saved(tmp_path, people(50).assign(PANEL=19)))
     with pytest.raises(DataError, match=r"lacks the MEPS columns \['OBTOTV16'\]"):
-        read_meps(saved(tmp_path, people(50).rename(columns={"OBTOTV16": "OBTOTV15"})))
+        MEPS.read(saved(tmp_path, people(50).rename(columns={"OBTOTV16": "OBTOTV15"})))
 
 
 @pytest.mark.parametrize("name", ["h192.ssp", "h192.dta", "h192.csv"])
 def test_a_damaged_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x00\x01 nonsense")
     with pytest.raises(DataError, match="h192"):
-        read_meps(tmp_path / name)
+        MEPS.read(tmp_path / name)
 
 
 def test_an_answer_that_the_benchmark_does_not_know_is_named(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from fairmend.artifacts import Artifact, file_digest
 from fairmend.errors import ArtifactError, DataError, InputError
-from fairmend.tabular.data import layouts, presets, sources
+from fairmend.tabular.data import presets, sources
 from fairmend.tabular.data.datasets import Dataset
-from fairmend.tabular.data.encoders import GERMAN_CATEGORIES
+from fairmend.tabular.data.layouts import RAW_TABLES
 from fairmend.tabular.data.presets import PRESETS, encode_preset, fetch, find_preset, load_preset
 
 SETTINGS = ("adult_sex", "adult_race", "compas_sex", "compas_race", "bank_age", "default_sex")
@@ -35,7 +35,7 @@ def load(shared_data: Path) -> Callable[[str, int], Dataset]:
 
     @cache
     def raw(table: str) -> pd.DataFrame:
-        found = sources.RAW_TABLES[table]
+        found = RAW_TABLES[table]
         path, _ = sources.locate(found, shared_data / "tabular")
         return found.read(path)
 
@@ -141,8 +141,8 @@ TWO_YEARS = pd.DataFrame(
 
 def test_the_two_years_file_becomes_the_published_columns_without_names(tmp_path: Path) -> None:
     TWO_YEARS.to_csv(tmp_path / "compas-scores-two-years.csv", index=False)
-    coded = layouts.read_compas(tmp_path / "compas-scores-two-years.csv")
-    assert list(coded.columns) == list(layouts.COMPAS)
+    coded = RAW_TABLES["compas"].read(tmp_path / "compas-scores-two-years.csv")
+    assert list(coded.columns) == list(RAW_TABLES["compas"].columns)
     assert coded.to_numpy().tolist() == [
         [1, 0, 1, 0, 3, 0, 0, 0, 0, 3, 2, 0, 0],
         [0, 2, 0, 2, 9, 14, 1, 1, 1, 9, 8, 14, 1],
@@ -162,7 +162,7 @@ def test_a_two_years_file_with_other_content_is_refused(tmp_path: Path, change: 
     frame = TWO_YEARS.assign(**change).dropna(axis=1, how="all")
     frame.to_csv(tmp_path / "two.csv", index=False)
     with pytest.raises(DataError, match=message):
-        layouts.read_compas(tmp_path / "two.csv")
+        RAW_TABLES["compas"].read(tmp_path / "two.csv")
 
 
 @pytest.mark.parametrize("name", ["adult-sex", "compas-race", "bank-age", "default-sex", "german-sex", "meps16-race"])
@@ -243,20 +243,20 @@ class TestFetching:
     def test_openmls_anonymous_columns_become_the_published_table(
         self, name: str, prefix: str, setting: str, shared_data: Path, load, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        frame = sources.RAW_TABLES[name].read(shared_data / "tabular" / f"{name}.csv.gz")
+        frame = RAW_TABLES[name].read(shared_data / "tabular" / f"{name}.csv.gz")
         if name == "bank":
             frame["y"] = frame["y"].map({"no": "1", "yes": "2"}).astype("category")
         frame = frame.set_axis([f"{prefix}{i}" for i in range(1, frame.shape[1])] + ["Class"], axis=1)
         monkeypatch.setattr("sklearn.datasets.fetch_openml", lambda **_: SimpleNamespace(frame=frame))
         path = fetch(setting)
-        assert file_digest(path) == sources.RAW_TABLES[name].sha256
+        assert file_digest(path) == RAW_TABLES[name].sha256
         monkeypatch.setattr("sklearn.datasets.fetch_openml", lambda **_: pytest.fail("fetched twice"))
         assert load_preset(setting).fingerprint() == load(setting, 42).fingerprint()
 
     def test_another_version_at_openml_is_not_kept(
         self, shared_data: Path, monkeypatch: pytest.MonkeyPatch, empty_cache: Path
     ) -> None:
-        frame = sources.RAW_TABLES["bank"].read(shared_data / "tabular" / "bank.csv.gz").head(100)
+        frame = RAW_TABLES["bank"].read(shared_data / "tabular" / "bank.csv.gz").head(100)
         monkeypatch.setattr("sklearn.datasets.fetch_openml", lambda **_: SimpleNamespace(frame=frame))
         with pytest.raises(ArtifactError, match="another version and was not kept"):
             fetch("bank")
@@ -283,10 +283,12 @@ def german_rows(n: int = 300) -> str:
     attributes = ("status", "duration", "credit_history", "purpose", "amount", "savings", "employment")
     later = ("rate", "personal_status", "other_debtors", "since", "property", "age", "installment_plans", "housing")
     last = ("credits", "job", "dependents", "telephone", "foreign_worker")
+    encoding = RAW_TABLES["german"].encoding
+    levels = {name: how for name, how in encoding.items() if not isinstance(how, str)}
     rows = []
     for _ in range(n):
         row = [
-            str(rng.choice(GERMAN_CATEGORIES[name])) if name in GERMAN_CATEGORIES else str(rng.integers(1, 60))
+            str(rng.choice(levels[name])) if name in levels else str(rng.integers(1, 60))
             for name in (*attributes, *later, *last)
         ]
         rows.append(" ".join([*row, str(rng.integers(1, 3))]))
@@ -307,5 +309,5 @@ def test_every_preset_is_complete() -> None:
     for name, preset in PRESETS.items():
         assert name == preset.name
         assert 0 < preset.min_drop < preset.max_drop <= sum(preset.hidden)
-        assert len(preset.group_names) == len(preset.classes) == 2
+        assert len(preset.groups) == len(preset.classes) == 2
         assert preset.table.licence

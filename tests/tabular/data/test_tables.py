@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fairmend.errors import DataError
-from fairmend.tabular.data import delimited, npz
+from fairmend.tabular.data import delimited, tables
 from fairmend.tabular.data.datasets import make_dataset
 from fairmend.tabular.data.tables import load_table
 
@@ -218,6 +218,6 @@ def test_an_npz_made_to_harm_is_refused_before_memory_is_taken(tmp_path: Path, c
 def test_an_npz_that_unpacks_out_of_proportion_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(tmp_path / "t.npz", X=np.zeros((1 << 18, 1)), y=np.zeros(1 << 18))
     assert load_table(tmp_path / "t.npz").shape == (1 << 18, 2)
-    monkeypatch.setattr(npz, "UNPACKED", 1 << 20)
+    monkeypatch.setattr(tables, "UNPACKED", 1 << 20)
     with pytest.raises(DataError, match="out of all proportion"):
         load_table(tmp_path / "t.npz")

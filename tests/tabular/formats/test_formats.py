@@ -318,7 +318,7 @@ def test_a_file_that_is_too_much_for_the_machine_is_refused(tmp_path, monkeypatc
 
     path = tmp_path / f"a.{kind}"
     (write_onnx if kind == "onnx" else write_safetensors)(make_network(), path)
-    monkeypatch.setattr(f"fairmend.tabular.{kind}_networks.parse_{kind}", too_much)
+    monkeypatch.setattr(f"fairmend.tabular.formats.{kind}_networks.parse_{kind}", too_much)
     with pytest.raises(ModelError, match="too large or too deeply nested for this machine"):
         read_network(path)
 

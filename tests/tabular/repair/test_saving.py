@@ -15,6 +15,7 @@ import pytest
 
 from fairmend.errors import RunError
 from fairmend.masks import Space
+from fairmend.records import built
 from fairmend.runs.store import Store
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.fairness.findings import Comparison
@@ -156,7 +157,7 @@ def test_masked_repaired_slim_and_onnx_predict_alike(
 def test_the_mask_file_alone_gives_the_repaired_predictions(save: Save) -> None:
     saved = save()
     stored = strictly(saved.files["mask"])
-    space = Space.from_json(stored["space"])
+    space = built(stored["space"], Space)
     mask = space.mask(stored["dropped"], list(stored["dials"].values()))
     constants = np.zeros(space.n_units)
     constants[stored["dropped"]] = stored["emitted"]

@@ -15,6 +15,7 @@ from fairmend.cli.language.inputs import LanguageInputs, measuring, open_languag
 from fairmend.cli.language.options import MEASURED, SCORED, SLICE_HELP, MeasureOptions, Model, ModelOptions
 from fairmend.cli.language.runs import SCORING, language_run
 from fairmend.cli.options import CommonOptions, Given, whole
+from fairmend.cli.tables import present
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
@@ -204,13 +205,10 @@ def apply(
         chosen = read_mask(mask, lm)
         smaller = slice_groups(lm.model, chosen, lm.head_map) if sliced else None
         files = write_checkpoint(lm, chosen, out, {MASK: json_bytes(describe_mask(chosen, lm))}, sliced=smaller)
-        written = {name: str(path) for name, path in files.items()}
         slicing = None if smaller is None else describe_slicing(smaller)
-        screen.document({"dropped": chosen.size, "heads": lm.head_map.n_heads, "slicing": slicing, "files": written})
-        screen.show(f"{chosen.size} of {lm.head_map.n_heads} heads dropped.")
-        if slicing is not None:
-            screen.show(slicing_in_words(slicing))
-        screen.show("Written:", *(f"  {path}" for path in written.values()))
+        said = [f"{chosen.size} of {lm.head_map.n_heads} heads dropped."]
+        said += [] if slicing is None else [slicing_in_words(slicing)]
+        present({"dropped": chosen.size, "heads": lm.head_map.n_heads, "slicing": slicing}, said, screen, files)
 
 
 def _new_files(out: Path) -> tuple[Path, Path, Path]:

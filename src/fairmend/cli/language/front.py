@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +12,9 @@ import typer
 from fairmend.cli.display import Screen, opened
 from fairmend.cli.language.inputs import open_model, options_of
 from fairmend.cli.language.judgement_tables import JUDGED, judged_cells
+from fairmend.cli.language.runs import command_line
 from fairmend.cli.options import CommonOptions, whole
-from fairmend.cli.tables import number, plain_table
+from fairmend.cli.tables import number, plain_table, present
 from fairmend.cli.trust import TrustRemoteCode, read_back, require_same_trust
 from fairmend.errors import RunError
 
@@ -56,7 +55,7 @@ def pick(
         with read_back(folder):  # before anything is written
             mask_at(front, point, lm)
             render_point_card(front, point_of(front, point), lm)
-        files = save_point(front, point, lm, out, command=shlex.join(["fairmend", *sys.argv[1:]]))
+        files = save_point(front, point, lm, out, command=command_line())
         _present(load_point(out), files, screen)
 
 
@@ -111,12 +110,8 @@ def _request(folder: Path) -> Mapping[str, Any]:
 
 
 def _present(saved: Mapping[str, Any], files: Mapping[str, Path], screen: Screen) -> None:
-    written = {name: str(path) for name, path in files.items()}
-    screen.document({**saved, "files": written} if written else saved)
     point = saved["point"]
-    screen.show(
-        f"{saved['model']['name']}, point {point['point']}: {len(point['dropped'])} of {saved['heads']} heads dropped.",
-        _table(saved, [point]),
+    said = (
+        f"{saved['model']['name']}, point {point['point']}: {len(point['dropped'])} of {saved['heads']} heads dropped."
     )
-    if written:
-        screen.show("Written:", *(f"  {path}" for path in written.values()))
+    present(saved, [said, _table(saved, [point])], screen, files)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,16 +31,15 @@ from fairmend.cli.language.options import (
     Model,
     ModelOptions,
 )
-from fairmend.cli.language.runs import go_on, language_run
+from fairmend.cli.language.runs import command_line, go_on, language_run, read_collection, read_scores, show_finished
 from fairmend.cli.options import RARE, CommonOptions, Given
+from fairmend.cli.tables import present
 from fairmend.cli.trust import TrustOptions, read_back
-from fairmend.errors import InputError
 
 if TYPE_CHECKING:
     from fairmend.language.models.models import LanguageModel
     from fairmend.language.repair.settings import RepairSettings
     from fairmend.language.scores.head_scores import HeadScores
-    from fairmend.runs.context import Context
 
 
 def repair(
@@ -122,59 +118,22 @@ def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen:
     from fairmend.language.repair.settings import RepairSettings
 
     with read_back(folder):
-        if (folder / RESULT).is_file() and not load_result(folder)["outcome"]["interrupted"]:
-            screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")
-            show(folder, screen)
-            return
+        finished = (folder / RESULT).is_file() and not load_result(folder)["outcome"]["interrupted"]
+    if finished:
+        show_finished(folder, show, screen)
+        return
     settings = stored_settings(RepairSettings.from_json, header)
     inputs, options = reopen_language_inputs(header, folder, trust, screen, settings.seed)
     request = header["request"]
     extra = {"scores": request.get("scores"), "from": request.get("from"), "slice": bool(request.get("slice"))}
     extra["objectives"] = list(trust.objective or ())
-    table = read_scores(None if extra["scores"] is None else Path(str(extra["scores"])))
+    table = read_scores(extra["scores"])
     _repair(folder, inputs, settings, options, table, extra, screen)
 
 
 def show(folder: Path, screen: Screen) -> None:
     """Show the repair saved in a folder."""
     _present(folder, {}, screen)
-
-
-def read_scores(path: Path | None) -> HeadScores | None:
-    """The head scores in a file, if one is named.
-
-    Raises:
-        DataError: it is missing, or no such table.
-    """
-    if path is None:
-        return None
-    from fairmend.language.scores.head_scores import HeadScores
-
-    return HeadScores.read(path)
-
-
-@contextmanager
-def read_collection(folder: str | None, settings: RepairSettings) -> Iterator[Context | None]:
-    """The measured subsets in a folder, if one is named.
-
-    Raises:
-        InputError: a method that does not learn from measured subsets.
-        RunError: there are none.
-    """
-    if folder is None:
-        yield None
-        return
-    from fairmend.language.repair.subset_search import CONTEXT
-    from fairmend.runs import Store
-    from fairmend.runs.directories import RUN
-
-    if settings.method not in ("attention-pruning", "active"):
-        raise InputError(
-            f"--from is for the methods attention-pruning and active, which learn from measured subsets; "
-            f"--method is {settings.method!r}"
-        )
-    with closing(Store.open(Path(folder) / RUN, read_only=True)) as stored:
-        yield stored.context(CONTEXT)
 
 
 def _repair(
@@ -216,8 +175,9 @@ def _repair(
             **inputs.subject,
         )
         screen.steps.close()
-        command_line = shlex.join(["fairmend", *sys.argv[1:]])
-        files = save_repair(repaired, lm, out, slice_heads=bool(extra["slice"]), request=request, command=command_line)
+        files = save_repair(
+            repaired, lm, out, slice_heads=bool(extra["slice"]), request=request, command=command_line()
+        )
     _present(out, files, screen)
     if repaired.run.stopped == "interrupted":
         screen.warn(
@@ -250,12 +210,7 @@ def _present(folder: Path, files: Mapping[str, Path], screen: Screen) -> None:
 
     result = load_result(folder)
     front = load_front(folder) if (folder / FRONT).is_file() else None
-    written = {name: str(path) for name, path in files.items()}
-    screen.document(
-        {**result, **({} if front is None else {"front": front}), **({"files": written} if written else {})}
-    )
     for note in result["scores"]["notes"]:
         screen.note(f"Note: {note}")
-    screen.show(*repair_parts(result), *([] if front is None else front_parts(front)))
-    if written:
-        screen.show("Written:", *(f"  {path}" for path in written.values()))
+    parts = [*repair_parts(result), *([] if front is None else front_parts(front))]
+    present(result if front is None else {**result, "front": front}, parts, screen, files)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairmend.cli.display import Interrupted, Screen
-from fairmend.cli.folders import tidy
 from fairmend.cli.language.inputs import LanguageInputs
-from fairmend.cli.trust import resume_command
+from fairmend.cli.trust import read_back, resume_command
+from fairmend.errors import InputError
 
 if TYPE_CHECKING:
     from fairmend.language.records.run_directories import Settings
     from fairmend.language.repair.objectives import Objective
+    from fairmend.language.repair.settings import RepairSettings
     from fairmend.language.scores.head_scores import HeadScores
     from fairmend.runs import Store
+    from fairmend.runs.context import Context
 
 SCORING = "head scores"
 """The kind of run that scores heads. Its folder is gone once the scores are there."""
@@ -50,6 +54,7 @@ def language_run(
         RunError: the folder holds something else.
     """
     from fairmend.language.records.run_directories import open_run
+    from fairmend.runs.directories import tidy
 
     _ = inputs.lm.head_map  # a model without heads to drop is refused before a folder is made
     with tidy(out):
@@ -76,3 +81,52 @@ def language_run(
 def go_on(out: Path, request: Mapping[str, Any]) -> str:
     """How to go on with the run in a folder that was asked for so, in words."""
     return f"go on with: {resume_command(out, request)}"
+
+
+def show_finished(folder: Path, show: Callable[[Path, Screen], None], screen: Screen) -> None:
+    """Show a run that is to be gone on with and is finished."""
+    with read_back(folder):
+        screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")
+        show(folder, screen)
+
+
+def command_line() -> str:
+    """The command as it was given, for the record."""
+    return shlex.join(["fairmend", *sys.argv[1:]])
+
+
+def read_scores(path: Path | str | None) -> HeadScores | None:
+    """The head scores in a file, if one is named.
+
+    Raises:
+        DataError: it is missing, or no such table.
+    """
+    if path is None:
+        return None
+    from fairmend.language.scores.head_scores import HeadScores
+
+    return HeadScores.read(path)
+
+
+@contextmanager
+def read_collection(folder: str | None, settings: RepairSettings) -> Iterator[Context | None]:
+    """The measured subsets in a folder, if one is named.
+
+    Raises:
+        InputError: a method that does not learn from measured subsets.
+        RunError: there are none.
+    """
+    if folder is None:
+        yield None
+        return
+    from fairmend.language.repair.subset_search import CONTEXT
+    from fairmend.runs import Store
+    from fairmend.runs.directories import RUN
+
+    if settings.method not in ("attention-pruning", "active"):
+        raise InputError(
+            f"--from is for the methods attention-pruning and active, which learn from measured subsets; "
+            f"--method is {settings.method!r}"
+        )
+    with closing(Store.open(Path(folder) / RUN, read_only=True)) as stored:
+        yield stored.context(CONTEXT)

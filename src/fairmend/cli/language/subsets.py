@@ -136,9 +136,9 @@ def _collect(
     hours: float | None,
     screen: Screen,
 ) -> None:
-    from fairmend.cli.folders import tidy
     from fairmend.language.studies.collecting import collect as collect_subsets
     from fairmend.language.studies.collecting import open_collection
+    from fairmend.runs.directories import tidy
 
     lm, prompts, scorer, texts = inputs.lm, inputs.prompts[0], inputs.scorer, inputs.texts
     settings.subsets.space(lm.head_map.space())  # limits that leave no subset are refused before a folder is made

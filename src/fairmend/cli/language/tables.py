@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from fairmend.cli.language.judgement_tables import JUDGED, judged_cells, limits
+from fairmend.cli.language.judgement_tables import limits
 from fairmend.cli.tables import number, p_value, plain_table
 
 if TYPE_CHECKING:
@@ -84,92 +84,6 @@ def diff_parts(found: Mapping[str, Any], shown: int) -> list[RenderableType]:
     for pair in found["pairs"][:shown]:
         parts += _pair_lines(pair)
     return [*parts, "", *(f"{axis['axis']}: {axis['verdict']}" for axis in found["axes"])]
-
-
-def compare_parts(result: Mapping[str, Any]) -> list[RenderableType]:
-    """What a comparison of pruning methods says: one line per method and setting, on held-out data."""
-    table = plain_table(
-        f"{result['model']['name']}, {result['figures']['bias']['name']}: held-out prompts and text",
-        *("method", "alpha", "gamma", "heads", *JUDGED),
-        tight=True,
-    )
-    for row in [result["untouched"] | {"method": "untouched", "dropped": []}, *result["rows"]]:
-        is_new = row["method"] != "untouched"
-        table.add_row(
-            f"random, seed {row['seed']}" if row["method"] == "random" else row["method"],
-            f"{row['alpha']:g}" if is_new else "",
-            f"{row['gamma']:g}" if row["method"] == "fasp" else "",
-            str(len(row["dropped"])),
-            *judged_cells(row, not is_new),
-        )
-    parts: list[RenderableType] = [table]
-    before = result["untouched"]["axes"][0]["change"]["before"]
-    parts.append(
-        f"Noise floor of the untouched model's bias: {before['floor']:.4f} (p {p_value(before['p_value'])}); "
-        f"{before['n']:,} prompts, scorer {before['scorer']}."
-    )
-    twins = [row for row in result["rows"] if row["same_heads_as"]]
-    parts += [f"{_row_name(row)} drops the same heads as {row['same_heads_as']}." for row in twins]
-    for place, axis in enumerate(result["untouched"]["axes"][1:], start=1):
-        moved = [
-            f"{_row_name(row)} {row['axes'][place]['change']['change']:+.4f}"
-            for row in result["rows"]
-            if row["axes"][place]["change"] is not None
-        ]
-        parts.append(f"{axis['axis']} bias moved by: {', '.join(moved)}.")
-    caveat = str(result["caveat"])
-    return [*parts, f"{caveat[:1].upper()}{caveat[1:]}.\n"]
-
-
-def cost_parts(result: Mapping[str, Any]) -> list[RenderableType]:
-    """What a comparison at equal cost says: a line per repair, and a line per method over its seeds."""
-    before = result["untouched"]["axes"][0]["change"]["before"]
-    single = plain_table(
-        f"{result['model']['name']}, {result['figures']['bias']['name']}: {result['tokens']:,} generated tokens each",
-        *("method", "seed", "prompts", "subsets", "heads", *JUDGED),
-        tight=True,
-    )
-    single.add_row("untouched", "", "", "", "0", *judged_cells(result["untouched"], True))
-    for row in result["rows"]:
-        single.add_row(
-            row["method"],
-            str(row["seed"]),
-            f"{row['prompts']:,}",
-            "" if row["subsets"] is None else f"{row['subsets']:,}",
-            str(len(row["dropped"])),
-            *judged_cells(row, not row["dropped"]),
-        )
-    means = plain_table(
-        "Mean over seeds, +- half of its 95 % interval", "method", "change", "of the excess gone", "times perplexity"
-    )
-    for one in result["methods"]:
-        means.add_row(
-            one["method"],
-            _mean(one, "change", "+.4f"),
-            _mean(one, "removed", ".0%"),
-            _mean(one, "times", ".3f"),
-        )
-    caveat = str(result["caveat"])
-    return [
-        single,
-        f"Noise floor of the untouched model's bias: {before['floor']:.4f} (p {p_value(before['p_value'])}); "
-        f"{before['n']:,} held-out prompts, scorer {before['scorer']}.\n",
-        means,
-        f"{caveat[:1].upper()}{caveat[1:]}.\n",
-    ]
-
-
-def _mean(one: Mapping[str, Any], name: str, written: str) -> str:
-    value, reach = one[name], one[f"{name}_half_width"]
-    if value is None:
-        return "-"
-    return f"{value:{written}}" if reach is None else f"{value:{written}} +- {reach:{written.removeprefix('+')}}"
-
-
-def _row_name(row: Mapping[str, Any]) -> str:
-    gamma = f", gamma {row['gamma']:g}" if row["method"] == "fasp" else ""
-    seed = f", seed {row['seed']}" if row["method"] == "random" else ""
-    return f"{row['method']} alpha {row['alpha']:g}{gamma}{seed}"
 
 
 def _objective_parts(objectives: Sequence[Mapping[str, Any]]) -> list[RenderableType]:

@@ -175,7 +175,7 @@ def show(folder: Path, screen: Screen) -> None:
 
 
 def _repair(out: Path, inputs: Inputs, settings: RepairSettings, request: Mapping[str, Any], screen: Screen) -> None:
-    from fairmend.cli.folders import tidy
+    from fairmend.runs.directories import tidy
     from fairmend.tabular.repair.repair import repair_network
     from fairmend.tabular.repair.saving import ORIGINAL, load_result, open_run, save_repair
 

@@ -9,13 +9,30 @@ from typing import TYPE_CHECKING
 from fairmend.language.measurement.judging import AxisJudgement, Judgement, PerplexityChange
 from fairmend.report import figures as pictures
 from fairmend.report.figures import Point, Spot
-from fairmend.report.tables import Cell
+from fairmend.report.tables import Cell, Column, fixed
 from fairmend.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WIDE = 8.0  # times: perplexities further apart than this are drawn on a logarithmic axis
+
+
+class _Change(Column):
+    """A change against the untouched model, of which the model itself shows none."""
+
+    def text(self, row: Mapping[str, Cell]) -> str:
+        """Its value for people, "" where no head is dropped."""
+        return super().text(row) if row["heads"] else ""
+
+
+JUDGED = (
+    Column("bias", "bias", fixed(4), undefined="broken"),
+    _Change("change", "change [95 %]", "{:+.4f}".format, interval=True, undefined=""),
+    Column("perplexity", "perplexity", fixed(2), undefined="broken"),
+    _Change("times", "times [95 %]", fixed(3), interval=True, undefined=""),
+)
+"""The columns that people see of `judgement_cells`; rows also need the number of dropped `heads`."""
 
 
 def judgement_cells(judgement: Judgement) -> dict[str, Cell]:

@@ -23,6 +23,7 @@ from fairmend.language.records.results import (
 from fairmend.language.repair.front import CAVEAT, RepairFront
 from fairmend.language.repair.repair import Repair
 from fairmend.masks import Mask
+from fairmend.records import plain
 from fairmend.report.tables import defined, json_bytes
 from fairmend.runs.directories import RUN, read_result
 
@@ -59,7 +60,7 @@ def describe_front(repair: Repair, front: RepairFront, lm: LanguageModel) -> dic
                 for number, point in enumerate(front.points)
             ],
             "heads": front.space.n_units,
-            "space": front.space.to_json(),
+            "space": plain(front.space),
             "settings": repair.settings.to_json(),
             "data": describe_data(repair.search_prompts, repair.judge_prompts, repair.texts),
             "model": describe_model(lm),

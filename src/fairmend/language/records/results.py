@@ -23,6 +23,7 @@ from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.repair.examples import CHOSEN
 from fairmend.language.repair.repair import Repair
 from fairmend.masks import Mask, Space
+from fairmend.records import built, plain
 from fairmend.report.tables import defined
 from fairmend.statistics import Interval
 
@@ -111,7 +112,7 @@ def describe_mask(mask: Mask, lm: LanguageModel) -> dict[str, Any]:
         "schema": MASK_SCHEMA,
         "schema_version": MASK_SCHEMA_VERSION,
         "model": describe_model(lm),
-        "space": space.to_json(),
+        "space": plain(space),
         "dropped": list(mask.units()),
         "dropped_by_site": space.by_site(mask),
         "meaning": MEANING,
@@ -129,7 +130,7 @@ def mask_for(payload: Mapping[str, Any], lm: LanguageModel) -> Mask:
     try:
         if (payload["schema"], payload["schema_version"]) != (MASK_SCHEMA, MASK_SCHEMA_VERSION):
             raise ValueError(f"schema {payload['schema']!r} version {payload['schema_version']!r}")
-        space, made_for, dropped = Space.from_json(payload["space"]), payload["model"], payload["dropped"]
+        space, made_for, dropped = built(payload["space"], Space), payload["model"], payload["dropped"]
         if not isinstance(dropped, list) or not all(type(unit) is int for unit in dropped):
             raise ValueError("dropped is no list of whole numbers")
         mask = space.mask(dropped)
@@ -321,7 +322,7 @@ def describe_study(
         {
             **own,
             "untouched": describe_judgement(found.untouched),
-            "figures": found.figures.to_json() | {"parts": []},
+            "figures": plain(found.figures) | {"parts": []},
             "heads": found.space.n_units,
             "settings": dict(settings),
             "data": describe_data(found.search_prompts, found.judge_prompts, found.texts),

@@ -39,8 +39,8 @@ from fairmend.language.records.results import (
 from fairmend.language.records.run_directories import REPAIR
 from fairmend.language.repair.repair import Repair
 from fairmend.masks import Mask
+from fairmend.records import differences
 from fairmend.report.tables import json_bytes
-from fairmend.runs.context import differences
 from fairmend.runs.directories import RUN, read_result
 from fairmend.runs.store import Store
 

@@ -24,9 +24,10 @@ from fairmend.language.repair.own_fractions import OwnFractions
 from fairmend.language.repair.racing import Racing
 from fairmend.language.repair.settings import SUBSET_METHODS, RepairSettings, SubsetSearch
 from fairmend.masks import Mask, Space
+from fairmend.records import differences
 from fairmend.runs.budgets import Budget
 from fairmend.runs.collection import Collection
-from fairmend.runs.context import Context, differences
+from fairmend.runs.context import Context
 from fairmend.runs.progress import Progress
 from fairmend.runs.runner import Runner, RunSummary
 from fairmend.search import Genetic, PruningRule

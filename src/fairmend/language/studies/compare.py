@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from fairmend.errors import InputError
 from fairmend.language.backend.batching import Rows
+from fairmend.language.measurement.judged_figures import draw_judged, spot_of
 from fairmend.language.measurement.judged_sets import judge_sets
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.texts import Text, read_text
@@ -20,15 +21,19 @@ from fairmend.language.repair.head_ranking import rank_heads
 from fairmend.language.repair.repair import given_ranking, halves, judged_with, make_evaluator, scoring_evaluator
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.scores.head_scores import HeadScores
-from fairmend.language.studies.comparison import ComparedSet, MethodComparison
+from fairmend.language.studies.study import NOT_CHOSEN, UNTOUCHED, JudgedSet, JudgedStudy
 from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Mask, Space
+from fairmend.report.tables import Cell, Column
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
 from fairmend.search import PruningRule
 from fairmend.search.base import require_choice, require_count
 from fairmend.search.pruning_rules import NEEDS
 from fairmend.settings import METHODS, Method
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SCORED: Mapping[tuple[str, ...], Method] = {
     ("bias", "loss"): "fasp",
@@ -53,6 +58,8 @@ class ComparisonSettings:
     Raises:
         InputError: a list that is empty or repeats itself, or settings that cannot work.
     """
+
+    kind: ClassVar[str] = "language comparison"
 
     methods: tuple[Method, ...] = METHODS
     alphas: tuple[float, ...] = (0.02, 0.05, 0.1)
@@ -95,6 +102,85 @@ class ComparisonSettings:
         """The settings that `to_json` described."""
         lists = {name: tuple(payload[name]) for name in ("methods", "alphas", "gammas")}
         return cls(**lists, random_draws=payload["random_draws"], shared=RepairSettings.from_json(payload["shared"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedSet(JudgedSet):
+    """The heads that a rule drops.
+
+    Attributes:
+        rule: the method with its settings.
+        same_as: the first rule that drops the very same heads, "" if it is this one.
+    """
+
+    rule: PruningRule
+    same_as: str = ""
+
+    def cells(self) -> dict[str, Cell]:
+        """The rule, with what its method reads of it."""
+        rule = self.rule
+        return {
+            "method": rule.method,
+            "alpha": rule.alpha,
+            "gamma": rule.gamma if rule.method == "fasp" else None,
+            "seed": rule.seed if rule.method == "random" else None,
+            "heads": self.mask.size,
+            "same_heads_as": self.same_as,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The rule, with everything that is set of it."""
+        return asdict(self.rule) | {"same_heads_as": self.same_as or None}
+
+
+class MethodComparison(JudgedStudy[ComparedSet]):
+    """Pruning methods and settings side by side."""
+
+    stem, schema = "compare", f"fairmend {ComparisonSettings.kind}"
+    caveat = f"{NOT_CHOSEN} (another --seed, or fairmend lm repair)"
+    before: ClassVar[Mapping[str, Cell]] = {
+        **dict.fromkeys(("method", "alpha", "gamma", "seed", "heads", "same_heads_as")),
+        **{"method": UNTOUCHED, "heads": 0},
+    }
+
+    def columns(self) -> tuple[Column, ...]:
+        """The rule and the number of heads."""
+        drawn = any(row.rule.method == "random" for row in self.rows)
+        return (
+            Column("method", "method"),
+            Column("alpha", "alpha", "{:g}".format, undefined=""),
+            Column("gamma", "gamma", "{:g}".format, undefined=""),
+            *([Column("seed", "seed", undefined="")] if drawn else []),
+            Column("heads", "heads"),
+        )
+
+    def remarks(self) -> list[str]:
+        """Rules that drop the same heads, and how the other axes moved."""
+        said = [f"{rule_name(row.rule)} drops the same heads as {row.same_as}." for row in self.rows if row.same_as]
+        for place, axis in enumerate(self.untouched.axes[1:], start=1):
+            changes = ((row.rule, row.judgement.axes[place].change) for row in self.rows)
+            moved = [f"{rule_name(rule)} {change.change:+.4f}" for rule, change in changes if change is not None]
+            said.append(f"{axis.axis} bias moved by: {', '.join(moved)}.")
+        return said
+
+    def draw(self) -> Figure:
+        """Bias against perplexity on held-out data, one panel per share of dropped heads."""
+        before = spot_of(UNTOUCHED, self.untouched, hollow=True)
+        several_gammas = len({row.rule.gamma for row in self.rows if row.rule.method == "fasp"}) > 1
+        panels = {}
+        for alpha in dict.fromkeys(row.rule.alpha for row in self.rows):
+            rows = [row for row in self.rows if row.rule.alpha == alpha]
+            labels = [
+                f"fasp, gamma {row.rule.gamma:g}" if row.rule.method == "fasp" and several_gammas else row.rule.method
+                for row in rows
+            ]
+            name = f"alpha {alpha:g}: {rows[0].rule.count(self.space.n_units)} of {self.space.n_units} heads dropped"
+            panels[name] = [before, *(spot_of(label, row.judgement) for label, row in zip(labels, rows, strict=True))]
+        return draw_judged(
+            panels,
+            bias=self.figures.bias.name,
+            title=f"held-out: {len(self.judge_prompts):,} prompts that no score saw, 95 % intervals",
+        )
 
 
 def compare_methods(
@@ -150,17 +236,18 @@ def compare_methods(
     for rule, (mask, _) in sets.items():
         if mask is not None:
             same = first.setdefault(mask, rule_name(rule))
-            rows.append(ComparedSet(rule, mask, judgements[mask], "" if same == rule_name(rule) else same))
+            same_as = "" if same == rule_name(rule) else same
+            rows.append(ComparedSet(rule=rule, mask=mask, judgement=judgements[mask], same_as=same_as))
     return MethodComparison(
-        untouched=judgements[space.untouched()],
         rows=tuple(rows),
+        untouched=judgements[space.untouched()],
+        model=lm.name,
         space=space,
         figures=evaluators[0].figures,
-        notes=tuple(notes),
         search_prompts=searched,
         judge_prompts=judged,
         texts=texts,
-        seed=shared.seed,
+        notes=tuple(notes),
     )
 
 

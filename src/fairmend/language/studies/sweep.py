@@ -7,15 +7,17 @@ the winner, which the published algorithm never measures, is judged on prompts a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from fairmend.errors import DataError, InputError
 from fairmend.evaluation import Measurement
 from fairmend.language.backend.batching import Rows
+from fairmend.language.measurement.judged_figures import spot_of
 from fairmend.language.measurement.judged_sets import judge_sets
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.texts import Text, read_text
@@ -29,8 +31,12 @@ from fairmend.language.repair.subset_search import (
     collecting_evaluator,
     require_searchable,
 )
-from fairmend.language.studies.sweep_report import JudgedWinner, SubsetSweep, Winner
+from fairmend.language.studies.study import NOT_CHOSEN, UNTOUCHED, JudgedSet, JudgedStudy
 from fairmend.language.toxicity.scorer import Scorer
+from fairmend.masks import Mask
+from fairmend.report import figures as pictures
+from fairmend.report.figures import Panel, Point, Series
+from fairmend.report.tables import Cell, Column, fixed
 from fairmend.runs.context import Context
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
@@ -40,7 +46,11 @@ from fairmend.surrogates.fitting import fit_pair, make_surrogate
 from fairmend.surrogates.objectives import FlooredSum
 from fairmend.surrogates.samples import Samples
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 EPSILONS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_ALONE = {0.0: " (perplexity only)", 1.0: " (bias only)"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,8 @@ class SweepSettings:
     Raises:
         InputError: a list that is empty or repeats itself, or a value outside its range.
     """
+
+    kind: ClassVar[str] = "language sweep"
 
     budgets: tuple[int, ...]
     epsilons: tuple[float, ...] = EPSILONS
@@ -87,6 +99,110 @@ class SweepSettings:
         """The settings that `to_json` described."""
         lists = {name: tuple(payload[name]) for name in ("budgets", "epsilons")}
         return cls(**lists, shared=RepairSettings.from_json(payload["shared"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """What annealing on surrogates ends with.
+
+    Attributes:
+        subsets: that the surrogates learned from.
+        epsilon: weight of the bias.
+        floored: whether the perplexity floor was kept on the surrogates.
+        predicted_bias, predicted_perplexity: what the surrogates believe of it.
+        tokens: generated to measure the subsets, continuations counted at their full length.
+        seconds: that measuring them took.
+    """
+
+    subsets: int
+    epsilon: float
+    floored: bool
+    predicted_bias: float
+    predicted_perplexity: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedWinner(JudgedSet):
+    """A winner with its held-out figures."""
+
+    winner: Winner
+
+    def cells(self) -> dict[str, Cell]:
+        """The winner, and the number of its heads."""
+        return asdict(self.winner) | {"heads": self.mask.size}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetSweep(JudgedStudy[JudgedWinner]):
+    """Winners for every budget, weight and floor, side by side.
+
+    Attributes:
+        surrogate: what learned from the subsets.
+        max_perplexity: the floor, as a multiple of the untouched model's perplexity; None for none.
+    """
+
+    surrogate: str
+    max_perplexity: float | None
+
+    stem, schema = "sweep", f"fairmend {SweepSettings.kind}"
+    caveat = f"{NOT_CHOSEN}. Figures that surrogates predict for their own winner are too good: it was chosen by them"
+    before: ClassVar[Mapping[str, Cell]] = {**dict.fromkeys(each.name for each in fields(Winner)), "heads": 0}
+
+    def columns(self) -> tuple[Column, ...]:
+        """What the winner was found with, and what was predicted of it."""
+        return (
+            Column("subsets", "subsets", "{:,}".format, undefined=UNTOUCHED),
+            Column("epsilon", "epsilon", lambda weight: f"{weight:g}{_ALONE.get(weight, '')}", undefined=""),
+            Column("floored", "floor", lambda kept: f"{self.max_perplexity:g} x" if kept else "none", undefined=""),
+            Column("heads", "heads"),
+            Column("predicted_bias", "predicted bias", fixed(4), undefined=""),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What the subsets taught, and the floor."""
+        return {"surrogate": self.surrogate, "max_perplexity": self.max_perplexity}
+
+    def remarks(self) -> list[str]:
+        """What learned from the subsets, and what they cost."""
+        costs = {row.winner.subsets: row.winner for row in self.rows}
+        cost = "; ".join(
+            f"{count:,} subsets {made.tokens:,} tokens, {made.seconds / 3600:.2g} hours"
+            for count, made in costs.items()
+        )
+        return [f"Surrogate: {self.surrogate}. Generated to measure the subsets: {cost}."]
+
+    def draw(self) -> Figure:
+        """Bias and perplexity against the weight of the bias, one line per budget.
+
+        Winners without the floor are left out where there are others: their perplexities would dwarf the rest.
+        """
+        drawn = [row for row in self.rows if row.winner.floored] or list(self.rows)
+        spots = [(row.winner, spot_of("", row.judgement)) for row in drawn]
+        start = spot_of(UNTOUCHED, self.untouched)
+
+        def panel(y_label: str, points: list[tuple[Winner, Point]], untouched: Point) -> Panel:
+            levels = list(dict.fromkeys(f"{winner.epsilon:g}" for winner, _ in points))
+            by_budget = [
+                Series(
+                    f"{budget:,} subsets",
+                    {
+                        f"{winner.epsilon:g}": point
+                        for winner, point in points
+                        if winner.subsets == budget and math.isfinite(point.value)
+                    },
+                )
+                for budget in dict.fromkeys(winner.subsets for winner, _ in points)
+            ]
+            before = Series(UNTOUCHED, {level: Point(untouched.value) for level in levels}, hollow=True)
+            return Panel("", "epsilon: weight of the bias", y_label, [before, *by_budget])
+
+        rows = [
+            [panel(f"{self.figures.bias.name}", [(winner, spot.y) for winner, spot in spots], start.y)],
+            [panel("perplexity", [(winner, spot.x) for winner, spot in spots], start.x)],
+        ]
+        return pictures.draw_panels(rows, title=f"{len(self.judge_prompts):,} held-out prompts, 95 % intervals")
 
 
 def sweep_subsets(
@@ -135,11 +251,12 @@ def sweep_subsets(
         for part in [judged, *judged_with(others, shared)]
     ]
     winners = list(find_winners(collected, evaluator, settings))
-    masks = list(dict.fromkeys(winner.mask for winner in winners))
+    masks = list(dict.fromkeys(mask for _, mask in winners))
     judgements = judge_sets(judges, masks, store=store, progress=progress, seed=shared.seed)
     return SubsetSweep(
+        rows=tuple(JudgedWinner(winner=winner, mask=mask, judgement=judgements[mask]) for winner, mask in winners),
         untouched=judgements[search.space.untouched()],
-        rows=tuple(JudgedWinner(winner, judgements[winner.mask]) for winner in winners),
+        model=lm.name,
         space=search.space,
         figures=judges[0].figures,
         surrogate=surrogate_name(shared),
@@ -155,7 +272,9 @@ def surrogate_name(settings: RepairSettings) -> str:
     return PUBLISHED_SURROGATE if settings.subsets.surrogate == "auto" else settings.subsets.surrogate
 
 
-def find_winners(collected: Context, evaluator: SubsetEvaluator, settings: SweepSettings) -> Iterator[Winner]:
+def find_winners(
+    collected: Context, evaluator: SubsetEvaluator, settings: SweepSettings
+) -> Iterator[tuple[Winner, Mask]]:
     """What annealing ends with for every budget and case, as `AttentionPruning` finds it.
 
     Raises:
@@ -183,9 +302,9 @@ def find_winners(collected: Context, evaluator: SubsetEvaluator, settings: Sweep
         for epsilon, floored in settings.cases:
             weighted = published_cost(samples, figures, epsilon)
             cost = FlooredSum(weighted, floor) if floored else weighted
-            (mask, *_) = anneal_pair(fitted, space, figures, cost, rng=np.random.default_rng(shared.seed))
+            (mask, *_) = anneal_pair(fitted, space, cost, rng=np.random.default_rng(shared.seed))
             bias, loss = fitted.predict(mask.dropped()[None].astype(np.float64))
-            yield Winner(budget, epsilon, floored, mask, float(bias[0]), float(loss[0]), tokens, seconds)
+            yield Winner(budget, epsilon, floored, float(bias[0]), float(loss[0]), tokens, seconds), mask
 
 
 def _cost(measured: Sequence[Measurement], settings: RepairSettings) -> tuple[int, float]:

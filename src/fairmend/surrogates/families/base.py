@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -44,11 +45,39 @@ class Predictor(Protocol):
     def predict(self, dropped: Dropped) -> Prediction:
         """The figure of masks of shape (n_masks, n_units)."""
 
-    def form(self) -> Form | None:
-        """The mean written out, for annealing without Python; None if it cannot be."""
+    def form(self) -> Form:
+        """The mean written out, for annealing without Python."""
 
     def draw(self, rng: np.random.Generator) -> Predictor:
         """One function that the true figure might be, as Thompson sampling needs; itself without such knowledge."""
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPredictor:
+    """A function of the dropped units without alternatives: a trained network, a draw, or a truth for tests.
+
+    Attributes:
+        written: the function.
+        noise: see `Predictor`.
+        spread: the same everywhere.
+    """
+
+    written: Form
+    noise: float = 0.0
+    spread: float = 0.0
+
+    def predict(self, dropped: Dropped) -> Prediction:
+        """The form's values of masks of shape (n_masks, n_units), in float64."""
+        mean = self.written.values(dropped)
+        return Prediction(mean, np.full(len(mean), self.spread))
+
+    def form(self) -> Form:
+        """The function itself."""
+        return self.written
+
+    def draw(self, rng: np.random.Generator) -> FixedPredictor:
+        """Itself: it knows no alternatives."""
+        return self
 
 
 @runtime_checkable

@@ -9,7 +9,6 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import block_diag
 
 from fairmend.errors import InputError
 
@@ -91,30 +90,11 @@ class Form:
             layers = (*layers[:-1], (weight * factor, bias * factor))
         return Form(self.intercept * factor + shift, self.linear * factor, self.pairs * factor, layers)
 
-
-def weighted_form(forms: Sequence[Form], weights: Sequence[float]) -> Form:
-    """The weighted sum of forms with the same parts: networks stand side by side in one wider network.
-
-    Args:
-        forms: with equally many layers each, and pairs in all or none.
-        weights: one per form.
-    """
-    layers: list[Layer] = []
-    depth = len(forms[0].layers)
-    for level in range(depth):
-        matrices = [form.layers[level][0] for form in forms]
-        biases = [form.layers[level][1] for form in forms]
-        if level == depth - 1:
-            last = np.vstack([weight * matrix for weight, matrix in zip(weights, matrices, strict=True)])
-            if depth == 1:
-                last = np.sum([weight * matrix for weight, matrix in zip(weights, matrices, strict=True)], axis=0)
-            layers.append((last, np.tensordot(weights, np.array(biases), 1)))
-        else:
-            joined = np.hstack(matrices) if level == 0 else np.asarray(block_diag(*matrices), dtype=np.float64)
-            layers.append((joined, np.concatenate(biases)))
-    return Form(
-        float(np.dot(weights, [form.intercept for form in forms])),
-        np.tensordot(weights, np.array([form.linear for form in forms]), 1),
-        np.tensordot(weights, np.array([form.pairs for form in forms]), 1),
-        tuple(layers),
-    )
+    def towards(self, other: Form, share: float) -> Form:
+        """The way to another form with the same parts, but for networks, gone in part: 0 stays, 1 arrives."""
+        both, weights = (self, other), (1.0 - share, share)
+        return Form(
+            float(np.dot(weights, [form.intercept for form in both])),
+            np.tensordot(weights, np.array([form.linear for form in both]), 1),
+            np.tensordot(weights, np.array([form.pairs for form in both]), 1),
+        )

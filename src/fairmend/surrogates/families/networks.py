@@ -18,7 +18,7 @@ from fairmend.errors import InputError
 from fairmend.surrogates.families.base import (
     Dropped,
     Examples,
-    Prediction,
+    FixedPredictor,
     examples,
     one_thread,
     sample_weights,
@@ -72,14 +72,17 @@ class NeuralNetwork:
         prior: npt.ArrayLike | None = None,
         *,
         seed: int = 0,
-    ) -> NetworkPredictor:
-        """Learn from measured masks; see `Surrogate.fit`. A prior is a further input: the sum over dropped units."""
+    ) -> FixedPredictor:
+        """Learn from measured masks; see `Surrogate.fit`. A prior is a further input: the sum over dropped units.
+
+        Its spread is the same everywhere: its error on the masks held back, without their noise.
+        """
         import torch  # noqa: F401  takes seconds, and must be there before its threads are limited
 
         with one_thread():
             return self._fit(examples(dropped, targets, noise, prior), np.random.default_rng(seed))
 
-    def _fit(self, given: Examples, rng: np.random.Generator) -> NetworkPredictor:
+    def _fit(self, given: Examples, rng: np.random.Generator) -> FixedPredictor:
         centre, unit = float(given.y.mean()), float(given.y.std())
         inputs, n_units = given.x, given.x.shape[1]
         if given.prior is not None:
@@ -97,7 +100,7 @@ class NeuralNetwork:
         written = Form.network([(weight, bias), *layers[1:]]).scaled(unit, centre)
         known = typical_noise(given.noise)
         spread = math.sqrt(max((unit * error) ** 2 - known**2, 0.01 * (unit * error) ** 2))
-        return NetworkPredictor(written, spread, known)
+        return FixedPredictor(written, known, spread)
 
     def _initial(self, rng: np.random.Generator, n_inputs: int, typical: Floats) -> list[Layer]:
         """He's initialisation for inputs of the given root mean squares."""
@@ -143,28 +146,6 @@ class NeuralNetwork:
                 break
         arrays = [tensor.numpy().astype(np.float64) for tensor in best]
         return list(zip(arrays[::2], arrays[1::2], strict=True)), math.sqrt(best_error)
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkPredictor:
-    """A trained network. Its spread is the same everywhere: its error on the masks held back, without their noise."""
-
-    written: Form
-    spread: float
-    noise: float
-
-    def predict(self, dropped: Dropped) -> Prediction:
-        """The network's values of masks of shape (n_masks, n_units), in float64."""
-        mean = self.written.values(dropped)
-        return Prediction(mean, np.full(len(mean), self.spread))
-
-    def form(self) -> Form:
-        """The network written out."""
-        return self.written
-
-    def draw(self, rng: np.random.Generator) -> NetworkPredictor:
-        """Itself: one network knows no alternatives; an ensemble does."""
-        return self
 
 
 def _forward(tensors: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ from fairmend.errors import InputError
 from fairmend.surrogates.families.base import (
     Dropped,
     Examples,
+    FixedPredictor,
     Prediction,
     examples,
     one_thread,
@@ -214,27 +215,6 @@ class RidgePredictor:
     def _written(self, values: Floats) -> Form:
         form = self._prior.mean(self._x, self._weights_of(values), self._strengths)
         return form.scaled(self._unit, self._centre)
-
-
-@dataclass(frozen=True, slots=True)
-class FixedPredictor:
-    """A known function of the dropped units: a draw, or a truth for tests."""
-
-    written: Form
-    noise: float = 0.0
-
-    def predict(self, dropped: Dropped) -> Prediction:
-        """The form's values, without any spread."""
-        mean = self.written.values(dropped)
-        return Prediction(mean, np.zeros(len(mean)))
-
-    def form(self) -> Form:
-        """The function itself."""
-        return self.written
-
-    def draw(self, rng: np.random.Generator) -> FixedPredictor:
-        """Itself: nothing is unknown."""
-        return self
 
 
 def _flat_forms(n_units: int, pairs: bool, prior: Floats | None) -> tuple[Form, ...]:

@@ -70,22 +70,6 @@ class BatchedForward:
 
 
 def _apply(activation: Activation, z: torch.Tensor) -> torch.Tensor:
-    functional = torch.nn.functional
-    match activation.name:
-        case "relu":
-            return torch.relu(z)
-        case "leaky_relu":
-            return functional.leaky_relu(z, activation.parameter)
-        case "gelu":
-            return functional.gelu(z)
-        case "gelu_tanh":
-            return functional.gelu(z, approximate="tanh")
-        case "silu":
-            return functional.silu(z)
-        case "tanh":
-            return torch.tanh(z)
-        case "sigmoid":
-            return torch.sigmoid(z)
-        case "elu":
-            return functional.elu(z, activation.parameter)
-    return z
+    given, options = activation.torch_arguments()
+    out: torch.Tensor = getattr(torch.nn, activation.kind.torch)(*given, **options)(z)
+    return out

@@ -19,6 +19,7 @@ import fairmend
 from fairmend.errors import InputError
 from fairmend.evaluation import Direction, Figure, Figures, Measurement, array_digest
 from fairmend.masks import Mask, Space
+from fairmend.records import plain
 from fairmend.tabular.fairness.metrics import (
     LOG_LOSS,
     check_groups,
@@ -194,7 +195,7 @@ class TabularEvaluator:
             "objective": self._objective.name,
             "utility": self._figures.utility.name,
             "emitted": array_digest(self._emitted),
-            "dials": self._space.to_json()["dials"],
+            "dials": plain(self._space)["dials"],
             "versions": {"fairmend": fairmend.__version__}
             | {package: importlib.metadata.version(package) for package in _PACKAGES},
         }

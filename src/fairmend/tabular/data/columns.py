@@ -130,15 +130,6 @@ def text(frame: pd.DataFrame, column: str) -> pd.Series[str]:
     return pd.Series(np.array(found.names, dtype=object)[found.codes], index=frame.index, name=column)
 
 
-def one_hot(frame: pd.DataFrame, column: str, names: Sequence[str], drop_first: bool = True) -> Columns:
-    """Return one 0/1 column per level, named `column=level`, without the first level unless told.
-
-    A value outside `names` becomes all zeros; `known` refuses it first where the levels are fixed.
-    """
-    found = levels(frame, column)
-    return {f"{column}={name}": indicator(found, name) for name in names[1 if drop_first else 0 :]}
-
-
 def indicator(found: Levels, name: str) -> FloatArray:
     """1.0 where a column has the level, 0.0 elsewhere, shape (n,)."""
     place = found.names.index(name) if name in found.names else -1
@@ -146,25 +137,16 @@ def indicator(found: Levels, name: str) -> FloatArray:
     return values
 
 
-def known(frame: pd.DataFrame, column: str, names: Sequence[str]) -> None:
-    """Check that a column holds only the given levels.
+def known(found: Levels, column: str, names: Sequence[str]) -> Levels:
+    """The levels of a column, after a check that it holds only the given ones.
 
     Raises:
         DataError: other values, named.
     """
-    others = sorted(set(levels(frame, column).names) - set(names))
+    others = sorted(set(found.names) - set(names))
     if others:
         raise DataError(f"column {column!r} has the values {_some(others)}, allowed are {_some(names, 30)}")
-
-
-def yes_no(frame: pd.DataFrame, column: str, yes: str = "yes", no: str = "no") -> FloatArray:
-    """Return 1.0 for `yes` and 0.0 for `no`.
-
-    Raises:
-        DataError: any other value.
-    """
-    known(frame, column, (no, yes))
-    return indicator(levels(frame, column), yes)
+    return found
 
 
 def standardised(values: FloatArray, train: IndexArray) -> FloatArray:

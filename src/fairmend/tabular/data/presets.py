@@ -11,41 +11,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from fairmend.artifacts import Progress
 from fairmend.errors import InputError
-from fairmend.tabular.data.columns import Columns, IndexArray, matrix, text
-from fairmend.tabular.data.datasets import OUTSIDE, Dataset, split_rows, verified
-from fairmend.tabular.data.encoders import (
-    age_bins,
-    encode_adult,
-    encode_bank,
-    encode_compas,
-    encode_default,
-    encode_german,
+from fairmend.tabular.data.columns import (
+    Columns,
+    FloatArray,
+    IndexArray,
+    indicator,
+    known,
+    matrix,
+    min_max,
+    numbers,
+    standardised,
 )
-from fairmend.tabular.data.meps import encode_meps, white
-from fairmend.tabular.data.sources import FETCHABLE, RAW_TABLES, RawTable, fetch_table, locate
-
-__all__ = ["FETCHABLE", "PRESETS", "Preset", "encode_preset", "fetch", "find_preset", "load_preset"]
-
-GroupRule = Callable[[pd.DataFrame], npt.NDArray[np.int64]]
+from fairmend.tabular.data.datasets import OUTSIDE, Dataset, split_rows, verified
+from fairmend.tabular.data.layouts import CATALOGUE, RAW_TABLES, RawTable, tuples
+from fairmend.tabular.data.sheets import Sheet
+from fairmend.tabular.data.sources import FETCHABLE, fetch_table, locate
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One benchmark: a data set with a group rule and the settings it was published with.
+    """One benchmark: a data set with compared groups and the settings it was published with.
 
     Attributes:
         name: such as "adult-sex".
         table: its raw table.
-        encode: raw table and train rows to feature columns.
+        column: what tells the groups apart, a column of the raw table.
+        groups: names of the compared groups in the order of their codes, and their levels; without one, all others.
         label, positive: label column of the raw table and the value that is class 1.
         classes: names of class 0 and class 1.
-        group_names: names of the compared groups, by code.
-        groups: raw table to group codes, -1 for rows outside the comparison.
         n_features: columns after encoding.
         hidden: widths of the published networks' hidden layers (ReLU, one logit).
         min_drop, max_drop: size limits of the search in the published runs.
@@ -54,12 +51,11 @@ class Preset:
 
     name: str
     table: RawTable
-    encode: Callable[[pd.DataFrame, IndexArray], Columns]
+    column: str
+    groups: Mapping[str, list[str]]
     label: str
     positive: str
     classes: tuple[str, str]
-    group_names: tuple[str, ...]
-    groups: GroupRule
     n_features: int
     hidden: tuple[int, ...]
     min_drop: int
@@ -67,130 +63,9 @@ class Preset:
     notes: tuple[str, ...] = ()
 
 
-def _is(column: str, value: str) -> GroupRule:
-    def rule(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
-        return np.asarray(text(frame, column) == value, dtype=np.int64)
-
-    return rule
-
-
-def _bank_ages(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Bins 0 and 3 of ten: about 18 to 25 and 41 to 48 years."""
-    bins = age_bins(frame)
-    return np.where(bins == 0, 0, np.where(bins == 3, 1, OUTSIDE)).astype(np.int64)
-
-
-def _german_sex(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """A92 and A95 are the answers for women; marital status is the rest of the answer."""
-    return np.asarray(~text(frame, "personal_status").isin(("A92", "A95")), dtype=np.int64)
-
-
-_COMPAS_NOTES = (
-    "two published features (is_recid, is_violent_recid) are recorded after the screening and all but contain the "
-    "label: the F1 is not that of a forecast",
-)
-
-
-def _adult(name: str, group_names: tuple[str, ...], groups: GroupRule) -> Preset:
-    return Preset(
-        name=name,
-        table=RAW_TABLES["adult"],
-        encode=encode_adult,
-        label="income",
-        positive=">50K",
-        classes=("<=50K", ">50K"),
-        group_names=group_names,
-        groups=groups,
-        n_features=34,
-        hidden=(64, 128, 64),
-        min_drop=2,
-        max_drop=50,
-    )
-
-
-def _compas(name: str, group_names: tuple[str, ...], groups: GroupRule) -> Preset:
-    return Preset(
-        name=name,
-        table=RAW_TABLES["compas"],
-        encode=encode_compas,
-        label="label",
-        positive="1",
-        classes=("no recidivism", "recidivism"),
-        group_names=group_names,
-        groups=groups,
-        n_features=12,
-        hidden=(32, 32),
-        min_drop=2,
-        max_drop=24,
-        notes=_COMPAS_NOTES,
-    )
-
-
 PRESETS: Mapping[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        _adult("adult-sex", ("Female", "Male"), _is("sex", "Male")),
-        _adult("adult-race", ("not White", "White"), _is("race", "White")),
-        _compas("compas-sex", ("Male", "Female"), _is("sex", "1")),
-        _compas("compas-race", ("not Caucasian", "Caucasian"), _is("race", "1")),
-        Preset(
-            name="bank-age",
-            table=RAW_TABLES["bank"],
-            encode=encode_bank,
-            label="y",
-            positive="yes",
-            classes=("no", "yes"),
-            group_names=("age 18-25", "age 41-48"),
-            groups=_bank_ages,
-            n_features=32,
-            hidden=(32, 32),
-            min_drop=2,
-            max_drop=24,
-        ),
-        Preset(
-            name="default-sex",
-            table=RAW_TABLES["default"],
-            encode=encode_default,
-            label="label",
-            positive="1",
-            classes=("paid", "default"),
-            group_names=("Male", "Female"),
-            groups=_is("SEX", "2"),
-            n_features=30,
-            hidden=(16, 16, 16),
-            min_drop=2,
-            max_drop=20,
-        ),
-        Preset(
-            name="meps16-race",
-            table=RAW_TABLES["meps16"],
-            encode=encode_meps,
-            label="UTILIZATION",
-            positive="1",
-            classes=("under 10 visits", "10 or more visits"),
-            group_names=("not White", "White"),
-            groups=white,
-            n_features=138,
-            hidden=(128, 128, 128),
-            min_drop=2,
-            max_drop=135,
-        ),
-        Preset(
-            name="german-sex",
-            table=RAW_TABLES["german"],
-            encode=encode_german,
-            label="credit",
-            positive="1",
-            classes=("bad", "good"),
-            group_names=("Female", "Male"),
-            groups=_german_sex,
-            n_features=50,
-            hidden=(32, 32),
-            min_drop=2,
-            max_drop=24,
-            notes=("german-sex is not one of the published settings: encoding, widths and limits are ours",),
-        ),
-    )
+    name: Preset(name, RAW_TABLES[table], column, groups, **tuples(CATALOGUE["published"][table]))
+    for name, (table, column, groups) in ((name, entry.values()) for name, entry in CATALOGUE["presets"].items())
 }
 
 
@@ -242,15 +117,17 @@ def encode_preset(preset: Preset, raw: pd.DataFrame, split_seed: int, source: st
             "from the published"
         )
     splits = split_rows(len(raw), split_seed)
-    columns = preset.encode(raw, splits["train"])
+    cut = [name for name, how in preset.table.encoding.items() if how == "ten bins"]
+    sheet = Sheet(raw.assign(**{f"{name} in bins": _ten_bins(numbers(raw, name)) for name in cut}))
+    columns = encoded(preset.table, sheet, splits["train"])
     return verified(
         Dataset(
             name=preset.name,
             X=matrix(columns),
-            y=_is(preset.label, preset.positive)(raw),
+            y=indicator(sheet.levels(preset.label), preset.positive).astype(np.int64),
             classes=preset.classes,
-            groups=preset.groups(raw),
-            group_names=preset.group_names,
+            groups=_group_codes(preset, sheet),
+            group_names=tuple(preset.groups),
             feature_names=tuple(columns),
             splits=splits,
             source=source,
@@ -258,6 +135,54 @@ def encode_preset(preset: Preset, raw: pd.DataFrame, split_seed: int, source: st
             notes=tuple(notes),
         )
     )
+
+
+def encoded(table: RawTable, sheet: Sheet, train: IndexArray) -> Columns:
+    """The feature columns of a raw table, encoded as it says.
+
+    Args:
+        table: which one.
+        sheet: what `table.read` has read.
+        train: rows to standardise on.
+
+    Raises:
+        DataError: values that the encoding does not know.
+    """
+    scalings: dict[str, Callable[[FloatArray], FloatArray]] = {
+        "standardised": lambda values: standardised(values, train),
+        "min-max": min_max,
+        "ten bins": lambda values: min_max(_ten_bins(values)),
+    }
+    columns: Columns = {}
+    for name, how in table.encoding.items():
+        if how == "yes or no":
+            columns[name] = indicator(known(sheet.levels(name), name, ("no", "yes")), "yes")
+        elif isinstance(how, str):
+            columns[name] = scalings[how](numbers(sheet.frame, name))
+        elif isinstance(how, Mapping):
+            found = known(sheet.levels(name), name, tuple(how))
+            columns[name] = min_max(np.array([float(how[level]) for level in found.names])[found.codes])
+        else:
+            levels = [str(level) for level in how]
+            found = known(sheet.levels(name), name, levels)
+            for level in levels if table.every_level else levels[1:]:
+                values = indicator(found, level)
+                columns[f"{name}={level}"] = standardised(values, train) if table.every_level else values
+    return columns
+
+
+def _ten_bins(values: FloatArray) -> FloatArray:
+    """Ten bins of equal width over all rows, numbered from 0."""
+    return np.asarray(pd.cut(values, bins=10, labels=False), dtype=np.float64)
+
+
+def _group_codes(preset: Preset, sheet: Sheet) -> IndexArray:
+    """Group codes of shape (n,), -1 for rows outside the comparison."""
+    found = sheet.levels(preset.column)
+    groups = list(preset.groups.values())
+    codes = {level: code for code, levels in enumerate(groups) for level in levels}
+    others = groups.index([]) if [] in groups else OUTSIDE
+    return np.array([codes.get(name, others) for name in found.names], dtype=np.int64)[found.codes]
 
 
 def fetch(name: str, progress: Progress | None = None) -> Path:

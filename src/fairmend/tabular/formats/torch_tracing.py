@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fairmend.errors import ModelError
 from fairmend.tabular.networks.activations import Activation, FloatArray
-from fairmend.tabular.networks.chains import Chain
+from fairmend.tabular.networks.chains import Chain, row_of
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +37,7 @@ class _Walk:
     """One pass over a traced module, node by node, into a `Chain`."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.chain = Chain()
+        self.chain = Chain(SUPPORTED)
         self.casts = False
         self._modules = dict(module.named_modules(remove_duplicate=False))
         self._used: dict[int, str] = {}
@@ -89,7 +88,7 @@ class _Walk:
             return
         name = _function_name(node)
         if name in _ARITHMETIC:
-            self.chain.scaling(_describe(node, self._modules), *self._arithmetic(node, current))
+            self._arithmetic(node, current)
             return
         if name in _CASTS:
             self._cast(node)
@@ -97,15 +96,17 @@ class _Walk:
         direct = next((source for source in node.all_input_nodes if source in self._constants), None)
         if direct is not None:
             raise ModelError(f"{_describe(direct, self._modules)} is not one link of a chain: {SUPPORTED}")
-        self._function(node)
+        if not self._operation(_describe(node, self._modules), name, _arguments(node)):
+            raise ModelError(f"{_describe(node, self._modules)}: {SUPPORTED}")
 
-    def _arithmetic(self, node: fx.Node, current: fx.Node) -> tuple[npt.ArrayLike, npt.ArrayLike]:
-        """Scale and shift of an operation with one constant."""
+    def _arithmetic(self, node: fx.Node, current: fx.Node) -> None:
+        """An operation with one constant."""
         label, kind = _describe(node, self._modules), _ARITHMETIC[_function_name(node)]
         operands = [*node.args, *(node.kwargs[key] for key in ("input", "other") if key in node.kwargs)]
         others = {key: value for key, value in node.kwargs.items() if key not in ("input", "other", "alpha")}
         if kind == "neg" and len(operands) == 1:
-            return -1.0, 0.0
+            self.chain.scaling(label, -1.0, 0.0)
+            return
         if len(operands) != 2 or any(value is not None for value in others.values()) or operands.count(current) != 1:
             raise ModelError(f"{label} is more than arithmetic with one constant: {SUPPORTED}")
         first = operands[0] is current
@@ -116,15 +117,7 @@ class _Walk:
             value = value * self._row(label, node.kwargs["alpha"])
         if kind == "rsub":
             kind, first = "sub", not first
-        if kind == "add":
-            return 1.0, value
-        if kind == "sub":
-            return (1.0, -value) if first else (-1.0, value)
-        if kind == "mul":
-            return value, 0.0
-        if not first or not value.all():
-            raise ModelError(f"{label} divides by the input or by 0: {SUPPORTED}")
-        return 1.0 / value, 0.0
+        self.chain.arithmetic(label, kind, value, first)
 
     def _resolved(self, operand: Any) -> Any:
         """The value of an operand that is a node of constants; any other operand as it is."""
@@ -141,10 +134,7 @@ class _Walk:
             value = value.detach().double().numpy()
         if not isinstance(value, (bool, int, float, np.ndarray, np.generic)):
             raise ModelError(f"{label} has the operand {operand!r}: {SUPPORTED}")
-        array = np.asarray(value, dtype=np.float64)
-        if array.size != (array.shape[-1] if array.ndim else 1):
-            raise ModelError(f"{label} has a constant of shape {array.shape}: supported is one number per neuron")
-        return array.reshape(()) if array.size == 1 else array.reshape(-1)
+        return row_of(label, np.asarray(value, dtype=np.float64))
 
     def _cast(self, node: fx.Node) -> None:
         """A change of precision or device; to whole numbers it would change values."""
@@ -170,15 +160,8 @@ class _Walk:
         elif kind is nn.BatchNorm1d:
             self._parameters(name, module)
             self.chain.scaling(name, *_normalisation(name, module))
-        elif kind is nn.Softmax or kind is nn.LogSoftmax:
-            self._softmax(name, module.dim, "softmax" if kind is nn.Softmax else "log_softmax")
-        elif isinstance(module, (nn.Dropout, nn.AlphaDropout, nn.Flatten, nn.Identity)):
-            return
-        else:
-            activation = _activation_module(module)
-            if activation is None:
-                raise ModelError(f"{name or 'the module'} is a {kind.__name__}: {SUPPORTED}")
-            self.chain.activate(name, activation)
+        elif getattr(nn, kind.__name__, None) is not kind or not self._operation(name, kind.__name__, vars(module)):
+            raise ModelError(f"{name or 'the module'} is a {kind.__name__}: {SUPPORTED}")
 
     def _parameters(self, name: str, module: nn.Module) -> None:
         """Refuse parameters met before: a change of one layer would change the other."""
@@ -191,27 +174,29 @@ class _Walk:
                 )
         self._used.update((id(parameter), name) for parameter in module.parameters())
 
-    def _softmax(self, name: str, dim: int | None, head: Any) -> None:
-        if dim not in (None, 1, -1):
-            raise ModelError(f"{name} is a softmax over dimension {dim}: supported is one over the outputs, dim=1")
-        self.chain.end(name, head)
-
-    def _function(self, node: fx.Node) -> None:
-        name, label = _function_name(node), _describe(node, self._modules)
-        arguments = _arguments(node)
-        if name in ("softmax", "log_softmax"):
-            self._softmax(label, arguments.get("dim"), name)
-        elif name in ("dropout", "alpha_dropout"):
-            if arguments.get("training", True):
+    def _operation(self, label: str, operator: str, options: Mapping[str, Any]) -> bool:
+        """Add what a module or function computes by its name and options; False for one that is not known."""
+        plain = operator.replace("_", "").lower()
+        if plain in ("softmax", "logsoftmax"):
+            if options.get("dim") not in (None, 1, -1):
+                raise ModelError(
+                    f"{label} is a softmax over dimension {options['dim']}: supported is one over the outputs, dim=1"
+                )
+            self.chain.end(label, "softmax" if plain == "softmax" else "log_softmax")
+        elif plain in ("dropout", "alphadropout"):
+            if options.get("training", True):
                 raise ModelError(f"{label} also drops in eval mode: pass training=self.training")
-        elif name in _ACTIVATIONS:
-            self.chain.activate(label, _activation_function(name, arguments))
-        elif name not in _SHAPES:
-            raise ModelError(f"{label}: {SUPPORTED}")
+        elif (activation := Activation.of(plain, options)) is not None:
+            self.chain.activate(label, activation)
+        else:
+            return plain in _SHAPES
+        return True
 
 
-# functions and tensor methods that change the shape only; that they keep one row per row is proved by running them
-_SHAPES = frozenset({"flatten", "squeeze", "view", "reshape", "getitem", "contiguous", "ravel", "clone", "detach"})
+# modules, functions and methods that change the shape only; that they keep one row per row is proved by running them
+_SHAPES = frozenset(
+    {"flatten", "identity", "squeeze", "view", "reshape", "getitem", "contiguous", "ravel", "clone", "detach"}
+)
 # functions and methods by what they compute; those in place have lost their last letter "_"
 _ARITHMETIC = {
     **dict.fromkeys(("add", "iadd"), "add"),
@@ -222,15 +207,6 @@ _ARITHMETIC = {
     "rsub": "rsub",
 }
 _CASTS = frozenset({"float", "double", "half", "bfloat16", "to", "type", "type_as", "cpu", "cuda"})
-_ACTIVATIONS = {
-    "relu": "relu",
-    "leaky_relu": "leaky_relu",
-    "gelu": "gelu",
-    "silu": "silu",
-    "tanh": "tanh",
-    "sigmoid": "sigmoid",
-    "elu": "elu",
-}
 # positional parameters after the input, as torch.nn.functional declares them
 _POSITIONS = {
     "softmax": ("dim",),
@@ -298,30 +274,6 @@ def _describe(node: fx.Node, modules: dict[str, nn.Module]) -> str:
 def _arguments(node: fx.Node) -> dict[str, Any]:
     positions = _POSITIONS.get(_function_name(node), ())
     return dict(zip(positions, node.args[1:], strict=False)) | dict(node.kwargs)
-
-
-def _activation_function(name: str, arguments: dict[str, Any]) -> Activation:
-    if name == "leaky_relu":
-        return Activation(name, float(arguments.get("negative_slope", 0.01)))
-    if name == "elu":
-        return Activation(name, float(arguments.get("alpha", 1.0)))
-    if name == "gelu" and arguments.get("approximate", "none") == "tanh":
-        return Activation("gelu_tanh")
-    return Activation(_ACTIVATIONS[name])
-
-
-def _activation_module(module: nn.Module) -> Activation | None:
-    from torch import nn
-
-    if isinstance(module, nn.LeakyReLU):
-        return Activation("leaky_relu", float(module.negative_slope))
-    if isinstance(module, nn.ELU):
-        return Activation("elu", float(module.alpha))
-    if isinstance(module, nn.GELU):
-        return Activation("gelu_tanh" if module.approximate == "tanh" else "gelu")
-    plain: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.SiLU: "silu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
-    name = plain.get(type(module))
-    return None if name is None else Activation(name)
 
 
 def _normalisation(name: str, module: Any) -> tuple[FloatArray, FloatArray]:

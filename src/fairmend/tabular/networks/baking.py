@@ -42,16 +42,13 @@ def slim(network: Network, mask: Mask, drop: Drop = "output") -> Network:
     Raises:
         InputError: as `bake`.
     """
-    dropped = network.dropped(mask)
-    weights = [layer.weight.astype(np.float64) for layer in network.layers]
-    biases = [layer.bias.astype(np.float64) for layer in network.layers]
-    silence(weights, biases, dropped, network.by_layer(emitted(network, drop)))
-    biases[-1] += network.shift(mask)
-    for index, units in enumerate(dropped):
+    baked = bake(network, mask, emitted(network, drop))
+    weights, biases = [layer.weight for layer in baked.layers], [layer.bias for layer in baked.layers]
+    for index, units in enumerate(network.dropped(mask)):
         kept = ~units
         if not kept.any():
             kept[0] = True
-            weights[index][0] = 0.0
+            weights[index] = np.zeros_like(weights[index])
         weights[index], biases[index] = weights[index][kept], biases[index][kept]
         weights[index + 1] = weights[index + 1][:, kept]
     return _rebuilt(network, weights, biases)
@@ -74,7 +71,9 @@ def silence(
         weight[:, units] = 0.0
 
 
-def _rebuilt(network: Network, weights: Sequence[FloatArray], biases: Sequence[FloatArray]) -> Network:
+def _rebuilt(
+    network: Network, weights: Sequence[npt.NDArray[np.floating]], biases: Sequence[npt.NDArray[np.floating]]
+) -> Network:
     layers = tuple(
         Layer(weight.astype(np.float32), bias.astype(np.float32), layer.activation, layer.name)
         for layer, weight, bias in zip(network.layers, weights, biases, strict=True)

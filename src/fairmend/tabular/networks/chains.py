@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit, log_softmax, softmax
 
 from fairmend.errors import ModelError
 from fairmend.masks import Mask
@@ -54,8 +55,13 @@ class Link:
 
 @dataclass
 class Chain:
-    """The steps met so far, in order. Every method raises ModelError for a step that cannot follow."""
+    """The steps met so far, in order. Every method raises ModelError for a step that cannot follow.
 
+    Args:
+        supported: what to say is supported where a step is not.
+    """
+
+    supported: str
     links: list[Link] = field(default_factory=list)
     head: Head = ""
     _scale: FloatArray | None = None  # scaling since the last activation, or of the input
@@ -99,6 +105,25 @@ class Chain:
         if self._scale is not None and self._shift is not None:
             factor, offset = self._scale * factor, self._shift * factor + offset
         self._scale, self._shift = factor, offset
+
+    def arithmetic(self, name: str, operator: str, value: FloatArray, first: bool) -> None:
+        """Add an operation with one constant.
+
+        Args:
+            operator: "add", "sub", "mul" or "div".
+            value: the constant, see `row_of`.
+            first: whether the input stands before the constant.
+        """
+        if operator == "add":
+            self.scaling(name, 1.0, value)
+        elif operator == "sub":
+            self.scaling(name, 1.0 if first else -1.0, -value if first else value)
+        elif operator == "mul":
+            self.scaling(name, value, 0.0)
+        elif first and value.all():
+            self.scaling(name, 1.0 / value, 0.0)
+        else:
+            raise ModelError(f"{name} divides by the input or by 0: {self.supported}")
 
     def activate(self, name: str, activation: Activation) -> None:
         """Add an element-wise activation."""
@@ -169,6 +194,17 @@ class Chain:
             )
 
 
+def row_of(name: str, constant: FloatArray) -> FloatArray:
+    """A constant that is one number, shape (), or one number per neuron, shape (n,).
+
+    Raises:
+        ModelError: a constant of another shape.
+    """
+    if constant.size != (constant.shape[-1] if constant.ndim else 1):
+        raise ModelError(f"{name} has a constant of shape {constant.shape}: supported is one number per neuron")
+    return constant.reshape(()) if constant.size == 1 else constant.reshape(-1)
+
+
 def probe_rows(n_features: int) -> FloatArray:
     """Seeded random rows of small, common and large values, shape (48, n_features), exact in float32."""
     rng = np.random.default_rng(0)
@@ -193,8 +229,6 @@ def disagreement(expected: FloatArray, found: FloatArray, tolerance: float) -> s
 
 def finish(logits: FloatArray, head: Head) -> FloatArray:
     """What a model with this head gives for logits of shape (n_rows, n_outputs)."""
-    from scipy.special import expit, log_softmax, softmax
-
     functions: dict[str, Callable[[FloatArray], FloatArray]] = {
         "": np.asarray,
         "sigmoid": expit,

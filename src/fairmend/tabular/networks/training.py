@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,38 +27,70 @@ StopOn = Literal["f1", "log_loss"]
 Table = tuple[npt.ArrayLike, npt.ArrayLike]
 
 
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained.
+
+    Args:
+        hidden: widths of the hidden layers.
+        n_classes: 2 gives one logit (class 1 if positive), more give one logit per class.
+        seed: owns the initial weights, the order of the rows and the dropout.
+        epochs: passes over the data, at most.
+        batch_size, learning_rate: of the steps of Adam.
+        dropout: share of the hidden neurons switched off in each training step, in [0, 1).
+        class_weight: "balanced" weighs classes by the inverse of their frequency; or one weight per class.
+        stop_on: what is judged where there is a validation set: "f1" (macro for more than two classes) or "log_loss".
+        patience: epochs without a better one after which training then ends.
+
+    Raises:
+        InputError: a setting out of range.
+    """
+
+    hidden: Sequence[int] = (64, 32)
+    n_classes: int = 2
+    seed: int = 0
+    epochs: int = 40
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    dropout: float = 0.0
+    class_weight: ClassWeight = None
+    stop_on: StopOn = "f1"
+    patience: int = 10
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.hidden) < 1:
+            raise InputError(f"hidden needs at least one layer of at least one neuron, got {tuple(self.hidden)}")
+        if self.n_classes < 2:
+            raise InputError(f"n_classes must be at least 2, got {self.n_classes!r}")
+        for name in ("epochs", "batch_size", "patience"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate must be positive, got {self.learning_rate!r}")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout must lie in [0, 1), got {self.dropout!r}")
+        if self.stop_on not in ("f1", "log_loss"):
+            raise InputError(f"stop_on must be 'f1' or 'log_loss', got {self.stop_on!r}")
+
+
 def train_network(
     X: npt.ArrayLike,
     y: npt.ArrayLike,
     *,
-    hidden: Sequence[int] = (64, 32),
-    n_classes: int = 2,
-    seed: int = 0,
-    epochs: int = 40,
-    batch_size: int = 256,
-    learning_rate: float = 1e-3,
-    dropout: float = 0.0,
-    class_weight: ClassWeight = None,
     validation: Table | None = None,
-    stop_on: StopOn = "f1",
-    patience: int = 10,
     progress: Progress | None = None,
+    **settings: Any,
 ) -> torch.nn.Sequential:
     """Train a ReLU network with Adam on mini-batches.
 
     Args:
         X: inputs of shape (n_rows, n_features), scaled by the caller.
         y: classes 0 to n_classes - 1, shape (n_rows,).
-        hidden: widths of the hidden layers.
-        n_classes: 2 gives one logit (class 1 if positive), more give one logit per class.
-        seed: owns the initial weights, the order of the rows and the dropout.
-        epochs: passes over the data, at most.
-        dropout: share of the hidden neurons switched off in each training step, in [0, 1).
-        class_weight: "balanced" weighs classes by the inverse of their frequency; or one weight per class.
         validation: (X, y) to judge every epoch on. The weights of the best epoch are returned, and training ends after
             `patience` epochs without a better one. None trains all epochs and returns the last weights.
-        stop_on: what is judged: "f1" (macro for more than two classes) or "log_loss".
         progress: called after each epoch with (epochs done, epochs, validation figure or training loss).
+        settings: any of `Training`: hidden=(64, 32), n_classes=2, seed=0, epochs=40, batch_size=256,
+            learning_rate=1e-3, dropout=0.0, class_weight=None, stop_on="f1", patience=10.
 
     Returns:
         Linear, ReLU (and Dropout) layers ending in a Linear one; on the CPU, float32, in evaluation mode.
@@ -68,16 +101,8 @@ def train_network(
     """
     import torch
 
-    _check_settings(
-        hidden=hidden,
-        n_classes=n_classes,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        dropout=dropout,
-        patience=patience,
-        stop_on=stop_on,
-    )
+    training = Training(**settings)
+    n_classes, epochs = training.n_classes, training.epochs
     features, labels = _table("training", X, y, n_classes)
     rows_per_class = np.bincount(labels, minlength=n_classes)
     if not rows_per_class.all():
@@ -89,12 +114,12 @@ def train_network(
     if held_out is not None and held_out[0].shape[1] != features.shape[1]:
         raise DataError(f"validation rows have {held_out[0].shape[1]} features, training rows {features.shape[1]}")
 
-    order = np.random.default_rng(seed)
+    order = np.random.default_rng(training.seed)
     with _one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = _build(features.shape[1], hidden, n_classes, dropout)
-        criterion = _criterion(n_classes, _class_weights(class_weight, rows_per_class))
-        optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
+        torch.manual_seed(training.seed)
+        network = _build(features.shape[1], training)
+        criterion = _criterion(n_classes, _class_weights(training.class_weight, rows_per_class))
+        optimizer = torch.optim.Adam(network.parameters(), lr=training.learning_rate, fused=True)
         inputs = torch.from_numpy(features)
         targets = torch.from_numpy(labels.astype(np.float32) if n_classes == 2 else labels)
         best, best_weights, best_epoch = -np.inf, None, 0
@@ -102,8 +127,8 @@ def train_network(
             network.train()
             shuffled = torch.from_numpy(order.permutation(len(labels)))
             total = 0.0
-            for start in range(0, len(labels), batch_size):
-                batch = shuffled[start : start + batch_size]
+            for start in range(0, len(labels), training.batch_size):
+                batch = shuffled[start : start + training.batch_size]
                 optimizer.zero_grad()
                 loss = criterion(network(inputs[batch]).squeeze(-1), targets[batch])
                 torch.autograd.backward(loss)
@@ -111,30 +136,30 @@ def train_network(
                 total += loss.item() * len(batch)
             figure = total / len(labels)
             if held_out is not None:
-                figure = _judge(network, held_out, n_classes, stop_on)
-                score = figure if stop_on == "f1" else -figure
+                figure = _judge(network, *held_out, training)
+                score = figure if training.stop_on == "f1" else -figure
                 if score > best:
                     best, best_weights, best_epoch = score, copy.deepcopy(network.state_dict()), epoch
             if progress is not None:
                 progress(epoch, epochs, figure)
-            if held_out is not None and epoch - best_epoch >= patience:
+            if held_out is not None and epoch - best_epoch >= training.patience:
                 break
         if best_weights is not None:
             network.load_state_dict(best_weights)
     return network.eval()
 
 
-def _build(n_features: int, hidden: Sequence[int], n_classes: int, dropout: float) -> torch.nn.Sequential:
+def _build(n_features: int, training: Training) -> torch.nn.Sequential:
     import torch
 
     layers: list[torch.nn.Module] = []
     width = n_features
-    for units in hidden:
+    for units in training.hidden:
         layers += [torch.nn.Linear(width, units), torch.nn.ReLU()]
-        if dropout > 0:
-            layers.append(torch.nn.Dropout(dropout))
+        if training.dropout > 0:
+            layers.append(torch.nn.Dropout(training.dropout))
         width = units
-    layers.append(torch.nn.Linear(width, 1 if n_classes == 2 else n_classes))
+    layers.append(torch.nn.Linear(width, 1 if training.n_classes == 2 else training.n_classes))
     return torch.nn.Sequential(*layers)
 
 
@@ -170,17 +195,17 @@ def _class_weights(wanted: ClassWeight, rows_per_class: npt.NDArray[np.int64]) -
 
 def _judge(
     network: torch.nn.Sequential,
-    held_out: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]],
-    n_classes: int,
-    stop_on: StopOn,
+    features: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    training: Training,
 ) -> float:
     import torch
 
-    features, labels = held_out
+    n_classes = training.n_classes
     network.eval()
     with torch.no_grad():
         logits = network(torch.from_numpy(features)).double()
-    if stop_on == "log_loss":
+    if training.stop_on == "log_loss":
         likely = torch.sigmoid(logits[:, 0]) if n_classes == 2 else torch.softmax(logits, dim=1)
         return log_loss(labels, np.clip(likely.numpy(), 0.0, 1.0))
     predicted = (logits[:, 0] > 0).numpy() if n_classes == 2 else logits.argmax(dim=1).numpy()
@@ -217,29 +242,3 @@ def _table(
     if labels.shape != (len(features),):
         raise DataError(f"{what} needs one label per row, got shape {labels.shape} for {len(features)} rows")
     return features, labels
-
-
-def _check_settings(
-    *,
-    hidden: Sequence[int],
-    n_classes: int,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    dropout: float,
-    patience: int,
-    stop_on: str,
-) -> None:
-    if not hidden or min(hidden) < 1:
-        raise InputError(f"hidden needs at least one layer of at least one neuron, got {tuple(hidden)}")
-    if n_classes < 2:
-        raise InputError(f"n_classes must be at least 2, got {n_classes!r}")
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, got {value!r}")
-    if not learning_rate > 0:
-        raise InputError(f"learning_rate must be positive, got {learning_rate!r}")
-    if not 0 <= dropout < 1:
-        raise InputError(f"dropout must lie in [0, 1), got {dropout!r}")
-    if stop_on not in ("f1", "log_loss"):
-        raise InputError(f"stop_on must be 'f1' or 'log_loss', got {stop_on!r}")

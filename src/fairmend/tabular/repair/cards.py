@@ -13,18 +13,6 @@ from fairmend.tabular.networks.networks import Network
 from fairmend.tabular.repair.repair import Repair
 from fairmend.tabular.repair.results import HELD_OUT, MEANINGS, describe_dials, doubts, role_of
 
-_TORCH = {
-    "relu": "ReLU()",
-    "leaky_relu": "LeakyReLU({})",
-    "gelu": "GELU()",
-    "gelu_tanh": 'GELU(approximate="tanh")',
-    "silu": "SiLU()",
-    "tanh": "Tanh()",
-    "sigmoid": "Sigmoid()",
-    "elu": "ELU({})",
-    "identity": "Identity()",
-}
-
 
 def make_card(repair: Repair, original: Network, dataset: Dataset, *, slim: Network | None, command: str) -> Card:
     """The card of a repair; see `fairmend.tabular.repair.saving.save_repair` for the arguments."""
@@ -209,7 +197,9 @@ classes = read_network("network.safetensors").predict(X)
 
 
 def _torch_activation(activation: Activation) -> str:
-    return _TORCH[activation.name].format(repr(activation.parameter))
+    given, options = activation.torch_arguments()
+    arguments = [*map(repr, given), *(f'{name}="{value}"' for name, value in options.items())]
+    return f"{activation.kind.torch}({', '.join(arguments)})"
 
 
 def _files(slim: Network | None, original: Network) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import fairmend
 from fairmend.evaluation import Figures, Measurement
+from fairmend.records import plain
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.fairness.metrics import OBJECTIVES
 from fairmend.tabular.fairness.verdict import verdict, verdict_on_change
@@ -81,11 +82,11 @@ def describe_result(
         "search": {
             "caveat": SEARCH_CAVEAT,
             "rows": list(repair.settings.splits),
-            "figures": repair.figures.to_json(),
+            "figures": plain(repair.figures),
             "before": describe_measurement(repair.before, repair.figures),
             "after": describe_measurement(repair.after, repair.figures),
             "utility_floor": {"limit": repair.floor.limit, "better": repair.floor.better},
-            "space": repair.space.to_json(),
+            "space": plain(repair.space),
             "asked": run.asked,
             "measured": repair.measured,
             "stopped": run.stopped,
@@ -141,7 +142,7 @@ def describe_mask(repair: Repair, original: Network, constants: FloatArray) -> d
         "schema": MASK_SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "network": original.digest(),
-        "space": repair.space.to_json(),
+        "space": plain(repair.space),
         "dropped": list(units),
         "dropped_by_site": repair.space.by_site(repair.mask),
         "dials": describe_dials(repair, original),

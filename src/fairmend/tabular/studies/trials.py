@@ -21,8 +21,8 @@ from fairmend import __version__
 from fairmend.errors import FairmendError, InputError, RunError
 from fairmend.evaluation import digest
 from fairmend.files import is_leftover, read_json, sweep, write_atomically
+from fairmend.records import differences
 from fairmend.report.tables import defined, json_bytes
-from fairmend.runs.context import differences
 from fairmend.runs.progress import Progress
 from fairmend.runs.workers import child_environment, follow_parent, no_workers
 from fairmend.tabular.data.datasets import Dataset

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from fairmend.errors import InputError
 from fairmend.evaluation import Figure, Figures, Measurement, array_digest
 from fairmend.masks import Mask, Site, Space
-from fairmend.surrogates.families.forms import Floats
 
+Floats = npt.NDArray[np.float64]
 FIGURES = Figures(Figure("bias", "lower", "simulated"), Figure("perplexity", "lower", "simulated"))
 
 # What a group of heads does beyond its members, by how many of them are dropped: the first loss is made up for by the

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from fairmend.errors import ModelError
 from fairmend.tabular.formats.formats import read_network
-from fairmend.tabular.networks.layer_order import order_layers
+from fairmend.tabular.formats.safetensors_networks import order_layers
 
 
 def shapes(*layers):
