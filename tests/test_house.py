@@ -35,6 +35,7 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!\w+:)([^)#]+)(?:#[^)]*)?\)")
 _DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
+    "lazy_loader": "lazy-loader",
     "profanity_check": "alt-profanity-check",
     "google": "onnx",  # protobuf, which onnx brings and whose errors it raises
     "huggingface_hub": "transformers",  # likewise

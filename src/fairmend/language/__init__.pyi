@@ -1,0 +1,36 @@
+"""The public names of the language wing."""
+
+from .estimator import HeadRepair as HeadRepair
+from .protocols import Sampling as Sampling
+from .heads.folding import fold as fold
+from .heads.gates import HeadGates as HeadGates
+from .heads.gates import masked as masked
+from .heads.heads import HeadMap as HeadMap
+from .heads.heads import find_heads as find_heads
+from .heads.slicing import slice_groups as slice_groups
+from .measurement.evaluator import LanguageEvaluator as LanguageEvaluator
+from .models.models import LanguageModel as LanguageModel
+from .models.models import load_model as load_model
+from .models.models import wrap_model as wrap_model
+from .models.writing import save_model as save_model
+from .prompts.prompts import PromptSet as PromptSet
+from .prompts.prompts import prompt_set as prompt_set
+from .records.front_files import load_front as load_front
+from .records.picking import save_point as save_point
+from .records.run_directories import open_run as open_run
+from .records.saving import load_result as load_result
+from .records.saving import read_mask as read_mask
+from .records.saving import save_repair as save_repair
+from .repair.objectives import Objective as Objective
+from .repair.objectives import load_objective as load_objective
+from .repair.repair import Repair as Repair
+from .repair.repair import repair_model as repair_model
+from .repair.settings import RepairSettings as RepairSettings
+from .scores.head_scores import HeadScores as HeadScores
+from .scores.head_scores import score_heads as score_heads
+from .studies.compare import ComparisonSettings as ComparisonSettings
+from .studies.compare import compare_methods as compare_methods
+from .studies.sweep import SweepSettings as SweepSettings
+from .studies.sweep import sweep_subsets as sweep_subsets
+from .toxicity.catalogue import load_scorer as load_scorer
+from .toxicity.scorer import Scorer as Scorer

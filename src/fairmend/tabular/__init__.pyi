@@ -1,0 +1,30 @@
+"""The public names of the tabular wing."""
+
+from .data.datasets import Dataset as Dataset
+from .data.datasets import load_table as load_table
+from .data.datasets import make_dataset as make_dataset
+from .data.presets import PRESETS as PRESETS
+from .data.presets import load_preset as load_preset
+from .estimator import NeuronRepair as NeuronRepair
+from .fairness.findings import Comparison as Comparison
+from .fairness.findings import FairnessFigures as FairnessFigures
+from .fairness.verdict import verdict_on_change as verdict_on_change
+from .formats.formats import read_network as read_network
+from .formats.formats import write_onnx as write_onnx
+from .formats.formats import write_safetensors as write_safetensors
+from .formats.sklearn_networks import bake_sklearn as bake_sklearn
+from .formats.sklearn_networks import read_sklearn as read_sklearn
+from .formats.torch_networks import bake_torch as bake_torch
+from .formats.torch_networks import read_torch as read_torch
+from .networks.baking import bake as bake
+from .networks.baking import slim as slim
+from .networks.networks import Layer as Layer
+from .networks.networks import Network as Network
+from .networks.training import train_network as train_network
+from .repair.audit import Audit as Audit
+from .repair.repair import Repair as Repair
+from .repair.repair import repair_network as repair_network
+from .repair.saving import load_result as load_result
+from .repair.saving import open_run as open_run
+from .repair.saving import save_repair as save_repair
+from .repair.settings import RepairSettings as RepairSettings
