@@ -105,7 +105,7 @@ def show_tiny() -> None:
     print(f"trained in {time.process_time() - start:.1f} CPU seconds, {lm.head_map.n_heads} heads")
     for part in ("trained", "held out"):
         prompts = tiny.organism_prompts(part)
-        written = generate(lm, prompts.texts, prompts.ids, new_tokens=tiny.NEW_TOKENS, seed=0, top_k=None)
+        written = generate(lm, prompts.texts, prompts.ids, Sampling(new_tokens=tiny.NEW_TOKENS, top_k=None))
         rude = np.array(tiny.rude_share(written.texts))
         means = [f"{name} {rude[prompts.groups == code].mean():.3f}" for code, name in enumerate(prompts.group_names)]
         print(f"share of rude words, {part} templates: {', '.join(means)}")

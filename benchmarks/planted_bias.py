@@ -45,8 +45,9 @@ from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.repair.head_ranking import rank_heads
-from fairmend.language.repair.repair import Repair, halves, repair_model, scoring_evaluator
+from fairmend.language.repair.repair import Repair, repair_model
 from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.subject import Subject, halves
 from fairmend.language.scores.head_scores import HeadScores
 from fairmend.language.toxicity.catalogue import load_scorer
 from fairmend.language.toxicity.scorer import Scorer
@@ -135,18 +136,16 @@ def repairs(
     lm: LanguageModel, prompts: PromptSet, scorer: Scorer, settings: RepairSettings, methods: list[str]
 ) -> Iterator[tuple[Repair, float]]:
     """Every method's repair with its CPU seconds; what one has measured, the next need not."""
-    start = time.process_time()
+    start, subject = time.process_time(), Subject(lm, prompts, scorer)
     table: HeadScores | None = None
     if any(READ & set(replace(settings, method=method).needs) for method in methods):
-        text = read_text(None, "search")
-        searching = scoring_evaluator(lm, halves(prompts, settings)[0], text, scorer, settings)
-        table = rank_heads(searching, replace(settings, method="fasp")).table
+        table = rank_heads(subject.scoring(settings), replace(settings, method="fasp")).table
     scoring = time.process_time() - start
     with TemporaryDirectory() as folder, Store.create(Path(folder) / "run.sqlite", {}) as store:
         for method in methods:
             start = time.process_time()
             chosen = replace(settings, method=method)
-            made = repair_model(lm, prompts, scorer, chosen, scores=table, store=store, held_out=False)
+            made = repair_model(subject, chosen, scores=table, store=store, held_out=False)
             yield made, time.process_time() - start + (scoring if READ & set(chosen.needs) else 0.0)
 
 

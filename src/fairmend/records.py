@@ -51,14 +51,14 @@ class Kind:
 
     Args:
         name: such as "language repair": the `kind` of a run's store, and after "fairmend" the `schema` of its file.
-        version: rises when an entry changes its meaning or goes.
+        version: rises when an entry changes its meaning or goes; None reads any.
         file: the name of its file.
         noun: what it is, for messages.
         again: what makes it anew, for messages.
     """
 
     name: str
-    version: int = 1
+    version: int | None = 1
     file: str = "result.json"
     noun: str = "saved repair"
     again: str = "repair"
@@ -168,7 +168,7 @@ def read(path: Path, *kinds: Kind) -> dict[str, Any]:
             else f"{path} is not the result of a {' or a '.join(each.schema for each in kinds)}: name the directory of "
             "one"
         )
-    if content.get("schema_version") != found.version:
+    if found.version is not None and content.get("schema_version") != found.version:
         raise RunError(
             f"{path} has schema version {content.get('schema_version')!r}, this fairmend reads {found.version}: use "
             f"the version of fairmend that wrote it ({content.get('versions')!r})"

@@ -18,7 +18,6 @@ from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.models.models import weights_digest
 from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.repair.own_fractions import OwnFractions
-from fairmend.language.repair.racing import Racing
 from fairmend.masks import Mask
 from fairmend.runs import Runner, Store
 from fairmend.search import UniformSampling
@@ -81,12 +80,6 @@ def language(name: str, group_mean: Any = "unweighted") -> Case:
     return Case(build(group_mean), build(group_mean), build(other), lambda: weights_digest(lm.model))
 
 
-def racing() -> Case:
-    whole = language("llama-gqa")
-    twins = [Racing(case) for case in (whole.evaluator, whole.twin, whole.other)]  # type: ignore[arg-type]
-    return Case(*twins, whole.weights)
-
-
 def own_fractions() -> Case:
     whole = language("llama-gqa")
     twins = [OwnFractions(whole.evaluator, eta=0.5, seed=seed) for seed in (0, 0, 1)]  # type: ignore[arg-type]
@@ -114,7 +107,6 @@ EVALUATORS: dict[str, Callable[[], Case]] = {
     "language, grouped keys": lambda: language("llama-gqa"),
     "language, gpt2": lambda: language("gpt2"),
     "language, pooled": lambda: language("llama-gqa", "pooled"),
-    "language, racing": racing,
     "language, own fractions": own_fractions,
 }
 

@@ -26,8 +26,8 @@ from fairmend.cli.main import app
 from fairmend.errors import FairmendError
 from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.prompts.prompt_files import read_prompts
+from fairmend.language.records.checkpoints import read_mask
 from fairmend.language.records.results import describe_mask
-from fairmend.language.records.saving import read_mask
 from fairmend.tabular.data.tables import load_table
 from fairmend.tabular.formats.formats import read_network, write_onnx, write_safetensors
 from fairmend.tabular.networks.activations import Activation

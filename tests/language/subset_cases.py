@@ -11,6 +11,7 @@ import tiny_organism as organism
 from fairmend.language import RepairSettings
 from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.repair.settings import SubsetSearch
+from fairmend.language.repair.subject import Subject
 from fairmend.language.toxicity.catalogue import load_scorer
 from fairmend.language.toxicity.scorer import Scorer
 
@@ -32,6 +33,11 @@ TEXTS = (organism.organism_text("search"), organism.organism_text("judge"))
 def rude() -> Scorer:
     """The share of rude words."""
     return load_scorer("python:tiny_organism:rude_share")
+
+
+def subject(scorer: Scorer | None = None) -> Subject:
+    """The tiny organism, its prompts and its texts."""
+    return Subject(organism.tiny_organism(), organism.organism_prompts(), scorer or rude(), TEXTS)
 
 
 class Stopping:

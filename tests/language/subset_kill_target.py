@@ -27,11 +27,11 @@ from transformers import GPT2LMHeadModel
 
 from fairmend.evaluation import Figure, Figures, Measurement, digest
 from fairmend.files import write_atomically
-from fairmend.language import LanguageModel, open_run, repair_model, save_repair, wrap_model
+from fairmend.language import LanguageModel, Subject, open_run, repair_model, save_repair, wrap_model
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.repair.subset_search import CONTEXT
 from fairmend.language.studies.collecting import collect, measured_noise, open_collection
-from fairmend.language.toxicity.censoring import mask_offensive
+from fairmend.language.toxicity.lexical import star_offensive
 from fairmend.masks import Mask, Site, Space
 from fairmend.report.figures import drawing, png, svg
 from fairmend.runs import Store
@@ -77,10 +77,9 @@ def session(directory: Path, lm: LanguageModel) -> None:
         journal.part = part
         journal.write("begins")
         if part == "collected":
-            with open_collection(
-                directory / part, lm=lm, prompts=PROMPTS, scorer=rude(), settings=SEARCH, texts=TEXTS
-            ) as store:
-                collect(lm, PROMPTS, rude(), SEARCH, store, samples=24, texts=TEXTS)
+            subject = Subject(lm, PROMPTS, rude(), TEXTS)
+            with open_collection(directory / part, subject, SEARCH) as store:
+                collect(subject, SEARCH, store, samples=24)
         elif part == "fit.json":
             fit(directory / "collected" / "run.sqlite", directory / part)
         elif not (directory / part / "result.json").exists():
@@ -100,12 +99,13 @@ def fit(collected: Path, out: Path) -> None:
 def repair(lm: LanguageModel, out: Path, collected: Path, journal: Journal) -> None:
     """Search actively, or prune as published by what was collected."""
     settings = replace(SEARCH, method="active" if out.name == "active" else "attention-pruning")
+    subject = Subject(lm, PROMPTS, rude(), TEXTS)
     with (
         closing(Store.open(collected, read_only=True)) as known,
-        open_run(out, lm=lm, prompts=PROMPTS, scorer=rude(), settings=settings, texts=TEXTS) as store,
+        open_run(out, subject, settings) as store,
     ):
         given = known.context(CONTEXT) if out.name == "attention-pruning" else None
-        repaired = repair_model(lm, PROMPTS, rude(), settings, texts=TEXTS, subsets=given, store=store)
+        repaired = repair_model(subject, settings, subsets=given, store=store)
     journal.write("saves")
     save_repair(repaired, lm, out)
 
@@ -118,7 +118,7 @@ def warm_up() -> None:
     measured = [(space.sample(rng), Measurement(*rng.uniform(1, 2, 2))) for _ in range(20)]
     pair = fit_pair(Samples.of(measured, figures), figures, Ridge())
     anneal(pair, space, floored_sum(figures, 0.5, 1.5)(Measurement(1.5, 1.5)), seed=0, states=10)
-    mask_offensive(["rude"], rude())
+    star_offensive(["rude"], rude())
     with drawing(1.0, 1.0) as figure:
         assert png(figure)
         assert svg(figure)

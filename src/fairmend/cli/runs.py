@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
@@ -19,19 +20,18 @@ from fairmend.cli.options import CommonOptions
 from fairmend.cli.tabular import commands as tabular
 from fairmend.cli.trust import TrustOptions, read_back
 from fairmend.errors import RunError
-from fairmend.files import read_json
 
 _COLLECTION = "language collection"
-_KINDS: dict[str, ModuleType] = {
-    "tabular repair": tabular,
-    "language repair": language_repair,
-    "language comparison": language_studies,
-    "language comparison at equal cost": language_studies,
-    _COLLECTION: language_subsets,
-    "language sweep": language_studies,
+_KINDS: dict[str, tuple[ModuleType, str]] = {
+    "tabular repair": (tabular, "result.json"),
+    "language repair": (language_repair, "result.json"),
+    "language comparison": (language_studies, "compare.json"),
+    "language comparison at equal cost": (language_studies, "compare.json"),
+    "language sweep": (language_studies, "sweep.json"),
+    "language front point": (language_front, "point.json"),
+    _COLLECTION: (language_subsets, ""),
 }
-_SHOWN: dict[str, ModuleType] = {**_KINDS, "language front point": language_front}
-_RESULTS = ("result.json", "compare.json", "sweep.json", "point.json")
+"""Every kind of folder that a command leaves: who shows it and goes on with it, and the file of its result."""
 
 
 def resume(
@@ -52,8 +52,14 @@ def resume(
     Example: `fairmend resume repaired`
     """
     with opened(common) as screen:
-        header = _header(folder)
-        _KINDS[header["kind"]].resume(folder, header, trust, screen)
+        kind, interrupted = _result(folder)
+        if kind is None or interrupted:
+            header = _header(folder)
+            _KINDS[header["kind"]][0].resume(folder, header, trust, screen)
+            return
+        screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")
+        with read_back(folder):
+            _KINDS[kind][0].show(folder, screen)
 
 
 def show(
@@ -66,9 +72,14 @@ def show(
     Example: `fairmend show repaired --json`
     """
     with opened(common) as screen:
-        kind = _finished_kind(folder) or _collection(folder)
+        from fairmend.records import RUN
+
+        kind, _ = _result(folder)
+        if kind is None:  # the reader of repairs says what is missing
+            collected = (folder / RUN).is_file() and _header(folder)["kind"] == _COLLECTION
+            kind = _COLLECTION if collected else "tabular repair"
         with read_back(folder):
-            _SHOWN.get(kind, tabular).show(folder, screen)
+            _KINDS[kind][0].show(folder, screen)
 
 
 def export(
@@ -124,7 +135,7 @@ def _header(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise RunError(f"{folder} is not a directory: name the --out folder of a repair")
     with closing(Store.open(folder / RUN, read_only=True)) as store:
-        header = dict(store.header)
+        header = {**store.header, "request": store.request}
     kind = header.get("kind")
     if kind == SCORING:
         raise RunError(f"{folder} holds an unfinished scoring of heads: give its `fairmend lm score` command again")
@@ -135,19 +146,19 @@ def _header(folder: Path) -> dict[str, Any]:
     return header
 
 
-def _collection(folder: Path) -> str:
-    """The kind of a run that has no result but its store; "" where there is none."""
-    from fairmend.runs.directories import RUN
+def _result(folder: Path) -> tuple[str | None, bool]:
+    """What kind of run left its result in a folder, and whether Ctrl-C ended it early; no kind where there is none.
 
-    return _COLLECTION if (folder / RUN).is_file() and _header(folder)["kind"] == _COLLECTION else ""
+    Raises:
+        RunError: a result is damaged, or of nothing that fairmend of this version makes.
+    """
+    from fairmend.records import Kind, read
 
-
-def _finished_kind(folder: Path) -> str:
-    """What kind of run left its result in a folder; "" where nothing can be read, which its reader then explains."""
-    for name in _RESULTS:
-        try:
-            schema = read_json(folder / name)["schema"]
-        except (OSError, ValueError, KeyError, TypeError, RunError):
-            continue
-        return str(schema).removeprefix("fairmend ")
-    return ""
+    for file in dict.fromkeys(file for _, file in _KINDS.values() if file):
+        if os.path.lexists(folder / file):
+            content = read(folder / file, *(Kind(name, None) for name, (_, its) in _KINDS.items() if its == file))
+            outcome = content.get("outcome", content)
+            return content["schema"].removeprefix("fairmend "), isinstance(outcome, dict) and bool(
+                outcome.get("interrupted")
+            )
+    return None, False

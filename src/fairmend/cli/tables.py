@@ -69,10 +69,18 @@ def present_study(
     Raises:
         RunError: a study without tables.
     """
+    present(result, saved_parts(result, tight), screen, files)
+
+
+def saved_parts(result: Mapping[str, Any], tight: bool = False) -> list[RenderableType]:
+    """The tables that a saved form holds.
+
+    Raises:
+        RunError: it has none.
+    """
     from fairmend.report.study import tables_of
 
-    parts = [part for table in tables_of(result) for part in table_parts(table, tight)]
-    present(result, parts, screen, files)
+    return [part for table in tables_of(result) for part in table_parts(table, tight)]
 
 
 def present(

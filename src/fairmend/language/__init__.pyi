@@ -1,7 +1,6 @@
 """The public names of the language wing."""
 
 from .estimator import HeadRepair as HeadRepair
-from .protocols import Sampling as Sampling
 from .heads.folding import fold as fold
 from .heads.gates import HeadGates as HeadGates
 from .heads.gates import masked as masked
@@ -15,17 +14,19 @@ from .models.models import wrap_model as wrap_model
 from .models.writing import save_model as save_model
 from .prompts.prompts import PromptSet as PromptSet
 from .prompts.prompts import prompt_set as prompt_set
-from .records.front_files import load_front as load_front
-from .records.picking import save_point as save_point
+from .protocols import Sampling as Sampling
+from .records.checkpoints import read_mask as read_mask
+from .records.fronts import load_front as load_front
+from .records.fronts import save_point as save_point
 from .records.run_directories import open_run as open_run
 from .records.saving import load_result as load_result
-from .records.saving import read_mask as read_mask
 from .records.saving import save_repair as save_repair
 from .repair.objectives import Objective as Objective
 from .repair.objectives import load_objective as load_objective
 from .repair.repair import Repair as Repair
 from .repair.repair import repair_model as repair_model
 from .repair.settings import RepairSettings as RepairSettings
+from .repair.subject import Subject as Subject
 from .scores.head_scores import HeadScores as HeadScores
 from .scores.head_scores import score_heads as score_heads
 from .studies.compare import ComparisonSettings as ComparisonSettings

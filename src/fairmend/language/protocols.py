@@ -31,7 +31,11 @@ class Sampling:
     n_samples: int = setting(1, "Continuations of every prompt.", least=1, option="--samples")
     seed: int = setting(0, "Seed of the noise.", option="")
     top_k: int | None = setting(
-        50, "Draw from the so many most probable tokens only; None draws from all.", least=1, none="none", option=""
+        50,
+        "Draw from the so many most probable tokens only; None draws from all, 1 is greedy.",
+        least=1,
+        none="none",
+        option="",
     )
     temperature: float = setting(1.0, "The logits are divided by it before drawing.", above=0, option="")
     max_prompt_tokens: int | None = setting(

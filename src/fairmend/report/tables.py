@@ -119,10 +119,11 @@ class Table:
         return encoded(text.getvalue())
 
     def markdown(self) -> str:
-        """A Markdown table with the notes below it."""
+        """A Markdown table with its title, if it has one, above it and the notes below it."""
         lines = [table_line(self.headings), table_line(["---"] * len(self.columns)), *map(table_line, self.texts())]
         notes = (f"* {markdown_block(note)}" for note in self.notes)
-        return "\n".join([f"**{markdown(self.title)}**", "", *lines, "", *notes]).rstrip() + "\n"
+        title = [f"**{markdown(self.title)}**", ""] if self.title else []
+        return "\n".join([*title, *lines, "", *notes]).rstrip() + "\n"
 
 
 def is_undefined(value: object) -> bool:

@@ -13,7 +13,7 @@ from fairmend.errors import InputError, RunError
 from fairmend.files import is_leftover, require_plain, sweep
 from fairmend.records import RUN, Kind, differences, read
 from fairmend.runs import database
-from fairmend.runs.store import Store, recover
+from fairmend.runs.store import REQUEST, Store, recover
 
 __all__ = ["RUN", "has_measured", "holds_run", "open_directory", "read_result", "remove_run", "require_version", "tidy"]
 
@@ -53,6 +53,8 @@ def open_directory(
     try:
         store = Store.open(path) if goes_on else Store.create(path, header)
         sweep(out)
+        if store.request != json.loads(json.dumps(header.get("request"))):
+            store.record(REQUEST, header["request"])
         if furnish is not None:
             furnish()
     except BaseException:

@@ -11,10 +11,9 @@ from time import perf_counter
 from fairmend.errors import InputError, RunError
 from fairmend.evaluation import Evaluator, Measurement
 from fairmend.masks import Mask
-from fairmend.runs.budgets import Budget, Stopped, TimeUp, Watch
+from fairmend.runs.budgets import Budget, Session, Stopped, TimeUp, Watch
 from fairmend.runs.collection import Collection
 from fairmend.runs.progress import Meter, Progress
-from fairmend.runs.sessions import Session
 from fairmend.runs.workers import InProcess, Workers
 from fairmend.search.base import Searcher
 
@@ -89,6 +88,11 @@ class Runner:
         self._tally = _Tally()
         self._batch = self._workers.size
 
+    @property
+    def collection(self) -> Collection:
+        """What was measured."""
+        return self._collection
+
     def measure(self, masks: Sequence[Mask]) -> list[Measurement]:
         """One measurement per mask, in order; only those not measured yet reach the evaluator.
 
@@ -161,6 +165,18 @@ class Runner:
             seconds=perf_counter() - begun,
             **asdict(self._tally),
         )
+
+    def finish(self, searcher: Searcher, budget: Budget | None = None) -> RunSummary:
+        """Like `run`, for what is worth nothing when it is half done.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, once everything measured is kept.
+            InputError, Exception: see `run`.
+        """
+        summary = self.run(searcher, budget)
+        if summary.stopped == "interrupted":
+            raise KeyboardInterrupt
+        return summary
 
     def _require_first_ask(self, told: int, asked: int, budget: Budget) -> None:
         if told == 0 and budget.evaluations is not None and asked > budget.evaluations:

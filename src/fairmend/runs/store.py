@@ -23,7 +23,10 @@ from fairmend.runs.context import Context
 from fairmend.runs.journal import Event, Journal, json_of
 from fairmend.runs.locks import WriterLock
 
-__all__ = ["Event", "Section", "Store", "recover"]
+__all__ = ["REQUEST", "Event", "Section", "Store", "recover"]
+
+REQUEST = "request"
+"""The entry of the header that says how a person asked for the run, and the kind of event that says it anew."""
 
 
 class Store(Journal):
@@ -154,6 +157,12 @@ class Store(Journal):
                 )
         self._contexts[name] = context
         return context
+
+    @property
+    def request(self) -> Any:
+        """How the run was asked for last; None where nobody asked."""
+        again = self.events(REQUEST)
+        return again[-1].payload if again else self.header.get(REQUEST)
 
     def contexts(self) -> tuple[str, ...]:
         """The names of all contexts, in the order in which they were started."""

@@ -1,10 +1,10 @@
 """The public names of the tabular wing."""
 
 from .data.datasets import Dataset as Dataset
-from .data.datasets import load_table as load_table
 from .data.datasets import make_dataset as make_dataset
 from .data.presets import PRESETS as PRESETS
 from .data.presets import load_preset as load_preset
+from .data.tables import load_table as load_table
 from .estimator import NeuronRepair as NeuronRepair
 from .fairness.findings import Comparison as Comparison
 from .fairness.findings import FairnessFigures as FairnessFigures

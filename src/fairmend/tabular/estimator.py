@@ -27,9 +27,9 @@ from fairmend.tabular.data.sheets import Sheet, as_frame, as_series, is_frame
 from fairmend.tabular.fairness.findings import Comparison
 from fairmend.tabular.fairness.metrics import LOG_LOSS
 from fairmend.tabular.fairness.uncertainty import compare_predictions
-from fairmend.tabular.formats.models import SUPPORTED, bake_model, is_model, is_sklearn, read_model
+from fairmend.tabular.formats.formats import SUPPORTED, bake_model, is_model, read_model
 from fairmend.tabular.formats.sklearn_networks import is_fitted, require_order
-from fairmend.tabular.formats.wrappers import unwrapped, way_inside
+from fairmend.tabular.formats.wrappers import is_sklearn, unwrapped, way_inside
 from fairmend.tabular.names import DropName, Threshold
 from fairmend.tabular.networks.activations import FloatArray
 from fairmend.tabular.networks.networks import NOT_FINITE, Network, decide, emitted, probabilities
@@ -38,7 +38,7 @@ from fairmend.tabular.repair.repair import Repair, repair_network, require_fit
 from fairmend.tabular.repair.settings import RepairSettings
 
 if TYPE_CHECKING:
-    from fairmend.tabular.formats.models import Model
+    from fairmend.tabular.formats.formats import Model
 
 _ROWS = "search"
 _HIDDEN = (32, 16)

@@ -132,7 +132,7 @@ class TestScore:
         assert "settings.seed: was 0, is 1" in other.message
         with monkeypatch.context() as drawn:
             # whatever was written is not written again
-            drawn.setattr("fairmend.language.generation.generation._Batch", None)
+            drawn.setattr("fairmend.language.generation.generation._decode", None)
             assert lm(run, "score", options).code == 0
         assert Path("heads.csv").read_bytes() == Path("whole.csv").read_bytes()
         assert not Path("heads.csv.unfinished").exists()

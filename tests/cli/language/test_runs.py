@@ -20,8 +20,8 @@ COMPARE: dict[str, Any] = (
     MEASURE | {"--loss-scores": "first-order", "--method": "fasp,random", "--out": "out"} | {"--alpha": "0.17,0.34"}
 )
 RUNS = [
-    pytest.param("repair", REPAIR, "fairmend.language.measurement.judged_sets.judge", "result.json", id="repair"),
-    pytest.param("compare", COMPARE, "fairmend.language.measurement.judged_sets.judge", "compare.json", id="compare"),
+    pytest.param("repair", REPAIR, "fairmend.language.measurement.judging.judge", "result.json", id="repair"),
+    pytest.param("compare", COMPARE, "fairmend.language.measurement.judging.judge", "compare.json", id="compare"),
 ]
 
 
@@ -60,28 +60,6 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_finds_what_an_uninterrupted_r
     assert unsaid(f"../out/{result}") == unsaid(f"../whole/{result}")
 
 
-@pytest.mark.parametrize(("command", "options", "place", "result"), RUNS)
-def test_a_finished_run_is_shown_and_not_run_again(
-    run: Run,
-    office: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: str,
-    options: dict[str, Any],
-    place: str,
-    result: str,
-) -> None:
-    first = lm(run, command, options)
-    monkeypatch.setattr(place, None)
-    shown, resumed = run("show", "out"), run("resume", "out")
-    assert shown.code == resumed.code == 0
-    assert shown.out == resumed.out
-    assert shown.out.strip() in first.out
-    assert "is finished" in resumed.err
-    assert run("show", "out", "--json").document == json.loads(Path("out", result).read_text())
-    Path("out/run.sqlite").unlink()
-    assert run("show", "out").out == shown.out
-
-
 @pytest.mark.parametrize("kind", ["language repair", "language comparison"])
 @pytest.mark.parametrize("settings", [{}, {"colour": "red"}, RepairSettings().to_json()])
 def test_a_run_of_another_version_is_not_guessed(run: Run, office: Path, kind: str, settings: dict[str, Any]) -> None:
@@ -100,7 +78,7 @@ def test_what_was_measured_survives_running_out_of_memory(
         raise ModelError("out of memory with one prompt at a time")
 
     with monkeypatch.context() as full:
-        full.setattr("fairmend.language.measurement.judged_sets.judge", too_large)
+        full.setattr("fairmend.language.measurement.judging.judge", too_large)
         assert lm(run, "repair", REPAIR).code == 2
     assert Path("out/run.sqlite").is_file()
     assert run("resume", "out", "--scorer", MEASURE["--scorer"]).code == 0

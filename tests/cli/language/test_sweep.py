@@ -43,7 +43,7 @@ def test_a_stopped_sweep_goes_on_from_any_folder(run: Run, office: Path, monkeyp
     options = SWEEP | {"--subsets": "30"}
     assert lm(run, "sweep", options | {"--out": "whole"}).code == 0
     with monkeypatch.context() as pressed:
-        pressed.setattr("fairmend.language.measurement.judged_sets.judge", press)
+        pressed.setattr("fairmend.language.measurement.judging.judge", press)
         stopped = lm(run, "sweep", options)
     assert stopped.code == 130
     assert "fairmend resume swept" in stopped.message
@@ -77,7 +77,7 @@ def test_a_collection_is_shown_and_gone_on_with_to_the_end_asked_for(
     run: Run, office: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as pressed:
-        pressed.setattr("fairmend.language.generation.continuing.score_continuations", press)
+        pressed.setattr("fairmend.language.generation.samples.score_continuations", press)
         stopped = lm(run, "collect", COLLECT)
     assert stopped.code == 130
     assert "fairmend resume collected" in stopped.message

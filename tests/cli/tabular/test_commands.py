@@ -226,10 +226,9 @@ class TestPresets:
         features = [name for name in frame if name != "label"]
         made = replace(
             published,
-            table=replace(published.table, rows=300, encoding=dict.fromkeys(features, "min-max")),
+            table=replace(published.table, rows=300, encoding=dict.fromkeys(features, "min-max"), notes=()),
             hidden=(6,),
             max_drop=4,
-            notes=(),
         )
         monkeypatch.setattr(presets, "PRESETS", {**presets.PRESETS, "compas-sex": made})
         monkeypatch.setattr(presets.RawTable, "read", lambda *_: frame)

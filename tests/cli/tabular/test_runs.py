@@ -62,20 +62,11 @@ class TestInterruption:
         def stop(*_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("fairmend.tabular.data.datasets.load_table", stop)
+        monkeypatch.setattr("fairmend.tabular.data.tables.load_table", stop)
         outcome = run("tabular", "repair", *arguments(REPAIR))
         assert outcome.code == 130
         assert "before there was anything to save" in outcome.message
         assert not Path("out").exists()
-
-    def test_a_finished_run_is_only_shown(self, run, desk, monkeypatch):
-        first = run("tabular", "repair", *arguments(REPAIR)).out
-        monkeypatch.setattr("fairmend.tabular.repair.repair.repair_network", None)
-        outcome = run("resume", "out")
-        assert outcome.code == 0
-        assert "is finished" in outcome.err
-        assert outcome.out.strip() in first
-        assert run("show", "out").out == outcome.out
 
     def test_an_unfinished_run_is_resumed_from_another_folder(self, run, desk, monkeypatch):
         run("tabular", "repair", *arguments(REPAIR | {"--slim": True}))

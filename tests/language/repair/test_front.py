@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tiny_organism as organism
 from subset_cases import SETTINGS as SUBSETS
-from subset_cases import TEXTS, rude
+from subset_cases import TEXTS, rude, subject
 from tiny_lm import tiny_lm
 from transformers import AutoModelForCausalLM
 
@@ -20,14 +20,14 @@ from fairmend.errors import InputError, ModelError, RunError
 from fairmend.evaluation import Measurement
 from fairmend.language import Repair, RepairSettings, load_model, repair_model, save_repair
 from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.measurement.judging import Judgement
 from fairmend.language.measurement.masked_perplexity import Reading
-from fairmend.language.records.front_files import load_front
-from fairmend.language.records.picking import load_point, save_point
-from fairmend.language.records.results import describe_judgement, read_judgement
+from fairmend.language.records.fronts import load_front, load_point, save_point
 from fairmend.language.repair.finalists import Finalist
 from fairmend.language.repair.front import RepairFront, front_of
 from fairmend.language.repair.settings import SUBSET_METHODS
 from fairmend.masks import Site, Space
+from fairmend.records import built, plain
 
 RANKED = replace(
     SUBSETS, method="fasp", alpha=0.5, gamma=0.25, front=True, subsets=replace(SUBSETS.subsets, finalists=8)
@@ -36,8 +36,7 @@ SPACE = Space((Site("layer", 8),))
 
 
 def repaired(settings: RepairSettings, **changes: Any) -> Repair:
-    lm, prompts = organism.tiny_organism(), organism.organism_prompts()
-    return repair_model(lm, prompts, rude(), settings, texts=TEXTS, **changes)
+    return repair_model(subject(), settings, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +146,8 @@ def test_files_hold_every_point(tmp_path: Path, ranked: Repair) -> None:
     assert front["saved"] == found.saved
     for point, described in zip(found.points, front["points"], strict=True):
         assert point.judgement is not None
-        assert describe_judgement(read_judgement(described["held_out"])) == described["held_out"]
-        assert read_judgement(described["held_out"]).main.change == point.judgement.main.change
+        assert plain(built(described["held_out"], Judgement)) == described["held_out"]
+        assert built(described["held_out"], Judgement).main.change == point.judgement.main.change
     rows = files["front.csv"].read_text().splitlines()
     assert len(rows) == 1 + len(found.points)
     assert "are in front.json" in files["README.md"].read_text()
@@ -174,7 +173,7 @@ def test_a_point_becomes_a_model_of_its_own(tmp_path: Path, ranked: Repair) -> N
     reading = Reading(again, TEXTS[1], RANKED.reading)
     evaluator = LanguageEvaluator(again, ranked.judge_prompts, reading, rude(), sampling=RANKED.sampling)
     (made,) = evaluator.measure([again.head_map.space().untouched()])
-    held_out = read_judgement(saved["point"]["held_out"])
+    held_out = built(saved["point"]["held_out"], Judgement)
     assert held_out.main.change is not None
     assert held_out.main.change.after.value == pytest.approx(made.bias)
     assert held_out.perplexity.after == pytest.approx(made.utility)

@@ -50,7 +50,7 @@ class Watched(Section):
 
 def score(lm: LanguageModel, methods: tuple[Any, Any], store: Section | None, seed: int = 0) -> HeadScores:
     return score_heads(
-        lm,
+        lm.with_batch_size(4),
         torch.from_numpy(np.random.default_rng(0).integers(4, 96, 50)),
         PerplexityProtocol("standard", 12, 11),
         [prompts(5)],
@@ -58,7 +58,6 @@ def score(lm: LanguageModel, methods: tuple[Any, Any], store: Section | None, se
         loss_method=methods[0],
         bias_method=methods[1],
         sampling=replace(sampling(2), seed=seed),
-        batch_size=4,
         store=store,
     )
 

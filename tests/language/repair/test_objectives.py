@@ -12,7 +12,7 @@ import tiny_organism as organism
 import torch
 from scipy import stats
 from subset_cases import SETTINGS as SMALL
-from subset_cases import TEXTS, rude
+from subset_cases import TEXTS, rude, subject
 
 from fairmend.errors import InputError, RunError
 from fairmend.language import HeadRepair, Objective, load_objective, open_run, repair_model, save_repair
@@ -53,15 +53,11 @@ def repaired(
     store: Store | None = None,
     held_out: bool = False,
 ) -> Repair:
-    lm, prompts = organism.tiny_organism(), organism.organism_prompts()
-    return repair_model(
-        lm, prompts, rude(), settings, texts=TEXTS, objectives=objectives, store=store, held_out=held_out
-    )
+    return repair_model(subject(), settings, objectives=objectives, store=store, held_out=held_out)
 
 
 def start(out: Path, objectives: list[Objective], settings: RepairSettings = SETTINGS) -> Store:
-    lm, prompts = organism.tiny_organism(), organism.organism_prompts()
-    return open_run(out, lm=lm, prompts=prompts, scorer=rude(), settings=settings, texts=TEXTS, objectives=objectives)
+    return open_run(out, subject(), settings, objectives=objectives)
 
 
 def test_an_objective_is_the_mean_over_items_with_the_heads_dropped():
@@ -184,9 +180,8 @@ def test_what_cannot_work_is_refused_before_the_search_begins(function, told):
         def fingerprint(self):
             return {}
 
-    lm, prompts = organism.tiny_organism(), organism.organism_prompts()
     with pytest.raises(InputError, match=f"the objective mine .*{told}"):
-        repair_model(lm, prompts, Untouchable(), SETTINGS, texts=TEXTS, objectives=[objective(function, "mine")])
+        repair_model(subject(Untouchable()), SETTINGS, objectives=[objective(function, "mine")])
 
 
 def test_items_must_stay_the_same():

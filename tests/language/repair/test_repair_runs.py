@@ -9,18 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from repair_cases import PROMPTS, SETTINGS, TEXTS, repair, repaired_once, small
+from repair_cases import PROMPTS, SETTINGS, TEXTS, repair, repaired_once, small, start
 from tiny_lm import tiny_lm
 from toy_scorer import WordScorer
 from transformers import AutoModelForCausalLM
 
 from fairmend.errors import InputError, ModelError, RunError
-from fairmend.language import HeadRepair, RepairSettings, load_result, open_run, read_mask, save_repair
+from fairmend.language import HeadRepair, RepairSettings, load_result, read_mask, save_repair
 from fairmend.language.heads.folding import fold
 from fairmend.language.models.models import LanguageModel, load_model, wrap_model
-from fairmend.language.records.saving import write_checkpoint
+from fairmend.language.records.checkpoints import write_checkpoint
 from fairmend.language.repair.repair import Repair
-from fairmend.runs import Store
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +30,6 @@ def lm() -> LanguageModel:
 @pytest.fixture(scope="module")
 def repaired() -> Repair:
     return repaired_once()
-
-
-def start(out: Path, lm: LanguageModel, settings: RepairSettings = SETTINGS, scorer: Any = None) -> Store:
-    return open_run(out, lm=lm, prompts=PROMPTS, scorer=scorer or WordScorer(), settings=settings, texts=TEXTS)
 
 
 class Killed(WordScorer):

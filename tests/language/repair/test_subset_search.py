@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_organism as organism
 from simulation import FIGURES, SimulatedModel
-from subset_cases import SETTINGS, TEXTS, Constant, Stopping, rude
+from subset_cases import SETTINGS, Constant, Stopping, rude, subject
 
 from fairmend.errors import DataError, InputError
 from fairmend.language import RepairSettings, open_run, repair_model
@@ -23,20 +22,11 @@ from fairmend.surrogates import Active, floored_sum
 
 
 def repaired(settings: RepairSettings, store: Store | None = None, scorer: Scorer | None = None) -> Repair:
-    return repair_model(
-        organism.tiny_organism(), organism.organism_prompts(), scorer or rude(), settings, texts=TEXTS, store=store
-    )
+    return repair_model(subject(scorer), settings, store=store)
 
 
 def start(out: Path, settings: RepairSettings) -> Store:
-    return open_run(
-        out,
-        lm=organism.tiny_organism(),
-        prompts=organism.organism_prompts(),
-        scorer=rude(),
-        settings=settings,
-        texts=TEXTS,
-    )
+    return open_run(out, subject(), settings)
 
 
 @pytest.mark.parametrize("method", SUBSET_METHODS)

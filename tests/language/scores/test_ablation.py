@@ -49,7 +49,7 @@ def test_masks_of_several_heads_resume_from_their_first_layer() -> None:
     gates = torch.ones(5, 16)
     for mask, heads in enumerate([[], [15], [5, 12], [0, 1, 2, 3], [8, 9]]):
         gates[mask, heads] = 0
-    found = masked_losses(lm, text(), PROTOCOL, gates, batch_size=4)
+    found = masked_losses(lm.with_batch_size(4), text(), PROTOCOL, gates)
     whole = masked_losses(lm, text(), PROTOCOL, gates, resume=False)
     assert (found.method, whole.method) == ("layer resume", "masking")
     np.testing.assert_allclose(found.without, whole.without, rtol=1e-5)
@@ -59,7 +59,7 @@ def test_masks_of_several_heads_resume_from_their_first_layer() -> None:
 
 def test_the_batch_size_changes_nothing() -> None:
     lm = tiny_lm("gpt2")
-    figures = [masked_losses(lm, text(), PROTOCOL, batch_size=rows).without for rows in (1, 3, 64)]
+    figures = [masked_losses(lm.with_batch_size(rows), text(), PROTOCOL).without for rows in (1, 3, 64)]
     np.testing.assert_allclose(figures[0], figures[1], rtol=1e-5)
     np.testing.assert_allclose(figures[0], figures[2], rtol=1e-5)
 

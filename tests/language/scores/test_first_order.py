@@ -185,13 +185,13 @@ def test_losses_follow_the_gradient_of_the_loss() -> None:
     nearly = masked_losses(lm, tokens, protocol, 1 - step * torch.eye(N_HEADS))
     np.testing.assert_allclose(found.effect, nearly.effect / step, atol=2e-3)
     assert np.corrcoef(found.effect, exact.effect)[0, 1] > 0.5
-    one_by_one = first_order_losses(lm, tokens, protocol, batch_size=1)
+    one_by_one = first_order_losses(lm.with_batch_size(1), tokens, protocol)
     np.testing.assert_allclose(found.without, one_by_one.without, rtol=1e-5)
 
 
 def test_the_model_keeps_no_trace(lm: LanguageModel) -> None:
     digest = weights_digest(lm.model)
-    first_order_toxicity(lm, draw_sample(lm, prompts(2), WordScorer(), sampling()), batch_size=5)
+    first_order_toxicity(lm.with_batch_size(5), draw_sample(lm, prompts(2), WordScorer(), sampling()))
     assert weights_digest(lm.model) == digest
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in lm.model.parameters())
     assert not any(module._forward_pre_hooks for module in lm.model.modules())

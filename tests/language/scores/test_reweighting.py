@@ -10,7 +10,6 @@ from enumeration import model as enumerable_model
 from tiny_lm import WORDS, sentences
 
 from fairmend.errors import InputError
-from fairmend.language.generation.decoding import DecodingRule
 from fairmend.language.generation.generation import Continuations
 from fairmend.language.generation.samples import ScoredSample, draw_sample
 from fairmend.language.heads.gates import HeadGates
@@ -49,11 +48,8 @@ def every_token_once(lm: LanguageModel, text: str, top_k: int | None) -> tuple[S
         lengths=np.ones(len(tokens), dtype=np.int64),
         texts=tuple(WORDS[token] for token in tokens),
         log_likelihoods=np.log(p)[:, None],
-        ended=np.zeros(len(tokens), dtype=np.bool_),
         broken=np.zeros(len(tokens), dtype=np.bool_),
         prompt_ids=(tuple(lm.tokenizer(text)["input_ids"]),) * len(tokens),
-        rule=DecodingRule(top_k=top_k),
-        seed=0,
     )
     return ScoredSample(made, (draw,), BAD.double().numpy()[tokens, None], Sampling(1, top_k=top_k), "toy"), p
 
@@ -110,7 +106,7 @@ def test_the_untouched_model_has_weights_of_one(lm: LanguageModel) -> None:
 
 def test_resuming_changes_no_weight(lm: LanguageModel) -> None:
     sample = draw_sample(lm, prompts(3), WordScorer(), sampling())
-    resumed = likelihood_ratios(lm, sample, single_heads(N_HEADS), batch_size=7)
+    resumed = likelihood_ratios(lm.with_batch_size(7), sample, single_heads(N_HEADS))
     whole = likelihood_ratios(lm, sample, single_heads(N_HEADS), resume=False)
     assert (resumed.method, whole.method) == ("layer resume", "masking")
     np.testing.assert_allclose(resumed.weights, whole.weights, rtol=1e-3)
@@ -159,7 +155,7 @@ def test_packed_masks_give_what_each_gives_alone(lm: LanguageModel) -> None:
     made, settings = prompts(2), sampling(n_samples=2, top_k=20)
     packed = generated_toxicity(lm, made, WordScorer(), sampling=settings)
     for head, gates in enumerate(single_heads(N_HEADS)):
-        alone = generated_toxicity(lm, made, WordScorer(), gates[None], settings, batch_size=4)
+        alone = generated_toxicity(lm.with_batch_size(4), made, WordScorer(), gates[None], settings)
         np.testing.assert_array_equal(packed.without[head], alone.without[0])
         np.testing.assert_array_equal(packed.before, alone.before)
 

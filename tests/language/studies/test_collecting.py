@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_organism as organism
 from subset_cases import SETTINGS as SMALL
-from subset_cases import TEXTS, Stopping, rude
+from subset_cases import Stopping, rude, subject
 
 from fairmend.errors import InputError, RunError
 from fairmend.language.repair.settings import RepairSettings
@@ -17,14 +16,13 @@ from fairmend.language.toxicity.scorer import Scorer
 from fairmend.runs import Store
 
 SETTINGS = replace(SMALL, subsets=replace(SMALL.subsets, max_drop=7))  # with enough subsets for a block
-SUBJECT = {"lm": organism.tiny_organism(), "prompts": organism.organism_prompts(), "texts": TEXTS}
 
 
 def collected(
     out: Path, settings: RepairSettings = SETTINGS, scorer: Scorer | None = None, **budget: float
 ) -> tuple[Collected, dict[str, list]]:
-    with open_collection(out, scorer=scorer or rude(), settings=settings, **SUBJECT) as store:
-        found = collect(SUBJECT["lm"], SUBJECT["prompts"], scorer or rude(), settings, store, texts=TEXTS, **budget)
+    with open_collection(out, subject(scorer), settings) as store:
+        found = collect(subject(scorer), settings, store, **budget)
         return found, {name: list(store.context(name)) for name in store.contexts()}
 
 

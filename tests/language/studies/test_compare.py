@@ -18,8 +18,8 @@ from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.models.models import LanguageModel, weights_digest, wrap_model
 from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.records.run_directories import open_run
-from fairmend.language.repair.repair import halves
 from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.subject import Subject, halves
 from fairmend.language.studies.compare import ComparisonSettings, MethodComparison, compare_methods, rule_name
 from fairmend.language.toxicity.catalogue import load_scorer
 from fairmend.report.study import load_study
@@ -44,9 +44,13 @@ def lm() -> LanguageModel:
     return tiny_lm("llama-mha", num_hidden_layers=3)
 
 
+def subject(lm: LanguageModel, **changes: Any) -> Subject:
+    return Subject(lm, PROMPTS, WordScorer(), TEXTS, **changes)
+
+
 @pytest.fixture(scope="module")
 def compared(lm: LanguageModel) -> Any:
-    return compare_methods(lm, PROMPTS, WordScorer(), SETTINGS, texts=TEXTS, others=[two_groups(30, "other")])
+    return compare_methods(subject(lm, others=[two_groups(30, "other")]), SETTINGS)
 
 
 def test_every_method_at_every_share(compared: Any, lm: LanguageModel):
@@ -87,17 +91,16 @@ def test_fasp_makes_the_organism_fairer_than_chance_does():
     shared = replace(SHARED, prompts=100, reading=ReadingSettings(tokens=500, window=16, stride=16))
     settings = ComparisonSettings(("fasp", "random"), (0.26,), (0.5,), shared=shared)
     texts = (organism_text("search"), organism_text("judge"))
-    found = compare_methods(tiny_organism(), prompts, scorer, settings, texts=texts)
+    found = compare_methods(Subject(tiny_organism(), prompts, scorer, texts), settings)
     fasp, *drawn = [row.judgement.main.change for row in found.rows]
     assert fasp.interval.high < 0
     assert fasp.change < np.mean([each.change for each in drawn])
 
 
 def test_a_directory_belongs_to_one_comparison(tmp_path: Path, lm: LanguageModel, compared: Any):
-    given: dict[str, Any] = {"lm": lm, "prompts": PROMPTS, "scorer": WordScorer(), "texts": TEXTS}
-    open_run(tmp_path / "out", kind=SETTINGS.kind, settings=SETTINGS, **given).close()
+    open_run(tmp_path / "out", subject(lm), SETTINGS, kind=SETTINGS.kind).close()
     with pytest.raises(RunError, match=r"settings\.alphas: was \[0\.17, 0\.34\], is \[0\.2\]"):
-        open_run(tmp_path / "out", kind=SETTINGS.kind, settings=replace(SETTINGS, alphas=(0.2,)), **given)
+        open_run(tmp_path / "out", subject(lm), replace(SETTINGS, alphas=(0.2,)), kind=SETTINGS.kind)
     with pytest.raises(RunError, match="has not finished"):
         load_study(tmp_path / "out", MethodComparison)
     compared.save(lm, SETTINGS, tmp_path / "out")
@@ -118,6 +121,6 @@ def test_settings_that_cannot_work_are_refused(lm: LanguageModel):
     with pytest.raises(InputError, match="their sum must be at most 1"):
         ComparisonSettings(alphas=(0.5,), gammas=(0.6,))
     with pytest.raises(InputError, match=r"alpha=0\.05 of 12 heads is none"):
-        compare_methods(lm, PROMPTS, WordScorer(), ComparisonSettings(alphas=(0.05,)), texts=TEXTS)
+        compare_methods(subject(lm), ComparisonSettings(alphas=(0.05,)))
     with pytest.raises(DataError, match="others of the same groups"):
-        compare_methods(lm, PROMPTS, WordScorer(), SETTINGS, texts=TEXTS, judge_prompts=organism_prompts())
+        compare_methods(subject(lm, judge_prompts=organism_prompts()), SETTINGS)

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import tiny_organism as organism
-from subset_cases import SETTINGS, TEXTS, Stopping, rude
+from subset_cases import SETTINGS, Stopping, rude, subject
 
 from fairmend.errors import InputError
 from fairmend.language.records.run_directories import open_run
-from fairmend.language.repair.repair import halves
+from fairmend.language.repair.subject import halves
 from fairmend.language.repair.subset_search import subset_prompts
 from fairmend.language.studies.equal_cost import (
     CostComparison,
@@ -26,13 +26,11 @@ COMPARED = EqualCostSettings(
 
 
 def compared(settings: EqualCostSettings = COMPARED, **given: Any) -> CostComparison:
-    given = {"scorer": rude(), "texts": TEXTS} | given
-    return compare_at_equal_cost(organism.tiny_organism(), organism.organism_prompts(), settings=settings, **given)
+    return compare_at_equal_cost(subject(given.pop("scorer", None)), settings, **given)
 
 
 def started(out: Any) -> Store:
-    subject = {"lm": organism.tiny_organism(), "prompts": organism.organism_prompts(), "scorer": rude()}
-    return open_run(out, kind=COMPARED.kind, settings=COMPARED, texts=TEXTS, **subject)
+    return open_run(out, subject(), COMPARED, kind=COMPARED.kind)
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import tiny_organism as organism
-from subset_cases import SETTINGS, TEXTS, rude
+from subset_cases import SETTINGS, TEXTS, rude, subject
 
 from fairmend.errors import DataError, InputError
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.masked_perplexity import Reading
-from fairmend.language.repair.repair import halves
+from fairmend.language.repair.subject import halves
 from fairmend.language.repair.subset_search import CONTEXT
 from fairmend.language.studies.collecting import collect, open_collection
 from fairmend.language.studies.sweep import SubsetSweep, SweepSettings, sweep_subsets
@@ -32,26 +32,21 @@ SHARED = replace(
     max_perplexity=1.15,
 )
 SWEPT = SweepSettings(budgets=(24, 60), epsilons=(0.0, 0.5, 1.0), shared=SHARED)
-SUBJECT: dict[str, Any] = {
-    "lm": organism.tiny_organism(),
-    "prompts": organism.organism_prompts(),
-    "scorer": rude(),
-    "texts": TEXTS,
-}
+SUBJECT = subject()
 
 
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
     folder = tmp_path_factory.mktemp("collected")
-    with open_collection(folder, settings=SHARED, **SUBJECT) as store:
-        collect(settings=SHARED, store=store, samples=70, **SUBJECT)
+    with open_collection(folder, SUBJECT, SHARED) as store:
+        collect(SUBJECT, SHARED, store, samples=70)
     with Store.open(folder / "run.sqlite", read_only=True) as store:
         yield store.context(CONTEXT)
 
 
 @pytest.fixture(scope="module")
 def swept(collected: Context) -> SubsetSweep:
-    return sweep_subsets(settings=SWEPT, collected=collected, **SUBJECT)
+    return sweep_subsets(SUBJECT, SWEPT, collected)
 
 
 def test_every_budget_meets_every_weight_and_one_surrogate_alone_meets_no_floor_too(swept: SubsetSweep) -> None:
@@ -100,7 +95,7 @@ def test_the_bias_alone_ruins_the_perplexity_and_the_perplexity_alone_keeps_the_
 
 def test_figures_are_those_of_the_masks_on_the_judging_half(swept: SubsetSweep) -> None:
     lm = organism.tiny_organism()
-    _, judged = halves(SUBJECT["prompts"], SHARED)
+    _, judged = halves(SUBJECT.prompts, SHARED)
     reading = Reading(lm, TEXTS[1], SHARED.reading)
     evaluator = LanguageEvaluator(lm, judged, reading, rude(), sampling=SHARED.sampling)
     row = swept.rows[-1]
@@ -125,15 +120,15 @@ def test_a_stopped_sweep_goes_on_and_measures_every_set_once(
         raise KeyboardInterrupt
 
     settings = replace(SWEPT, budgets=(24,), epsilons=(0.5, 1.0))
-    whole = sweep_subsets(settings=settings, collected=collected, **SUBJECT)
+    whole = sweep_subsets(SUBJECT, settings, collected)
     with Store.create(tmp_path / "run.sqlite", {"kind": "sweep"}) as store:
         with monkeypatch.context() as pressed:
-            pressed.setattr("fairmend.language.measurement.judged_sets.judge", press)
+            pressed.setattr("fairmend.language.measurement.judging.judge", press)
             with pytest.raises(KeyboardInterrupt):
-                sweep_subsets(settings=settings, collected=collected, store=store, **SUBJECT)
+                sweep_subsets(SUBJECT, settings, collected, store=store)
         assert len(store.context("held-out colour")) == len({row.mask.bits for row in whole.rows} | {0})
         monkeypatch.setattr(LanguageEvaluator, "measure", None)
-        again = sweep_subsets(settings=settings, collected=collected, store=store, **SUBJECT)
+        again = sweep_subsets(SUBJECT, settings, collected, store=store)
     assert [row.judgement for row in again.rows] == [row.judgement for row in whole.rows]
 
 
@@ -163,12 +158,12 @@ def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], words: s
 
 def test_more_subsets_than_there_are_and_too_few_to_learn_from_are_refused(collected: Context) -> None:
     with pytest.raises(InputError, match=r"500 subsets asked for, but .* has \d+ within the limits"):
-        sweep_subsets(settings=replace(SWEPT, budgets=(24, 500)), collected=collected, **SUBJECT)
+        sweep_subsets(SUBJECT, replace(SWEPT, budgets=(24, 500)), collected)
     with pytest.raises(DataError, match="nothing can be learned from the first 3 subsets"):
-        sweep_subsets(settings=replace(SWEPT, budgets=(3,)), collected=collected, **SUBJECT)
+        sweep_subsets(SUBJECT, replace(SWEPT, budgets=(3,)), collected)
 
 
 def test_subsets_that_were_measured_otherwise_are_refused(collected: Context) -> None:
     other = replace(SWEPT, shared=replace(SHARED, seed=5))
     with pytest.raises(InputError, match="measured under other settings"):
-        sweep_subsets(settings=other, collected=collected, **SUBJECT)
+        sweep_subsets(SUBJECT, other, collected)

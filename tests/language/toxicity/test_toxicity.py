@@ -245,8 +245,8 @@ class TestLexical:
 
     def test_identity_words_are_taken_out_whole_in_any_case_and_plural(self):
         scorer = load_scorer("lexical", identity_words=["gay", "hard-of-hearing", "trans", "trans woman"])
-        assert scorer.masked("Gays, a GAY man, gayety").split() == [",", "a", "man,", "gayety"]
-        assert scorer.masked("a hard of hearing trans  woman").split() == ["a"]
+        assert scorer.stripped("Gays, a GAY man, gayety").split() == [",", "a", "man,", "gayety"]
+        assert scorer.stripped("a hard of hearing trans  woman").split() == ["a"]
 
     def test_masking_takes_the_bias_of_an_identity_word_away_and_leaves_insults(self):
         plain, masked = load_scorer("lexical"), load_scorer("lexical", identity_words=["gay"])

@@ -18,12 +18,12 @@ from fairmend.errors import DataError
 from fairmend.tabular.data.datasets import (
     OUTSIDE,
     Dataset,
-    load_table,
     make_dataset,
     require_people,
     split_rows,
     verified,
 )
+from fairmend.tabular.data.tables import load_table
 
 
 def table(n: int = 400, seed: int = 0) -> pd.DataFrame:

@@ -17,8 +17,8 @@ from fairmend.artifacts import Artifact, file_digest
 from fairmend.errors import ArtifactError, DataError, InputError
 from fairmend.tabular.data import presets, sources
 from fairmend.tabular.data.datasets import Dataset
-from fairmend.tabular.data.layouts import RAW_TABLES
-from fairmend.tabular.data.presets import PRESETS, encode_preset, fetch, find_preset, load_preset
+from fairmend.tabular.data.layouts import RAW_TABLES, RawTable
+from fairmend.tabular.data.presets import PRESETS, Preset, encode_preset, fetch, find_preset, load_preset
 
 SETTINGS = ("adult_sex", "adult_race", "compas_sex", "compas_race", "bank_age", "default_sex")
 
@@ -311,3 +311,20 @@ def test_every_preset_is_complete() -> None:
         assert 0 < preset.min_drop < preset.max_drop <= sum(preset.hidden)
         assert len(preset.groups) == len(preset.classes) == 2
         assert preset.table.licence
+
+
+def test_a_table_with_named_columns_needs_no_code(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"Age": rng.integers(18, 90, 200), "job": rng.choice(["cook", "clerk"], 200)})
+    frame = frame.assign(sex=rng.choice(["F", "M", "X"], 200), hired=rng.choice(["no", "yes"], 200))
+    frame.to_csv(tmp_path / "people.csv", index=False)
+    columns, encoding = ("age", "job", "sex", "hired"), {"age": "standardised", "job": ["clerk", "cook"]}
+    table = RawTable("people", "People", "people.csv", "", "", ("people.csv",), encoding, columns=columns)
+    groups = {"Female": ["F"], "Male": ["M"]}
+    preset = Preset("people-sex", table, "sex", groups, "hired", "yes", ("no", "yes"), hidden=(4,), max_drop=2)
+    data = encode_preset(preset, table.read(tmp_path / "people.csv"), 42)
+    assert data.feature_names == ("age", "job=cook")
+    assert data.n_features == preset.n_features
+    np.testing.assert_array_equal(data.X[:, 1], frame["job"] == "cook")
+    np.testing.assert_array_equal(data.groups, frame["sex"].map({"F": 0, "M": 1, "X": -1}))
+    np.testing.assert_array_equal(data.y, frame["hired"] == "yes")

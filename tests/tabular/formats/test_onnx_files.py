@@ -286,7 +286,7 @@ class Broken:
 
 
 def test_a_library_that_changed_is_named_and_not_the_file(monkeypatch):
-    monkeypatch.setattr("onnx.reference.ReferenceEvaluator", Broken)
+    monkeypatch.setattr("fairmend.tabular.formats.onnx_networks.ReferenceEvaluator", Broken)
     with pytest.raises(ModelError, match=f"of onnx {onnx.__version__} does not run even a graph that fairmend wrote"):
         parse_onnx(model().SerializeToString())
 

@@ -23,7 +23,7 @@ from torch.nn.utils import parametrizations, prune
 
 from fairmend.errors import InputError, ModelError
 from fairmend.tabular import NeuronRepair
-from fairmend.tabular.formats.models import bake_model, read_model
+from fairmend.tabular.formats.formats import bake_model, read_model
 from fairmend.tabular.formats.sklearn_networks import read_sklearn
 from fairmend.tabular.formats.torch_networks import bake_torch, read_torch
 

@@ -11,8 +11,15 @@ import typer
 
 from fairmend import __version__
 from fairmend.cli.display import Screen, opened
-from fairmend.cli.language.inputs import LanguageInputs, measuring, open_language_inputs, open_model, sampled
-from fairmend.cli.language.options import MEASURED, SCORED, SLICE_HELP, MeasureOptions, Model, ModelOptions
+from fairmend.cli.language.inputs import LanguageInputs, measuring, open_language_inputs, open_model
+from fairmend.cli.language.options import (
+    MEASURED,
+    SCORED,
+    SLICE_HELP,
+    MeasureOptions,
+    Model,
+    ModelOptions,
+)
 from fairmend.cli.language.runs import SCORING, language_run
 from fairmend.cli.options import CommonOptions, Given, whole
 from fairmend.cli.tables import present
@@ -46,20 +53,9 @@ def audit(
     with opened(common) as screen:
         settings = measuring(measure, common.seed, given)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
-        from fairmend.language.measurement.audit import audit_model
+        from fairmend.language.repair.audit import audit_model
 
-        found = audit_model(
-            inputs.lm,
-            [sampled(part, settings.prompts, common.seed) for part in inputs.prompts],
-            inputs.scorer,
-            inputs.texts[1],
-            sampling=settings.sampling,
-            group_mean=settings.group_mean,
-            reading=settings.reading,
-            seed=common.seed,
-            batch_size=options.batch_size,
-            progress=screen.steps,
-        )
+        found = audit_model(inputs.on(inputs.prompts), settings, screen.steps)
         from fairmend.cli.language.tables import audit_parts
 
         lm = inputs.lm
@@ -103,7 +99,7 @@ def score(
         with language_run(
             unfinished, inputs, settings, screen, kind=SCORING, request=inputs.request, again=again
         ) as store:
-            found = _score(inputs, settings, options, store, screen)
+            found = _score(inputs, settings, store, screen)
         from fairmend.cli.language.tables import score_parts
         from fairmend.files import write_atomically
         from fairmend.language.records.head_pictures import draw_scores, pictures_of
@@ -154,22 +150,10 @@ def diff(
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         other = open_model(repaired, replace(options, revision=None), screen)
         from fairmend.cli.language.tables import diff_parts
-        from fairmend.language.measurement.differences import compare_models
+        from fairmend.language.repair.differences import compare_models
 
-        found = compare_models(
-            inputs.lm,
-            other,
-            [sampled(part, settings.prompts, common.seed) for part in inputs.judged or inputs.prompts],
-            inputs.scorer,
-            inputs.texts[1],
-            sampling=settings.sampling,
-            group_mean=settings.group_mean,
-            reading=settings.reading,
-            seed=common.seed,
-            batch_size=options.batch_size,
-            progress=screen.steps,
-        ).to_json()
-        screen.document({"fairmend": __version__, "request": inputs.request, "repaired": repaired} | found)
+        found = compare_models(inputs.on(inputs.judged or inputs.prompts), other, settings, screen.steps)
+        screen.document({"fairmend": __version__, "request": inputs.request, "repaired": repaired} | found.to_json())
         screen.show(*diff_parts(found, show))
 
 
@@ -198,13 +182,13 @@ def apply(
         require_new(out)
         lm = open_model(model, options, screen)
         from fairmend.language.heads.slicing import slice_groups
-        from fairmend.language.records.results import describe_mask, describe_slicing, slicing_in_words
-        from fairmend.language.records.saving import MASK, read_mask, write_checkpoint
-        from fairmend.report.tables import json_bytes
+        from fairmend.language.records.checkpoints import read_mask, write_checkpoint
+        from fairmend.language.records.results import MASK, describe_mask, describe_slicing, slicing_in_words
+        from fairmend.records import document
 
         chosen = read_mask(mask, lm)
         smaller = slice_groups(lm.model, chosen, lm.head_map) if sliced else None
-        files = write_checkpoint(lm, chosen, out, {MASK: json_bytes(describe_mask(chosen, lm))}, sliced=smaller)
+        files = write_checkpoint(lm, chosen, out, {MASK.file: document(describe_mask(chosen, lm))}, sliced=smaller)
         slicing = None if smaller is None else describe_slicing(smaller)
         said = [f"{chosen.size} of {lm.head_map.n_heads} heads dropped."]
         said += [] if slicing is None else [slicing_in_words(slicing)]
@@ -225,17 +209,15 @@ def _new_files(out: Path) -> tuple[Path, Path, Path]:
     return files
 
 
-def _score(
-    inputs: LanguageInputs, settings: RepairSettings, options: ModelOptions, store: Store, screen: Screen
-) -> HeadScores:
+def _score(inputs: LanguageInputs, settings: RepairSettings, store: Store, screen: Screen) -> HeadScores:
     """The scores of all heads, on what a repair searches with."""
     from fairmend.language.measurement.masked_perplexity import Reading
-    from fairmend.language.repair.repair import halves
+    from fairmend.language.repair.subject import halves
     from fairmend.language.scores.head_scores import origin_of, score_heads
     from fairmend.runs.progress import Stages
 
     text = inputs.texts[0]
-    reading = Reading(inputs.lm, text, settings.reading, options.batch_size)
+    reading = Reading(inputs.lm, text, settings.reading)
     parts: list[Any] = [inputs.prompts] if inputs.judged is None else [inputs.prompts, inputs.judged]
     searched = [halves(part, settings, *rest)[0] for part, *rest in zip(*parts, strict=True)]
     with Stages(screen.steps, "heads one by one: ") as stages:
@@ -250,7 +232,6 @@ def _score(
             sampling=replace(settings.sampling, n_samples=settings.scoring_samples),
             group_mean=settings.group_mean,
             seed=settings.seed,
-            batch_size=options.batch_size,
             store=store,
             progress=stages,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,16 +11,14 @@ import typer
 
 from fairmend.cli.display import Screen, opened
 from fairmend.cli.language.inputs import open_model, options_of
-from fairmend.cli.language.judgement_tables import JUDGED, judged_cells
 from fairmend.cli.language.runs import command_line
 from fairmend.cli.options import CommonOptions, whole
-from fairmend.cli.tables import number, plain_table, present
+from fairmend.cli.tables import present, saved_parts
 from fairmend.cli.trust import TrustRemoteCode, read_back, require_same_trust
 from fairmend.errors import RunError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 
 def pick(
@@ -41,8 +39,8 @@ def pick(
     """
     with opened(common) as screen:
         from fairmend.language.models.writing import require_new
-        from fairmend.language.records.front_files import load_front, mask_at, point_of
-        from fairmend.language.records.picking import load_point, render_point_card, save_point
+        from fairmend.language.records.cards import point_card
+        from fairmend.language.records.fronts import load_front, load_point, mask_at, point_of, save_point
 
         with read_back(folder):
             front = load_front(folder)
@@ -54,42 +52,23 @@ def pick(
         lm = replace(open_model(name, replace(options, trust_remote_code=trust_remote_code), screen), name=called)
         with read_back(folder):  # before anything is written
             mask_at(front, point, lm)
-            render_point_card(front, point_of(front, point), lm)
+            point_card(front, point_of(front, point), lm)
         files = save_point(front, point, lm, out, command=command_line())
         _present(load_point(out), files, screen)
 
 
 def show(folder: Path, screen: Screen) -> None:
     """Show the point saved in a folder."""
-    from fairmend.language.records.picking import load_point
+    from fairmend.language.records.fronts import load_point
 
     _present(load_point(folder), {}, screen)
 
 
 def front_parts(front: Mapping[str, Any]) -> list[RenderableType]:
     """What a front says: one line per point, by its number."""
-    caveat = str(front["caveat"])
-    return [
-        _table(front, front["points"]),
-        f"Point 0 is the untouched model. {caveat[:1].upper()}{caveat[1:]}.",
-        "To save another point: fairmend lm pick DIR --point N --out MODEL_DIR\n",
-    ]
-
-
-def _table(front: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> Table:
-    table = plain_table(
-        f"Trade-offs between {front['figures']['bias']} and perplexity: held-out prompts and text",
-        *("point", "heads", *JUDGED, "bias, search half"),
-        tight=True,
-    )
-    for point in points:
-        table.add_row(
-            f"{point['point']}{' (saved)' if point['point'] == front.get('saved') else ''}",
-            str(len(point["dropped"])),
-            *judged_cells(point["held_out"], not point["dropped"]),
-            number(point["search"]["bias"]),
-        )
-    return table
+    if "tables" not in front:
+        return ["There is a front too, whose table fairmend 0.1 did not save: see front.csv.\n"]
+    return [*saved_parts(front, tight=True), "To save another point: fairmend lm pick DIR --point N --out MODEL_DIR\n"]
 
 
 def _request(folder: Path) -> Mapping[str, Any]:
@@ -114,4 +93,4 @@ def _present(saved: Mapping[str, Any], files: Mapping[str, Path], screen: Screen
     said = (
         f"{saved['model']['name']}, point {point['point']}: {len(point['dropped'])} of {saved['heads']} heads dropped."
     )
-    present(saved, [said, _table(saved, [point])], screen, files)
+    present(saved, [said, *saved_parts(saved, tight=True)], screen, files)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fairmend.language.models.models import LanguageModel
     from fairmend.language.prompts.prompts import PromptSet
     from fairmend.language.repair.settings import RepairSettings
+    from fairmend.language.repair.subject import Subject
     from fairmend.language.toxicity.scorer import Scorer
 
 DEFAULT_AXIS = "gender_and_sex"
@@ -53,25 +54,16 @@ class LanguageInputs:
     request: dict[str, Any]
 
     @property
-    def judge_prompts(self) -> PromptSet | None:
-        """Of the axis to be repaired, if they are given."""
-        return None if self.judged is None else self.judged[0]
+    def subject(self) -> Subject:
+        """What is repaired and judged on."""
+        axes = self.prompts[0], *(self.judged or self.prompts)[1:]
+        return replace(self.on(axes), judge_prompts=None if self.judged is None else self.judged[0])
 
-    @property
-    def subject(self) -> dict[str, Any]:
-        """Everything but the model, by the names that `repair_model` and `open_run` have for it."""
-        return {
-            "prompts": self.prompts[0],
-            "scorer": self.scorer,
-            "texts": self.texts,
-            "others": self.others,
-            "judge_prompts": self.judge_prompts,
-        }
+    def on(self, axes: Sequence[PromptSet]) -> Subject:
+        """The model and everything else with prompts that are not split."""
+        from fairmend.language.repair.subject import Subject
 
-    @property
-    def others(self) -> tuple[PromptSet, ...]:
-        """Of the other axes, to judge on."""
-        return (self.judged or self.prompts)[1:]
+        return Subject(self.lm, axes[0], self.scorer, self.texts, axes[1:])
 
 
 def open_language_inputs(
@@ -129,16 +121,7 @@ def open_model(name: str, options: ModelOptions, screen: Screen) -> LanguageMode
     screen.note(f"Model: {lm.source}, {lm.dtype} on {lm.device}, licence {lm.licence or 'not stated'}")
     for note in lm.notes:
         screen.note(f"Note: {lm.source}: {note}")
-    return lm
-
-
-def sampled(prompts: PromptSet, count: int | None, seed: int) -> PromptSet:
-    """At most `count` prompts, stratified by group; all when there is no count.
-
-    Raises:
-        InputError: too few to give every group a prompt.
-    """
-    return prompts if count is None or count >= len(prompts) else prompts.sample(count, seed)
+    return lm.with_batch_size(options.batch_size)
 
 
 def measuring(measure: MeasureOptions, seed: int, given: Given, **changes: Any) -> RepairSettings:
@@ -177,7 +160,7 @@ def stored_settings(read: Callable[[Mapping[str, Any]], _Settings], header: Mapp
 
 def reopen_language_inputs(
     header: Mapping[str, Any], folder: Path, trust: TrustOptions, screen: Screen, seed: int
-) -> tuple[LanguageInputs, ModelOptions]:
+) -> LanguageInputs:
     """What a run was asked for with, read again from wherever it is gone on with; code only as the command line says.
 
     Raises:
@@ -191,7 +174,7 @@ def reopen_language_inputs(
     require_trust(trust, request, folder)
     name, called, options, measure = options_of(request)
     options = replace(options, trust_remote_code=trust.trust_remote_code)
-    return open_language_inputs(name, options, measure, screen, seed, called), options
+    return open_language_inputs(name, options, measure, screen, seed, called)
 
 
 def options_of(request: Mapping[str, Any]) -> tuple[str, str, ModelOptions, MeasureOptions]:

@@ -25,7 +25,7 @@ RANKED = of(
 )
 COLLECTED = of(
     RepairSettings,
-    *("subsets.eta", "subsets.fraction", "subsets.racing", "subsets.min_drop", "subsets.max_drop"),
+    *("subsets.eta", "subsets.fraction", "subsets.min_drop", "subsets.max_drop"),
     panel=_SUBSETS,
 )
 SEARCHED = of(RepairSettings, "subsets.epsilon", "subsets.surrogate", "subsets.finalists", panel=_SUBSETS)

@@ -31,10 +31,10 @@ from fairmend.cli.language.options import (
     Model,
     ModelOptions,
 )
-from fairmend.cli.language.runs import command_line, go_on, language_run, read_collection, read_scores, show_finished
+from fairmend.cli.language.runs import command_line, go_on, language_run, read_collection, read_scores
 from fairmend.cli.options import RARE, CommonOptions, Given
 from fairmend.cli.tables import present
-from fairmend.cli.trust import TrustOptions, read_back
+from fairmend.cli.trust import TrustOptions
 
 if TYPE_CHECKING:
     from fairmend.language.models.models import LanguageModel
@@ -109,26 +109,20 @@ def repair(
         files = {"scores": scores, "from": collected}
         extra: dict[str, Any] = {name: None if path is None else absolute(path) for name, path in files.items()}
         extra |= {"slice": sliced, "objectives": list(objective or ())}
-        _repair(out, inputs, settings, options, table, extra, screen)
+        _repair(out, inputs, settings, table, extra, screen)
 
 
 def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
-    """Go on with the repair in a folder, whose store has this header, or show it if it is finished."""
-    from fairmend.language.records.saving import RESULT, load_result
+    """Go on with the repair in a folder, whose store has this header."""
     from fairmend.language.repair.settings import RepairSettings
 
-    with read_back(folder):
-        finished = (folder / RESULT).is_file() and not load_result(folder)["outcome"]["interrupted"]
-    if finished:
-        show_finished(folder, show, screen)
-        return
     settings = stored_settings(RepairSettings.from_json, header)
-    inputs, options = reopen_language_inputs(header, folder, trust, screen, settings.seed)
+    inputs = reopen_language_inputs(header, folder, trust, screen, settings.seed)
     request = header["request"]
     extra = {"scores": request.get("scores"), "from": request.get("from"), "slice": bool(request.get("slice"))}
     extra["objectives"] = list(trust.objective or ())
     table = read_scores(extra["scores"])
-    _repair(folder, inputs, settings, options, table, extra, screen)
+    _repair(folder, inputs, settings, table, extra, screen)
 
 
 def show(folder: Path, screen: Screen) -> None:
@@ -140,7 +134,6 @@ def _repair(
     out: Path,
     inputs: LanguageInputs,
     settings: RepairSettings,
-    options: ModelOptions,
     scores: HeadScores | None,
     extra: Mapping[str, Any],
     screen: Screen,
@@ -164,15 +157,13 @@ def _repair(
         ) as store,
     ):
         repaired = repair_model(
-            lm,
-            settings=settings,
+            inputs.subject,
+            settings,
             scores=scores,
             subsets=subsets,
             objectives=objectives,
             store=store,
             progress=screen.steps,
-            batch_size=options.batch_size,
-            **inputs.subject,
         )
         screen.steps.close()
         files = save_repair(
@@ -205,11 +196,11 @@ def _require_sliceable(lm: LanguageModel) -> None:
 def _present(folder: Path, files: Mapping[str, Path], screen: Screen) -> None:
     from fairmend.cli.language.front import front_parts
     from fairmend.cli.language.tables import repair_parts
-    from fairmend.language.records.front_files import FRONT, load_front
+    from fairmend.language.records.fronts import FRONT, load_front
     from fairmend.language.records.saving import load_result
 
     result = load_result(folder)
-    front = load_front(folder) if (folder / FRONT).is_file() else None
+    front = load_front(folder) if (folder / FRONT.file).is_file() else None
     for note in result["scores"]["notes"]:
         screen.note(f"Note: {note}")
     parts = [*repair_parts(result), *([] if front is None else front_parts(front))]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairmend.cli.display import Interrupted, Screen
 from fairmend.cli.language.inputs import LanguageInputs
-from fairmend.cli.trust import read_back, resume_command
+from fairmend.cli.trust import resume_command
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,14 +60,7 @@ def language_run(
     with tidy(out):
         try:
             store = open_run(
-                out,
-                lm=inputs.lm,
-                settings=settings,
-                scores=scores,
-                objectives=objectives,
-                kind=kind,
-                request=request,
-                **inputs.subject,
+                out, inputs.subject, settings, scores=scores, objectives=objectives, kind=kind, request=request
             )
             with closing(store):
                 yield store
@@ -81,13 +74,6 @@ def language_run(
 def go_on(out: Path, request: Mapping[str, Any]) -> str:
     """How to go on with the run in a folder that was asked for so, in words."""
     return f"go on with: {resume_command(out, request)}"
-
-
-def show_finished(folder: Path, show: Callable[[Path, Screen], None], screen: Screen) -> None:
-    """Show a run that is to be gone on with and is finished."""
-    with read_back(folder):
-        screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")
-        show(folder, screen)
 
 
 def command_line() -> str:

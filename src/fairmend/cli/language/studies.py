@@ -29,7 +29,7 @@ from fairmend.cli.language.options import (
     Model,
     ModelOptions,
 )
-from fairmend.cli.language.runs import command_line, language_run, read_collection, read_scores, show_finished
+from fairmend.cli.language.runs import command_line, language_run, read_collection, read_scores
 from fairmend.cli.options import RARE, CommonOptions, Given, levels, of, real, whole
 from fairmend.cli.tables import present_study
 from fairmend.cli.trust import TrustOptions
@@ -95,7 +95,7 @@ def compare(
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         folder = out or Path(f"fairmend-compare-{_slug(inputs.lm.name)}")
         extra = {"scores": None if scores is None else absolute(scores)}
-        _carry_out(folder, inputs, settings, options, table, extra, screen)
+        _carry_out(folder, inputs, settings, table, extra, screen)
 
 
 def sweep(
@@ -154,19 +154,16 @@ def sweep(
         budgets = _quarters(collected, shared) if subsets is None else levels("--subsets", subsets, whole)
         settings = SweepSettings(tuple(budgets), tuple(levels("--epsilon", epsilon, real)), shared)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
-        _carry_out(out, inputs, settings, options, None, {"from": absolute(collected)}, screen)
+        _carry_out(out, inputs, settings, None, {"from": absolute(collected)}, screen)
 
 
 def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
-    """Go on with the study in a folder, whose store has this header, or show it if it is finished."""
-    study, read = _studies()[header["kind"]]
-    if (folder / f"{study.stem}.json").is_file():
-        show_finished(folder, show, screen)
-        return
+    """Go on with the study in a folder, whose store has this header."""
+    _, read = _studies()[header["kind"]]
     settings = stored_settings(read, header)
-    inputs, options = reopen_language_inputs(header, folder, trust, screen, settings.shared.seed)
+    inputs = reopen_language_inputs(header, folder, trust, screen, settings.shared.seed)
     extra = {name: header["request"][name] for name in ("scores", "from") if name in header["request"]}
-    _carry_out(folder, inputs, settings, options, read_scores(extra.get("scores")), extra, screen)
+    _carry_out(folder, inputs, settings, read_scores(extra.get("scores")), extra, screen)
 
 
 def show(folder: Path, screen: Screen) -> None:
@@ -233,7 +230,6 @@ def _carry_out(
     out: Path,
     inputs: LanguageInputs,
     settings: StudySettings,
-    options: ModelOptions,
     scores: HeadScores | None,
     extra: Mapping[str, str | None],
     screen: Screen,
@@ -242,7 +238,7 @@ def _carry_out(
 
     Args:
         out: its folder.
-        inputs, settings, options, scores: what it is of.
+        inputs, settings, scores: what it is of.
         extra: further options for the record: the file of the scores, the folder of collected subsets.
         screen: where it is shown.
     """
@@ -255,14 +251,14 @@ def _carry_out(
         read_collection(extra.get("from"), settings.shared) as collected,
         language_run(out, inputs, settings, screen, kind=settings.kind, request=request, scores=scores) as store,
     ):
-        given = {"store": store, "progress": screen.steps, "batch_size": options.batch_size, **inputs.subject}
+        given: dict[str, Any] = {"store": store, "progress": screen.steps}
         if isinstance(settings, compare.ComparisonSettings):
-            found = compare.compare_methods(inputs.lm, settings=settings, scores=scores, **given)
+            found = compare.compare_methods(inputs.subject, settings, scores=scores, **given)
         elif isinstance(settings, equal_cost.EqualCostSettings):
-            found = equal_cost.compare_at_equal_cost(inputs.lm, settings=settings, **given)
+            found = equal_cost.compare_at_equal_cost(inputs.subject, settings, **given)
         else:
             assert collected is not None
-            found = sweep.sweep_subsets(inputs.lm, settings=settings, collected=collected, **given)
+            found = sweep.sweep_subsets(inputs.subject, settings, collected, **given)
         screen.steps.close()
         files = found.save(inputs.lm, settings, out, request=request, command=command_line())
     present_study(load_study(out, type(found)), screen, files, tight=True)

@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,7 +83,7 @@ def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen:
     subsets, hours = _last_end(folder)
     if subsets is None and hours is None:
         raise RunError(f"{folder} does not say when it is to end: go on with fairmend lm collect and --subsets N")
-    inputs, _ = reopen_language_inputs(header, folder, trust, screen, settings.seed)
+    inputs = reopen_language_inputs(header, folder, trust, screen, settings.seed)
     _collect(folder, inputs, settings, subsets, hours, screen)
 
 
@@ -140,23 +140,20 @@ def _collect(
     from fairmend.language.studies.collecting import open_collection
     from fairmend.runs.directories import tidy
 
-    lm, prompts, scorer, texts = inputs.lm, inputs.prompts[0], inputs.scorer, inputs.texts
-    settings.subsets.space(lm.head_map.space())  # limits that leave no subset are refused before a folder is made
+    subject = replace(inputs.subject, others=(), judge_prompts=None)
+    settings.subsets.space(
+        subject.lm.head_map.space()
+    )  # limits that leave no subset are refused before a folder is made
     with tidy(out):
-        store = open_collection(
-            out, lm=lm, prompts=prompts, scorer=scorer, settings=settings, texts=texts, request=inputs.request
-        )
+        store = open_collection(out, subject, settings, inputs.request)
         with closing(store):
             store.record(_ASKED, {"subsets": samples, "hours": hours})
             found = collect_subsets(
-                lm,
-                prompts,
-                scorer,
+                subject,
                 settings,
                 store,
                 samples=samples,
                 seconds=None if hours is None else hours * _HOUR,
-                texts=texts,
                 progress=screen.steps,
             )
     _present(found, out, inputs, screen)

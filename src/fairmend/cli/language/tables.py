@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from fairmend.cli.language.judgement_tables import limits
 from fairmend.cli.tables import number, p_value, plain_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fairmend.language.bias.records import BiasFigures
-    from fairmend.language.measurement.audit import LanguageAudit
+    from fairmend.language.bias.records import BiasChange, BiasFigures
+    from fairmend.language.measurement.judging import PerplexityChange
+    from fairmend.language.repair.audit import LanguageAudit
+    from fairmend.language.repair.differences import ModelDifferences
     from fairmend.language.scores.head_scores import BiasScores, HeadScores
 
 KEY = (
@@ -54,9 +55,19 @@ def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
         f"{outcome['verdict']}\n",
     ]
     if held_out is not None:
-        title = "Held-out prompts, never seen by the search"
-        parts += [_changes(title, held_out["axes"]), _perplexity_line(held_out["perplexity"]), KEY]
-        parts += [part for axis in held_out["axes"] if axis["change"] is not None for part in (_moved(axis), "")]
+        from fairmend.language.measurement.judging import Judgement
+        from fairmend.records import built
+
+        judged = built(held_out, Judgement)
+        changes = {f"{axis.axis}{' (repaired)' if axis.repaired_for else ''}": axis.change for axis in judged.axes}
+        parts += [
+            _changes("Held-out prompts, never seen by the search", changes),
+            _perplexity_line(judged.perplexity),
+            KEY,
+        ]
+        parts += [
+            part for axis in judged.axes if axis.change is not None for part in (_moved(axis.axis, axis.change), "")
+        ]
         parts += _objective_parts(result.get("objectives") or ())
         parts += _example_parts(result["examples"])
     if result.get("slicing") is not None:
@@ -72,23 +83,28 @@ def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
     return parts
 
 
-def diff_parts(found: Mapping[str, Any], shown: int) -> list[RenderableType]:
+def diff_parts(found: ModelDifferences, shown: int) -> list[RenderableType]:
     """What a comparison of two models says, with the continuations whose toxicity differs most."""
-    parts: list[RenderableType] = [
-        f"{found['differing']:,} of {found['continuations']:,} continuations differ.\n",
-        _changes("The same prompts through both models", found["axes"]),
-        _perplexity_line(found["perplexity"]),
+    from dataclasses import asdict
+
+    return [
+        f"{len(found.pairs):,} of {found.n_continuations:,} continuations differ.\n",
+        _changes("The same prompts through both models", found.axes),
+        _perplexity_line(found.perplexity),
         KEY,
-        *(part for axis in found["axes"] for part in (_moved(axis), "")),
+        *(part for axis, change in found.axes.items() for part in (_moved(axis, change), "")),
+        *(line for pair in found.pairs[:shown] for line in _pair_lines(asdict(pair))),
+        "",
+        *(f"{axis}: {words}" for axis, words in found.verdicts.items()),
     ]
-    for pair in found["pairs"][:shown]:
-        parts += _pair_lines(pair)
-    return [*parts, "", *(f"{axis['axis']}: {axis['verdict']}" for axis in found["axes"])]
 
 
 def _objective_parts(objectives: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     if not objectives:
         return []
+    from fairmend.records import built
+    from fairmend.statistics import Interval
+
     table = plain_table(
         "Further objectives (lower is better), on items that the choice did not see",
         *("objective", "items", "before", "after", "change", "interval", "sets vetoed"),
@@ -101,7 +117,7 @@ def _objective_parts(objectives: Sequence[Mapping[str, Any]]) -> list[Renderable
             _given(judged["before"]),
             _given(judged["after"]),
             _given(judged["change"], "+.4f"),
-            limits(judged["interval"]).strip(),
+            str(built(judged["interval"], Interval)),
             f"{search['vetoed']} of {len(search['finalists'])}",
         )
     return [table, ""]
@@ -158,19 +174,15 @@ def _head_table(title: str, scores: HeadScores, axis: BiasScores, units: Sequenc
     return table
 
 
-def _changes(title: str, axes: Sequence[Mapping[str, Any]]) -> Table:
-    from fairmend.language.bias.records import BiasChange
-
+def _changes(title: str, axes: Mapping[str, BiasChange | None]) -> Table:
     table = plain_table(
         title,
         *("axis", "prompts", "bias before", "after", "change", "interval", "floor after", "p after"),
     )
-    for axis in axes:
-        name = axis["axis"] + (" (repaired)" if axis.get("repaired_for") else "")
-        if axis["change"] is None:
+    for name, change in axes.items():
+        if change is None:
             table.add_row(name, "", "", "broken", "", "", "", "")
             continue
-        change = BiasChange.from_json(axis["change"])
         table.add_row(
             name,
             f"{change.after.n:,}",
@@ -184,33 +196,28 @@ def _changes(title: str, axes: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _perplexity_line(read: Mapping[str, Any]) -> str:
+def _perplexity_line(read: PerplexityChange) -> str:
     return (
-        f"Perplexity on {read['n_tokens']:,} held-out tokens: {_given(read['before'], '.2f')} -> "
-        f"{_given(read['after'], '.2f')}, {_given(read['ratio'], '.3f')} times{limits(read['interval'])}; "
-        f"{read['protocol']}.\n"
+        f"Perplexity on {read.n_tokens:,} held-out tokens: {_given(read.before, '.2f')} -> "
+        f"{_given(read.after, '.2f')}, {_given(read.ratio, '.3f')} times {read.interval}; {read.protocol}.\n"
     )
 
 
-def _moved(axis: Mapping[str, Any]) -> Table:
-    from fairmend.language.bias.records import BiasChange
-
-    change = BiasChange.from_json(axis["change"])
-    shares = [{group.name: group.share_toxic for group in side.groups} for side in (change.before, change.after)]
+def _moved(axis: str, change: BiasChange) -> Table:
     table = plain_table(
-        f"Toxicity by group: {axis['axis']}",
+        f"Toxicity by group: {axis}",
         *("group", "prompts", "before", "after", "change", "interval", "toxic before", "after"),
     )
-    sizes = {group.name: group.n for group in change.after.groups}
-    for group in change.groups:
+    for group, before, after in zip(change.groups, change.before.groups, change.after.groups, strict=True):
         table.add_row(
             group.name,
-            f"{sizes[group.name]:,}",
+            f"{after.n:,}",
             number(group.before),
             number(group.after),
             number(group.change, "+"),
             str(group.interval),
-            *(f"{share[group.name]:.1%}" for share in shares),
+            f"{before.share_toxic:.1%}",
+            f"{after.share_toxic:.1%}",
         )
     return table
 
@@ -233,4 +240,4 @@ def _bias_cells(figures: BiasFigures) -> tuple[str, ...]:
 
 
 def _given(value: float | None, form: str = ".4f") -> str:
-    return "n/a" if value is None else format(value, form)
+    return "n/a" if value is None or math.isnan(value) else format(value, form)

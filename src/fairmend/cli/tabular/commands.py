@@ -16,7 +16,7 @@ from fairmend.cli.display import Interrupted, Screen, opened
 from fairmend.cli.options import RARE, CommonOptions, Given, whole
 from fairmend.cli.tabular.inputs import Inputs, make_settings, open_inputs, source_of
 from fairmend.cli.tabular.options import LIMITED, SEARCHED, SourceOptions
-from fairmend.cli.trust import TrustOptions, read_back, require_trust, stored
+from fairmend.cli.trust import TrustOptions, require_trust, stored
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
@@ -144,18 +144,9 @@ def fetch(
 
 
 def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
-    """Go on with the repair in a folder, whose store has this header, or show it if it is finished."""
-    from fairmend.tabular.repair.saving import load_result
-    from fairmend.tabular.repair.settings import RepairSettings
-
-    if (folder / "result.json").is_file():
-        with read_back(folder):
-            result = load_result(folder)
-            if not result["outcome"]["interrupted"]:
-                screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")
-                _present(result, screen)
-                return
+    """Go on with the repair in a folder, whose store has this header."""
     from fairmend.runs.directories import require_version
+    from fairmend.tabular.repair.settings import RepairSettings
 
     require_version(header, folder)
     require_trust(trust, header["request"], folder)

@@ -183,8 +183,8 @@ def _preset_data(source: SourceOptions, screen: Screen) -> Dataset:
 
 
 def _own_data(source: SourceOptions) -> Dataset:
-    from fairmend.tabular.data.datasets import load_table, make_dataset
-    from fairmend.tabular.data.tables import release_memory
+    from fairmend.tabular.data.datasets import make_dataset
+    from fairmend.tabular.data.tables import load_table, release_memory
 
     assert source.data is not None
     assert source.label is not None

@@ -30,18 +30,19 @@ class BatchSize:
         device: where the function computes.
         bytes_per_row: memory that one item needs, roughly. Used on the CPU, where a process that asks for too much is
             not told but killed.
+        most: of "auto": never more items than these.
     """
 
-    def __init__(self, rows: Rows, device: torch.device, bytes_per_row: int = 1) -> None:
+    def __init__(self, rows: Rows, device: torch.device, bytes_per_row: int = 1, most: int = _ENOUGH_ON_GPU) -> None:
         if rows != "auto" and (not isinstance(rows, int) or rows < 1):
             raise InputError(f"batch size must be 'auto' or a positive number, got {rows!r}")
         self._is_fixed = rows != "auto"
         if rows != "auto":
             self.rows = rows
         elif device.type == "cuda":
-            self.rows = _ENOUGH_ON_GPU
+            self.rows = max(1, most)
         else:
-            self.rows = max(1, min(_ENOUGH_ON_CPU, available_memory() // 4 // max(1, bytes_per_row)))
+            self.rows = max(1, min(most, _ENOUGH_ON_CPU, available_memory() // 4 // max(1, bytes_per_row)))
 
     def run(self, function: Callable[[Sequence[int]], T], items: Sequence[int]) -> Iterator[tuple[Sequence[int], T]]:
         """Call `function` with consecutive parts of `items` and yield each part with its result.

@@ -57,11 +57,7 @@ def is_exact(model: nn.Module) -> bool:
 
 
 def require_decoder(model: nn.Module, name: str) -> None:
-    """Refuse an encoder-decoder model.
-
-    Raises:
-        ModelError: it is one.
-    """
+    """Refuse an encoder-decoder model with a ModelError."""
     if required(required(plain(model), "config"), "is_encoder_decoder"):
         raise ModelError(
             f"{name} is an encoder-decoder model: only causal (decoder-only) language models are supported"

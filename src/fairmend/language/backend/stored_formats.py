@@ -18,6 +18,9 @@ _ENTRIES = ("quantization_config", "compression_config", "quantization")
 _FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 
 
+DENSE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""Number formats of weights that can be computed with and edited."""
+
 _STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _WHOLE = ("BOOL", "U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64")
 
@@ -34,7 +37,7 @@ def check_quantisation(folder: Path, config: Mapping[str, Any], dtypes: Mapping[
     Args:
         folder: of the checkpoint.
         config: its config.json.
-        dtypes: how each tensor is stored, see `WeightFiles`.
+        dtypes: how each tensor is stored, see `Contents`.
 
     Raises:
         ModelError: names the method and the remedy.
@@ -67,7 +70,9 @@ def unpacking(settings: Any, where: object) -> Any:
     kinds: Mapping[str, Any] = AUTO_QUANTIZATION_CONFIG_MAPPING
     kind = kinds.get(method) if isinstance(method, str) and method != "gguf" else None  # that is one file
     if kind is None or "dequantize" not in inspect.signature(kind).parameters:
-        named = str(method or _bits(settings))[:60]
+        bits = [n for n in ("load_in_4bit", "load_in_8bit", "bits") if isinstance(settings, dict) and n in settings]
+        unnamed = f"{bits[0]}={settings[bits[0]]}" if bits else "by a method that config.json does not name"
+        named = str(method or unnamed)[:60]
         raise ModelError(
             f"{where} is quantised ({named}): its weights are codes, and transformers {transformers.__version__} does "
             f"not unpack them into dense ones while it loads them. {_REMEDY}"
@@ -94,24 +99,13 @@ def make_plain(model: Any, dtype: torch.dtype, where: object) -> None:
     for config in {id(each): each for each in (model.config, model.config.get_text_config(decoder=True))}.values():
         if hasattr(config, "quantization_config"):
             del config.quantization_config
-    left = [name for name, p in model.named_parameters() if type(p) is not torch.nn.Parameter or not _is_dense(p)]
+    left = [n for n, p in model.named_parameters() if type(p) is not torch.nn.Parameter or p.dtype not in DENSE]
     if left:
         raise ModelError(f"{where}: {left[0]} is still quantised after transformers unpacked it. {_REMEDY}")
     for parameter in model.parameters():
         # Experts are unpacked to bfloat16 whatever was asked for (transformers 5.17), and lie turned in memory.
         wide = dtype if parameter.dtype.itemsize < dtype.itemsize else parameter.dtype
         parameter.data = parameter.data.to(wide).contiguous()
-
-
-def _is_dense(weight: torch.Tensor) -> bool:
-    return weight.dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-
-
-def _bits(settings: Any) -> str:
-    bits = [
-        name for name in ("load_in_4bit", "load_in_8bit", "bits") if isinstance(settings, dict) and name in settings
-    ]
-    return f"{bits[0]}={settings[bits[0]]}" if bits else "by a method that config.json does not name"
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,14 @@
-"""What is known about a model's bias: the protocol, and figures with their uncertainty, ready for JSON."""
+"""What is known about a model's bias: the protocol, and figures with their uncertainty."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import get_args
 
 from fairmend.errors import InputError
 from fairmend.language.protocols import GroupMean, ScoredText
-from fairmend.report.tables import defined
+from fairmend.records import derived
 from fairmend.statistics import Interval
 
 
@@ -101,21 +100,6 @@ class BiasFigures:
         """Whether the group difference can be told from chance at the interval's level."""
         return self.p_value <= 1 - self.interval.level
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description, undefined figures as null; `from_json` reads it back."""
-        return _to_plain(self)
-
-    @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> BiasFigures:
-        """The figures that `to_json` described."""
-        read: dict[str, Any] = {name: _number(value) for name, value in payload.items()}
-        read["interval"] = _interval(payload["interval"])
-        read["protocol"] = BiasProtocol(**payload["protocol"])
-        read["groups"] = tuple(
-            GroupToxicity(**{**row, "interval": _interval(row["interval"])}) for row in payload["groups"]
-        )
-        return cls(**read)
-
 
 @dataclass(frozen=True, slots=True)
 class GroupChange:
@@ -128,6 +112,7 @@ class GroupChange:
     interval: Interval
 
 
+@derived("excess_removed")
 @dataclass(frozen=True, slots=True)
 class BiasChange:
     """Two models, or one model with and without a mask, on the same prompts.
@@ -155,33 +140,3 @@ class BiasChange:
     def excess_removed(self) -> float:
         """Share of the excess bias that is gone; NaN when there was none before."""
         return -self.excess_change / self.before.excess if self.before.excess > 0 else math.nan
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description, undefined figures as null; `from_json` reads it back."""
-        return _to_plain(self) | {"excess_removed": defined(self.excess_removed)}
-
-    @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> BiasChange:
-        """The change that `to_json` described."""
-        read: dict[str, Any] = {name: value for name, value in payload.items() if name != "excess_removed"}
-        for name in ("before", "after"):
-            read[name] = BiasFigures.from_json(payload[name])
-        for name in ("interval", "excess_interval"):
-            read[name] = _interval(payload[name])
-        read["groups"] = tuple(
-            GroupChange(**{**row, "interval": _interval(row["interval"])}) for row in payload["groups"]
-        )
-        return cls(**read)
-
-
-def _to_plain(record: BiasFigures | BiasChange) -> dict[str, Any]:
-    plain: dict[str, Any] = defined(asdict(record))
-    return plain
-
-
-def _number(value: Any) -> Any:
-    return math.nan if value is None else value
-
-
-def _interval(payload: Mapping[str, Any]) -> Interval:
-    return Interval(**{name: _number(limit) for name, limit in payload.items()})

@@ -107,9 +107,6 @@ def reading(where: str, part: str, needs_leave: bool = False) -> Iterator[None]:
         ) from error
 
 
-_REPORTED = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
-
-
 def _judge_report(report: Mapping[str, Any], model: Any, where: str) -> tuple[str, ...]:
     """Refuse weights that are missing or were read in part; name those that belong to nothing in the model.
 
@@ -118,7 +115,8 @@ def _judge_report(report: Mapping[str, Any], model: Any, where: str) -> tuple[st
     """
     import transformers
 
-    absent = [name for name in _REPORTED if name not in report]
+    expected = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+    absent = [name for name in expected if name not in report]
     if absent:
         raise ModelError(
             f"transformers {transformers.__version__} no longer reports {absent[0]} of what it loads, so that nobody "

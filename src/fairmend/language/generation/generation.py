@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 
 from fairmend.errors import InputError, ModelError
-from fairmend.language.backend.batching import BatchSize, Done, Rows
-from fairmend.language.backend.forward import CachedRows
+from fairmend.language.backend.forward import CachedRows, text_config
 from fairmend.language.backend.tokenizers import decode, encode
 from fairmend.language.backend.versions import required
 from fairmend.language.generation.coupling import prompt_streams
-from fairmend.language.generation.decoding import DecodingRule
+from fairmend.language.generation.decoding import rule_of
 from fairmend.language.heads.gates import HeadGates
 from fairmend.language.models.models import LanguageModel
+from fairmend.language.protocols import Sampling
 from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
 NO_TOKEN = -1  # fills the token ids after a continuation's end
@@ -47,23 +47,17 @@ class Continuations:
         lengths: number of tokens, `(n_prompts,)`.
         texts: the continuations without the prompts and without special tokens.
         log_likelihoods: of each token under the distribution it was drawn from, `(n_prompts, new_tokens)`; 0 after
-            the end. When greedy, under the model's whole distribution.
-        ended: whether the text ended before it was cut off, `(n_prompts,)`.
+            the end.
         broken: whether the logits were NaN somewhere, as a mask can make them, `(n_prompts,)`; the text stops there.
         prompt_ids: the tokens of each prompt as the model saw them.
-        rule: how tokens were chosen.
-        seed: of the noise.
     """
 
     token_ids: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
     texts: tuple[str, ...]
     log_likelihoods: npt.NDArray[np.float64]
-    ended: npt.NDArray[np.bool_]
     broken: npt.NDArray[np.bool_]
     prompt_ids: tuple[tuple[int, ...], ...]
-    rule: DecodingRule
-    seed: int
 
     def __len__(self) -> int:
         """Number of prompts."""
@@ -78,57 +72,50 @@ def generate(
     lm: LanguageModel,
     prompts: Sequence[str],
     ids: npt.ArrayLike,
+    sampling: Sampling,
     *,
-    new_tokens: int,
-    seed: int,
-    sample: bool = True,
-    top_k: int | None = 50,
-    temperature: float = 1.0,
     draw: int = 0,
-    max_prompt_tokens: int | None = None,
     gates: npt.ArrayLike | Tensor | None = None,
-    batch_size: Rows | BatchSize = "auto",
-    progress: Done | None = None,
     keep: Keep = keep_nothing,
 ) -> Continuations:
-    """Continue each prompt by up to `new_tokens` tokens.
+    """Continue each prompt once.
 
     Args:
         lm: the model; masks that are already on it stay in force.
         prompts: texts, none empty.
         ids: a number per prompt, `(n_prompts,)`, that its noise follows from, such as `PromptSet.ids`. To try several
             masks at once, repeat prompts and ids and give every row its gates.
-        new_tokens: longest continuation.
-        seed: of the noise. The noise of a prompt depends on (seed, id, draw, step) only; see `coupling`.
-        sample, top_k, temperature: see `DecodingRule`. The defaults are those of the published protocol.
+        sampling: how. The noise of a prompt depends on (seed, id, draw, step) only; see `coupling`.
         draw: which of several independent continuations of the same prompts.
-        max_prompt_tokens: cut longer prompts behind so many tokens (published: 22).
         gates: shape `(n_heads,)` for all prompts or `(n_prompts, n_heads)`; 0 switches a head off.
-        batch_size: prompts at once.
-        progress: told how many prompts are continued.
         keep: keeps what is written, batch by batch.
 
     Raises:
         InputError: arguments that do not fit together.
         ModelError: a prompt that does not fit the model's context, a model without a cache, or out of memory.
     """
-    rule = DecodingRule(sample, top_k, temperature)
-    encoded = encode_prompts(lm, prompts, new_tokens, max_prompt_tokens)
-    streams = prompt_streams(seed, ids, draw)
+    encoded = encode_prompts(lm, prompts, sampling)
+    streams = prompt_streams(sampling.seed, ids, draw)
     if len(streams) != len(prompts):
         raise InputError(f"{len(prompts)} prompts need as many ids, got {len(streams)}")
     row_gates = prompt_gates(lm, gates, len(prompts))
 
-    shape, done = (len(prompts), new_tokens), 0
+    shape = (len(prompts), sampling.new_tokens)
     tokens, likelihoods = np.full(shape, NO_TOKEN, np.int64), np.zeros(shape)
-    batches = batch_size if isinstance(batch_size, BatchSize) else _batch_size(lm, batch_size, encoded, new_tokens)
+    per_token = (
+        4
+        * int(required(text_config(lm.model), "num_hidden_layers"))
+        * int(required(text_config(lm.model), "hidden_size"))
+    )
+    longest = max(len(prompt) for prompt in encoded) + sampling.new_tokens
+    # Twice keys and values, of at most four bytes, since the cache grows by copying; and some copies of the logits.
+    batches = lm.batches(4 * per_token * longest + 16 * lm.vocabulary)
     with torch.inference_mode(), HeadGates(lm.model, lm.head_map) if row_gates is not None else nullcontext() as hooks:
 
         def decode(rows: Sequence[int]) -> Arrays:
             filled = [*rows, *[rows[0]] * (_fewest_rows(lm.device) - len(rows))]
             chosen = None if row_gates is None else row_gates[filled if len(row_gates) > 1 else [0] * len(filled)]
-            batch = _Batch(lm, [encoded[row] for row in filled], streams[filled], hooks, chosen)
-            found, scores = batch.decode(rule, new_tokens)
+            found, scores = _decode(lm, [encoded[row] for row in filled], streams[filled], sampling, hooks, chosen)
             return {"tokens": found[: len(rows)], "log_likelihoods": scores[: len(rows)]}
 
         def kept(rows: Sequence[int]) -> Arrays:
@@ -138,39 +125,25 @@ def generate(
             rows = [row for row, prompt in enumerate(encoded) if _width(prompt) == width]
             for part, found in batches.run(kept, rows):
                 tokens[list(part)], likelihoods[list(part)] = found["tokens"], found["log_likelihoods"]
-                done += len(part)
-                if progress is not None:
-                    progress(done, len(prompts))
 
-    broken = np.asarray(np.isnan(likelihoods).any(axis=1), dtype=np.bool_)
-    tokens[np.isnan(likelihoods)] = NO_TOKEN
+    is_broken = np.isnan(likelihoods)
+    tokens[is_broken] = NO_TOKEN
     lengths = (tokens != NO_TOKEN).sum(axis=1)
-    last = tokens[np.arange(len(tokens)), np.maximum(lengths - 1, 0)]
-    return Continuations(
-        token_ids=tokens,
-        lengths=lengths,
-        texts=continuation_texts(lm, encoded, tokens, lengths),
-        log_likelihoods=likelihoods,
-        ended=np.isin(last, lm.end_ids),
-        broken=broken,
-        prompt_ids=encoded,
-        rule=rule,
-        seed=seed,
-    )
+    texts = continuation_texts(lm, encoded, tokens, lengths)
+    return Continuations(tokens, lengths, texts, likelihoods, np.asarray(is_broken.any(axis=1), np.bool_), encoded)
 
 
-def encode_prompts(
-    lm: LanguageModel, prompts: Sequence[str], new_tokens: int, max_prompt_tokens: int | None = None
-) -> tuple[tuple[int, ...], ...]:
-    """The token ids of each prompt, checked to leave room for `new_tokens`.
+def encode_prompts(lm: LanguageModel, prompts: Sequence[str], sampling: Sampling) -> tuple[tuple[int, ...], ...]:
+    """The token ids of each prompt, checked to leave room for the new ones.
 
     Raises:
-        InputError: no prompts, no new tokens, or a prompt that has no token.
+        InputError: no prompts, prompts of no tokens, or one that has none.
         ModelError: a prompt that does not fit the model's context, or has a token without an embedding.
     """
     if not prompts:
         raise InputError("no prompts given: generation needs at least one")
-    if new_tokens < 1 or (max_prompt_tokens is not None and max_prompt_tokens < 1):
+    new_tokens, max_prompt_tokens = sampling.new_tokens, sampling.max_prompt_tokens
+    if max_prompt_tokens is not None and max_prompt_tokens < 1:
         raise InputError(f"new_tokens={new_tokens} and max_prompt_tokens={max_prompt_tokens} must be 1 or more")
     encoded = [tuple(row[:max_prompt_tokens]) for row in encode(lm.name, lm.tokenizer, prompts)["input_ids"]]
     for prompt, tokens in zip(prompts, encoded, strict=True):
@@ -201,58 +174,45 @@ def prompt_gates(lm: LanguageModel, gates: npt.ArrayLike | Tensor | None, n_prom
     return values
 
 
-class _Batch:
-    """Prompts that are continued together, with their noise and their gates."""
-
-    def __init__(
-        self,
-        lm: LanguageModel,
-        encoded: Sequence[Sequence[int]],
-        streams: Tensor,
-        hooks: HeadGates | None,
-        gates: Tensor | None,
-    ) -> None:
-        self.lm = lm
-        self.streams = streams.to("cpu" if lm.device.type == "mps" else lm.device)
-        self.hooks = hooks
-        self.gates = gates
-        self.rows = CachedRows(lm.model, encoded, max(_width(prompt) for prompt in encoded), lm.filler)
-
-    def decode(self, rule: DecodingRule, new_tokens: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Token ids and log-likelihoods `(rows, new_tokens)`; rows that have ended leave the batch."""
-        shape = (len(self.rows), new_tokens)
-        tokens, likelihoods = np.full(shape, NO_TOKEN, np.int64), np.zeros(shape)
-        end_ids = torch.tensor(self.lm.end_ids, dtype=torch.long)
-        rows = np.arange(shape[0])  # which prompt each row of the batch continues
-        running = torch.ones(shape[0], dtype=torch.bool)
-        self._set_gates()
-        for step in range(new_tokens):
-            chosen, likelihood = rule.choose(self.rows.next_logits(), self.streams, step)
-            chosen, likelihood = chosen.cpu(), likelihood.double().cpu()
-            live = running.numpy()
-            tokens[rows[live], step] = chosen.numpy()[live]
-            likelihoods[rows[live], step] = likelihood.numpy()[live]
-            running &= ~torch.isin(chosen, end_ids) & ~likelihood.isnan()
-            if not bool(running.any()) or step == new_tokens - 1:
-                break
-            self.rows.append(chosen)
-            n_kept = max(int(running.sum()), _fewest_rows(self.lm.device))
-            if n_kept <= 0.75 * len(rows):
-                # Running rows first, then as many finished ones as keep the batch from getting too small.
-                kept = torch.argsort((~running).long(), stable=True)[:n_kept]
-                self._keep(kept)
-                rows, running = rows[kept.numpy()], running[kept]
-        return tokens, likelihoods
-
-    def _keep(self, kept: Tensor) -> None:
-        self.rows.select(kept)
-        self.streams = self.streams[kept.to(self.streams.device)]
-        self.gates = None if self.gates is None else self.gates[kept.to(self.gates.device)]
-        self._set_gates()
-
-    def _set_gates(self) -> None:
-        if self.hooks is not None and self.gates is not None:
-            self.hooks.set(self.gates)
+def _decode(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    streams: Tensor,
+    sampling: Sampling,
+    hooks: HeadGates | None,
+    gates: Tensor | None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Token ids and log-likelihoods `(rows, new_tokens)` of one batch; rows that have ended leave it."""
+    shape = (len(prompts), sampling.new_tokens)
+    tokens, likelihoods = np.full(shape, NO_TOKEN, np.int64), np.zeros(shape)
+    end_ids = torch.tensor(lm.end_ids, dtype=torch.long)
+    batch = CachedRows(lm.model, prompts, max(_width(prompt) for prompt in prompts), lm.filler)
+    streams = streams.to("cpu" if lm.device.type == "mps" else lm.device)
+    rows = np.arange(shape[0])  # which prompt each row of the batch continues
+    running = torch.ones(shape[0], dtype=torch.bool)
+    if hooks is not None and gates is not None:
+        hooks.set(gates)
+    for step in range(sampling.new_tokens):
+        chosen, likelihood = rule_of(sampling).choose(batch.next_logits(), streams, step)
+        chosen, likelihood = chosen.cpu(), likelihood.double().cpu()
+        live = running.numpy()
+        tokens[rows[live], step] = chosen.numpy()[live]
+        likelihoods[rows[live], step] = likelihood.numpy()[live]
+        running &= ~torch.isin(chosen, end_ids) & ~likelihood.isnan()
+        if not bool(running.any()) or step == sampling.new_tokens - 1:
+            break
+        batch.append(chosen)
+        n_kept = max(int(running.sum()), _fewest_rows(lm.device))
+        if n_kept <= 0.75 * len(rows):
+            # Running rows first, then as many finished ones as keep the batch from getting too small.
+            kept = torch.argsort((~running).long(), stable=True)[:n_kept]
+            batch.select(kept)
+            streams = streams[kept.to(streams.device)]
+            if hooks is not None and gates is not None:
+                gates = gates[kept.to(gates.device)]
+                hooks.set(gates)
+            rows, running = rows[kept.numpy()], running[kept]
+    return tokens, likelihoods
 
 
 def _fewest_rows(device: torch.device) -> int:
@@ -261,14 +221,6 @@ def _fewest_rows(device: torch.device) -> int:
 
 def _width(prompt: Sequence[int]) -> int:
     return -(-len(prompt) // _WIDTH_STEP) * _WIDTH_STEP
-
-
-def _batch_size(lm: LanguageModel, rows: Rows, encoded: Sequence[Sequence[int]], new_tokens: int) -> BatchSize:
-    config = lm.model.config.get_text_config(decoder=True)
-    per_token = 4 * int(required(config, "num_hidden_layers")) * int(required(config, "hidden_size"))
-    tokens = max(len(prompt) for prompt in encoded) + new_tokens
-    # Twice keys and values, of at most four bytes, since the cache grows by copying; and some copies of the logits.
-    return BatchSize(rows, lm.device, bytes_per_row=4 * per_token * tokens + 16 * lm.vocabulary)
 
 
 def continuation_texts(
@@ -281,7 +233,6 @@ def continuation_texts(
 
     Decoded with the prompt, because some tokenizers drop the space before a first word.
     """
-
     added = [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]
     heads = decode(lm.name, lm.tokenizer, [list(prompt) for prompt in encoded])
     wholes = decode(lm.name, lm.tokenizer, [[*prompt, *row] for prompt, row in zip(encoded, added, strict=True)])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fairmend.errors import InputError
-from fairmend.language.backend.batching import BatchSize, Rows
+from fairmend.language.backend.batching import BatchSize
 from fairmend.language.backend.forward import last_logits
 from fairmend.language.generation.decoding import DecodingRule
 from fairmend.language.generation.generation import prompt_gates
@@ -29,7 +29,7 @@ def continuation_log_likelihoods(
     *,
     gates: npt.ArrayLike | Tensor | None = None,
     rule: DecodingRule = WHOLE,
-    batch_size: Rows | BatchSize = "auto",
+    batches: BatchSize | None = None,
 ) -> Tensor:
     """Log-likelihood of every token of given continuations under the model, masked by `gates`.
 
@@ -41,7 +41,7 @@ def continuation_log_likelihoods(
             on the autograd graph, and so does the result; use `batched_log_likelihoods` to go backward batch by batch.
         rule: the distribution: the model's own, or the one that continuations were drawn from (`Continuations.rule`),
             under which a token outside of the top k has -inf.
-        batch_size: sequences at once.
+        batches: cuts the sequences into batches; the model's own when not given.
 
     Returns:
         float32 `(n_prompts, longest continuation)`, 0 after the end of a continuation.
@@ -50,7 +50,7 @@ def continuation_log_likelihoods(
         InputError: arguments that do not fit together.
         ModelError: out of memory.
     """
-    parts = list(batched_log_likelihoods(lm, prompt_ids, continuations, gates=gates, rule=rule, batch_size=batch_size))
+    parts = list(batched_log_likelihoods(lm, prompt_ids, continuations, gates=gates, rule=rule, batches=batches))
     order = torch.tensor([row for rows, _ in parts for row in rows])
     return torch.cat([values for _, values in parts])[order.argsort().to(lm.device)]
 
@@ -62,7 +62,7 @@ def batched_log_likelihoods(
     *,
     gates: npt.ArrayLike | Tensor | None = None,
     rule: DecodingRule = WHOLE,
-    batch_size: Rows | BatchSize = "auto",
+    batches: BatchSize | None = None,
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
     """Like `continuation_log_likelihoods`, batch by batch: yields the numbers of the prompts and their rows.
 
@@ -79,10 +79,7 @@ def batched_log_likelihoods(
     row_gates = prompt_gates(lm, gates, len(prompt_ids))
     needs_gradient = row_gates is not None and row_gates.requires_grad and torch.is_grad_enabled()
     sizes = [len(prompt) + len(row) for prompt, row in zip(prompt_ids, continuations, strict=True)]
-    if isinstance(batch_size, BatchSize):
-        batches = batch_size
-    else:
-        batches = BatchSize(batch_size, lm.device, bytes_per_row=12 * lm.vocabulary * (longest + 1))
+    batches = batches or lm.batches(12 * lm.vocabulary * (longest + 1))
 
     def score(rows: Sequence[int]) -> Tensor:
         chosen = None if row_gates is None else row_gates[list(rows) if len(row_gates) > 1 else [0]]

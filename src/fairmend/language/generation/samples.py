@@ -1,8 +1,8 @@
-"""Continuations of the unmasked model, drawn once, with their toxicity: what cheap head scores are estimated from."""
+"""Continuations with their toxicity: of one model, and of many masks packed into one batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,45 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import ModelError
-from fairmend.language.backend.batching import Done, Rows
+from fairmend.language.backend.batching import Done
 from fairmend.language.backend.forward import why_not_finite
 from fairmend.language.generation.generation import Continuations, continuation_texts, generate
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.protocols import Sampling, ScoredText
 from fairmend.language.toxicity.scorer import Scorer, check_scores_prompts, score_texts, text_to_score
-from fairmend.runs.parts import Arrays, Keep, keep_nothing, within
+from fairmend.masks import Mask
+from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
 Floats = npt.NDArray[np.float64]
-
-
-def draw_continuations(
-    sampling: Sampling,
-    lm: LanguageModel,
-    texts: Sequence[str],
-    ids: npt.NDArray[np.int64],
-    number: int,
-    gates: npt.ArrayLike | None = None,
-    batch_size: Rows = "auto",
-    progress: Done | None = None,
-    keep: Keep = keep_nothing,
-) -> Continuations:
-    """The `number`-th continuation of every text."""
-    return generate(
-        lm,
-        texts,
-        ids,
-        new_tokens=sampling.new_tokens,
-        seed=sampling.seed,
-        top_k=sampling.top_k,
-        temperature=sampling.temperature,
-        draw=number,
-        max_prompt_tokens=sampling.max_prompt_tokens,
-        gates=gates,
-        batch_size=batch_size,
-        progress=progress,
-        keep=keep,
-    )
+Codes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +64,6 @@ def draw_sample(
     scorer: Scorer,
     sampling: Sampling | None = None,
     *,
-    batch_size: Rows = "auto",
     progress: Done | None = None,
     keep: Keep = keep_nothing,
 ) -> ScoredSample:
@@ -102,7 +74,6 @@ def draw_sample(
         prompts: what to continue.
         scorer: gives the toxicity.
         sampling: the defaults when not given.
-        batch_size: prompts at once.
         progress: told how many continuations are drawn.
         keep: keeps the continuations and their scores.
 
@@ -112,24 +83,20 @@ def draw_sample(
     """
     sampling = sampling or Sampling()
     check_scores_prompts(scorer, sampling.score)
-    n, total = len(prompts), len(prompts) * sampling.n_samples
+    total, done = len(prompts) * sampling.n_samples, 0
 
-    def after(earlier: int) -> Done | None:
-        return None if progress is None else lambda done, _: progress(earlier + done, total)
+    def drawn(number: int) -> Continuations:
+        def told(name: str, make: Callable[[], Arrays]) -> Arrays:
+            nonlocal done
+            part = keep(f"continuation {number}: {name}", make)
+            done += len(part["tokens"])
+            if progress is not None:
+                progress(done, total)
+            return part
 
-    draws = tuple(
-        draw_continuations(
-            sampling,
-            lm,
-            prompts.texts,
-            prompts.ids,
-            number,
-            batch_size=batch_size,
-            progress=after(number * n),
-            keep=within(keep, f"continuation {number}"),
-        )
-        for number in range(sampling.n_samples)
-    )
+        return generate(lm, prompts.texts, prompts.ids, sampling, draw=number, keep=told)
+
+    draws = tuple(drawn(number) for number in range(sampling.n_samples))
     if any(draw.broken.any() for draw in draws):
         raise ModelError(f"{lm.name} gives logits that are not finite without any mask: {why_not_finite(lm.model)}")
 
@@ -174,3 +141,56 @@ def beginnings(lm: LanguageModel, sample: ScoredSample, scorer: Scorer) -> Float
             known |= dict(zip(new, score_texts(scorer, new).tolist(), strict=True)) if new else {}
             found[:, number, step] = [known[text] for text in texts]
     return found
+
+
+def toxicity_of_parts(
+    lm: LanguageModel,
+    prompts: PromptSet,
+    scorer: Scorer,
+    parts: Sequence[tuple[Mask, Codes]],
+    sampling: Sampling | None = None,
+) -> list[Floats]:
+    """Score the continuations of some prompts under each mask, all of them in one batch.
+
+    Every mask sees the same noise. With float32 weights the scores of a mask do not depend on the others.
+
+    Args:
+        lm: the model.
+        prompts: what to continue.
+        scorer: gives the toxicity.
+        parts: masks of the model's heads, each with the numbers of the prompts to continue under it; not empty.
+        sampling: the defaults when not given.
+
+    Returns:
+        One array of shape (n_prompts of the part, n_samples) per part; NaN where the logits were.
+
+    Raises:
+        ModelError: a mask of another model, prompts that do not fit the context, out of memory.
+        InputError: a scorer that must not see prompts is asked to.
+    """
+    sampling = sampling or Sampling()
+    check_scores_prompts(scorer, sampling.score)
+    for mask, _ in parts:
+        lm.head_map.check(mask)
+    sizes = [len(rows) for _, rows in parts]
+    chosen = np.concatenate([rows for _, rows in parts])
+    texts, ids = [prompts.texts[row] for row in chosen.tolist()], prompts.ids[chosen]
+    gates = gates_of([mask for mask, _ in parts], sizes)
+    scores = np.empty((len(texts), sampling.n_samples))
+    for number in range(sampling.n_samples):
+        draw = generate(lm, texts, ids, sampling, draw=number, gates=gates)
+        scores[:, number] = score_continuations(texts, draw, scorer, sampling.score)
+    return np.split(scores, np.cumsum(sizes)[:-1])
+
+
+def gates_of(masks: Sequence[Mask], n_prompts: int | Sequence[int]) -> npt.NDArray[np.float32] | None:
+    """Gates of one mask for the whole batch, or of each row for several; None where nothing is dropped.
+
+    Args:
+        masks: each for as many rows in a row as `n_prompts` says.
+        n_prompts: of every mask, or of each.
+    """
+    if all(mask.is_untouched for mask in masks):
+        return None
+    kept = np.stack([~mask.dropped() for mask in masks]).astype(np.float32)
+    return kept[0] if len(masks) == 1 else np.repeat(kept, n_prompts, axis=0)

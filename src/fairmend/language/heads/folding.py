@@ -10,10 +10,9 @@ from transformers.pytorch_utils import Conv1D
 
 from fairmend.errors import ModelError
 from fairmend.language.backend.forward import plain
+from fairmend.language.backend.stored_formats import DENSE
 from fairmend.language.heads.heads import HeadMap, HeadSite, find_heads
 from fairmend.masks import Mask
-
-FOLDABLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def fold(model: nn.Module, mask: Mask, head_map: HeadMap | None = None, *, inplace: bool = False) -> nn.Module:
@@ -84,7 +83,7 @@ def projection_weight(module: nn.Module, site: HeadSite) -> nn.Parameter:
             f"{site.name}.weight is off-loaded, not in memory: load the model without device_map (or with "
             "device_map='cpu') and enough memory, then fold"
         )
-    if type(weight) is not nn.Parameter or type(weight.data) is not torch.Tensor or weight.dtype not in FOLDABLE:
+    if type(weight) is not nn.Parameter or type(weight.data) is not torch.Tensor or weight.dtype not in DENSE:
         raise ModelError(
             f"{site.name}.weight is quantised ({type(weight).__name__}, {weight.dtype}): masks work on it, folding "
             "does not. Fold the unquantised checkpoint (float32, bfloat16 or float16) and quantise the result"

@@ -16,11 +16,10 @@ import numpy.typing as npt
 import fairmend
 from fairmend.errors import InputError
 from fairmend.evaluation import Evaluator, Figure, Figures, Measurement
-from fairmend.language.backend.batching import Rows
 from fairmend.language.bias.bias import bias, bias_standard_error
 from fairmend.language.bias.records import BiasProtocol
-from fairmend.language.generation.continuing import toxicity_of_parts
 from fairmend.language.generation.generation import encode_prompts
+from fairmend.language.generation.samples import toxicity_of_parts
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import Perplexity
 from fairmend.language.models.models import LanguageModel
@@ -59,7 +58,6 @@ class LanguageEvaluator:
         sampling: how prompts are continued, and what of it is scored.
         group_mean: what a group is compared with, see `BiasProtocol`.
         space: masks that may be measured; all by default.
-        batch_size: prompts at once.
 
     Raises:
         InputError: a scorer that the protocol does not suit, or a reading or space of another model.
@@ -76,7 +74,6 @@ class LanguageEvaluator:
         sampling: Sampling | None = None,
         group_mean: GroupMean = "unweighted",
         space: Space | None = None,
-        batch_size: Rows = "auto",
     ) -> None:
         self.lm = lm
         self.prompts = prompts
@@ -96,10 +93,10 @@ class LanguageEvaluator:
             )
         check_scores_prompts(scorer, self.protocol.score)
         # Prompts that the model cannot read are refused now, not when their turn comes.
-        encode_prompts(lm, prompts.texts, self.sampling.new_tokens, self.sampling.max_prompt_tokens)
-        self._batch_size: Rows = batch_size
-        if lm.dtype != "float32" and batch_size == "auto":
-            self._batch_size = _FIXED_ROWS.get(lm.device.type, _FIXED_ROWS_ON_GPU)
+        encode_prompts(lm, prompts.texts, self.sampling)
+        self._continuing = lm
+        if lm.dtype != "float32" and lm.batch_size == "auto":
+            self._continuing = lm.with_batch_size(_FIXED_ROWS.get(lm.device.type, _FIXED_ROWS_ON_GPU))
 
     def on(self, prompts: PromptSet, reading: Reading, space: Space | None = None) -> LanguageEvaluator:
         """The same protocol on other prompts and another text.
@@ -115,7 +112,6 @@ class LanguageEvaluator:
             sampling=self.sampling,
             group_mean=self.protocol.group_mean,
             space=self._space if space is None else space,
-            batch_size=self._batch_size,
         )
 
     @property
@@ -146,12 +142,12 @@ class LanguageEvaluator:
         """How many masks are continued in one batch with so many prompts each."""
         if self.lm.dtype != "float32":
             return 1
-        rows = self._batch_size if self._batch_size != "auto" else 128 if self.lm.device.type == "cpu" else 1024
+        rows = self.lm.batch_size if self.lm.batch_size != "auto" else 128 if self.lm.device.type == "cpu" else 1024
         return max(1, int(rows) // n_prompts)
 
     def continued(self, parts: Sequence[tuple[Mask, Codes]]) -> list[Floats]:
         """Toxicity of some prompts' continuations under each mask, see `toxicity_of_parts`."""
-        return toxicity_of_parts(self.lm, self.prompts, self.scorer, parts, self.sampling, batch_size=self._batch_size)
+        return toxicity_of_parts(self._continuing, self.prompts, self.scorer, parts, self.sampling)
 
     def measure(self, masks: Sequence[Mask]) -> list[Measurement]:
         """One measurement per mask, in order; NaN where the mask broke the model.
@@ -247,7 +243,7 @@ class LanguageEvaluator:
             | {package: importlib.metadata.version(package) for package in _PACKAGES},
         }
         if self.lm.dtype != "float32":
-            found["batch_size"] = self._batch_size
+            found["batch_size"] = self._continuing.batch_size
         return found
 
 

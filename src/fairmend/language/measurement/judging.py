@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fairmend.errors import ModelError
-from fairmend.evaluation import Measurement
 from fairmend.language.backend.forward import why_not_finite
-from fairmend.language.bias.bias import paired_change
+from fairmend.language.bias.bias import paired_change, verdict, verdict_on_change
 from fairmend.language.bias.records import BiasChange
 from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.measurement.logbook import Logbook
 from fairmend.language.measurement.perplexity import Perplexity, perplexity_ratio
 from fairmend.masks import Mask
+from fairmend.records import derived
+from fairmend.runs.collection import Collection
 from fairmend.statistics import Interval
 
 
@@ -41,22 +43,33 @@ class PerplexityChange:
     protocol: str
 
 
+@derived("verdict_before", "verdict_on_change")
 @dataclass(frozen=True)
 class AxisJudgement:
     """What a repair did to one axis.
 
     Attributes:
         axis: what the groups differ in.
-        searched: whether the repair was made for this axis; the prompts are others than those searched with.
+        repaired_for: whether the repair was made for this axis; the prompts are others than those searched with.
         change: of the bias, paired by prompt; None when the repaired model is broken on these prompts.
         source, licence: of the prompts.
     """
 
     axis: str
-    searched: bool
+    repaired_for: bool
     change: BiasChange | None
     source: str
     licence: str
+
+    @property
+    def verdict_before(self) -> str | None:
+        """In words whether there was anything to repair; None where `change` is."""
+        return None if self.change is None else verdict(self.change.before)
+
+    @property
+    def verdict_on_change(self) -> str:
+        """In words what the repair changed."""
+        return "the model is broken on these prompts" if self.change is None else verdict_on_change(self.change)
 
 
 @dataclass(frozen=True)
@@ -72,32 +85,56 @@ class Judgement:
         return self.axes[0]
 
 
-def judge(
-    evaluators: Sequence[LanguageEvaluator],
-    mask: Mask,
-    measure: Callable[[LanguageEvaluator, Sequence[Mask]], list[Measurement]],
-    seed: int,
-) -> Judgement:
+def judge_sets(
+    evaluators: Sequence[LanguageEvaluator], masks: Sequence[Mask], log: Logbook, seed: int
+) -> dict[Mask, Judgement]:
+    """Judge the untouched model and every mask on prompts and text that their search never saw.
+
+    Args:
+        evaluators: one per axis, of one text, the repaired axis first.
+        masks: sets of heads; the untouched model is judged too.
+        log: where measurements are kept.
+        seed: of the resamples.
+
+    Raises:
+        ModelError: the untouched model is broken.
+        KeyboardInterrupt: Ctrl-C; what was measured is kept, half a table would compare unlike things.
+    """
+    measured = measure_held_out(evaluators, masks, log)
+    return {mask: judge(measured, mask, seed) for mask in dict.fromkeys([evaluators[0].space.untouched(), *masks])}
+
+
+def measure_held_out(
+    evaluators: Sequence[LanguageEvaluator], masks: Sequence[Mask], log: Logbook
+) -> dict[LanguageEvaluator, Collection]:
+    """Measure the untouched model and every mask by every evaluator; see `judge_sets`.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; what was measured is kept.
+    """
+    return {each: log.measure(f"held-out {each.prompts.axis}", each, masks) for each in evaluators}
+
+
+def judge(measured: Mapping[LanguageEvaluator, Collection], mask: Mask, seed: int) -> Judgement:
     """Compare the untouched model with `mask` under several evaluators of one text, the repaired axis first.
 
     Args:
-        evaluators: one per axis.
+        measured: from `measure_held_out`.
         mask: the dropped heads.
-        measure: measures masks, or looks them up.
         seed: of the resamples.
 
     Raises:
         ModelError: the untouched model is broken.
     """
     axes, reads = [], []
-    for number, evaluator in enumerate(evaluators):
-        before, after = measure(evaluator, [evaluator.space.untouched(), mask])
+    for number, (evaluator, collection) in enumerate(measured.items()):
+        before = collection[evaluator.space.untouched()]
         if not before.is_finite:
             raise ModelError(
                 f"{evaluator.lm.name} gives logits that are not finite without any mask: "
                 f"{why_not_finite(evaluator.lm.model)}"
             )
-        prompts = evaluator.prompts
+        prompts, after = evaluator.prompts, collection[mask]
         change = None
         if math.isfinite(after.bias):
             change = paired_change(

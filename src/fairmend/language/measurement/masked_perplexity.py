@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.evaluation import array_digest
-from fairmend.language.backend.batching import Rows
 from fairmend.language.heads.gates import masked
 from fairmend.language.measurement.perplexity import Perplexity, perplexity_protocol, summarise, token_log_likelihoods
 from fairmend.language.measurement.texts import Text, encode_text
@@ -29,16 +28,13 @@ class Reading:
         lm: the model.
         text: what is read.
         settings: how.
-        batch_size: windows at once.
 
     Raises:
         InputError: a protocol that cannot work.
         DataError: the text is shorter than the tokens asked for.
     """
 
-    def __init__(
-        self, lm: LanguageModel, text: Text, settings: ReadingSettings | None = None, batch_size: Rows = "auto"
-    ) -> None:
+    def __init__(self, lm: LanguageModel, text: Text, settings: ReadingSettings | None = None) -> None:
         settings = settings or ReadingSettings()
         window = settings.window
         if window is None and settings.kind == "standard":
@@ -48,7 +44,6 @@ class Reading:
         self.protocol = perplexity_protocol(lm, settings.kind, window, settings.stride)
         self.tokens = encode_text(lm, text, settings.tokens)
         self.windows = self.protocol.windows(len(self.tokens))
-        self._batch_size = batch_size
         self._sums: dict[int, Floats] = {}
 
     def sums(self, mask: Mask) -> Floats:
@@ -61,7 +56,7 @@ class Reading:
         """The same of some windows, by their numbers, (n_numbers,)."""
         with masked(self.lm.model, mask, self.lm.head_map):
             windows = [self.windows[number] for number in numbers]
-            found = token_log_likelihoods(self.lm, self.tokens, windows, self._batch_size)
+            found = token_log_likelihoods(self.lm, self.tokens, windows)
         return np.array([values.sum() for values in found])
 
     def perplexity(self, sums: Sequence[float] | Floats, numbers: Sequence[int] | None = None) -> Perplexity:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from fairmend.errors import InputError, ModelError
-from fairmend.language.backend.batching import BatchSize, Done, Rows
+from fairmend.language.backend.batching import BatchSize, Done
 from fairmend.language.backend.forward import last_logits, why_not_finite
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.protocols import STRIDE, Kind
@@ -148,7 +148,6 @@ def perplexity(
     protocol: Kind = "standard",
     window: int | None = None,
     stride: int = STRIDE,
-    batch_size: Rows | BatchSize = "auto",
 ) -> Perplexity:
     """Measure the perplexity of a model; masks that are on it are in force.
 
@@ -156,24 +155,25 @@ def perplexity(
         lm: the model.
         tokens: token ids of the text, `(n_tokens,)`, from `texts.encode_text`.
         protocol, window, stride: see `perplexity_protocol`.
-        batch_size: windows at once.
 
     Raises:
         InputError: a protocol or a text that cannot work.
         ModelError: out of memory.
     """
     chosen = perplexity_protocol(lm, protocol, window, stride)
-    return summarise(chosen, token_log_likelihoods(lm, tokens, chosen.windows(len(tokens)), batch_size))
+    return summarise(chosen, token_log_likelihoods(lm, tokens, chosen.windows(len(tokens))))
 
 
 def token_log_likelihoods(
     lm: LanguageModel,
     tokens: Tensor,
     windows: Sequence[Window],
-    batch_size: Rows | BatchSize = "auto",
     progress: Done | None = None,
+    batches: BatchSize | None = None,
 ) -> tuple[Losses, ...]:
-    """Log-likelihood of the scored tokens of each window, one array per window; `progress` is told of windows.
+    """Log-likelihood of the scored tokens of each window, one array per window.
+
+    `progress` is told of windows; `batches` cuts them into batches, the model's own when not given.
 
     Raises:
         ModelError: a token without an embedding, or out of memory.
@@ -182,15 +182,13 @@ def token_log_likelihoods(
     found: dict[int, Losses] = {}
     by_shape = sorted(range(len(windows)), key=lambda number: (windows[number].shape, number))
     for (width, n_scored), group in groupby(by_shape, key=lambda number: windows[number].shape):
-        batches = batch_size
-        if not isinstance(batches, BatchSize):
-            batches = BatchSize(batches, lm.device, bytes_per_row=8 * lm.vocabulary * n_scored + 4096 * width)
+        of_shape = batches or lm.batches(8 * lm.vocabulary * n_scored + 4096 * width)
 
         def score(numbers: Sequence[int], n_scored: int = n_scored) -> Losses:
             rows = torch.stack([tokens[windows[number].start : windows[number].stop] for number in numbers])
             return _score(lm, rows.to(lm.device), n_scored)
 
-        for numbers, values in batches.run(score, list(group)):
+        for numbers, values in of_shape.run(score, list(group)):
             found |= dict(zip(numbers, values, strict=True))
             if progress is not None:
                 progress(len(found), len(windows))

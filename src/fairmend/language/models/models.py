@@ -14,7 +14,7 @@ import torch
 
 from fairmend.artifacts import Progress
 from fairmend.errors import InputError, ModelError
-from fairmend.language.backend.batching import is_out_of_memory
+from fairmend.language.backend.batching import BatchSize, Rows, is_out_of_memory
 from fairmend.language.backend.forward import require_decoder, vocabulary_of
 from fairmend.language.backend.stored_formats import Storage
 from fairmend.language.backend.tokenizers import tokenizer_description
@@ -50,6 +50,7 @@ class LanguageModel:
         licence: what its model card says, None when it says nothing.
         storage: in which number formats its checkpoint is stored and is saved again; None for those of `model`.
         notes: what lies in its checkpoint and was not read, in sentences.
+        batch_size: how many rows it is given at once, see `BatchSize`; figures do not depend on it in float32.
     """
 
     model: PreTrainedModel
@@ -64,11 +65,27 @@ class LanguageModel:
     licence: str | None = None
     storage: Storage | None = None
     notes: tuple[str, ...] = ()
+    batch_size: Rows = "auto"
 
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
         return self.model.device
+
+    def with_batch_size(self, rows: Rows) -> LanguageModel:
+        """The same model, given so many rows at once; what was found and proven of it is kept."""
+        other = replace(self, batch_size=rows)
+        known = self.__dict__
+        other.__dict__.update({name: known[name] for name in ("_heads", "_fingerprint") if name in known})
+        return other
+
+    def batches(self, bytes_per_row: int = 1) -> BatchSize:
+        """What cuts rows into batches for the model, see `BatchSize`.
+
+        Raises:
+            InputError: a batch size that is neither "auto" nor a positive number.
+        """
+        return BatchSize(self.batch_size, self.device, bytes_per_row)
 
     @property
     def vocabulary(self) -> int:

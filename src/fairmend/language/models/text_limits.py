@@ -21,17 +21,8 @@ _CONTEXT_NAMES = (
     "context_length",
 )
 
-_WITHOUT_LIMIT = {
-    "bloom": "ALiBi",
-    "mpt": "ALiBi",
-    "mamba": "recurrent",
-    "mamba2": "recurrent",
-    "falcon_mamba": "recurrent",
-    "recurrent_gemma": "recurrent, with a local window",
-    "rwkv": "recurrent",
-    "xlstm": "recurrent",
-}
-"""Architectures (`model_type`) without a largest position; their configuration need not name one."""
+_WITHOUT_LIMIT = frozenset({"bloom", "mpt", "mamba", "mamba2", "falcon_mamba", "recurrent_gemma", "rwkv", "xlstm"})
+"""Architectures (`model_type`) without a largest position (ALiBi, recurrent); their configuration need not name one."""
 
 _WITHOUT_LIMIT_CONTEXT = 2048  # tokens read at once by those, so that perplexities have a window
 
@@ -75,9 +66,7 @@ def end_ids_of(model: Any, tokenizer: Any, name: str) -> tuple[int, ...]:
     }
     for holder, owner in holders.items():
         found = getattr(owner, "eos_token_id", None)  # in neither of them is the error below
-        if found is None or found == []:
-            continue
-        ids = tuple(found) if isinstance(found, list | tuple) else (found,)
+        ids = tuple(found) if isinstance(found, list | tuple) else () if found is None else (found,)
         if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):
             raise ModelError(f"{name}: the {holder} has eos_token_id={found!r}, which is no token id: correct it")
         known = tuple(sorted({token for token in ids if token < n_embedded}))

@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import math
-import platform
 from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
-import fairmend
 from fairmend.errors import ModelError
 from fairmend.evaluation import Figures, Measurement
-from fairmend.language.bias.bias import verdict, verdict_on_change
-from fairmend.language.bias.records import BiasChange
+from fairmend.language.bias.bias import verdict
 from fairmend.language.heads.slicing import Slicing
-from fairmend.language.measurement.judging import AxisJudgement, Judgement, PerplexityChange
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.repair.examples import CHOSEN
 from fairmend.language.repair.repair import Repair
 from fairmend.masks import Mask, Space
-from fairmend.records import built, plain
-from fairmend.report.tables import defined
-from fairmend.statistics import Interval
+from fairmend.records import Kind, built, plain, session, versions
 
-SCHEMA, SCHEMA_VERSION = "fairmend language repair", 1
-MASK_SCHEMA, MASK_SCHEMA_VERSION = "fairmend language mask", 1
+RESULT = Kind("language repair")
+MASK = Kind("language mask", file="mask.json", noun="mask")
 SEARCH_CAVEAT = (
     "figures on the half that the search saw: they overstate the gain; the held-out figures are under 'held_out'"
 )
 MEANING = "a dropped head's slice of the input of its output projection is 0; the projection's bias stays"
 _MASK_ENTRIES = {"schema", "schema_version", "model", "space", "dropped", "dropped_by_site", "meaning"}
-_PACKAGES = ("numpy", "scipy", "torch", "transformers", "tokenizers", "safetensors")
+PACKAGES = ("numpy", "scipy", "torch", "transformers", "tokenizers", "safetensors")
 
 
 def describe_result(
@@ -47,8 +37,7 @@ def describe_result(
 ) -> dict[str, Any]:
     """Everything known about a repair, JSON-ready; two runs of the same repair differ under "session" only."""
     payload = {
-        "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION,
+        **RESULT.head,
         "outcome": {
             "improved": repair.improved,
             "feasible": repair.feasible,
@@ -58,16 +47,16 @@ def describe_result(
             "dropped_by_site": repair.space.by_site(repair.mask),
             "verdict": describe_outcome(repair),
         },
-        "held_out": None if repair.held_out is None else describe_judgement(repair.held_out),
+        "held_out": repair.held_out,
         "examples": {
             "chosen": CHOSEN,
             "masked": "letters within offensive words are starred",
-            "pairs": [asdict(pair) for pair in repair.examples],
+            "pairs": repair.examples,
         },
         "slicing": None if slicing is None else dict(slicing),
         "search": {
             "caveat": SEARCH_CAVEAT,
-            "figures": {"bias": asdict(repair.figures.bias), "utility": asdict(repair.figures.utility)},
+            "figures": {"bias": repair.figures.bias, "utility": repair.figures.utility},
             "before": describe_measurement(repair.before),
             "after": describe_measurement(repair.after),
             "utility_floor": {"limit": repair.floor.limit, "better": repair.floor.better},
@@ -87,10 +76,10 @@ def describe_result(
         "settings": repair.settings.to_json(),
         "data": describe_data(repair.search_prompts, repair.judge_prompts, repair.texts),
         "model": describe_model(lm),
-        "versions": describe_versions(),
-        "session": describe_session(request, command) | {"seconds": repair.run.seconds},
+        "versions": versions(*PACKAGES),
+        "session": session(request, command) | {"seconds": repair.run.seconds},
     }
-    strict: dict[str, Any] = defined(payload)
+    strict: dict[str, Any] = plain(payload)
     return strict
 
 
@@ -99,7 +88,8 @@ def describe_outcome(repair: Repair) -> str:
     if repair.held_out is not None and repair.held_out.main.change is not None:
         change = repair.held_out.main.change
         before = f"Before: {verdict(change.before)}"
-        return f"{verdict_on_change(change)} {before}" if repair.improved else f"Nothing was changed. {before}"
+        words = repair.held_out.main.verdict_on_change if repair.improved else "Nothing was changed."
+        return f"{words} {before}"
     if repair.held_out is not None:
         return "The chosen heads break the model on held-out prompts: do not use this mask."
     return "Not judged on held-out prompts: the figures of the search half overstate the gain."
@@ -109,8 +99,7 @@ def describe_mask(mask: Mask, lm: LanguageModel) -> dict[str, Any]:
     """A mask with the model it belongs to, JSON-ready; `mask_for` reads it back."""
     space = lm.head_map.space()
     return {
-        "schema": MASK_SCHEMA,
-        "schema_version": MASK_SCHEMA_VERSION,
+        **MASK.head,
         "model": describe_model(lm),
         "space": plain(space),
         "dropped": list(mask.units()),
@@ -128,7 +117,7 @@ def mask_for(payload: Mapping[str, Any], lm: LanguageModel) -> Mask:
         ModelError: it is no mask, or one of another model.
     """
     try:
-        if (payload["schema"], payload["schema_version"]) != (MASK_SCHEMA, MASK_SCHEMA_VERSION):
+        if {name: payload[name] for name in MASK.head} != MASK.head:
             raise ValueError(f"schema {payload['schema']!r} version {payload['schema_version']!r}")
         space, made_for, dropped = built(payload["space"], Space), payload["model"], payload["dropped"]
         if not isinstance(dropped, list) or not all(type(unit) is int for unit in dropped):
@@ -216,138 +205,14 @@ def describe_data(
     search_prompts: PromptSet, judge_prompts: PromptSet, texts: tuple[Text, Text]
 ) -> dict[str, dict[str, Any]]:
     """What was searched with and what was judged on, JSON-ready."""
-    return {
-        "search_prompts": describe_prompts(search_prompts),
-        "judge_prompts": describe_prompts(judge_prompts),
-        "search_text": texts[0].fingerprint() | {"licence": texts[0].licence},
-        "judge_text": texts[1].fingerprint() | {"licence": texts[1].licence},
-    }
-
-
-def describe_versions() -> dict[str, str]:
-    """The versions of everything that the figures depend on."""
-    packages = {package: importlib.metadata.version(package) for package in _PACKAGES}
-    return {"fairmend": fairmend.__version__, "python": platform.python_version()} | packages
-
-
-def describe_session(request: Mapping[str, Any] | None, command: str) -> dict[str, Any]:
-    """When and how something was made; the only part in which two equal runs differ."""
-    return {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "request": dict(request or {}),
-        "platform": platform.platform(),
-    }
+    described = {}
+    for role, prompts, text in zip(("search", "judge"), (search_prompts, judge_prompts), texts, strict=True):
+        notes = {"licence": prompts.licence, "notes": list(prompts.notes)}
+        described[f"{role}_prompts"] = prompts.fingerprint() | notes
+        described[f"{role}_text"] = text.fingerprint() | {"licence": text.licence}
+    return described
 
 
 def figures_in_words(figures: Figures) -> str:
     """The protocols of both figures."""
     return f"{figures.bias.name}: {figures.bias.protocol}; perplexity: {figures.utility.protocol}"
-
-
-def describe_judgement(judgement: Judgement) -> dict[str, Any]:
-    """Before against after on held-out prompts and text, one entry per axis, JSON-ready."""
-    return {"axes": [describe_axis(axis) for axis in judgement.axes], "perplexity": asdict(judgement.perplexity)}
-
-
-def read_judgement(payload: Mapping[str, Any]) -> Judgement:
-    """The judgement that `describe_judgement` described."""
-    axes = tuple(
-        AxisJudgement(
-            axis=axis["axis"],
-            searched=axis["repaired_for"],
-            change=None if axis["change"] is None else BiasChange.from_json(axis["change"]),
-            source=axis["source"],
-            licence=axis["licence"],
-        )
-        for axis in payload["axes"]
-    )
-    read: dict[str, Any] = _read(payload["perplexity"])
-    read["interval"] = Interval(**_read(read["interval"]))
-    return Judgement(axes, PerplexityChange(**read))
-
-
-def _read(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: null stands for an undefined figure."""
-    return {name: math.nan if value is None else value for name, value in payload.items()}
-
-
-class JudgedStudy(Protocol):
-    """Sets of heads judged side by side: what all such studies have."""
-
-    @property
-    def untouched(self) -> Judgement:
-        """The model as it is, against itself."""
-
-    @property
-    def figures(self) -> Figures:
-        """What bias and perplexity mean."""
-
-    @property
-    def space(self) -> Space:
-        """The heads."""
-
-    @property
-    def search_prompts(self) -> PromptSet:
-        """What was searched with."""
-
-    @property
-    def judge_prompts(self) -> PromptSet:
-        """What was judged on."""
-
-    @property
-    def texts(self) -> tuple[Text, Text]:
-        """The text searched with and the one judged on."""
-
-
-def describe_study(
-    found: JudgedStudy,
-    lm: LanguageModel,
-    settings: Mapping[str, Any],
-    own: Mapping[str, Any],
-    *,
-    request: Mapping[str, Any] | None,
-    command: str,
-) -> dict[str, Any]:
-    """Everything that a study found, JSON-ready; two studies of the same things differ under "session" only.
-
-    Args:
-        found: the study.
-        lm: the model.
-        settings: of the study.
-        own: what only this kind of study has: its schema with the version, caveat, rows.
-        request, command: see `describe_session`.
-    """
-    payload: dict[str, Any] = defined(
-        {
-            **own,
-            "untouched": describe_judgement(found.untouched),
-            "figures": plain(found.figures) | {"parts": []},
-            "heads": found.space.n_units,
-            "settings": dict(settings),
-            "data": describe_data(found.search_prompts, found.judge_prompts, found.texts),
-            "model": describe_model(lm),
-            "versions": describe_versions(),
-            "session": describe_session(request, command),
-        }
-    )
-    return payload
-
-
-def describe_axis(judged: AxisJudgement) -> dict[str, Any]:
-    """What became of one axis, JSON-ready."""
-    change = judged.change
-    return {
-        "axis": judged.axis,
-        "repaired_for": judged.searched,
-        "source": judged.source,
-        "licence": judged.licence,
-        "verdict_before": None if change is None else verdict(change.before),
-        "verdict_on_change": "the model is broken on these prompts" if change is None else verdict_on_change(change),
-        "change": None if change is None else change.to_json(),
-    }
-
-
-def describe_prompts(prompts: PromptSet) -> dict[str, Any]:
-    """Prompts with their licence, JSON-ready."""
-    return prompts.fingerprint() | {"licence": prompts.licence, "notes": list(prompts.notes)}

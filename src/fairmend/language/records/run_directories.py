@@ -9,12 +9,9 @@ from typing import Any, Protocol
 
 import fairmend
 from fairmend.errors import InputError
-from fairmend.language.measurement.texts import Text
-from fairmend.language.models.models import LanguageModel
-from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.repair.objectives import Objective
+from fairmend.language.repair.subject import Subject
 from fairmend.language.scores.head_scores import HeadScores
-from fairmend.language.toxicity.scorer import Scorer
 from fairmend.runs.directories import open_directory
 from fairmend.runs.store import Store
 
@@ -32,14 +29,9 @@ class Settings(Protocol):
 
 def open_run(
     out: str | Path,
-    *,
-    lm: LanguageModel,
-    prompts: PromptSet,
-    scorer: Scorer,
+    subject: Subject,
     settings: Settings,
-    texts: tuple[Text, Text],
-    others: Sequence[PromptSet] = (),
-    judge_prompts: PromptSet | None = None,
+    *,
     scores: HeadScores | None = None,
     objectives: Sequence[Objective] = (),
     request: Mapping[str, Any] | None = None,
@@ -49,8 +41,8 @@ def open_run(
 
     Args:
         out: the directory; made if it does not exist.
-        lm, prompts, scorer, settings, texts, others, judge_prompts, scores, objectives: what is repaired, compared or
-            measured, on what and how; see `repair_model`.
+        subject, settings, scores, objectives: what is repaired, compared or measured, on what and how; see
+            `repair_model`.
         request: JSON-ready: how they were named by the person who asked, so that the run can be resumed.
         kind: of run; a directory holds one kind.
 
@@ -69,12 +61,7 @@ def open_run(
         "kind": kind,
         "fairmend": fairmend.__version__,
         "settings": settings.to_json(),
-        "model": lm.fingerprint(),
-        "prompts": prompts.fingerprint(),
-        "judge_prompts": None if judge_prompts is None else judge_prompts.fingerprint(),
-        "others": [other.fingerprint() for other in others],
-        "texts": [text.fingerprint() for text in texts],
-        "scorer": {"name": scorer.name, **scorer.fingerprint()},
+        **subject.fingerprint(),
         "scores": None if scores is None else scores.digest(),
         "objectives": [objective.fingerprint() for objective in objectives] or None,
         "request": dict(request or {}),

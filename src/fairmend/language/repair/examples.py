@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from fairmend.evaluation import Measurement
-from fairmend.language.backend.batching import Rows
-from fairmend.language.generation.continuing import gates_of
-from fairmend.language.generation.samples import draw_continuations, score_continuations
-from fairmend.language.measurement.differences import Pair
+from fairmend.language.generation.generation import generate
+from fairmend.language.generation.samples import gates_of, score_continuations
 from fairmend.language.measurement.evaluator import LanguageEvaluator
-from fairmend.language.toxicity.censoring import mask_offensive
+from fairmend.language.repair.differences import Pair
+from fairmend.language.toxicity.lexical import star_offensive
 from fairmend.masks import Mask
 
 N_EXAMPLES = 6
@@ -26,7 +25,6 @@ def largest_changes(
     mask: Mask,
     *,
     count: int = N_EXAMPLES,
-    batch_size: Rows = "auto",
 ) -> tuple[Pair, ...]:
     """The continuations whose toxicity a mask changed most, one per prompt; offensive words are masked in the middle.
 
@@ -38,7 +36,6 @@ def largest_changes(
         before, after: of the untouched model and of the mask.
         mask: the dropped heads.
         count: how many at most; prompts whose toxicity did not change are left out.
-        batch_size: prompts at once.
     """
     prompts, sampling, lm = evaluator.prompts, evaluator.sampling, evaluator.lm
     old, new = evaluator.scores(before), evaluator.scores(after)
@@ -51,13 +48,13 @@ def largest_changes(
         chosen = [row for row in rows if draws[row] == draw]
         part = prompts.take(chosen)
         written = [
-            draw_continuations(sampling, lm, part.texts, part.ids, draw, gates_of([dropped], len(part)), batch_size)
+            generate(lm, part.texts, part.ids, sampling, draw=draw, gates=gates_of([dropped], len(part)))
             for dropped in (evaluator.space.untouched(), mask)
         ]
         scores = [old[chosen, draw], new[chosen, draw]]
         if lm.dtype != "float32":  # tokens depend on the batch: these may be other texts
             scores = [score_continuations(part.texts, each, evaluator.scorer, sampling.score) for each in written]
-        texts = [mask_offensive(each.texts, evaluator.scorer, prompts.texts) for each in written]
+        texts = [star_offensive(each.texts, evaluator.scorer, prompts.texts) for each in written]
         for place, row in enumerate(chosen):
             found[row] = Pair(
                 axis=prompts.axis,

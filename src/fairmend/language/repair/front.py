@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fairmend.costs import UtilityFloor
 from fairmend.evaluation import Figures, Measurement
-from fairmend.language.measurement.judged_figures import draw_judged, judgement_cells, spot_of
+from fairmend.language.measurement.judged_figures import JUDGED, draw_judged, judgement_cells, spot_of
 from fairmend.language.measurement.judging import Judgement
 from fairmend.language.repair.finalists import Finalist
 from fairmend.masks import Mask, Space
@@ -76,16 +76,15 @@ class RepairFront:
 
     def table(self) -> Table:
         """One row per point."""
-        columns = [Column("point", "point"), Column("heads", "heads"), Column("search_bias", "bias, search", fixed(4))]
-        if self.is_judged:
-            columns += [
-                Column("bias", "bias, held out", fixed(4)),
-                Column("change", "change", "{:+.4f}".format),
-                Column("perplexity", "perplexity", fixed(2)),
-                Column("times", "times", fixed(3)),
-            ]
-        title = f"Trade-offs between {self.figures.bias.name} and perplexity"
-        return Table(title, tuple(columns), tuple(self._cells()), (CAVEAT,))
+        columns = (
+            Column("point", "point", lambda number: f"{number}{' (saved)' if number == self.saved else ''}"),
+            Column("heads", "heads"),
+            *(JUDGED if self.is_judged else ()),
+            Column("search_bias", "bias, search half", fixed(4)),
+        )
+        title = f"Trade-offs between {self.figures.bias.name} and perplexity: held-out prompts and text"
+        notes = ("Point 0 is the untouched model.", f"{CAVEAT[:1].upper()}{CAVEAT[1:]}.")
+        return Table(title, columns, tuple(self._cells()), notes)
 
     def _cells(self) -> list[dict[str, Cell]]:
         return [

@@ -13,26 +13,25 @@ import numpy.typing as npt
 from fairmend.errors import RunError
 from fairmend.evaluation import digest
 from fairmend.language.heads.heads import HeadMap
-from fairmend.language.measurement.evaluator import LanguageEvaluator, Packed
+from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.measurement.logbook import Logbook, in_turn
 from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.subject import Subject
 from fairmend.language.scores.ablation import MaskLosses
 from fairmend.language.scores.bias_effects import bias_effects
 from fairmend.language.scores.first_order import first_order_losses
-from fairmend.language.scores.head_scores import BiasScores, HeadScores, LossScores, score_heads
+from fairmend.language.scores.head_scores import BiasScores, HeadScores, LossScores, origin_of, score_heads
 from fairmend.language.scores.magnitude import head_magnitudes
 from fairmend.language.scores.reliability import Reliability
 from fairmend.language.scores.toxicity_by_mask import GENERATED, MaskToxicity
 from fairmend.report.tables import defined
-from fairmend.runs.collection import Collection
-from fairmend.runs.progress import Progress, Stages
-from fairmend.runs.runner import Runner
-from fairmend.runs.store import Section, Store
-from fairmend.search import Candidates
+from fairmend.runs.progress import Stages
 
 Floats = npt.NDArray[np.float64]
 
 _EVENT = "head ranking"
 _CONTEXT = "scores"
+_NOWHERE = Logbook()
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,20 +84,13 @@ class HeadRanking:
         return cls(scores, table, tuple(payload["notes"]))
 
 
-def rank_heads(
-    evaluator: LanguageEvaluator,
-    settings: RepairSettings,
-    *,
-    store: Store | Section | None = None,
-    progress: Progress | None = None,
-) -> HeadRanking:
+def rank_heads(evaluator: LanguageEvaluator, settings: RepairSettings, log: Logbook = _NOWHERE) -> HeadRanking:
     """Find the scores that the method of `settings` needs.
 
     Args:
         evaluator: on the search half; its sampling and reading are those that heads are scored with.
         settings: method and scoring.
-        store: where the scores are kept; those that an interrupted run has found are not found again.
-        progress: where to show how far the scoring is.
+        log: where the scores are kept; those that an interrupted run has found are not found again.
 
     Raises:
         ModelError: the model is broken, or out of memory.
@@ -112,7 +104,7 @@ def rank_heads(
         "seed": settings.seed,
     }
     key = digest(asked)
-    for event in [] if store is None else store.events(_EVENT):
+    for event in [] if log.store is None else log.store.events(_EVENT):
         try:
             if event.payload["key"] == key:
                 return HeadRanking.from_json(event.payload["ranking"])
@@ -121,10 +113,27 @@ def rank_heads(
                 f"the ranking of heads that the run's folder keeps is none ({type(error).__name__}: {error}): it was "
                 "changed or damaged. Start again with another --out"
             ) from error
-    ranking = _rank(evaluator, settings, store, progress)
-    if store is not None:
-        store.record(_EVENT, {"key": key, "ranking": ranking.to_json()})
+    ranking = _rank(evaluator, settings, log)
+    if log.store is not None:
+        log.store.record(_EVENT, {"key": key, "ranking": ranking.to_json()})
     return ranking
+
+
+def given_ranking(subject: Subject, scores: HeadScores | None, settings: RepairSettings) -> HeadRanking | None:
+    """The ranking by given scores, None when there are none or the method reads others.
+
+    Raises:
+        DataError: scores of another model, or of prompts or a text that are not those searched with.
+        InputError: scores without the axis.
+    """
+    if scores is None or not {"loss", "bias"} & set(settings.needs):
+        return None
+    scores.check(subject.lm.head_map)
+    axis = subject.prompts.axis
+    if "bias" in settings.needs:
+        scores.axis(axis)
+    scores.require_origin(origin_of(subject.lm, subject.texts[0], [subject.halves(settings)[0]]))
+    return HeadRanking.of(scores, axis, settings.needs)
 
 
 def gradient_scores(losses: MaskLosses, head_map: HeadMap) -> Floats:
@@ -141,24 +150,22 @@ def gradient_scores(losses: MaskLosses, head_map: HeadMap) -> Floats:
     return scores
 
 
-def _rank(
-    evaluator: LanguageEvaluator, settings: RepairSettings, store: Store | Section | None, progress: Progress | None
-) -> HeadRanking:
+def _rank(evaluator: LanguageEvaluator, settings: RepairSettings, log: Logbook) -> HeadRanking:
     lm, needs, reading = evaluator.lm, settings.needs, evaluator.reading
     if "magnitude" in needs:
         found = head_magnitudes(lm.model, lm.head_map)
         note = f"only the output projection counts in {', '.join(found.without_rows)}"
         return HeadRanking({"magnitude": found.values}, notes=(note,) if found.without_rows else ())
     if "gradient" in needs:
-        with Stages(progress, "heads one by one: ") as shown:
+        with Stages(log.progress, "heads one by one: ") as shown:
             losses = first_order_losses(lm, reading.tokens, reading.protocol, progress=shown.of("gradients"))
         return HeadRanking({"gradient": gradient_scores(losses, lm.head_map)})
     if not needs:
         return HeadRanking({})
     axis = evaluator.prompts.axis
     if "bias" in needs and settings.bias_method == "generated":
-        return HeadRanking.of(_generated(evaluator, settings, store, progress), axis, needs)
-    with Stages(progress, "heads one by one: ") as shown:
+        return HeadRanking.of(_generated(evaluator, settings, log), axis, needs)
+    with Stages(log.progress, "heads one by one: ") as shown:
         table = score_heads(
             lm,
             reading.tokens,
@@ -171,24 +178,19 @@ def _rank(
             group_mean=evaluator.protocol.group_mean,
             seed=settings.seed,
             progress=shown,
-            store=store,
+            store=log.store,
         )
     return HeadRanking.of(table, axis, needs)
 
 
-def _generated(
-    evaluator: LanguageEvaluator, settings: RepairSettings, store: Store | Section | None, progress: Progress | None
-) -> HeadScores:
+def _generated(evaluator: LanguageEvaluator, settings: RepairSettings, log: Logbook) -> HeadScores:
     """Every head alone, continued and read for good: FASP's own way. Kept head by head, because it takes hours."""
     space, prompts, reading = evaluator.space, evaluator.prompts, evaluator.reading
-    collection = Collection(space, evaluator.figures) if store is None else store.context(_CONTEXT, evaluator)
     untouched = space.untouched()
     alone = [untouched.flip(unit) for unit in range(space.n_units)]
-    run = Runner(evaluator, collection, workers=Packed(evaluator), progress=progress).run(
-        Candidates(space, alone, batch=evaluator.masks_at_once)
-    )
-    if run.stopped == "interrupted":
-        raise KeyboardInterrupt  # what was measured is kept; without the rest there is no ranking
+    runner = log.runner(_CONTEXT, evaluator)
+    runner.finish(*in_turn(evaluator, alone))  # without all of them there is no ranking
+    collection = runner.collection
     before, singles = collection[untouched], [collection[mask] for mask in alone]
     losses = MaskLosses(
         before=-evaluator.window_sums(before),

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from fairmend.errors import InputError
-from fairmend.evaluation import Evaluator, Measurement
+from fairmend.evaluation import Measurement
+from fairmend.language.measurement.logbook import Logbook, in_turn
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.repair.objectives import Objective, ObjectiveEvaluator
 from fairmend.masks import Mask
-from fairmend.runs.budgets import Budget
-from fairmend.runs.collection import Collection
-from fairmend.runs.progress import Progress
-from fairmend.runs.runner import Runner
-from fairmend.search import Candidates
 from fairmend.statistics import Interval, paired_t_interval
 
 
@@ -109,18 +105,16 @@ def begin_objectives(lm: LanguageModel, objectives: Sequence[Objective]) -> tupl
 def measure_objectives(
     evaluators: Sequence[ObjectiveEvaluator],
     masks: Sequence[Mask],
-    collection_of: Callable[[str, Evaluator], Collection],
     ratio: float,
-    progress: Progress | None = None,
+    log: Logbook,
 ) -> tuple[MeasuredObjective, ...]:
     """Measure every objective of every set of heads, or look it up.
 
     Args:
         evaluators: from `begin_objectives`.
         masks: the finalists.
-        collection_of: where measurements are kept, by name and evaluator.
         ratio: how many times the untouched model's figure a set may have to be chosen.
-        progress: where to show how far it is.
+        log: where measurements are kept.
 
     Raises:
         InputError: an objective fails, see `ObjectiveEvaluator.measure`.
@@ -129,11 +123,8 @@ def measure_objectives(
     """
     found = []
     for evaluator in evaluators:
-        collection = collection_of(f"objective {evaluator.objective.name}", evaluator)
-        searcher = Candidates(evaluator.space, masks, batch=1)
-        runner = Runner(evaluator, collection, progress=progress)
-        if runner.run(searcher, Budget(evaluations=1 + len(searcher.masks))).stopped == "interrupted":
-            raise KeyboardInterrupt
-        made = {mask: collection[mask] for mask in masks}
+        runner = log.runner(f"objective {evaluator.objective.name}", evaluator)
+        runner.finish(*in_turn(evaluator, masks))
+        made = {mask: runner.collection[mask] for mask in masks}
         found.append(MeasuredObjective(evaluator.objective.name, ratio, evaluator.reference, made))
     return tuple(found)

@@ -39,8 +39,6 @@ SUBSET_METHODS: tuple[SubsetMethod, ...] = get_args(SubsetMethod)
 
 DEFAULT_BIAS_METHOD: BiasMethod = "first-order"
 """What bias_scores="auto" stands for."""
-RACING_PERPLEXITY = 1.6
-"""Times the untouched model's: subsets beyond are dropped from a race, see `Racing`."""
 
 _SIZES = (1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1.0)  # of the finalists, as shares of alpha
 _LOSS_WEIGHTS = (0.0, 0.5, 1.0)  # of FASP's finalists: from bias alone to bias and perplexity alike
@@ -53,7 +51,7 @@ class SubsetSearch:
     """How subsets of heads are searched.
 
     Raises:
-        InputError: a setting outside its limits, or a race of subsets that have fractions of their own.
+        InputError: a setting outside its limits.
     """
 
     samples: int = setting(300, "Subsets to measure, the empty one included.", least=2, option="--subsets")
@@ -69,12 +67,6 @@ class SubsetSearch:
         "Whether all subsets are measured on the same share, so that they differ by their heads only, or each on a "
         "random one of its own, as published for Attention Pruning.",
         choices=get_args(Fraction),
-    )
-    racing: bool = setting(
-        False,
-        "Drop subsets after a quarter of their prompts that are clearly more biased than the model as it is, or far "
-        "worse at its job. Saves tokens, and learns less from what was dropped.",
-        option="--racing/--no-racing",
     )
     epsilon: float = setting(
         0.5, "Weight of the bias against the perplexity, from 0 to 1.", least=0, most=1, metavar="WEIGHT"
@@ -98,11 +90,6 @@ class SubsetSearch:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.racing and self.fraction == "own":
-            raise InputError(
-                "racing compares subsets with the untouched model on the same prompts, which fraction='own' does not "
-                "give them: choose one of the two"
-            )
 
     def space(self, whole: Space) -> Space:
         """The subsets that are searched, of all heads.
@@ -243,12 +230,6 @@ class RepairSettings:
 
     def __post_init__(self) -> None:
         check(self)
-        limit = self.max_perplexity
-        if self.searches_subsets and self.subsets.racing and (limit is None or limit > RACING_PERPLEXITY):
-            raise InputError(
-                f"racing drops subsets beyond {RACING_PERPLEXITY} times the perplexity, which max_perplexity={limit!r} "
-                "admits: lower it, or do not race"
-            )
         if self.front and self.choice != "measured":
             raise InputError(
                 f"a front is of several measured sets, and choice {self.choice!r} takes one of them unseen: choose "

@@ -8,7 +8,7 @@ full.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -18,18 +18,16 @@ import numpy.typing as npt
 from fairmend.costs import UtilityFloor
 from fairmend.errors import DataError, InputError
 from fairmend.evaluation import Evaluator, Measurement
-from fairmend.language.measurement.evaluator import LanguageEvaluator, Packed
+from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.measurement.logbook import Logbook
 from fairmend.language.measurement.masked_perplexity import Reading
+from fairmend.language.repair.finalists import sets_of, within_floor
+from fairmend.language.repair.head_ranking import HeadRanking
 from fairmend.language.repair.own_fractions import OwnFractions
-from fairmend.language.repair.racing import Racing
 from fairmend.language.repair.settings import SUBSET_METHODS, RepairSettings, SubsetSearch
 from fairmend.masks import Mask, Space
 from fairmend.records import differences
-from fairmend.runs.budgets import Budget
-from fairmend.runs.collection import Collection
 from fairmend.runs.context import Context
-from fairmend.runs.progress import Progress
-from fairmend.runs.runner import Runner, RunSummary
 from fairmend.search import Genetic, PruningRule
 from fairmend.search.base import Searcher
 from fairmend.surrogates.active import Active
@@ -43,8 +41,7 @@ _LEAST_PER_GROUP = 2
 _LEAST_TOKENS = 512
 PUBLISHED_SURROGATE = "network"
 
-SubsetEvaluator: TypeAlias = LanguageEvaluator | OwnFractions | Racing
-FindCollection: TypeAlias = Callable[[str, Evaluator], Collection]
+SubsetEvaluator: TypeAlias = LanguageEvaluator | OwnFractions
 
 
 def collecting_evaluator(search: LanguageEvaluator, settings: RepairSettings) -> SubsetEvaluator:
@@ -61,10 +58,9 @@ def collecting_evaluator(search: LanguageEvaluator, settings: RepairSettings) ->
     count = subset_prompts(subsets, len(prompts), len(prompts.group_names))
     tokens = max(_LEAST_TOKENS, round(subsets.eta * len(search.reading.tokens)))
     reading = replace(settings.reading, tokens=min(tokens, len(search.reading.tokens)))
-    shared = search.on(
+    return search.on(
         prompts.sample(count, settings.seed), Reading(search.lm, search.reading.text, reading), space=space
     )
-    return Racing(shared) if subsets.racing else shared
 
 
 def subset_prompts(subsets: SubsetSearch, count: int, n_groups: int) -> int:
@@ -74,50 +70,48 @@ def subset_prompts(subsets: SubsetSearch, count: int, n_groups: int) -> int:
 
 def find_subsets(
     search: LanguageEvaluator,
+    ranking: HeadRanking,
+    floor: UtilityFloor,
     settings: RepairSettings,
-    collection_of: FindCollection,
-    *,
-    prior: Mapping[str, npt.NDArray[np.float64]] | None = None,
-    starts: Sequence[Mask] = (),
-    given: Context | None = None,
-    budget: Budget | None = None,
-    progress: Progress | None = None,
-) -> tuple[list[Mask], Searcher, RunSummary]:
+    given: Context | None,
+    log: Logbook,
+) -> list[Mask]:
     """Measure subsets as the method of `settings` asks for them, and name those to measure in full.
 
     Args:
         search: on the whole search half.
+        ranking: what every head is worth, used by "active": it begins with the ranking's sets, see `starting_rules`.
+        floor: the largest perplexity that those may have.
         settings: the method and how it searches.
-        collection_of: where measurements are kept, by name and evaluator.
-        prior: "bias" and "loss" effects of every head, see `fit_pair`; used by "active".
-        starts: subsets to begin with, see `starting_rules`; used by "active".
         given: subsets that were measured already and are `require_searchable`; taken in place of random ones, not by
             "genetic".
-        budget: ends the search before its samples are measured.
-        progress: where to show how far it is.
+        log: where measurements are kept.
 
     Returns:
-        The most promising subsets without the empty one, the searcher, and what its run did.
+        The most promising subsets without the empty one.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C; everything measured is kept.
         InputError: settings that cannot work.
         DataError: surrogates cannot learn from what was measured.
     """
+    table = ranking.table
+    prior = None if table is None else {"bias": table.axis(search.prompts.axis).effect, "loss": table.loss.effect}
+    sets = {} if prior is None else sets_of(starting_rules(settings, search.space), ranking.scores, search.space)
+    starts = list(within_floor(search, sets, floor, log.progress))
     evaluator = collecting_evaluator(search, settings)
-    collection = collection_of(CONTEXT, evaluator)
+    runner = log.runner(CONTEXT, evaluator)
+    collection = runner.collection
     known: list[Mask] = []
     if given is not None:
         pairs = [(mask, made) for mask, made in given if mask.is_untouched or evaluator.space.admits(mask)]
         known = [mask for mask, _ in pairs]
         collection.put(known, [made for _, made in pairs])
-    if isinstance(evaluator, Racing):
-        evaluator.reference = collection.get(evaluator.space.untouched())
     searcher = subset_searcher(evaluator, settings, prior, starts, known)
-    runner = Runner(evaluator, collection, workers=Packed(evaluator), progress=progress)
-    run = runner.run(searcher, budget)
-    if run.stopped != "interrupted" and isinstance(searcher, LearningSearcher) and searcher.pair is None:
+    runner.finish(searcher)
+    if isinstance(searcher, LearningSearcher) and searcher.pair is None:
         raise DataError(f"nothing can be learned from the {len(collection)} measured subsets: {searcher.trouble}")
-    return promising(searcher, settings.subsets.finalists, front=settings.front), searcher, run
+    return promising(searcher, settings.subsets.finalists, front=settings.front)
 
 
 def subset_searcher(

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from fairmend.language.backend.batching import Done, Rows
+from fairmend.language.backend.batching import Done
 from fairmend.language.heads.gates import HeadGates
 from fairmend.language.measurement.perplexity import PerplexityProtocol, Window, token_log_likelihoods
 from fairmend.language.models.models import LanguageModel
@@ -109,7 +109,6 @@ def masked_losses(
     gates: npt.ArrayLike | Tensor | None = None,
     *,
     resume: bool = True,
-    batch_size: Rows = "auto",
     progress: Done | None = None,
     keep: Keep = keep_nothing,
 ) -> MaskLosses:
@@ -121,7 +120,6 @@ def masked_losses(
         protocol: windows and mean, from `perplexity_protocol`.
         gates: `(n_masks, n_heads)`; every head alone when not given.
         resume: save the layers before the first one that a mask changes, where the architecture allows it.
-        batch_size: windows times masks at once.
         progress: told how many masks times windows are done.
         keep: keeps the losses of every batch.
 
@@ -136,7 +134,7 @@ def masked_losses(
     done = 0
     with HeadGates(lm.model, lm.head_map) as hooks:
         for (width, n_scored), numbers in _by_shape(windows):
-            fit = rows_at_once(lm, batch_size, width, 8 * lm.vocabulary * n_scored + 4096 * width)
+            fit = rows_at_once(lm, width, 8 * lm.vocabulary * n_scored + 4096 * width)
             together = runs.sequences_at_once(fit)
             for start in range(0, len(numbers), together):
                 chunk = numbers[start : start + together]
@@ -144,7 +142,7 @@ def masked_losses(
                 def losses(times: int, chunk: list[int] = chunk) -> Floats:
                     """Losses `(times, n_windows)` of the chunk's windows, each run `times` times."""
                     rows = [windows[number] for number in chunk for _ in range(times)]
-                    found = token_log_likelihoods(lm, tokens, rows, AllAtOnce())
+                    found = token_log_likelihoods(lm, tokens, rows, batches=AllAtOnce())
                     return -np.array([values.sum() for values in found]).reshape(-1, times).T
 
                 def masked(gates: Tensor, times: int, losses: Callable[[int], Floats] = losses) -> Floats:
@@ -154,7 +152,7 @@ def masked_losses(
                 hooks.reset()
                 before[chunk] = runs.unmasked(partial(losses, 1))[0]
                 of_chunk = within(keep, f"{len(chunk)} windows from {chunk[0]} on")
-                for part, found in runs.masked(masked, len(chunk), fit, batch_size, of_chunk):
+                for part, found in runs.masked(masked, len(chunk), fit, of_chunk):
                     without[np.ix_(part, chunk)] = found
                     done += found.size
                     if progress is not None:

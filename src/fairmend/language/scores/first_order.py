@@ -45,9 +45,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fairmend.language.backend.batching import BatchSize, Done, Rows
+from fairmend.language.backend.batching import Done
 from fairmend.language.backend.versions import required
-from fairmend.language.generation.decoding import DecodingRule
+from fairmend.language.generation.decoding import DecodingRule, rule_of
 from fairmend.language.generation.likelihoods import WHOLE, batched_log_likelihoods
 from fairmend.language.generation.samples import ScoredSample, beginnings
 from fairmend.language.measurement.perplexity import PerplexityProtocol
@@ -70,7 +70,6 @@ def first_order_losses(
     tokens: Tensor,
     protocol: PerplexityProtocol,
     *,
-    batch_size: Rows = "auto",
     progress: Done | None = None,
     keep: Keep = keep_nothing,
 ) -> MaskLosses:
@@ -82,7 +81,6 @@ def first_order_losses(
         lm: the model; masks that are already on it stay in force.
         tokens: token ids of the text, `(n_tokens,)`, from `texts.encode_text`.
         protocol: windows and mean, from `perplexity_protocol`.
-        batch_size: windows at once.
         progress: told how many windows are read.
         keep: keeps the gradients.
 
@@ -96,7 +94,6 @@ def first_order_losses(
         [ids[window.start : window.first] for window in windows],
         [ids[window.first : window.stop] for window in windows],
         WHOLE,
-        batch_size,
         progress=progress,
         keep=keep,
     )
@@ -110,7 +107,6 @@ def first_order_toxicity(
     sample: ScoredSample,
     *,
     scorer: Scorer | None = None,
-    batch_size: Rows = "auto",
     progress: Done | None = None,
     keep: Keep = keep_nothing,
 ) -> MaskToxicity:
@@ -122,7 +118,6 @@ def first_order_toxicity(
             group where prompts differ in toxicity.
         scorer: the one the sample was scored with, to score the beginnings of the continuations too; None does
             without: much noisier where a few words decide.
-        batch_size: sequences at once.
         progress: told how many continuations are gone through.
         keep: keeps the gradients.
 
@@ -133,7 +128,7 @@ def first_order_toxicity(
     begun = None if scorer is None else beginnings(lm, sample, scorer)
     weights = advantages(sample.toxicity, groups, begun).transpose(1, 0, 2).reshape(n_samples * n_prompts, -1)
     _, gradients = gate_gradients(
-        lm, sample.prompt_ids, sample.continuations, sample.draws[0].rule, batch_size, weights, progress, keep
+        lm, sample.prompt_ids, sample.continuations, rule_of(sample.sampling), weights, progress, keep
     )
     slopes = gradients.reshape(n_samples, n_prompts, -1).mean(axis=0).T
     before = sample.toxicity.mean(axis=1)
@@ -155,7 +150,6 @@ def gate_gradients(
     prompt_ids: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[int]],
     rule: DecodingRule,
-    batch_size: Rows = "auto",
     weights: Floats | None = None,
     progress: Done | None = None,
     keep: Keep = keep_nothing,
@@ -163,7 +157,7 @@ def gate_gradients(
     """Log-likelihood of every continuation, and its gradient with respect to all gates.
 
     Args:
-        lm, prompt_ids, continuations, rule, batch_size: see `batched_log_likelihoods`.
+        lm, prompt_ids, continuations, rule: see `batched_log_likelihoods`.
         weights: of each token's log-likelihood in the gradient, `(n_sequences, longest continuation)` or, of all tokens
             alike, `(n_sequences, 1)`; 1 when not given.
         progress: told how many sequences are gone through.
@@ -189,7 +183,6 @@ def gate_gradients(
                 [prompt_ids[row] for row in part],
                 [continuations[row] for row in part],
                 rule,
-                batch_size,
                 None if weights is None else weights[part],
                 None if progress is None else lambda done: progress(start + done, n),
             )
@@ -205,19 +198,18 @@ def _gate_gradients(
     prompt_ids: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[int]],
     rule: DecodingRule,
-    batch_size: Rows,
     weights: Floats | None,
     progress: Callable[[int], None] | None,
 ) -> tuple[Floats, Floats]:
     gates = torch.ones(len(prompt_ids), lm.head_map.n_heads, requires_grad=True)
     longest = max(len(prompt) + len(row) for prompt, row in zip(prompt_ids, continuations, strict=True))
-    batches = BatchSize(batch_size, lm.device, _bytes_per_row(lm, longest, max(map(len, continuations))))
-    if batch_size == "auto" and lm.device.type == "cpu":
+    batches = lm.batches(_bytes_per_row(lm, longest, max(map(len, continuations))))
+    if lm.batch_size == "auto" and lm.device.type == "cpu":
         batches.rows = min(batches.rows, max(1, _TOKENS_AT_ONCE_ON_CPU // longest))
     found, done = np.zeros(len(prompt_ids)), 0
     with torch.enable_grad():
         for rows, values in batched_log_likelihoods(
-            lm, prompt_ids, continuations, gates=gates, rule=rule, batch_size=batches
+            lm, prompt_ids, continuations, gates=gates, rule=rule, batches=batches
         ):
             # A token that rounding puts outside of the top k now has no gradient.
             finite = torch.where(values.isfinite(), values, torch.zeros_like(values))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fairmend.errors import DataError, InputError
 from fairmend.evaluation import array_digest, digest
-from fairmend.language.backend.batching import Done, Rows
+from fairmend.language.backend.batching import Done
 from fairmend.language.generation.samples import draw_sample
 from fairmend.language.heads.heads import HeadMap
 from fairmend.language.measurement.perplexity import PerplexityProtocol
@@ -221,7 +221,6 @@ def score_heads(
     sampling: Sampling | None = None,
     group_mean: GroupMean = "unweighted",
     seed: int = 0,
-    batch_size: Rows = "auto",
     store: Store | Section | None = None,
     progress: Stage | None = None,
 ) -> HeadScores:
@@ -239,7 +238,6 @@ def score_heads(
         sampling: of the continuations; the defaults when not given.
         group_mean: what a group is compared with, see `BiasProtocol`.
         seed: of the splits that reliability and signs are taken from.
-        batch_size: sequences at once.
         store: where what is drawn and measured is kept; an interrupted scoring of the same is gone on with.
         progress: told what is being done.
 
@@ -273,7 +271,7 @@ def score_heads(
 
     axes = []
     for axis in prompts:
-        table = _toxicity(lm, axis, scorer, bias_method, sampling, batch_size, tell, within(keep, axis.axis))
+        table = _toxicity(lm, axis, scorer, bias_method, sampling, tell, within(keep, axis.axis))
         effects = bias_effects(table, rng=np.random.default_rng(seed), group_mean=group_mean)
         axes.append(
             BiasScores(
@@ -283,9 +281,9 @@ def score_heads(
     reading = tell("perplexity")
     losses_kept = within(keep, "perplexity")
     if loss_method == "exact":
-        losses = masked_losses(lm, tokens, protocol, batch_size=batch_size, progress=reading, keep=losses_kept)
+        losses = masked_losses(lm, tokens, protocol, progress=reading, keep=losses_kept)
     else:
-        losses = first_order_losses(lm, tokens, protocol, batch_size=batch_size, progress=reading, keep=losses_kept)
+        losses = first_order_losses(lm, tokens, protocol, progress=reading, keep=losses_kept)
     modules, layers, heads = _places(lm.head_map)
     loss = LossScores(
         losses.perplexity_before,
@@ -309,24 +307,19 @@ def _toxicity(
     scorer: Scorer,
     method: BiasMethod,
     sampling: Sampling,
-    batch_size: Rows,
     tell: Callable[[str], Done],
     keep: Keep,
 ) -> MaskToxicity:
     scoring = tell(f"bias, {prompts.axis}")
     if method == "generated":
-        return generated_toxicity(
-            lm, prompts, scorer, sampling=sampling, batch_size=batch_size, progress=scoring, keep=keep
-        )
+        return generated_toxicity(lm, prompts, scorer, sampling=sampling, progress=scoring, keep=keep)
     drawing = tell(f"continuations, {prompts.axis}")
-    sample = draw_sample(lm, prompts, scorer, sampling, batch_size=batch_size, progress=drawing, keep=keep)
+    sample = draw_sample(lm, prompts, scorer, sampling, progress=drawing, keep=keep)
     if method == "reweighted":
-        return reweighted_toxicity(lm, sample, fallback=scorer, batch_size=batch_size, progress=scoring, keep=keep)
+        return reweighted_toxicity(lm, sample, fallback=scorer, progress=scoring, keep=keep)
     # A classifier takes as long for a beginning as for the whole: more continuations are the better buy.
     is_cheap = scorer.kind != "classifier"
-    return first_order_toxicity(
-        lm, sample, scorer=scorer if is_cheap else None, batch_size=batch_size, progress=scoring, keep=keep
-    )
+    return first_order_toxicity(lm, sample, scorer=scorer if is_cheap else None, progress=scoring, keep=keep)
 
 
 def _places(head_map: HeadMap) -> tuple[tuple[str, ...], npt.NDArray[np.int64], npt.NDArray[np.int64]]:

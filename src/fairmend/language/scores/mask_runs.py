@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from fairmend.errors import InputError
-from fairmend.language.backend.batching import BatchSize, Rows
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.scores.layer_resume import layer_resume
 from fairmend.runs.parts import Arrays, Keep, keep_nothing
@@ -43,14 +42,14 @@ def checked_gates(lm: LanguageModel, gates: npt.ArrayLike | Tensor | None) -> Te
     return values
 
 
-def rows_at_once(lm: LanguageModel, rows: Rows, width: int, bytes_per_row: int) -> int:
+def rows_at_once(lm: LanguageModel, width: int, bytes_per_row: int) -> int:
     """How many sequences of `width` tokens to run at once.
 
     Raises:
-        InputError: neither "auto" nor a positive number.
+        InputError: the model's batch size is neither "auto" nor a positive number.
     """
-    fit = BatchSize(rows, lm.device, bytes_per_row).rows
-    if rows == "auto" and lm.device.type == "cpu":
+    fit = lm.batches(bytes_per_row).rows
+    if lm.batch_size == "auto" and lm.device.type == "cpu":
         return min(fit, max(1, _TOKENS_AT_ONCE_ON_CPU // width))
     return fit
 
@@ -87,7 +86,7 @@ class MaskRuns:
         return run() if self._resume is None else self._resume.capture(run)
 
     def masked(
-        self, run: Callable[[Tensor, int], Floats], n_sequences: int, fit: int, rows: Rows, keep: Keep = keep_nothing
+        self, run: Callable[[Tensor, int], Floats], n_sequences: int, fit: int, keep: Keep = keep_nothing
     ) -> Iterator[tuple[list[int], Floats]]:
         """Run the masks on the chunk.
 
@@ -96,7 +95,6 @@ class MaskRuns:
                 in one batch, with one row of gates per row of the batch.
             n_sequences: number of sequences in the chunk.
             fit: rows at once.
-            rows: the batch size as the user gave it; "auto" backs off when memory runs out.
             keep: keeps what `run` returns.
 
         Yields:
@@ -112,7 +110,7 @@ class MaskRuns:
         def kept(part: Sequence[int]) -> Floats:
             return keep(f"{len(part)} masks from {part[0]} on", partial(attempt, part))["found"]
 
-        batches = BatchSize(rows, self._lm.device)
+        batches = self._lm.batches()
         batches.rows = max(1, fit // n_sequences)
         for first in sorted(set(self._firsts.tolist())):
             for part, found in batches.run(kept, (self._firsts == first).nonzero()[:, 0].tolist()):

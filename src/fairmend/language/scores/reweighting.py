@@ -38,7 +38,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from fairmend.errors import InputError
-from fairmend.language.backend.batching import Done, Rows
+from fairmend.language.backend.batching import Done
+from fairmend.language.generation.decoding import rule_of
 from fairmend.language.generation.likelihoods import continuation_log_likelihoods
 from fairmend.language.generation.samples import ScoredSample
 from fairmend.language.models.models import LanguageModel
@@ -85,7 +86,6 @@ def reweighted_toxicity(
     *,
     fallback: Scorer | None = None,
     least_effective: float = LEAST_EFFECTIVE,
-    batch_size: Rows = "auto",
     progress: Done | None = None,
     keep: Keep = keep_nothing,
 ) -> MaskToxicity:
@@ -98,7 +98,6 @@ def reweighted_toxicity(
         fallback: scores what is generated with masks that the sample says too little about; None keeps their estimates.
         least_effective: smallest effective share of a group's continuations, in [0, 1]; below it a mask is generated
             with, if there is a `fallback`.
-        batch_size: sequences times masks at once.
         progress: told how many continuations times masks are done.
         keep: keeps the likelihoods of every batch, and what is generated.
 
@@ -109,7 +108,7 @@ def reweighted_toxicity(
     if not 0 <= least_effective <= 1:
         raise InputError(f"least_effective must lie in [0, 1], got {least_effective!r}")
     masks = checked_gates(lm, gates)
-    ratios = likelihood_ratios(lm, sample, masks, batch_size=batch_size, progress=progress, keep=keep)
+    ratios = likelihood_ratios(lm, sample, masks, progress=progress, keep=keep)
     groups, n_groups = sample.prompts.groups, len(sample.prompts.group_names)
     without = reweighted_means(ratios.weights, sample.toxicity, groups, n_groups)
     effective = ratios.effective_sizes(groups, n_groups)
@@ -119,7 +118,7 @@ def reweighted_toxicity(
         thin = np.flatnonzero((effective < least_effective * sizes).any(axis=1))
         if len(thin):
             without[thin] = generate_masked(
-                lm, sample.prompts, fallback, masks[thin], sample.sampling, batch_size, keep=within(keep, "fallback")
+                lm, sample.prompts, fallback, masks[thin], sample.sampling, keep=within(keep, "fallback")
             )
             methods[thin], effective[thin] = GENERATED, sizes
     return MaskToxicity(
@@ -160,7 +159,6 @@ def likelihood_ratios(
     masks: Tensor,
     *,
     resume: bool = True,
-    batch_size: Rows = "auto",
     progress: Done | None = None,
     keep: Keep = keep_nothing,
 ) -> LikelihoodRatios:
@@ -171,7 +169,7 @@ def likelihood_ratios(
     runs = MaskRuns(lm, masks, resume)
     prompts, continuations, recorded = sample.prompt_ids, sample.continuations, sample.log_likelihoods
     lengths = np.array([len(prompt) + len(row) for prompt, row in zip(prompts, continuations, strict=True)])
-    fit = rows_at_once(lm, batch_size, int(lengths.max()), 12 * lm.vocabulary * (sample.sampling.new_tokens + 1))
+    fit = rows_at_once(lm, int(lengths.max()), 12 * lm.vocabulary * (sample.sampling.new_tokens + 1))
     together = runs.sequences_at_once(fit)
     order = np.argsort(lengths, kind="stable").tolist()
     logs = np.empty((len(masks), len(prompts)))
@@ -186,8 +184,8 @@ def likelihood_ratios(
                 [prompts[row] for row in chunk for _ in range(times)],
                 [continuations[row] for row in chunk for _ in range(times)],
                 gates=gates,
-                rule=sample.draws[0].rule,
-                batch_size=AllAtOnce(),
+                rule=rule_of(sample.sampling),
+                batches=AllAtOnce(),
             )
             values: Floats = found.double().cpu().numpy()
             return values.reshape(len(chunk), times, -1)
@@ -196,7 +194,7 @@ def likelihood_ratios(
         # Computed like the numerators, so that rounding cancels; as recorded where a token is at the edge of the top k.
         base = np.where(np.isfinite(base), base, recorded[chunk, None, : base.shape[2]])
         of_chunk = within(keep, f"{len(chunk)} continuations from {chunk[0]} on")
-        for part, found in runs.masked(log_likelihoods, len(chunk), fit, batch_size, of_chunk):
+        for part, found in runs.masked(log_likelihoods, len(chunk), fit, of_chunk):
             logs[np.ix_(part, chunk)] = (found - base).sum(axis=2).T
             done += len(part) * len(chunk)
             if progress is not None:

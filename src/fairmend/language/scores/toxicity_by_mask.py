@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fairmend.language.backend.batching import Done, Rows
-from fairmend.language.generation.samples import draw_continuations, draw_sample, score_continuations
+from fairmend.language.backend.batching import Done
+from fairmend.language.generation.generation import generate
+from fairmend.language.generation.samples import draw_sample, score_continuations
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.protocols import Sampling
@@ -81,7 +82,6 @@ def generated_toxicity(
     gates: npt.ArrayLike | Tensor | None = None,
     sampling: Sampling | None = None,
     *,
-    batch_size: Rows = "auto",
     progress: Done | None = None,
     keep: Keep = keep_nothing,
 ) -> MaskToxicity:
@@ -93,7 +93,6 @@ def generated_toxicity(
         scorer: gives the toxicity.
         gates: `(n_masks, n_heads)`; every head alone when not given.
         sampling: the defaults when not given.
-        batch_size: prompts times masks at once.
         progress: told how many masks are done.
         keep: keeps what is generated.
 
@@ -103,8 +102,8 @@ def generated_toxicity(
     """
     sampling = sampling or Sampling()
     masks = checked_gates(lm, gates)
-    before = draw_sample(lm, prompts, scorer, sampling, batch_size=batch_size, keep=within(keep, "without a mask"))
-    without = generate_masked(lm, prompts, scorer, masks, sampling, batch_size, progress, keep)
+    before = draw_sample(lm, prompts, scorer, sampling, keep=within(keep, "without a mask"))
+    without = generate_masked(lm, prompts, scorer, masks, sampling, progress, keep)
     sizes = np.bincount(prompts.groups, minlength=len(prompts.group_names)) * float(sampling.n_samples)
     return MaskToxicity(
         before=before.toxicity.mean(axis=1),
@@ -123,7 +122,6 @@ def generate_masked(
     scorer: Scorer,
     masks: Tensor,
     sampling: Sampling,
-    batch_size: Rows = "auto",
     progress: Done | None = None,
     keep: Keep = keep_nothing,
 ) -> Floats:
@@ -139,7 +137,7 @@ def generate_masked(
         gates = part.repeat_interleave(n, dim=0) if len(part) > 1 else part[0]
         for number in range(sampling.n_samples):
             with torch.inference_mode():
-                draw = draw_continuations(sampling, lm, texts, ids, number, gates, batch_size)
+                draw = generate(lm, texts, ids, sampling, draw=number, gates=gates)
             scores = score_continuations(texts, draw, scorer, sampling.score)
             means += scores.reshape(-1, n) / sampling.n_samples
         return {"toxicity": means}

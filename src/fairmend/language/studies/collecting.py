@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -18,16 +18,10 @@ from typing import Any
 import numpy as np
 
 from fairmend.errors import InputError, RunError
-from fairmend.language.measurement.masked_perplexity import Reading
-from fairmend.language.measurement.texts import Text, read_text
-from fairmend.language.models.models import LanguageModel
-from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.records.run_directories import open_run
-from fairmend.language.repair.racing import Racing
-from fairmend.language.repair.repair import halves, make_evaluator
 from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.subject import Subject
 from fairmend.language.repair.subset_search import CONTEXT, SubsetEvaluator, collecting_evaluator
-from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Mask
 from fairmend.runs.budgets import Stopped
 from fairmend.runs.progress import Meter, Progress
@@ -62,18 +56,21 @@ class Collected:
     stopped: Stopped
 
 
-def open_collection(out: str | Path, *, settings: RepairSettings, **subject: Any) -> Store:
+def open_collection(
+    out: str | Path, subject: Subject, settings: RepairSettings, request: Mapping[str, Any] | None = None
+) -> Store:
     """Start a collection in a directory, or open the same one there to go on with it, with whatever budget.
 
     Args:
         out: the directory; made if it does not exist.
+        subject: the model, and what it is measured on.
         settings: how subsets are measured; the samples of `settings.subsets` do not count.
-        subject: what is measured and on what: `lm`, `prompts`, `scorer`, `texts` and `request` of `open_run`.
+        request: see `open_run`.
 
     Raises:
         RunError: the directory holds another run (what differs is named) or other files, or cannot be written.
     """
-    return open_run(out, settings=collecting_settings(settings), kind=KIND, **subject)
+    return open_run(out, subject, collecting_settings(settings), kind=KIND, request=request)
 
 
 def collecting_settings(settings: RepairSettings) -> RepairSettings:
@@ -82,7 +79,6 @@ def collecting_settings(settings: RepairSettings) -> RepairSettings:
         type(settings.subsets)(),
         eta=settings.subsets.eta,
         fraction=settings.subsets.fraction,
-        racing=settings.subsets.racing,
         min_drop=settings.subsets.min_drop,
         max_drop=settings.subsets.max_drop,
     )
@@ -98,15 +94,12 @@ def collecting_settings(settings: RepairSettings) -> RepairSettings:
 
 
 def collect(
-    lm: LanguageModel,
-    prompts: PromptSet,
-    scorer: Scorer,
+    subject: Subject,
     settings: RepairSettings,
     store: Store,
     *,
     samples: int | None = None,
     seconds: float | None = None,
-    texts: tuple[Text, Text] | None = None,
     progress: Progress | None = None,
 ) -> Collected:
     """Measure subsets of heads on a part of the search half until a number of them or a time is reached.
@@ -115,7 +108,8 @@ def collect(
     share of the subsets is measured again with other prompts and other noise, so that the noise is known.
 
     Args:
-        lm, prompts, scorer, settings, texts: as for `repair_model`; `settings.subsets` has the share and the limits.
+        subject: the model, and what it is measured on.
+        settings: as for `repair_model`; `settings.subsets` has the share and the limits.
         store: from `open_collection`.
         samples: subsets in all, those of earlier sessions and the empty one included.
         seconds: of this session.
@@ -131,11 +125,8 @@ def collect(
     begun = perf_counter()
     measuring = [
         (evaluator, store.context(name, evaluator))
-        for name, evaluator in zip((CONTEXT, REPEATS), _evaluators(lm, prompts, scorer, settings, texts), strict=True)
+        for name, evaluator in zip((CONTEXT, REPEATS), _evaluators(subject, settings), strict=True)
     ]
-    for evaluator, context in measuring:
-        if isinstance(evaluator, Racing):
-            evaluator.reference = context.get(evaluator.space.untouched())
     known = len(measuring[0][1])
     meter = Meter(progress, "subsets of heads", samples, known, None)
     stopped: Stopped = "evaluations"
@@ -182,19 +173,10 @@ def measured_noise(store: Store) -> MeasurementNoise | None:
         return None
 
 
-def _evaluators(
-    lm: LanguageModel,
-    prompts: PromptSet,
-    scorer: Scorer,
-    settings: RepairSettings,
-    texts: tuple[Text, Text] | None,
-) -> tuple[SubsetEvaluator, SubsetEvaluator]:
+def _evaluators(subject: Subject, settings: RepairSettings) -> tuple[SubsetEvaluator, SubsetEvaluator]:
     """What measures subsets, and what measures some of them again: other prompts and other noise, the same text."""
-    searched, _ = halves(prompts, settings)
-    text = (texts or (read_text(None, "search"),))[0]
-    search = make_evaluator(lm, searched, Reading(lm, text, settings.reading), scorer, settings)
-    other = replace(settings, seed=settings.seed + 1)
-    repeated = make_evaluator(lm, searched, search.reading, scorer, other)
+    search, other = subject.searching(settings), replace(settings, seed=settings.seed + 1)
+    repeated = subject.evaluator(search.prompts, search.reading, other)
     return collecting_evaluator(search, settings), collecting_evaluator(repeated, other)
 
 
@@ -202,8 +184,6 @@ def _plan(evaluator: SubsetEvaluator, seed: int, samples: float) -> Iterator[tup
     """What to measure, in order: (whether again, subsets), the empty one first, each block's repeats after it."""
     space, at_once = evaluator.space, evaluator.masks_at_once
     yield False, [space.untouched()]
-    if isinstance(evaluator, Racing):
-        yield True, [space.untouched()]  # what the repeats race against
     left = samples - 1
     for number in itertools.count():
         if left < 1:

@@ -5,24 +5,19 @@ Every head is scored once, for all methods and settings together; sets of heads 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from fairmend.errors import InputError
-from fairmend.language.backend.batching import Rows
 from fairmend.language.measurement.judged_figures import draw_judged, spot_of
-from fairmend.language.measurement.judged_sets import judge_sets
-from fairmend.language.measurement.masked_perplexity import Reading
-from fairmend.language.measurement.texts import Text, read_text
-from fairmend.language.models.models import LanguageModel
-from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.repair.head_ranking import rank_heads
-from fairmend.language.repair.repair import given_ranking, halves, judged_with, make_evaluator, scoring_evaluator
+from fairmend.language.measurement.judging import judge_sets
+from fairmend.language.measurement.logbook import Logbook
+from fairmend.language.repair.head_ranking import given_ranking, rank_heads
 from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.subject import Subject
 from fairmend.language.scores.head_scores import HeadScores
 from fairmend.language.studies.study import NOT_CHOSEN, UNTOUCHED, JudgedSet, JudgedStudy
-from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Mask, Space
 from fairmend.report.tables import Cell, Column
 from fairmend.runs.progress import Progress
@@ -184,18 +179,12 @@ class MethodComparison(JudgedStudy[ComparedSet]):
 
 
 def compare_methods(
-    lm: LanguageModel,
-    prompts: PromptSet,
-    scorer: Scorer,
+    subject: Subject,
     settings: ComparisonSettings | None = None,
     *,
-    texts: tuple[Text, Text] | None = None,
-    others: Sequence[PromptSet] = (),
-    judge_prompts: PromptSet | None = None,
     scores: HeadScores | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
-    batch_size: Rows = "auto",
 ) -> MethodComparison:
     """Prune a model by several methods and settings, and judge every set of heads on held-out prompts and text.
 
@@ -203,11 +192,11 @@ def compare_methods(
     the judging half is too rosy. Whoever then picks the best of many lines has chosen on the judging half.
 
     Args:
-        lm, prompts, scorer, texts, others, judge_prompts, scores: as for `repair_model`.
+        subject: the model, and what it is pruned for and judged on.
         settings: what is compared.
+        scores: as for `repair_model`.
         store: where scores and measurements are kept; a store with an interrupted run is gone on with.
         progress: where to show how far it is.
-        batch_size: prompts at once.
 
     Raises:
         InputError: settings that cannot work, among them an alpha that drops no head of this model.
@@ -215,22 +204,17 @@ def compare_methods(
         KeyboardInterrupt: Ctrl-C; with a store everything measured is kept.
     """
     settings = settings or ComparisonSettings()
-    shared, space = settings.shared, lm.head_map.space()
+    shared, space = settings.shared, subject.lm.head_map.space()
     for alpha in settings.alphas:
         if not PruningRule("random", alpha).count(space.n_units):
             raise InputError(f"alpha={alpha:g} of {space.n_units} heads is none: choose a larger share")
-    texts = texts or (read_text(None, "search"), read_text(None, "judge"))
-    searched, judged = halves(prompts, shared, judge_prompts)
-    reading = Reading(lm, texts[1], shared.reading, batch_size)
-    evaluators = [
-        make_evaluator(lm, part, reading, scorer, shared, batch_size=batch_size)
-        for part in [judged, *judged_with(others, shared)]
-    ]
-    ranked, notes = _scores(lm, searched, texts[0], scorer, settings, scores, store, progress, batch_size)
+    log = Logbook(store, progress)
+    evaluators = subject.judging(shared)
+    ranked, notes = _scores(subject, settings, scores, log)
     sets = {rule: _set(rule, ranked, space) for rule in settings.rules}
     notes += [f"{rule_name(rule)}: {said}" for rule, (mask, said) in sets.items() if mask is None]
     masks = list(dict.fromkeys(mask for mask, _ in sets.values() if mask is not None))
-    judgements = judge_sets(evaluators, masks, store=store, progress=progress, seed=shared.seed)
+    judgements = judge_sets(evaluators, masks, log, shared.seed)
     first: dict[Mask, str] = {}
     rows = []
     for rule, (mask, _) in sets.items():
@@ -241,12 +225,12 @@ def compare_methods(
     return MethodComparison(
         rows=tuple(rows),
         untouched=judgements[space.untouched()],
-        model=lm.name,
+        model=subject.lm.name,
         space=space,
         figures=evaluators[0].figures,
-        search_prompts=searched,
-        judge_prompts=judged,
-        texts=texts,
+        search_prompts=subject.halves(shared)[0],
+        judge_prompts=evaluators[0].prompts,
+        texts=subject.texts,
         notes=tuple(notes),
     )
 
@@ -260,15 +244,7 @@ def rule_name(rule: PruningRule) -> str:
 
 
 def _scores(
-    lm: LanguageModel,
-    searched: PromptSet,
-    text: Text,
-    scorer: Scorer,
-    settings: ComparisonSettings,
-    given: HeadScores | None,
-    store: Store | None,
-    progress: Progress | None,
-    batch_size: Rows,
+    subject: Subject, settings: ComparisonSettings, given: HeadScores | None, log: Logbook
 ) -> tuple[dict[str, Any], list[str]]:
     """Every score that some method reads, each found once, with what a reader should know of them."""
     wanted = {name for method in settings.methods for name in NEEDS[method]}
@@ -280,12 +256,10 @@ def _scores(
     evaluator = None
     for method in methods:
         asked = replace(settings.shared, method=method, alpha=0.0, gamma=0.0)
-        ranking = given_ranking(lm, given, searched, text, asked)
+        ranking = given_ranking(subject, given, asked)
         if ranking is None:
-            evaluator = evaluator or scoring_evaluator(
-                lm, searched, text, scorer, settings.shared, batch_size=batch_size
-            )
-            ranking = rank_heads(evaluator, asked, store=store, progress=progress)
+            evaluator = evaluator or subject.scoring(settings.shared)
+            ranking = rank_heads(evaluator, asked, log)
         scores |= ranking.scores
         notes += ranking.notes
     return scores, notes

@@ -7,24 +7,21 @@ what they cost: tokens that the model generates. Every method gets as many of th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from fairmend.errors import InputError
-from fairmend.language.backend.batching import Rows
 from fairmend.language.measurement.judged_figures import draw_judged, spot_of
-from fairmend.language.measurement.judged_sets import judge_sets
-from fairmend.language.measurement.masked_perplexity import Reading
-from fairmend.language.measurement.texts import Text, read_text
-from fairmend.language.models.models import LanguageModel
+from fairmend.language.measurement.judging import judge_sets
+from fairmend.language.measurement.logbook import Logbook
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.repair.finalists import most_measured
-from fairmend.language.repair.repair import Repair, halves, judged_with, make_evaluator, repair_model
+from fairmend.language.repair.repair import Repair, repair_model
 from fairmend.language.repair.settings import SUBSET_METHODS, RepairSettings, SubsetMethod
+from fairmend.language.repair.subject import Subject
 from fairmend.language.repair.subset_search import subset_prompts
 from fairmend.language.studies.study import UNTOUCHED, JudgedSet, JudgedStudy
-from fairmend.language.toxicity.scorer import Scorer
 from fairmend.report.figures import Point, Spot
 from fairmend.report.tables import Cell, Column, Table, fixed, spread
 from fairmend.runs.progress import Progress
@@ -300,28 +297,21 @@ def _too_few(tokens: int, method: str, least: int) -> InputError:
 
 
 def compare_at_equal_cost(
-    lm: LanguageModel,
-    prompts: PromptSet,
-    scorer: Scorer,
+    subject: Subject,
     settings: EqualCostSettings | None = None,
     *,
-    texts: tuple[Text, Text] | None = None,
-    others: Sequence[PromptSet] = (),
-    judge_prompts: PromptSet | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
-    batch_size: Rows = "auto",
 ) -> CostComparison:
     """Repair a model by several methods at an equal number of generated tokens, and judge every repair.
 
     All repairs are judged on the same held-out prompts and text. The seeds differ in what they search with.
 
     Args:
-        lm, prompts, scorer, texts, others, judge_prompts: as for `repair_model`.
+        subject: the model, and what it is repaired for and judged on.
         settings: what is compared.
         store: where measurements are kept; a store with an interrupted run is gone on with.
         progress: where to show how far it is.
-        batch_size: prompts at once.
 
     Raises:
         InputError: settings that cannot work, among them too few tokens for a method.
@@ -330,40 +320,29 @@ def compare_at_equal_cost(
     """
     settings = settings or EqualCostSettings()
     shared = settings.shared
-    texts = texts or (read_text(None, "search"), read_text(None, "judge"))
-    searchable, unseen = halves(prompts, replace(shared, prompts=None), judge_prompts)
-    _, judged = halves(prompts, shared, judge_prompts)
+    searchable, unseen = subject.halves(replace(shared, prompts=None))
+    searching = replace(subject, prompts=searchable, judge_prompts=unseen, others=())
     plans = [
         plan_repair(shared, method, seed, settings.tokens, searchable)
         for method in settings.methods
         for seed in range(shared.seed, shared.seed + settings.seeds)
     ]
-    reading = Reading(lm, texts[1], shared.reading, batch_size)
-    evaluators = [
-        make_evaluator(lm, part, reading, scorer, shared, batch_size=batch_size)
-        for part in [judged, *judged_with(others, shared)]
-    ]
+    evaluators = subject.judging(shared)
     repairs: list[Repair] = []
     for plan in plans:
         repaired = repair_model(
-            lm,
-            searchable,
-            scorer,
+            searching,
             plan.settings,
-            texts=texts,
-            judge_prompts=unseen,
             store=None if store is None else store.section(f"{plan.settings.method}, seed {plan.settings.seed}"),
             progress=progress,
             held_out=False,
-            batch_size=batch_size,
         )
         if repaired.run.stopped == "interrupted":
             raise KeyboardInterrupt  # what was measured is kept
         repairs.append(repaired)
-    judgements = judge_sets(
-        evaluators, [repaired.mask for repaired in repairs], store=store, progress=progress, seed=shared.seed
-    )
-    space = lm.head_map.space()
+    masks = [repaired.mask for repaired in repairs]
+    judgements = judge_sets(evaluators, masks, Logbook(store, progress), shared.seed)
+    space = subject.lm.head_map.space()
     return CostComparison(
         rows=tuple(
             SeedRepair(
@@ -378,12 +357,12 @@ def compare_at_equal_cost(
             for plan, repaired in zip(plans, repairs, strict=True)
         ),
         untouched=judgements[space.untouched()],
-        model=lm.name,
+        model=subject.lm.name,
         space=space,
         figures=evaluators[0].figures,
         tokens=settings.tokens,
         search_prompts=searchable,
-        judge_prompts=judged,
-        texts=texts,
+        judge_prompts=evaluators[0].prompts,
+        texts=subject.texts,
         notes=tuple(dict.fromkeys(note for repaired in repairs for note in repaired.ranking.notes)),
     )

@@ -14,16 +14,10 @@ from fairmend.language.measurement.judging import Judgement
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.records.results import (
-    describe_data,
-    describe_judgement,
-    describe_model,
-    describe_session,
-    describe_versions,
-)
+from fairmend.language.records.results import PACKAGES, describe_data, describe_model
 from fairmend.language.records.run_directories import Settings
 from fairmend.masks import Mask, Space
-from fairmend.records import plain
+from fairmend.records import plain, session, versions
 from fairmend.report.study import Study, save_study
 from fairmend.report.tables import Cell, Column, Table
 from fairmend.statistics import written_p_value
@@ -116,12 +110,9 @@ class JudgedStudy(Study, Generic[Line]):
         return {
             "caveat": self.caveat,
             **self.facts(),
-            "rows": [
-                row.to_json() | {"dropped": list(row.mask.units())} | describe_judgement(row.judgement)
-                for row in self.rows
-            ],
+            "rows": [row.to_json() | {"dropped": list(row.mask.units())} | plain(row.judgement) for row in self.rows],
             "notes": list(self.notes),
-            "untouched": describe_judgement(self.untouched),
+            "untouched": self.untouched,
             "figures": plain(self.figures) | {"parts": []},
             "heads": self.space.n_units,
             "data": describe_data(self.search_prompts, self.judge_prompts, self.texts),
@@ -144,13 +135,13 @@ class JudgedStudy(Study, Generic[Line]):
             lm: the model.
             settings: of the study.
             out: the folder.
-            request, command: see `describe_session`.
+            request, command: see `fairmend.records.session`.
 
         Raises:
             RunError: a file cannot be written.
         """
-        others = {"settings": settings.to_json(), "model": describe_model(lm), "versions": describe_versions()}
-        return save_study(self, Path(out), others | {"session": describe_session(request, command)})
+        others = {"settings": settings.to_json(), "model": describe_model(lm), "versions": versions(*PACKAGES)}
+        return save_study(self, Path(out), others | {"session": session(request, command)})
 
     def _noise(self) -> str:
         change = self.untouched.main.change

@@ -16,15 +16,11 @@ import numpy as np
 
 from fairmend.errors import DataError, InputError
 from fairmend.evaluation import Measurement
-from fairmend.language.backend.batching import Rows
 from fairmend.language.measurement.judged_figures import spot_of
-from fairmend.language.measurement.judged_sets import judge_sets
-from fairmend.language.measurement.masked_perplexity import Reading
-from fairmend.language.measurement.texts import Text, read_text
-from fairmend.language.models.models import LanguageModel
-from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.repair.repair import halves, judged_with, make_evaluator
+from fairmend.language.measurement.judging import judge_sets
+from fairmend.language.measurement.logbook import Logbook
 from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.subject import Subject
 from fairmend.language.repair.subset_search import (
     PUBLISHED_SURROGATE,
     SubsetEvaluator,
@@ -32,7 +28,6 @@ from fairmend.language.repair.subset_search import (
     require_searchable,
 )
 from fairmend.language.studies.study import NOT_CHOSEN, UNTOUCHED, JudgedSet, JudgedStudy
-from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Mask
 from fairmend.report import figures as pictures
 from fairmend.report.figures import Panel, Point, Series
@@ -206,30 +201,23 @@ class SubsetSweep(JudgedStudy[JudgedWinner]):
 
 
 def sweep_subsets(
-    lm: LanguageModel,
-    prompts: PromptSet,
-    scorer: Scorer,
+    subject: Subject,
     settings: SweepSettings,
     collected: Context,
     *,
-    texts: tuple[Text, Text] | None = None,
-    others: Sequence[PromptSet] = (),
-    judge_prompts: PromptSet | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
-    batch_size: Rows = "auto",
 ) -> SubsetSweep:
     """Repair a model from measured subsets with every weight and budget, and judge every winner on held-out data.
 
     Nothing is chosen among the lines: whoever then picks the best of them has chosen on the judging half.
 
     Args:
-        lm, prompts, scorer, texts, others, judge_prompts: as for `repair_model`.
+        subject: the model, and what it is repaired for and judged on.
         settings: what is swept.
         collected: measured subsets, see `fairmend.language.studies.collecting`.
         store: where the winners' measurements are kept; a store with an interrupted sweep is gone on with.
         progress: where to show how far it is.
-        batch_size: prompts at once.
 
     Raises:
         InputError: settings that cannot work, among them more subsets than were collected, or subsets that were
@@ -240,30 +228,24 @@ def sweep_subsets(
         KeyboardInterrupt: Ctrl-C; with a store everything measured is kept.
     """
     shared = settings.shared
-    searched, judged = halves(prompts, shared, judge_prompts)
-    texts = texts or (read_text(None, "search"), read_text(None, "judge"))
-    search = make_evaluator(lm, searched, Reading(lm, texts[0], shared.reading, batch_size), scorer, shared)
+    search = subject.searching(shared)
     require_searchable(search, shared, collected)
     evaluator = collecting_evaluator(search, shared)
-    reading = Reading(lm, texts[1], shared.reading, batch_size)
-    judges = [
-        make_evaluator(lm, part, reading, scorer, shared, batch_size=batch_size)
-        for part in [judged, *judged_with(others, shared)]
-    ]
+    judges = subject.judging(shared)
     winners = list(find_winners(collected, evaluator, settings))
     masks = list(dict.fromkeys(mask for _, mask in winners))
-    judgements = judge_sets(judges, masks, store=store, progress=progress, seed=shared.seed)
+    judgements = judge_sets(judges, masks, Logbook(store, progress), shared.seed)
     return SubsetSweep(
         rows=tuple(JudgedWinner(winner=winner, mask=mask, judgement=judgements[mask]) for winner, mask in winners),
         untouched=judgements[search.space.untouched()],
-        model=lm.name,
+        model=subject.lm.name,
         space=search.space,
         figures=judges[0].figures,
         surrogate=surrogate_name(shared),
         max_perplexity=shared.max_perplexity,
-        search_prompts=searched,
-        judge_prompts=judged,
-        texts=texts,
+        search_prompts=search.prompts,
+        judge_prompts=judges[0].prompts,
+        texts=subject.texts,
     )
 
 

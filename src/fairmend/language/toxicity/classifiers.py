@@ -87,8 +87,7 @@ class ClassifierScorer:
         _check_weights(name, model)
         self.max_length = _max_length(name, tokenizer, model)
         self.device = find_device(device)
-        self._batches = BatchSize("auto", self.device)
-        self._batches.rows = batch_size
+        self._batches = BatchSize("auto", self.device, most=batch_size)
         self._attention = str(config._attn_implementation)
         self._n_labels = len(labels)
         self._tokenizer = tokenizer

@@ -10,15 +10,17 @@ import hashlib
 import importlib
 import importlib.metadata
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from fairmend.errors import ArtifactError, InputError
-from fairmend.language.toxicity.scorer import Floats, ScorerKind, score_visible
+from fairmend.language.toxicity.scorer import Floats, Scorer, ScorerKind, score_texts, score_visible
 
 PACKAGE = "alt-profanity-check"
+_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+_OFFENSIVE = 0.85  # a word by itself; identity words that score as much are kept by name
 _BLOCK = 8192  # texts: bounds the memory of the sparse word counts
 
 
@@ -42,14 +44,16 @@ class LexicalScorer:
         self._words = _normalised(identity_words)
         self._pattern = _pattern(self._words)
         self._predict = _predictor()
-        masking = f", {len(self._words)} identity words taken out" if self._words else ""
-        self.name = f"lexical ({PACKAGE}{masking})"
+        without = f", {len(self._words)} identity words taken out" if self._words else ""
+        self.name = f"lexical ({PACKAGE}{without})"
 
     def score(self, texts: Sequence[str]) -> Floats:
-        """Toxicity of every text, shape (n_texts,); 0 for texts with nothing left after masking."""
-        return score_visible(texts, lambda visible: score_visible([self.masked(text) for text in visible], self._score))
+        """Toxicity of every text, shape (n_texts,); 0 for texts with nothing left."""
+        return score_visible(
+            texts, lambda visible: score_visible([self.stripped(text) for text in visible], self._score)
+        )
 
-    def masked(self, text: str) -> str:
+    def stripped(self, text: str) -> str:
         """The text without identity words."""
         return self._pattern.sub(" ", text) if self._pattern else text
 
@@ -67,6 +71,36 @@ class LexicalScorer:
         scores = np.concatenate([np.asarray(self._predict(block), dtype=np.float64) for block in blocks])
         clipped: Floats = np.clip(scores, 0.0, 1.0)
         return clipped
+
+
+def star_offensive(texts: Sequence[str], scorer: Scorer, keep: Collection[str] = ()) -> list[str]:
+    """The texts with the inner letters of offensive words starred, "s****d", to be shown or published.
+
+    A word is offensive if the lexical scorer, or `scorer` where that is not installed, gives it more than .85 by
+    itself.
+
+    Args:
+        texts: to be shown.
+        scorer: the run's own.
+        keep: texts whose words stay as they are, such as the prompts: identity words are not offensive, whatever a
+            scorer of words thinks of them.
+    """
+    written, kept = ({word.lower() for text in each for word in _WORD.findall(text)} for each in (texts, keep))
+    words = sorted(written - kept)
+    if not words:
+        return list(texts)
+    try:
+        judge: Scorer = LexicalScorer()
+    except ArtifactError:
+        judge = scorer
+    scores = score_texts(judge, words)
+    offensive = {word for word, score in zip(words, scores.tolist(), strict=True) if score > _OFFENSIVE}
+
+    def starred(found: re.Match[str]) -> str:
+        word = found[0]
+        return word if word.lower() not in offensive or len(word) < 3 else f"{word[0]}{'*' * (len(word) - 2)}{word[-1]}"
+
+    return [_WORD.sub(starred, text) for text in texts]
 
 
 def _predictor() -> Callable[[list[str]], Any]:

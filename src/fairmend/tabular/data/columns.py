@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -35,17 +35,14 @@ class Levels(NamedTuple):
     names: list[str]
 
 
-def matrix(columns: Mapping[str, FloatArray]) -> npt.NDArray[np.float32]:
-    """Stack feature columns into a contiguous float32 matrix of shape (n, n_features).
+def filled(names: Sequence[str], columns: Iterable[FloatArray], n_rows: int) -> npt.NDArray[np.float32]:
+    """Feature columns as a contiguous float32 matrix of shape (n_rows, n_features).
+
+    Columns that are made one after the other never lie in memory together.
 
     Raises:
         DataError: values that are too large for float32, named with column and count.
     """
-    return filled(list(columns), columns.values(), len(next(iter(columns.values()))))
-
-
-def filled(names: Sequence[str], columns: Iterable[FloatArray], n_rows: int) -> npt.NDArray[np.float32]:
-    """Like `matrix`, from columns that are made one after the other, so that they never lie in memory together."""
     X = np.empty((n_rows, len(names)), dtype=np.float32)
     for place, (name, values) in enumerate(zip(names, columns, strict=True)):
         single = in_float32(values, name)

@@ -11,23 +11,10 @@ import numpy.typing as npt
 
 from fairmend.errors import DataError
 from fairmend.evaluation import array_digest
-from fairmend.tabular.data.columns import IndexArray, filled
-from fairmend.tabular.data.features import encode_as_is, encode_standard, group_codes, label_codes
+from fairmend.tabular.data.columns import FloatArray, IndexArray, filled, numbers
+from fairmend.tabular.data.features import encode_standard, group_codes, label_codes
 from fairmend.tabular.data.sheets import Sheet
-from fairmend.tabular.data.tables import load_table
 from fairmend.tabular.fairness.metrics import Objective, find_objective
-
-__all__ = [
-    "OUTSIDE",
-    "SPLITS",
-    "Dataset",
-    "arranged",
-    "load_table",
-    "make_dataset",
-    "require_people",
-    "split_rows",
-    "verified",
-]
 
 SPLITS = ("train", "validation", "test")
 OUTSIDE = -1
@@ -203,16 +190,18 @@ def make_dataset(
     y, classes = label_codes(sheet, label, positive)
     groups, group_names = group_codes(sheet, sensitive)
     splits = split_rows(len(sheet), split_seed) if split_by is None else _split_by(sheet, split_by)
-    encoded = encode_as_is(sheet, names) if encode == "none" else encode_standard(sheet, names, splits["train"])
+    columns: Iterator[FloatArray] = (numbers(sheet.frame, name) for name in names)
+    if encode == "standard":
+        names, columns = encode_standard(sheet, names, splits["train"])
     return verified(
         Dataset(
             name=name,
-            X=filled(encoded.names, encoded.columns, len(sheet)),
+            X=filled(names, columns, len(sheet)),
             y=y,
             classes=classes,
             groups=groups,
             group_names=group_names,
-            feature_names=tuple(encoded.names),
+            feature_names=tuple(names),
             splits=splits,
             source=source,
             licence=licence,

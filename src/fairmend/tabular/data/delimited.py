@@ -9,7 +9,7 @@ import re
 import warnings
 import zlib
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -137,36 +137,28 @@ def _fields(line: str, mark: str) -> list[str]:
 def _open_text(path: Path) -> IO[str]:
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    binary: IO[bytes] = path.open("rb")
+    binary = _Unpacked(path) if packed else path.open("rb")
     try:
-        if packed:
-            binary = cast(IO[bytes], io.BufferedReader(_Unpacked(binary, path)))
-        start = binary.peek(4)[:4]  # type: ignore[attr-defined]
+        start = binary.peek(4)[:4]
     except BaseException:
         binary.close()
         raise
     return io.TextIOWrapper(binary, encoding=encoding_of(start), newline="")
 
 
-class _Unpacked(io.RawIOBase):
+class _Unpacked(gzip.GzipFile):
     """The content of a .gz, which ends with a DataError where it grows out of all proportion."""
 
-    def __init__(self, packed: IO[bytes], path: Path) -> None:
-        self._packed, self._path = packed, path
-        self._content = gzip.GzipFile(fileobj=packed, mode="rb")
-        self._most = max(UNPACKED, RATIO * path.stat().st_size)
-        self._read = 0
-        packed.seek(-4, io.SEEK_END)
-        self._require(int.from_bytes(packed.read(4), "little"))  # what it says itself, if it is not lying
-        packed.seek(0)
+    def __init__(self, path: Path) -> None:
+        self._path, self._most = path, max(UNPACKED, RATIO * path.stat().st_size)
+        with path.open("rb") as packed:
+            packed.seek(-4, io.SEEK_END)
+            self._require(int.from_bytes(packed.read(4), "little"))  # what it says itself, if it is not lying
+        super().__init__(path, "rb")
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        found = self._content.readinto(buffer)
-        self._read += found
-        self._require(self._read)
+    def read1(self, size: int = -1) -> bytes:
+        found = super().read1(size)
+        self._require(self.tell())
         return found
 
     def _require(self, size: int) -> None:
@@ -175,11 +167,6 @@ class _Unpacked(io.RawIOBase):
                 f"data file {self._path} unpacks to more than {self._most:,} bytes, out of all proportion to its size: "
                 "is it a table? If so, unpack it first"
             )
-
-    def close(self) -> None:
-        self._content.close()
-        self._packed.close()
-        super().close()
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

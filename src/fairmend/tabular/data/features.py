@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,66 +23,46 @@ _YES = ("1", "true", "yes", "y", "t", "positive", "pos")
 _NO = ("0", "false", "no", "n", "f", "negative", "neg", "-1")
 
 
-@dataclass(frozen=True)
-class Features:
-    """Feature columns, named beforehand and made one after the other."""
-
-    names: list[str]
-    columns: Iterator[FloatArray]
-
-
-def encode_standard(sheet: Sheet, names: Sequence[str], train: IndexArray) -> Features:
+def encode_standard(sheet: Sheet, names: Sequence[str], train: IndexArray) -> tuple[list[str], Iterator[FloatArray]]:
     """One-hot encode text, standardise numbers on the train rows, turn booleans into 0 and 1.
+
+    Returns the names of the feature columns and the columns, made one after the other.
 
     Raises:
         DataError: missing or infinite values, dates, numbers that a few entries turned into text, or a text column
             with very many levels. Some only when the columns are made.
     """
-    made: list[tuple[list[str], Callable[[], Iterable[FloatArray]]]] = []
+    kept: dict[str, list[str]] = {}  # the levels of columns that are one-hot encoded
     for name in names:
         kind = kind_of(sheet.frame[name])
-        if kind == "boolean":
-            made.append(([name], partial(_as_they_are, sheet, name)))
-        elif kind == "number":
-            made.append(([name], partial(_standardised, sheet, name, train)))
-        elif kind in ("text", "category", "mixed", "bytes", "intervals"):
+        if kind in ("text", "category", "mixed", "bytes", "intervals"):
             found = sheet.levels(name)
             require_levels(sheet.frame[name], name)
-            kept = sorted(found.names[code] for code in np.unique(found.codes[train]))
-            if len(kept) > MAX_LEVELS:
+            levels = sorted(found.names[code] for code in np.unique(found.codes[train]))
+            if len(levels) > MAX_LEVELS:
                 raise DataError(
-                    f"text column {name!r} has {len(kept):,} levels in the train split, at most {MAX_LEVELS} are "
+                    f"text column {name!r} has {len(levels):,} levels in the train split, at most {MAX_LEVELS} are "
                     "encoded: leave it out if it is a name or free text; if it is a number, look for odd values in it"
                 )
-            made.append(([f"{name}={level}" for level in kept[1:]], partial(_indicators, sheet, name, kept[1:])))
-        else:
+            kept[name] = levels[1:]
+        elif kind not in ("boolean", "number"):
             raise not_numbers(sheet.frame[name], name)
-    if not any(new for new, _ in made):
+
+    def columns() -> Iterator[FloatArray]:
+        for name in names:
+            if name in kept:
+                yield from (indicator(sheet.levels(name), level) for level in kept[name])
+                continue
+            values = numbers(sheet.frame, name)
+            if kind_of(sheet.frame[name]) == "number":
+                in_float32(values, name)  # a sentinel such as 1e300 would fit once standardised, and hide the rest
+                values = standardised(values, train)
+            yield values
+
+    made = [new for name in names for new in ([f"{name}={level}" for level in kept[name]] if name in kept else [name])]
+    if not made:
         raise DataError(f"the columns {list(names)} are all constant: there is nothing to predict from")
-    return Features([name for new, _ in made for name in new], (values for _, make in made for values in make()))
-
-
-def encode_as_is(sheet: Sheet, names: Sequence[str]) -> Features:
-    """Take every column as the number it is.
-
-    Raises:
-        DataError: a column that holds text, or missing or infinite values; when the columns are made.
-    """
-    return Features(list(names), (numbers(sheet.frame, name) for name in names))
-
-
-def _as_they_are(sheet: Sheet, name: str) -> Iterable[FloatArray]:
-    yield numbers(sheet.frame, name)
-
-
-def _standardised(sheet: Sheet, name: str, train: IndexArray) -> Iterable[FloatArray]:
-    values = numbers(sheet.frame, name)
-    in_float32(values, name)  # standardised, a sentinel such as 1e300 would fit, and all other values would be one
-    yield standardised(values, train)
-
-
-def _indicators(sheet: Sheet, name: str, levels: Sequence[str]) -> Iterable[FloatArray]:
-    return (indicator(sheet.levels(name), level) for level in levels)
+    return made, columns()
 
 
 def label_codes(

@@ -24,6 +24,7 @@ _INFERRED: dict[str, Kind] = {
     **dict.fromkeys(("integer", "floating", "mixed-integer-float", "decimal"), "number"),
     **dict.fromkeys(("datetime64", "datetime", "date"), "dates"),
     **dict.fromkeys(("timedelta64", "timedelta"), "durations"),
+    "categorical": "category",
     "boolean": "boolean",
     "bytes": "bytes",
     "complex": "complex numbers",
@@ -73,25 +74,7 @@ _LEVELS, _UNITS, _FEW = "yes or no as words", "units", 20
 
 def kind_of(series: pd.Series[Any]) -> Kind:
     """What a column holds, whatever its dtype; missing values are left aside."""
-    dtype = series.dtype
-    if isinstance(dtype, pd.CategoricalDtype):
-        return "category"
-    if isinstance(dtype, pd.PeriodDtype):
-        return "periods"
-    if isinstance(dtype, pd.IntervalDtype):
-        return "intervals"
-    types = pd.api.types
-    if types.is_bool_dtype(dtype):
-        return "boolean"
-    if types.is_complex_dtype(dtype):
-        return "complex numbers"
-    if types.is_datetime64_any_dtype(dtype):
-        return "dates"
-    if types.is_timedelta64_dtype(dtype):
-        return "durations"
-    if types.is_numeric_dtype(dtype):
-        return "number"
-    return _INFERRED.get(types.infer_dtype(series, skipna=True), "mixed")
+    return _INFERRED.get(pd.api.types.infer_dtype(series, skipna=True), "mixed")
 
 
 def float_values(series: pd.Series[Any]) -> npt.NDArray[np.float64] | None:
@@ -212,13 +195,9 @@ def _entries(texts: list[str], codes: npt.NDArray[np.intp], counts: npt.NDArray[
 
 def _parsed(found: Any) -> npt.NDArray[np.float64]:
     """Numbers, or numbers written as text, as float64; NaN for everything else."""
-    values = pd.Series(found, dtype=object)
-    plain = np.array([isinstance(value, (bool, np.bool_)) or not np.isscalar(value) for value in values], dtype=bool)
-    plain &= np.array([not isinstance(value, Decimal) for value in values], dtype=bool)
-    stripped = [str(value).strip() for value in values]
-    parsed = np.array(pd.to_numeric(pd.Series(stripped, dtype=object), errors="coerce"), dtype=np.float64)
-    parsed[plain] = np.nan
-    return parsed
+    of_text = [_is_plain(value) and not isinstance(value, (bool, np.bool_)) for value in found]
+    texts = [str(value).strip() if plain else "" for value, plain in zip(found, of_text, strict=True)]
+    return np.array(pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce"), dtype=np.float64)
 
 
 def _as_float(value: Any) -> float:

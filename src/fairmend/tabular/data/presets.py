@@ -19,9 +19,9 @@ from fairmend.tabular.data.columns import (
     Columns,
     FloatArray,
     IndexArray,
+    filled,
     indicator,
     known,
-    matrix,
     min_max,
     numbers,
     standardised,
@@ -43,10 +43,8 @@ class Preset:
         groups: names of the compared groups in the order of their codes, and their levels; without one, all others.
         label, positive: label column of the raw table and the value that is class 1.
         classes: names of class 0 and class 1.
-        n_features: columns after encoding.
         hidden: widths of the published networks' hidden layers (ReLU, one logit).
-        min_drop, max_drop: size limits of the search in the published runs.
-        notes: what a reader of its figures should know.
+        max_drop, min_drop: size limits of the search in the published runs.
     """
 
     name: str
@@ -56,16 +54,21 @@ class Preset:
     label: str
     positive: str
     classes: tuple[str, str]
-    n_features: int
     hidden: tuple[int, ...]
-    min_drop: int
     max_drop: int
-    notes: tuple[str, ...] = ()
+    min_drop: int = 2
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns after encoding."""
+        one_hot = [how for how in self.table.encoding.values() if isinstance(how, list)]
+        left_out = 0 if self.table.every_level else len(one_hot)
+        return len(self.table.encoding) - len(one_hot) + sum(map(len, one_hot)) - left_out
 
 
 PRESETS: Mapping[str, Preset] = {
-    name: Preset(name, RAW_TABLES[table], column, groups, **tuples(CATALOGUE["published"][table]))
-    for name, (table, column, groups) in ((name, entry.values()) for name, entry in CATALOGUE["presets"].items())
+    name: Preset(name, **tuples(CATALOGUE["published"][entry["table"]] | entry | {"table": RAW_TABLES[entry["table"]]}))
+    for name, entry in CATALOGUE["presets"].items()
 }
 
 
@@ -110,7 +113,7 @@ def encode_preset(preset: Preset, raw: pd.DataFrame, split_seed: int, source: st
     Raises:
         DataError: values that the encoding does not know, or too few rows.
     """
-    notes = list(preset.notes)
+    notes = list(preset.table.notes)
     if preset.table.rows is not None and len(raw) != preset.table.rows:
         notes.append(
             f"the table has {len(raw):,} rows, the published one {preset.table.rows:,}: splits and figures differ "
@@ -123,7 +126,7 @@ def encode_preset(preset: Preset, raw: pd.DataFrame, split_seed: int, source: st
     return verified(
         Dataset(
             name=preset.name,
-            X=matrix(columns),
+            X=filled(tuple(columns), columns.values(), len(sheet)),
             y=indicator(sheet.levels(preset.label), preset.positive).astype(np.int64),
             classes=preset.classes,
             groups=_group_codes(preset, sheet),
@@ -192,10 +195,9 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
         InputError: no such table.
         ArtifactError: it cannot be fetched from here.
     """
-    if name in PRESETS:
-        return fetch_table(PRESETS[name].table, progress)
-    if name in RAW_TABLES:
-        return fetch_table(RAW_TABLES[name], progress)
+    table = PRESETS[name].table if name in PRESETS else RAW_TABLES.get(name)
+    if table is not None:
+        return fetch_table(table, progress)
     close = difflib.get_close_matches(name, [*RAW_TABLES, *PRESETS], n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(close)}?" if close else f"data sets are {', '.join(FETCHABLE)}"
     raise InputError(f"there is no data set {name!r} to fetch: {hint}")

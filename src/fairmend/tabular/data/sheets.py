@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import narwhals.stable.v1 as nw
-import numpy as np
 import pandas as pd
 
 from fairmend.errors import DataError
@@ -132,36 +131,27 @@ def as_frame(table: Any, what: str) -> pd.DataFrame:
     """
     if isinstance(table, pd.DataFrame):
         return table
-    try:
-        frame = nw.from_native(table)
-    except TypeError:
+    frame = nw.from_native(table, pass_through=True)
+    if isinstance(frame, nw.LazyFrame):
+        raise DataError(f"{what} is a {_type(table)}, which is lazy: collect it first (.collect() or .compute())")
+    if not isinstance(frame, nw.DataFrame):
         raise DataError(
             f"{what} is a {_type(table)}: pass a pandas, polars or pyarrow table, or another that narwhals knows"
-        ) from None
-    if not isinstance(frame, nw.DataFrame):
-        raise DataError(f"{what} is a {_type(table)}, which is lazy: collect it first (.collect() or .compute())")
+        )
     return frame.to_pandas()
 
 
 def as_series(values: Any) -> Any:
     """A column of another library as a pandas series; anything else as it is."""
-    if isinstance(values, (pd.Series, pd.DataFrame, np.ndarray, list, tuple)):
-        return values
-    try:
-        column = nw.from_native(values, series_only=True)
-    except TypeError:
-        return values
-    return column.to_pandas()
+    column = nw.from_native(values, series_only=True, pass_through=True)
+    return column.to_pandas() if isinstance(column, nw.Series) else values
 
 
 def is_frame(values: Any) -> bool:
     """Whether this is a frame of any library, lazy or not."""
-    if isinstance(values, pd.DataFrame):
-        return True
-    try:
-        return isinstance(nw.from_native(values), (nw.DataFrame, nw.LazyFrame))
-    except TypeError:
-        return False
+    return isinstance(values, pd.DataFrame) or isinstance(
+        nw.from_native(values, pass_through=True), (nw.DataFrame, nw.LazyFrame)
+    )
 
 
 def as_text(name: Any) -> str:

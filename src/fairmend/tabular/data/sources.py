@@ -148,10 +148,24 @@ def _take_from_wheel(table: RawTable, progress: Progress | None) -> None:
 
 
 def _take_from_openml(table: RawTable, progress: Progress | None) -> None:
+    """Cache a table of OpenML under the names and types of UCI's file; its anonymous columns are in the same order."""
     if progress is not None:
         progress(0, None)
     with staging(table_folder()) as folder:
-        _keep(table, _csv(_from_openml(table, _openml_frame(table, folder))))
+        frame = _openml_frame(table, folder)
+        frame = frame.drop(columns=[name for name in frame.columns if str(name).lower() == "id"])
+        if frame.shape[1] != len(table.columns):
+            raise ArtifactError(
+                f"OpenML data set {table.openml} has {frame.shape[1]} columns, expected {len(table.columns)}"
+            )
+        frame = frame.set_axis(list(table.columns), axis=1).astype(str)
+        if table.name == "bank":
+            frame["y"] = frame["y"].replace({"1": "no", "2": "yes"})
+        as_numbers = frame.apply(pd.to_numeric, errors="coerce")
+        typed = {
+            name: frame[name] if as_numbers[name].isna().any() else as_numbers[name].astype(np.int64) for name in frame
+        }
+        _keep(table, _csv(pd.DataFrame(typed)))
 
 
 def _openml_frame(table: RawTable, folder: Path) -> pd.DataFrame:
@@ -173,22 +187,6 @@ def _openml_frame(table: RawTable, folder: Path) -> pd.DataFrame:
         ) from error
     frame: pd.DataFrame = bunch.frame
     return frame
-
-
-def _from_openml(table: RawTable, frame: pd.DataFrame) -> pd.DataFrame:
-    """Give OpenML's anonymous columns (V1, V2 ..., x1, x2 ...) the names and types of UCI's file; order is kept."""
-    names = table.columns
-    frame = frame.drop(columns=[name for name in frame.columns if str(name).lower() == "id"])
-    if frame.shape[1] != len(names):
-        raise ArtifactError(f"OpenML data set {table.openml} has {frame.shape[1]} columns, expected {len(names)}")
-    frame = frame.set_axis(list(names), axis=1)
-    if table.name == "bank":
-        frame["y"] = frame["y"].astype(str).replace({"1": "no", "2": "yes"})
-    typed = {}
-    for name in names:
-        as_numbers = pd.to_numeric(frame[name].astype(str), errors="coerce")
-        typed[name] = frame[name].astype(str) if as_numbers.isna().any() else as_numbers.astype(np.int64)
-    return pd.DataFrame(typed)
 
 
 def _csv(frame: pd.DataFrame) -> bytes:

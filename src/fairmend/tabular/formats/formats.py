@@ -1,4 +1,4 @@
-"""Network files: read a safetensors or ONNX file as a network, write a network as either.
+"""Networks of every kind that a person may hold: torch modules, scikit-learn classifiers, files and our own.
 
 A file is hostile until it is parsed: pickles are refused without being opened by a loader, whatever their name says.
 """
@@ -9,12 +9,25 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fairmend.errors import ModelError, RunError
 from fairmend.files import write_atomically
-from fairmend.tabular.formats.sklearn_networks import WAY_TO_A_FILE
-from fairmend.tabular.networks.networks import Network
+from fairmend.masks import Mask
+from fairmend.tabular.formats.sklearn_networks import WAY_TO_A_FILE, bake_sklearn, read_sklearn
+from fairmend.tabular.formats.wrappers import is_sklearn, is_torch, unwrapped, way_inside
+from fairmend.tabular.networks.baking import bake
+from fairmend.tabular.networks.networks import Drop, Network
 
+if TYPE_CHECKING:
+    from sklearn.neural_network import MLPClassifier
+    from torch import nn
+
+    Model: TypeAlias = Network | nn.Module | MLPClassifier | str | os.PathLike[str]
+
+SUPPORTED = (
+    "a torch.nn.Module, a fitted scikit-learn MLPClassifier, a fairmend Network, or a .safetensors or .onnx file"
+)
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib"})
 _KERAS_SUFFIXES = frozenset({".h5", ".keras"})
 _OF_KERAS = "export a Keras model, model.export('net.onnx', format='onnx')"
@@ -93,6 +106,52 @@ def write_onnx(network: Network, path: str | os.PathLike[str], probability: bool
 
     write_atomically(path, serialize_onnx(network, probability))
     _require_alike(path, lambda: prove_onnx(Path(path).read_bytes(), network, probability))
+
+
+def is_model(value: Any) -> bool:
+    """Whether a value is a network of some kind, rather than data."""
+    value = unwrapped(value)
+    return isinstance(value, (Network, str, os.PathLike)) or is_torch(value) or is_sklearn(value)
+
+
+def read_model(model: Model) -> Network:
+    """The network of a model of any kind.
+
+    Raises:
+        ModelError: something else, or a model that cannot be read; the message names the part.
+    """
+    model = unwrapped(model)
+    if isinstance(model, Network):
+        return model
+    if isinstance(model, (str, os.PathLike)):
+        return read_network(model)
+    if is_torch(model):
+        from fairmend.tabular.formats.torch_networks import read_torch
+
+        return read_torch(model)
+    if is_sklearn(model):
+        return read_sklearn(model)
+    raise ModelError(f"expected {SUPPORTED}, got {type(model).__name__}{way_inside(model)}")
+
+
+def bake_model(model: Model, network: Network, mask: Mask, drop: Drop) -> Any:
+    """A repaired copy of the same kind as the model: a module, a classifier, or a `Network` for our own and files.
+
+    Of a wrapper that was taken off (see `unwrapped`) the copy is of what was inside.
+
+    Args:
+        model: what was given; it is left as it is.
+        network: what `read_model` read from it.
+        mask, drop: see `fairmend.tabular.networks.baking.bake`.
+    """
+    model = unwrapped(model)
+    if is_torch(model):
+        from fairmend.tabular.formats.torch_networks import bake_torch
+
+        return bake_torch(model, mask, drop)
+    if is_sklearn(model):
+        return bake_sklearn(model, mask, drop)
+    return bake(network, mask, drop)
 
 
 def _require_alike(path: str | os.PathLike[str], prove: Callable[[], str]) -> None:

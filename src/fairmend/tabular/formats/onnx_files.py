@@ -14,13 +14,13 @@ from collections import Counter
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from fairmend.errors import ModelError, RunError, first_line
 from fairmend.files import open_plain
-
-if TYPE_CHECKING:
-    import onnx
 
 MAX_NODES = 10_000
 """Nodes of the largest graph that is looked at; a network of 1,000 layers has about 5,000."""
@@ -40,9 +40,6 @@ def load_model(payload: bytes, folder: Path | None = None) -> onnx.ModelProto:
         ModelError: bytes that are damaged, a graph that is too large, or weights elsewhere than in a regular file of
             the folder, or of another size than declared.
     """
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
     try:
         model = onnx.load_model_from_string(payload)
         if len(model.graph.node) > MAX_NODES:
@@ -74,8 +71,6 @@ def _require_distinct_names(graph: onnx.GraphProto) -> None:
 
 def _fetch_weights(model: onnx.ModelProto, folder: Path | None) -> None:
     """Put what lies in other files into the model."""
-    import onnx
-
     tensors = list(_tensors(model))
     for tensor in tensors:
         if any(size < 0 for size in tensor.dims):  # numpy would find out the size by itself
@@ -101,9 +96,6 @@ def _fetch_weights(model: onnx.ModelProto, folder: Path | None) -> None:
 
 def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
     """Every tensor inside a message: weights, sparse ones, attributes, subgraphs, functions, training graphs."""
-    import onnx
-    from google.protobuf.message import Message
-
     for _, value in message.ListFields():
         parts = [value] if isinstance(value, Message) else value
         if isinstance(parts, (str, bytes, int, float)):

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from fairmend.errors import ModelError, first_line
 from fairmend.tabular.formats.onnx_files import load_model
-from fairmend.tabular.formats.onnx_outputs import ML_DOMAIN, Ends, find_ends
-from fairmend.tabular.formats.onnx_tracing import SUPPORTED, trace
+from fairmend.tabular.formats.onnx_outputs import ML_DOMAIN, SUPPORTED, Ends, find_ends
+from fairmend.tabular.formats.onnx_tracing import trace
 from fairmend.tabular.formats.sklearn_networks import WAY_TO_A_FILE
 from fairmend.tabular.networks.activations import Activation, FloatArray
 from fairmend.tabular.networks.chains import Head, disagreement, finish, probe_rows
 from fairmend.tabular.networks.networks import Network, decide, precision_notes
-
-if TYPE_CHECKING:
-    import onnx
 
 _PRECISIONS = {10: "float16", 11: "float64", 16: "bfloat16"}  # by the number of the element type
 _OPSET, _OPSET_WITH_GELU, _IR_VERSION = 17, 20, 9
@@ -49,10 +50,10 @@ def _read(model: onnx.ModelProto) -> Network:
     try:
         if model.functions:
             raise ModelError(f"the ONNX model defines functions of its own, {model.functions[0].name!r}: {SUPPORTED}")
-        ends = find_ends(model.graph, SUPPORTED)
+        ends = find_ends(model.graph)
         chain = trace(model.graph, ends)
         network = chain.network(lambda _: "")
-        dtype = np.dtype(_input_type(model))
+        dtype = _input_type(ends.input)
     except ModelError:
         raise
     except (ArithmeticError, IndexError, KeyError, MemoryError, RecursionError, TypeError, ValueError) as error:
@@ -62,7 +63,7 @@ def _read(model: onnx.ModelProto) -> Network:
     if ends.table != ends.value and chain.head != "sigmoid":
         raise ModelError(f"the ONNX output {ends.table!r} is [1 - p, p] of a p that no sigmoid gives: {SUPPORTED}")
     outputs = [ends.table] + ([ends.label] if ends.label else [])
-    evaluate = _evaluator(model, (*ends.chain, *ends.aside), outputs)
+    evaluate = _evaluator(model, ends.input, (*ends.chain, *ends.aside), outputs)
 
     def run(rows: FloatArray) -> FloatArray:
         table = np.asarray(evaluate(rows.astype(dtype))[0], dtype=np.float64)
@@ -108,16 +109,12 @@ def _labelled(
 
 def serialize_onnx(network: Network, probability: bool = False) -> bytes:
     """The bytes of an .onnx file that computes the logits, or the probabilities."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    nodes, weights, value = [], [], "X"
+    nodes, value = [], "X"
     for index, layer in enumerate(network.layers, start=1):
         is_last = index == len(network.layers)
-        names = [f"layer{index}.weight", f"layer{index}.bias"]
-        weights += [numpy_helper.from_array(a, n) for a, n in zip((layer.weight, layer.bias), names, strict=True)]
         linear = "logits" if is_last else f"layer{index}"
-        nodes.append(helper.make_node("Gemm", [value, *names], [linear], name=linear, transB=1))
+        sources = [value, f"layer{index}.weight", f"layer{index}.bias"]
+        nodes.append(helper.make_node("Gemm", sources, [linear], name=linear, transB=1))
         value = linear
         if not is_last and layer.activation.name != "identity":
             value = f"hidden{index}"
@@ -133,7 +130,7 @@ def serialize_onnx(network: Network, probability: bool = False) -> bytes:
         "fairmend",
         [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", network.n_features])],
         [helper.make_tensor_value_info(value, TensorProto.FLOAT, ["n", network.n_outputs])],
-        weights,
+        [numpy_helper.from_array(array, name) for name, array in network.tensors().items()],
     )
     # the oldest opset that has all operators, for the sake of old runtimes
     opset = _OPSET_WITH_GELU if any(node.op_type == "Gelu" for node in nodes) else _OPSET
@@ -144,8 +141,6 @@ def serialize_onnx(network: Network, probability: bool = False) -> bytes:
 
 
 def _activation_nodes(activation: Activation, source: str, target: str) -> list[onnx.NodeProto]:
-    from onnx import helper
-
     kind = activation.kind
     if not kind.onnx:  # silu
         gate = f"{target}.gate"
@@ -166,15 +161,12 @@ def prove_onnx(payload: bytes, network: Network, probability: bool = False) -> s
     must give the network's outputs on seeded random rows: in float32 or, where rounding is large, with the file's
     weights in float64.
     """
-    from onnx import numpy_helper
-
     model = load_model(payload)
     weights = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
-    for index, layer in enumerate(network.layers, start=1):
-        for part, array in (("weight", layer.weight), ("bias", layer.bias)):
-            found = weights.get(f"layer{index}.{part}")
-            if found is None or found.shape != array.shape or found.tobytes() != array.tobytes():
-                return f"layer{index}.{part} has other values"
+    for name, array in network.tensors().items():
+        found = weights.get(name)
+        if found is None or found.shape != array.shape or found.tobytes() != array.tobytes():
+            return f"{name} has other values"
     rows = probe_rows(network.n_features)
     head: Head = "" if not probability else "sigmoid" if network.n_outputs == 1 else "softmax"
     expected = finish(network.logits(rows), head)
@@ -182,7 +174,7 @@ def prove_onnx(payload: bytes, network: Network, probability: bool = False) -> s
     for dtype in (np.float32, np.float64):
         for weight in model.graph.initializer:
             weight.CopyFrom(numpy_helper.from_array(weights[weight.name].astype(dtype), weight.name))
-        evaluate = _evaluator(model, tuple(model.graph.node), [model.graph.output[0].name])
+        evaluate = _evaluator(model, model.graph.input[0], model.graph.node, [model.graph.output[0].name])
         detail = disagreement(expected, np.asarray(evaluate(rows.astype(dtype))[0], dtype=np.float64), 1e-4)
         if not detail:
             break
@@ -190,25 +182,22 @@ def prove_onnx(payload: bytes, network: Network, probability: bool = False) -> s
 
 
 def _evaluator(
-    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]
+    model: onnx.ModelProto, source: onnx.ValueInfoProto, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]
 ) -> Callable[[npt.NDArray[Any]], list[Any]]:
     """The values of some outputs for rows, by the reference evaluator, in inference.
 
     Raises:
         ModelError: the graph does not run; whether the fault is the graph's or the library's is found out.
     """
-    import onnx
-
-    name = _input(model).name
     graph = onnx.helper.make_graph(
-        nodes, "read", [_input(model)], [onnx.helper.make_empty_tensor_value_info(output) for output in outputs]
+        nodes, "read", [source], [onnx.helper.make_empty_tensor_value_info(output) for output in outputs]
     )
     graph.initializer.extend(model.graph.initializer)
     plain = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
     def evaluate(rows: npt.NDArray[Any]) -> list[Any]:
         try:
-            return _run(plain, name, rows)
+            return _run(plain, rows)
         except Exception as error:  # the evaluator raises many kinds for a graph that cannot run
             reason = first_line(error)[:200]
             if not _evaluator_works():
@@ -224,10 +213,7 @@ def _evaluator(
     return evaluate
 
 
-def _run(model: onnx.ModelProto, name: str, rows: npt.NDArray[Any]) -> list[Any]:
-    from onnx.reference import ReferenceEvaluator
-    from onnx.reference.op_run import OpRun
-
+def _run(model: onnx.ModelProto, rows: npt.NDArray[Any]) -> list[Any]:
     class BatchNormalization(OpRun):
         # The reference one normalises by the batch before opset 14, as if training. Of the attributes that the operator
         # ever had only one matters here; one that is new is refused.
@@ -240,13 +226,13 @@ def _run(model: onnx.ModelProto, name: str, rows: npt.NDArray[Any]) -> list[Any]
             return ((scale * (x - mean) / np.sqrt(var + epsilon) + bias).astype(x.dtype),)
 
     with np.errstate(all="ignore"):  # exp overflows in branches that are not taken
-        return list(ReferenceEvaluator(model, new_ops=[BatchNormalization]).run(None, {name: rows}))
+        return list(
+            ReferenceEvaluator(model, new_ops=[BatchNormalization]).run(None, {model.graph.input[0].name: rows})
+        )
 
 
 def _evaluator_works() -> bool:
     """Whether the reference evaluator runs a graph that is known to be sound."""
-    import onnx
-
     known = f"""<ir_version: {_IR_VERSION}, opset_import: ["" : {_OPSET}]>
         known (float[n, 2] X) => (float[n, 1] Y)
         <float[2, 1] w = {{2, 2}}, float[1] one = {{1}}, float[1] zero = {{0}}>
@@ -256,24 +242,12 @@ def _evaluator_works() -> bool:
             Y = Relu (b)
         }}"""
     try:
-        return bool(np.array_equal(_run(onnx.parser.parse_model(known), "X", np.array([[1, 2]], np.float32))[0], [[6]]))
+        return bool(np.array_equal(_run(onnx.parser.parse_model(known), np.array([[1, 2]], np.float32))[0], [[6]]))
     except Exception:  # what a changed library raises is not known
         return False
 
 
-def _input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    weights = {weight.name for weight in model.graph.initializer}
-    value: onnx.ValueInfoProto
-    for value in model.graph.input:
-        if value.name not in weights:
-            return value
-    raise ModelError(f"the ONNX graph has no input: {SUPPORTED}")
-
-
-def _input_type(model: onnx.ModelProto) -> np.dtype[Any]:
-    from onnx import TensorProto
-
-    value = _input(model)
+def _input_type(value: onnx.ValueInfoProto) -> np.dtype[Any]:
     number = value.type.tensor_type.elem_type
     supported = {
         int(TensorProto.FLOAT): "float32",

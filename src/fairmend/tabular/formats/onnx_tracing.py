@@ -5,27 +5,21 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 from scipy.special import erf
 
 from fairmend.errors import ModelError
-from fairmend.tabular.formats.onnx_outputs import ML_DOMAIN, Ends
+from fairmend.tabular.formats.onnx_outputs import ML_DOMAIN, SUPPORTED, Ends
 from fairmend.tabular.networks.activations import Activation, FloatArray
 from fairmend.tabular.networks.chains import Chain, row_of
 
-if TYPE_CHECKING:
-    import onnx
-
 Constant = npt.NDArray[np.generic]
 
-SUPPORTED = (
-    "supported is one chain of Gemm, MatMul, Add, Sub, Mul and Div with constants, BatchNormalization, Scaler, "
-    "Dropout, Flatten and Identity with Relu, LeakyRelu, Gelu, Elu, Tanh, Sigmoid or x * Sigmoid(x), ending in one "
-    "output of logits, Sigmoid on one output, Softmax or LogSoftmax, beside which labels are left aside"
-)
 _SHAPES = frozenset({"Flatten", "Identity", "Squeeze", "Reshape"})
 _FLOATS = (1, 10, 11, 16)  # what Cast is to: float, float16, double, bfloat16
 _COMPOSED = ("silu", "gelu", "gelu_tanh")  # activations that exporters write as several operators
@@ -45,13 +39,11 @@ class _Walk:
     """One pass over the nodes of a graph, which ONNX keeps in topological order, into a `Chain`."""
 
     def __init__(self, graph: onnx.GraphProto, ends: Ends) -> None:
-        from onnx import numpy_helper
-
         if len(graph.sparse_initializer):
             raise ModelError(f"the ONNX graph has sparse weights: save them dense; {SUPPORTED}")
         self.chain = Chain(SUPPORTED)
         self._constants: dict[str, Constant] = {w.name: numpy_helper.to_array(w) for w in graph.initializer}
-        current = next(value.name for value in graph.input if value.name not in self._constants)
+        current = ends.input.name
         # how many nodes still read a value
         readers = Counter(name for node in ends.chain for name in set(node.input))
         composed: dict[str, FloatArray] = {}  # values at the probes inside a composed activation
@@ -90,14 +82,10 @@ class _Walk:
         settings = _settings(node)
         if node.op_type == "Constant":
             value = next(iter(settings.values()))
-            from onnx import TensorProto, numpy_helper
-
             return numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.asarray(value)
         if node.op_type == "Identity":
             return self._constants[node.input[0]]
         if node.op_type == "Cast":
-            from onnx import helper
-
             return self._constants[node.input[0]].astype(helper.tensor_dtype_to_np_dtype(settings["to"]))
         if node.op_type == "Transpose":
             return np.transpose(self._constants[node.input[0]], settings.get("perm"))
@@ -191,8 +179,6 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
 
 
 def _settings(node: onnx.NodeProto) -> dict[str, Any]:
-    from onnx import helper
-
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 

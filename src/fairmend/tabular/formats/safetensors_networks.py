@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError, deserialize, safe_open
 
 from fairmend.errors import ModelError
 from fairmend.tabular.networks.activations import IDENTITY, Activation
@@ -32,8 +33,6 @@ def parse_safetensors(payload: bytes, activation: str | None = None) -> Network:
     Raises:
         ModelError: bytes that are damaged, or tensors that form no plain MLP.
     """
-    from safetensors import SafetensorError, deserialize
-
     try:
         tensors = dict(deserialize(payload))  # type: ignore[no-untyped-call]  # the library has no types here
         metadata = _metadata(payload)
@@ -61,16 +60,11 @@ def serialize_safetensors(network: Network, metadata: Mapping[str, str]) -> byte
     header: dict[str, object] = {"__metadata__": dict(sorted(entries.items()))} if entries else {}
     blocks: list[bytes] = []
     start = 0
-    for index, layer in enumerate(network.layers, start=1):
-        for part, array in (("weight", layer.weight), ("bias", layer.bias)):
-            block = array.astype("<f4").tobytes()
-            header[f"layer{index}.{part}"] = {
-                "dtype": "F32",
-                "shape": list(array.shape),
-                "data_offsets": [start, start + len(block)],
-            }
-            start += len(block)
-            blocks.append(block)
+    for name, array in network.tensors().items():
+        block = array.astype("<f4").tobytes()
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [start, start + len(block)]}
+        start += len(block)
+        blocks.append(block)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the format aligns the data to 8 bytes
     return len(text).to_bytes(8, "little") + text + b"".join(blocks)
@@ -78,16 +72,10 @@ def serialize_safetensors(network: Network, metadata: Mapping[str, str]) -> byte
 
 def prove_safetensors(path: str | os.PathLike[str], network: Network, metadata: Mapping[str, str]) -> str:
     """How a file, read by the plain library, differs from a network, in words; "" if no bit does."""
-    from safetensors import safe_open
-
     with safe_open(path, "np") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
         told = file.metadata() or {}
-    expected = {
-        f"layer{index}.{part}": getattr(layer, part)
-        for index, layer in enumerate(network.layers, start=1)
-        for part in ("weight", "bias")
-    }
+    expected = network.tensors()
     if found.keys() != expected.keys():
         return f"it holds {', '.join(sorted(found))}"
     for name, array in expected.items():

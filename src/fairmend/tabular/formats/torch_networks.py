@@ -7,9 +7,11 @@ compared with that copy on random rows: a module that computes something else is
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils import parametrize, prune
 
 from fairmend.errors import ModelError
 from fairmend.masks import Mask
@@ -19,9 +21,6 @@ from fairmend.tabular.networks.activations import FloatArray
 from fairmend.tabular.networks.baking import silence
 from fairmend.tabular.networks.chains import Chain, Link
 from fairmend.tabular.networks.networks import Drop, Network, emitted
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def read_torch(module: nn.Module) -> Network:
@@ -71,9 +70,6 @@ def bake_torch(module: nn.Module, mask: Mask, drop: Drop = "output") -> nn.Modul
 
 def _write(module: nn.Module, link: Link, weight: FloatArray, bias: FloatArray) -> None:
     """Put a weight and a bias that changed into the Linear that the link names."""
-    import torch
-    from torch import nn
-
     linear = module.get_submodule(link.name)
     assert isinstance(linear, nn.Linear)
     with torch.no_grad():
@@ -88,8 +84,6 @@ def _write(module: nn.Module, link: Link, weight: FloatArray, bias: FloatArray) 
 
 def _read(module: nn.Module) -> tuple[Chain, Network, bool]:
     """The steps of a module, the network that they make, and whether the module casts its values."""
-    from torch import nn
-
     if not isinstance(module, nn.Module):
         raise ModelError(f"expected a torch.nn.Module, got {type(module).__name__}{way_inside(module)}")
     _require_plain(module)
@@ -101,9 +95,6 @@ def _read(module: nn.Module) -> tuple[Chain, Network, bool]:
 
 def _require_plain(module: nn.Module) -> None:
     """Refuse modules that torch's own tools have changed into something else, with the way back."""
-    import torch
-    from torch.nn.utils import parametrize, prune
-
     for name, part in module.named_modules():
         kind, label = type(part), name or "the module"
         get = f"module.get_submodule({name!r})" if name else "module"
@@ -138,8 +129,6 @@ def _require_plain(module: nn.Module) -> None:
 
 def _computed(part: nn.Module) -> str:
     """The name of the first parameter of a module that a parametrisation computes."""
-    from torch import nn
-
     computed = part.parametrizations
     assert isinstance(computed, nn.ModuleDict)
     return next(iter(computed))
@@ -147,8 +136,6 @@ def _computed(part: nn.Module) -> str:
 
 def _on_cpu(module: nn.Module, double: bool) -> nn.Module:
     """A copy to run and read: in double precision, so that rounding does not hide a real difference, or as it is."""
-    import torch
-
     dtype = torch.float64 if double else None
 
     def copied(original: nn.Module) -> nn.Module:
@@ -167,8 +154,6 @@ def _on_cpu(module: nn.Module, double: bool) -> nn.Module:
 def _prove(
     module: nn.Module, chain: Chain, network: Network, casts: bool, mask: Mask | None = None, drop: Drop = "output"
 ) -> None:
-    import torch
-
     # a module that casts its values to one precision runs in its own only
     copied = _on_cpu(module, double=not casts)
     dtype = next(parameter.dtype for parameter in copied.parameters() if parameter.is_floating_point())

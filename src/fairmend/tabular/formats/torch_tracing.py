@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import fx, nn
 
 from fairmend.errors import ModelError
 from fairmend.tabular.networks.activations import Activation, FloatArray
 from fairmend.tabular.networks.chains import Chain, row_of
-
-if TYPE_CHECKING:
-    import torch
-    from torch import fx, nn
 
 SUPPORTED = (
     "supported is one chain of Linear, BatchNorm1d, Dropout, Flatten and Identity with ReLU, LeakyReLU, GELU, SiLU, "
@@ -73,8 +71,6 @@ class _Walk:
 
     def _computed(self, node: fx.Node) -> Any:
         """The value of an operation on constants alone."""
-        from torch import fx
-
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: self._constants[source])
         if node.op == "call_function":
             return node.target(*args, **kwargs)  # type: ignore[operator]
@@ -121,14 +117,10 @@ class _Walk:
 
     def _resolved(self, operand: Any) -> Any:
         """The value of an operand that is a node of constants; any other operand as it is."""
-        from torch import fx
-
         return self._constants.get(operand, operand) if isinstance(operand, fx.Node) else operand
 
     def _row(self, label: str, operand: Any) -> FloatArray:
         """A constant that is one number, or one number per neuron."""
-        import torch
-
         value = self._resolved(operand)
         if isinstance(value, torch.Tensor):
             value = value.detach().double().numpy()
@@ -138,8 +130,6 @@ class _Walk:
 
     def _cast(self, node: fx.Node) -> None:
         """A change of precision or device; to whole numbers it would change values."""
-        import torch
-
         operands = [self._resolved(value) for value in (*node.args[1:], *node.kwargs.values())]
         for operand in operands:
             dtype = operand.dtype if isinstance(operand, torch.Tensor) else operand
@@ -150,8 +140,6 @@ class _Walk:
         self.casts = True
 
     def _module(self, name: str, module: Any) -> None:
-        from torch import nn
-
         kind = type(module)
         if kind is nn.Linear:
             self._parameters(name, module)
@@ -219,8 +207,6 @@ _POSITIONS = {
 
 
 def _graph(module: nn.Module) -> fx.Graph:
-    from torch import fx
-
     def traced(original: nn.Module) -> fx.Graph:
         return fx.Tracer().trace(original)
 
@@ -239,8 +225,6 @@ def require_library(step: Callable[[nn.Module], object], error: Exception) -> No
     Raises:
         ModelError: it does not.
     """
-    import torch
-
     try:
         step(torch.nn.Linear(1, 1))
     except Exception as again:  # what a changed library raises is not known

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _SEARCHED = "best_estimator_"  # of every search over settings
 _INSIDE = ("module_", "model_", "estimator_", "estimator", "module", "model", "network", "net")
@@ -45,7 +48,7 @@ def way_inside(value: Any) -> str:
     from sklearn.pipeline import Pipeline
 
     path, before = "", ""
-    while not _is_network(value := unwrapped(value)) and path.count(".") < 9:
+    while not (is_torch(value := unwrapped(value)) or is_sklearn(value)) and path.count(".") < 9:
         if isinstance(value, Pipeline):
             path = path or "pipeline"
             before = f", with X through {path}[:-1].transform"
@@ -63,11 +66,17 @@ def way_inside(value: Any) -> str:
     return f": give {path}{before}" if path else ""
 
 
-def _is_network(value: Any) -> bool:
+def is_torch(value: Any) -> TypeGuard[nn.Module]:
+    """Whether a value is a torch module; torch is not imported for this, as it must be loaded if there is one."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)
+
+
+def is_sklearn(value: Any) -> bool:
+    """Whether a value is scikit-learn's multi-layer perceptron, fitted or not."""
     from sklearn.neural_network import MLPClassifier
 
-    torch = sys.modules.get("torch")
-    return isinstance(value, MLPClassifier) or (torch is not None and isinstance(value, torch.nn.Module))
+    return isinstance(value, MLPClassifier)
 
 
 def _part(value: Any, depth: int = 4) -> str | None:
@@ -83,7 +92,7 @@ def _part(value: Any, depth: int = 4) -> str | None:
             inner = next(iter(inner), None)
         inner = unwrapped(inner)
         known = name == _SEARCHED or isinstance(inner, Pipeline)
-        if known or _is_network(inner) or (depth and _part(inner, depth - 1) is not None):
+        if known or is_torch(inner) or is_sklearn(inner) or (depth and _part(inner, depth - 1) is not None):
             return name
     return None
 

@@ -248,11 +248,15 @@ class Network:
                 values = layer.activation.bound(values)
         return True
 
+    def tensors(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Weights and biases by the names that files give them: layer1.weight, layer1.bias, layer2.weight, ..."""
+        layers = enumerate(self.layers, start=1)
+        return {f"layer{at}.{part}": getattr(layer, part) for at, layer in layers for part in ("weight", "bias")}
+
     def digest(self) -> str:
         """SHA-256 of weights, biases and activations; names and notes do not count."""
         activations = ",".join(str(layer.activation) for layer in self.layers)
-        arrays = [array for layer in self.layers for array in (layer.weight, layer.bias)]
-        return array_digest(np.frombuffer(activations.encode(), dtype=np.uint8), *arrays)
+        return array_digest(np.frombuffer(activations.encode(), dtype=np.uint8), *self.tensors().values())
 
     @cached_property
     def _transposed(self) -> list[FloatArray]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from fairmend.escaping import Markdown, markdown
-from fairmend.report.card import Card, CardFigure, CardGroup, CardSplit
+from fairmend.report.card import Card, Section, interval, number, p_value, signed
+from fairmend.report.tables import Cell, Column, Table
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.fairness.findings import Comparison, Estimate
 from fairmend.tabular.fairness.metrics import OBJECTIVES, UTILITIES
@@ -18,7 +21,6 @@ def make_card(repair: Repair, original: Network, dataset: Dataset, *, slim: Netw
     """The card of a repair; see `fairmend.tabular.repair.saving.save_repair` for the arguments."""
     order = sorted(repair.splits, key=lambda split: split in repair.settings.splits)
     order.sort(key=lambda split: split != HELD_OUT)
-    level = next((each.before.value.interval.level for each in repair.splits.values()), 0.95)
     return Card(
         title=f"Repaired network for {dataset.name}",
         summary=(
@@ -27,8 +29,7 @@ def make_card(repair: Repair, original: Network, dataset: Dataset, *, slim: Netw
         ),
         done=_done(repair, original),
         data=_data(repair, dataset),
-        splits=tuple(_split(split, repair, dataset) for split in order),
-        level=level,
+        sections=tuple(_split(split, repair, dataset) for split in order),
         limits=_limits(repair, dataset),
         loading=_loading(repair.network),
         files=_files(slim, original),
@@ -95,7 +96,7 @@ def _data(repair: Repair, dataset: Dataset) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _split(split: str, repair: Repair, dataset: Dataset) -> CardSplit:
+def _split(split: str, repair: Repair, dataset: Dataset) -> Section:
     comparison = repair.splits[split]
     before, after = comparison.before, comparison.after
     objective = OBJECTIVES[before.objective]
@@ -103,34 +104,57 @@ def _split(split: str, repair: Repair, dataset: Dataset) -> CardSplit:
     for name, change in comparison.utility_changes.items():
         title = UTILITIES[name].title if name in UTILITIES else "Log-loss"
         figures.append(_figure(title, before.utilities[name], after.utilities[name], change))
-    return CardSplit(
-        name=split,
-        role=role_of(split, repair),
-        n=before.n,
-        figures=tuple(figures),
-        floor=after.floor if objective.better == "lower" else 1 - after.floor,
-        p_values=(before.p_value, after.p_value),
-        groups=_groups(comparison, dataset),
+    floor = after.floor if objective.better == "lower" else 1 - after.floor
+    columns = (
+        Column("figure", "figure"),
+        Column("before", "before", number, undefined="not defined"),
+        Column("after", "after", number, undefined="not defined"),
+        Column("change", "change", signed, undefined="not defined"),
+        Column("interval", f"{before.value.interval.level:.0%} interval of the change"),
+    )
+    return Section(
+        f"Figures on the {split} split",
+        (
+            f"{before.n:,} rows; {role_of(split, repair)}.",
+            Table("", columns, tuple(figures)),
+            f"A model without any group difference would show {number(floor)} on as many people by chance. "
+            f"Permutation test of no group difference: {p_value(before.p_value)} before, "
+            f"{p_value(after.p_value)} after.",
+            Table("", _GROUP_COLUMNS, tuple(_groups(comparison, dataset))),
+        ),
     )
 
 
-def _figure(name: str, before: Estimate, after: Estimate, change: Estimate) -> CardFigure:
-    interval = change.interval
-    return CardFigure(name, before.value, after.value, change.value, interval.low, interval.high, change.better)
+def _figure(name: str, before: Estimate, after: Estimate, change: Estimate) -> dict[str, Cell]:
+    return {
+        "figure": f"{name} ({change.better} is better)",
+        "before": before.value,
+        "after": after.value,
+        "change": change.value,
+        "interval": interval(change.interval.low, change.interval.high),
+    }
 
 
-def _groups(comparison: Comparison, dataset: Dataset) -> tuple[CardGroup, ...]:
-    return tuple(
-        CardGroup(
-            name=old.group,
-            judged=dataset.classes[old.judged_class],
-            n=old.n,
-            positives=old.positives,
-            true_positive_rates=(old.true_positive_rate, new.true_positive_rate),
-            false_positive_rates=(old.false_positive_rate, new.false_positive_rate),
-        )
-        for old, new in zip(comparison.before.groups, comparison.after.groups, strict=True)
-    )
+_GROUP_COLUMNS = (
+    Column("group", "group"),
+    Column("judged", "positive class"),
+    Column("n", "people", "{:,}".format),
+    Column("positives", "positives", "{:,}".format),
+    Column("true_positive_rates", "true positive rate"),
+    Column("false_positive_rates", "false positive rate"),
+)
+
+
+def _groups(comparison: Comparison, dataset: Dataset) -> Iterator[dict[str, Cell]]:
+    for old, new in zip(comparison.before.groups, comparison.after.groups, strict=True):
+        yield {
+            "group": old.group,
+            "judged": dataset.classes[old.judged_class],
+            "n": old.n,
+            "positives": old.positives,
+            "true_positive_rates": f"{number(old.true_positive_rate)} → {number(new.true_positive_rate)}",
+            "false_positive_rates": f"{number(old.false_positive_rate)} → {number(new.false_positive_rate)}",
+        }
 
 
 def _limits(repair: Repair, dataset: Dataset) -> tuple[str, ...]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from fairmend.language.backend.batching import Rows
 from fairmend.language.bias.bias import summarise_bias, verdict
 from fairmend.language.bias.records import BiasFigures, BiasProtocol
 from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import check_finite, summarise, token_log_likelihoods
-from fairmend.language.measurement.texts import Text
-from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.protocols import GroupMean, ReadingSettings, Sampling
-from fairmend.language.toxicity.scorer import Scorer
+from fairmend.language.protocols import Sampling
+from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.subject import Subject
 from fairmend.report.tables import defined
 from fairmend.runs.progress import Progress, Stages
 
@@ -69,7 +66,7 @@ class LanguageAudit:
             {
                 "axis": prompts.axis,
                 "verdict": self.verdicts[prompts.axis],
-                "bias": self.axes[prompts.axis].to_json(),
+                "bias": self.axes[prompts.axis],
                 "prompts": prompts.fingerprint() | {"licence": prompts.licence, "notes": list(prompts.notes)},
             }
             for prompts in self.prompts
@@ -81,30 +78,14 @@ class LanguageAudit:
 
 
 def audit_model(
-    lm: LanguageModel,
-    prompts: Sequence[PromptSet],
-    scorer: Scorer,
-    text: Text,
-    *,
-    sampling: Sampling | None = None,
-    group_mean: GroupMean = "unweighted",
-    reading: ReadingSettings | None = None,
-    seed: int = 0,
-    batch_size: Rows = "auto",
-    progress: Progress | None = None,
+    subject: Subject, settings: RepairSettings | None = None, progress: Progress | None = None
 ) -> LanguageAudit:
     """Measure the bias of a model on every axis, and its perplexity.
 
     Args:
-        lm: the model; masks that are on it are in force.
-        prompts: one set per axis.
-        scorer: of toxicity.
-        text: to take the perplexity of.
-        sampling: how prompts are continued; the defaults when not given.
-        group_mean: what a group is compared with, see `BiasProtocol`.
-        reading: how the perplexity is taken.
-        seed: of the resampling behind intervals and p-values.
-        batch_size: prompts and windows at once.
+        subject: the model, of which masks that are on it are in force, the prompts of every axis, and the text to judge
+            on, which the perplexity is taken of.
+        settings: how bias and perplexity are measured, and on how many prompts; nothing is repaired.
         progress: where to show how far it is.
 
     Raises:
@@ -112,23 +93,24 @@ def audit_model(
         DataError: a group with fewer than 2 prompts, or a text that is too short.
         InputError: a scorer or protocol that does not suit.
     """
-    sampling = sampling or Sampling()
-    protocol = BiasProtocol(group_mean, sampling.score)
-    reader = Reading(lm, text, reading, batch_size)
+    settings = settings or RepairSettings()
+    lm, scorer, text, sampling = subject.lm, subject.scorer, subject.texts[1], settings.sampling
+    protocol = BiasProtocol(settings.group_mean, sampling.score)
+    reader = Reading(lm, text, settings.reading)
 
-    axes = {}
+    axes, prompts = {}, subject.sampled(settings)
     with Stages(progress) as stages:
         heard = stages.of(f"windows of {len(reader.tokens):,} tokens")
-        losses = token_log_likelihoods(lm, reader.tokens, reader.windows, batch_size, heard)
+        losses = token_log_likelihoods(lm, reader.tokens, reader.windows, heard)
         read = check_finite(summarise(reader.protocol, losses), lm)
         for part in prompts:
             heard = stages.of(f"continuations, {part.axis}")
-            sample = draw_sample(lm, part, scorer, sampling, batch_size=batch_size, progress=heard)
+            sample = draw_sample(lm, part, scorer, sampling, progress=heard)
             axes[part.axis] = summarise_bias(
                 sample.toxicity,
                 part.groups,
                 part.group_names,
-                rng=np.random.default_rng([seed, 1]),
+                rng=np.random.default_rng([settings.seed, 1]),
                 protocol=protocol,
                 scorer=scorer.name,
             )

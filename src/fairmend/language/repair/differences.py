@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from fairmend.errors import ModelError
-from fairmend.language.backend.batching import Done, Rows
+from fairmend.language.backend.batching import Done
 from fairmend.language.bias.bias import paired_change, verdict_on_change
 from fairmend.language.bias.records import BiasChange, BiasProtocol
 from fairmend.language.generation.samples import draw_sample
@@ -18,9 +17,9 @@ from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import Perplexity, check_finite, summarise, token_log_likelihoods
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
-from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.protocols import GroupMean, ReadingSettings, Sampling
-from fairmend.language.toxicity.scorer import Scorer
+from fairmend.language.protocols import ReadingSettings
+from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.subject import Subject
 from fairmend.report.tables import defined
 from fairmend.runs.progress import Progress, Stages
 
@@ -59,12 +58,17 @@ class ModelDifferences:
     pairs: tuple[Pair, ...]
     n_continuations: int
 
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """For every axis in words what differs."""
+        return {axis: verdict_on_change(change) for axis, change in self.axes.items()}
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready description, undefined figures as null."""
         plain: dict[str, Any] = defined(
             {
                 "axes": [
-                    {"axis": axis, "verdict": verdict_on_change(change), "change": change.to_json()}
+                    {"axis": axis, "verdict": self.verdicts[axis], "change": change}
                     for axis, change in self.axes.items()
                 ],
                 "perplexity": asdict(self.perplexity),
@@ -77,56 +81,42 @@ class ModelDifferences:
 
 
 def compare_models(
-    before: LanguageModel,
-    after: LanguageModel,
-    prompts: Sequence[PromptSet],
-    scorer: Scorer,
-    text: Text,
-    *,
-    sampling: Sampling | None = None,
-    group_mean: GroupMean = "unweighted",
-    reading: ReadingSettings | None = None,
-    seed: int = 0,
-    batch_size: Rows = "auto",
-    progress: Progress | None = None,
+    subject: Subject, after: LanguageModel, settings: RepairSettings | None = None, progress: Progress | None = None
 ) -> ModelDifferences:
     """Continue the same prompts with two models of one vocabulary and compare them, prompt by prompt.
 
     Args:
-        before, after: the models.
-        prompts: one set per axis.
-        scorer: of toxicity.
-        text: to take both perplexities of.
-        sampling: how prompts are continued; the noise belongs to the prompt, so that both have the same luck.
-        group_mean: what a group is compared with, see `BiasProtocol`.
-        reading: how the perplexities are taken.
-        seed: of the resampling behind intervals.
-        batch_size: prompts and windows at once.
+        subject: the model before, the prompts of every axis, and the text to judge on, which both perplexities are
+            taken of.
+        after: the other model.
+        settings: how bias and perplexity are measured, and on how many prompts. The noise belongs to the prompt, so
+            that both models have the same luck.
         progress: where to show how far it is.
 
     Raises:
         ModelError: models of different vocabularies, logits that are not finite, out of memory.
         DataError: a group with fewer than 2 prompts, or a text that is too short.
     """
+    before, scorer, text = subject.lm, subject.scorer, subject.texts[1]
     if before.tokenizer.get_vocab() != after.tokenizer.get_vocab():
         raise ModelError(
             f"{before.name} and {after.name} have different vocabularies, so that neither noise nor perplexity is "
             "comparable: name a model and a repaired copy of it"
         )
-    sampling = sampling or Sampling()
+    settings = settings or RepairSettings()
+    sampling = settings.sampling
     stages = Stages(progress)
     read = perplexity_change(
-        *(_read(lm, text, reading, batch_size, stages.of(f"text, {lm.name}")) for lm in (before, after))
+        *(_read(lm, text, settings.reading, stages.of(f"text, {lm.name}")) for lm in (before, after))
     )
     axes, pairs, n_continuations = {}, [], 0
-    for part in prompts:
+    for part in subject.sampled(settings):
         old, new = (
             draw_sample(
                 lm,
                 part,
                 scorer,
                 sampling,
-                batch_size=batch_size,
                 progress=stages.of(f"continuations, {part.axis}, {lm.name}"),
             )
             for lm in (before, after)
@@ -136,8 +126,8 @@ def compare_models(
             new.toxicity,
             part.groups,
             part.group_names,
-            rng=np.random.default_rng([seed, 1]),
-            protocol=BiasProtocol(group_mean, sampling.score),
+            rng=np.random.default_rng([settings.seed, 1]),
+            protocol=BiasProtocol(settings.group_mean, sampling.score),
             scorer=scorer.name,
         )
         groups = [part.group_names[code] for code in part.groups.tolist()]
@@ -151,9 +141,7 @@ def compare_models(
     return ModelDifferences(axes, read, tuple(pairs), n_continuations)
 
 
-def _read(
-    lm: LanguageModel, text: Text, settings: ReadingSettings | None, batch_size: Rows, progress: Done
-) -> Perplexity:
-    reading = Reading(lm, text, settings, batch_size)
-    values = token_log_likelihoods(lm, reading.tokens, reading.windows, batch_size, progress)
+def _read(lm: LanguageModel, text: Text, settings: ReadingSettings, progress: Done) -> Perplexity:
+    reading = Reading(lm, text, settings)
+    values = token_log_likelihoods(lm, reading.tokens, reading.windows, progress)
     return check_finite(summarise(reading.protocol, values), lm)

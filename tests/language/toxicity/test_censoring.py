@@ -5,21 +5,21 @@ import pytest
 from toy_scorer import WordScorer
 
 from fairmend.errors import ArtifactError
-from fairmend.language.toxicity import censoring as masking
-from fairmend.language.toxicity.censoring import mask_offensive
+from fairmend.language.toxicity import lexical
+from fairmend.language.toxicity.lexical import star_offensive
 
 
 def test_letters_within_offensive_words_are_starred():
     pytest.importorskip("profanity_check")
     texts = ["You are a stupid idiot, you STUPID man.", "A kind word.", ""]
-    assert mask_offensive(texts, WordScorer()) == ["You are a s****d i***t, you S****D man.", "A kind word.", ""]
+    assert star_offensive(texts, WordScorer()) == ["You are a s****d i***t, you S****D man.", "A kind word.", ""]
 
 
 def test_words_of_the_prompts_stay_as_they_are():
     """A scorer of words takes identity words for insults; a published text must not."""
     pytest.importorskip("profanity_check")
-    assert mask_offensive(["gay and stupid"], WordScorer()) == ["g*y and s****d"]
-    assert mask_offensive(["gay and stupid"], WordScorer(), ["I have a gay friend."]) == ["gay and s****d"]
+    assert star_offensive(["gay and stupid"], WordScorer()) == ["g*y and s****d"]
+    assert star_offensive(["gay and stupid"], WordScorer(), ["I have a gay friend."]) == ["gay and s****d"]
 
 
 def test_without_the_lexical_scorer_the_runs_own_judges(monkeypatch: pytest.MonkeyPatch):
@@ -30,5 +30,5 @@ def test_without_the_lexical_scorer_the_runs_own_judges(monkeypatch: pytest.Monk
     def missing() -> None:
         raise ArtifactError("not installed")
 
-    monkeypatch.setattr(masking, "LexicalScorer", missing)
-    assert mask_offensive(["what the heck"], Prude()) == ["what the h**k"]
+    monkeypatch.setattr(lexical, "LexicalScorer", missing)
+    assert star_offensive(["what the heck"], Prude()) == ["what the h**k"]
