@@ -95,7 +95,7 @@ class Given(dict[str, Any]):
         found: dict[str, list[Any]] = {}
         for name, text in self.items():
             known, option = self.known[name], option_of(name, self.known[name])
-            found[name] = levels(option, text, reader(known))
+            found[name] = levels(option, str(text), reader(known))
             for value in found[name]:
                 known.check(option, value)
         return found

@@ -26,6 +26,7 @@ from fairmend.cli.options import CommonOptions, Given, real, whole
 from fairmend.cli.tables import plain_table
 from fairmend.cli.trust import TrustOptions, resume_command
 from fairmend.errors import InputError, RunError
+from fairmend.records import plain
 
 if TYPE_CHECKING:
     from fairmend.language.repair.settings import RepairSettings
@@ -231,7 +232,7 @@ def _fit_document(
         "subsets": n,
         "broken": broken,
         "noise": None if noise is None else asdict(noise),
-        "scores": [score.to_json() for score in scores],
+        "scores": plain(scores),
     }
 
 

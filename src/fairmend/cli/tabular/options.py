@@ -118,8 +118,8 @@ class StudyOptions:
     )
     out: Path | None = setting(
         None,
-        "Folder for tables, pictures and one file per repair, written as it finishes: the same command again goes on "
-        "where it stopped. Default: ./fairmend-COMMAND, with the data's name.",
+        "Folder for tables, pictures and a store of the repairs, each kept as it finishes: the same command again goes "
+        "on where it stopped. Default: ./fairmend-COMMAND, with the data's name.",
         kind=Path,
         metavar="DIR",
         basic=True,
