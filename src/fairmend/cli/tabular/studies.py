@@ -19,7 +19,7 @@ from fairmend.settings import SEARCH_NAMES
 from fairmend.tabular.repair.settings import RepairSettings
 
 if TYPE_CHECKING:
-    from fairmend.search import SearchName
+    from fairmend.settings import SearchName
     from fairmend.tabular.studies.outcomes import TabularStudy
     from fairmend.tabular.studies.trials import Session
 
