@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fairmend.cli.entry import at_work
+from fairmend.cli.signals import INTERRUPTED, at_work
 from fairmend.cli.options import CommonOptions, check_options
 from fairmend.cli.progress import Steps
 from fairmend.cli.streams import DEFECT, FAILED, abandon_output
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 USAGE_ERROR = 2
-INTERRUPTED = 130
 UNREAD = 141  # what a shell reports of a program whose reader has gone
 # fmt: off
 _REFUSALS = (
