@@ -26,7 +26,6 @@ from fairmend.cli.options import CommonOptions, Given, real, whole
 from fairmend.cli.tables import plain_table
 from fairmend.cli.trust import TrustOptions, resume_command
 from fairmend.errors import InputError, RunError
-from fairmend.records import plain
 
 if TYPE_CHECKING:
     from fairmend.language.repair.settings import RepairSettings
@@ -226,6 +225,8 @@ def fit(
 def _fit_document(
     folder: Path, broken: int, n: int, noise: MeasurementNoise | None, scores: list[HeldOutScore]
 ) -> Mapping[str, Any]:
+    from fairmend.records import plain
+
     return {
         "fairmend": __version__,
         "folder": str(folder),
