@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fairmend.cli.signals import INTERRUPTED, at_work
 from fairmend.cli.options import CommonOptions, check_options
 from fairmend.cli.progress import Steps
+from fairmend.cli.signals import INTERRUPTED, at_work
 from fairmend.cli.streams import DEFECT, FAILED, abandon_output
 from fairmend.errors import FairmendError, InputError, RunError
 from fairmend.threads import THREAD_VARIABLES
