@@ -59,6 +59,10 @@ def test_reproduce_names_what_is_missing(run, desk, shared_data):
     assert {"settings.csv", "networks.csv", "reproduce.json", "reproduce.png", "reproduce.svg"} <= {
         path.name for path in Path("out").iterdir()
     }
+    for asked in (("show", "out"), ("resume", "out", "--quiet")):
+        shown = run(*asked)
+        assert shown.code == 0, shown.err
+        assert outcome.out.startswith(shown.out)  # all but the list of files
 
 
 @pytest.mark.parametrize(("words", "says"), [(COMPARE, "Holm-adjusted"), ((*SWEEP, "--keep", "1"), "Untouched: ")])

@@ -111,7 +111,37 @@ def repair_network(
     require_fit(network, dataset)
     require_people(dataset, settings.objective)
     with threadpool_limits(threads):
-        return _repair(network, dataset, settings, store, progress, judge)
+        settings = _planned(network, dataset, settings, store)
+        best = _search(network, dataset, settings, settings.drop, store, progress)
+        if settings.search == "dice" and settings.drop == "output" and best.run.stopped != "interrupted":
+            # DICE intervenes in two ways: a neuron is switched off, or held at its maximum.
+            clamped = _search(network, dataset, settings, "clamp", store, progress)
+            if clamped.choice.chosen.bias < best.choice.chosen.bias:
+                best = clamped
+            elif clamped.run.stopped == "interrupted":
+                best = replace(best, run=clamped.run)
+        choice = best.choice
+        mask = choice.mask if best.space.dials else choice.mask.turn(())  # the choice looks at thresholds in any case
+        constants = emitted_on(network, best.drop, dataset, settings)
+
+        def repaired(X: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+            return network.logits(X, mask, constants)
+
+        return Repair(
+            mask=mask,
+            space=best.space,
+            network=bake(network, mask, best.drop if best.drop == "weights" else constants),
+            drop=best.drop,
+            figures=best.figures,
+            before=choice.reference,
+            after=choice.chosen,
+            floor=choice.floor,
+            splits=judge_splits(dataset, settings, network.logits, repaired) if judge else {},
+            front=tuple(best.front),
+            measured=best.measured,
+            run=best.run,
+            settings=settings,
+        )
 
 
 def require_fit(network: Network, dataset: Dataset) -> None:
@@ -155,47 +185,6 @@ class _Outcome:
     choice: Choice
     front: Front[tuple[Mask, Measurement]]
     measured: int
-
-
-def _repair(
-    network: Network,
-    dataset: Dataset,
-    settings: RepairSettings,
-    store: Store | None,
-    progress: Progress | None,
-    judge: bool,
-) -> Repair:
-    settings = _planned(network, dataset, settings, store)
-    best = _search(network, dataset, settings, settings.drop, store, progress)
-    if settings.search == "dice" and settings.drop == "output" and best.run.stopped != "interrupted":
-        # DICE intervenes in two ways: a neuron is switched off, or held at its maximum.
-        clamped = _search(network, dataset, settings, "clamp", store, progress)
-        if clamped.choice.chosen.bias < best.choice.chosen.bias:
-            best = clamped
-        elif clamped.run.stopped == "interrupted":
-            best = replace(best, run=clamped.run)
-    choice = best.choice
-    mask = choice.mask if best.space.dials else choice.mask.turn(())  # the choice looks at thresholds in any case
-    constants = emitted_on(network, best.drop, dataset, settings)
-
-    def repaired(X: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        return network.logits(X, mask, constants)
-
-    return Repair(
-        mask=mask,
-        space=best.space,
-        network=bake(network, mask, best.drop if best.drop == "weights" else constants),
-        drop=best.drop,
-        figures=best.figures,
-        before=choice.reference,
-        after=choice.chosen,
-        floor=choice.floor,
-        splits=judge_splits(dataset, settings, network.logits, repaired) if judge else {},
-        front=tuple(best.front),
-        measured=best.measured,
-        run=best.run,
-        settings=settings,
-    )
 
 
 def emitted_on(network: Network, drop: DropName, dataset: Dataset, settings: RepairSettings) -> npt.NDArray[np.float64]:
