@@ -23,11 +23,12 @@ from fairmend.tabular.counting.evaluator import Rows, TabularEvaluator
 from fairmend.tabular.data.datasets import Dataset, require_people
 from fairmend.tabular.fairness.findings import Comparison
 from fairmend.tabular.fairness.metrics import LOG_LOSS
+from fairmend.tabular.names import DropName
 from fairmend.tabular.networks.baking import bake
-from fairmend.tabular.networks.networks import NOT_FINITE, DropName, Network, emitted
+from fairmend.tabular.networks.networks import NOT_FINITE, Network, emitted
 from fairmend.tabular.repair.choice import Choice, choose
 from fairmend.tabular.repair.judging import judge_splits
-from fairmend.tabular.repair.settings import DEFAULT_STATES, RepairSettings
+from fairmend.tabular.repair.settings import RepairSettings
 
 _CALIBRATION_SECONDS = 0.3
 _PLANNED_SHARE = 0.9  # of a time limit: the rest is for what the calibration did not see
@@ -222,10 +223,10 @@ def _planned(network: Network, dataset: Dataset, settings: RepairSettings, store
 
     A time limit alone is turned into states once, from the measured speed; a resumed run takes the plan on record.
     """
-    if settings.states is not None:
+    if isinstance(settings.states, int):
         return settings
     if settings.seconds is None:
-        return replace(settings, states=DEFAULT_STATES)
+        return replace(settings, states=settings.budget)
     earlier = store.events("plan") if store is not None else []
     if earlier:
         states = earlier[-1].payload.get("states")
@@ -274,7 +275,7 @@ def _search(
     runner = Runner(evaluator, collection, progress=progress)
     searcher = _searcher(space, evaluator.figures, settings)  # refuses options before anything is measured
     (reference,) = runner.measure([space.untouched()])
-    run = runner.run(searcher, Budget(evaluations=settings.states, seconds=settings.seconds))
+    run = runner.run(searcher, Budget(evaluations=settings.budget, seconds=settings.seconds))
     measured = list(collection)
     floor = settings.floor(evaluator.figures, reference)
     front: Front[tuple[Mask, Measurement]] = Front()
@@ -303,7 +304,7 @@ def _searcher(space: Space, figures: Figures, settings: RepairSettings) -> Searc
         make_floor=lambda reference: settings.floor(figures, reference),
         figures=figures,
         seed=settings.seed,
-        states=settings.states or DEFAULT_STATES,
+        states=settings.budget,
         **options,
         **settings.options,
     )
