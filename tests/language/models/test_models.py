@@ -26,13 +26,14 @@ from transformers.utils import logging
 from fairmend.errors import ArtifactError, FairmendError, InputError, ModelError
 from fairmend.language.checkpoints import sources
 from fairmend.language.checkpoints.checkpoints import quiet_transformers
-from fairmend.language.generation.decoding import Sampling
+from fairmend.language.generation.decoding import DecodingRule
 from fairmend.language.generation.generation import generate
 from fairmend.language.generation.likelihoods import continuation_log_likelihoods
 from fairmend.language.measurement.perplexity import perplexity
 from fairmend.language.measurement.texts import encode_text, read_text
 from fairmend.language.models.models import LanguageModel, load_model, weights_digest, wrap_model
 from fairmend.language.models.writing import save_model
+from fairmend.language.protocols import Sampling
 
 
 @pytest.fixture
@@ -347,6 +348,6 @@ def test_smollm2_continues_a_prompt_the_same_in_every_batch(smollm2: LanguageMod
         )
         assert part.token_ids.tolist() == whole.token_ids[order].tolist()
     tokens = [whole.tokens(row) for row in range(len(prompts))]
-    again = continuation_log_likelihoods(smollm2, whole.prompt_ids, tokens, rule=whole.rule)
+    again = continuation_log_likelihoods(smollm2, whole.prompt_ids, tokens, rule=DecodingRule())
     np.testing.assert_allclose(again, whole.log_likelihoods, atol=1e-3)
     assert all(math.isfinite(value) for value in whole.log_likelihoods.ravel())
