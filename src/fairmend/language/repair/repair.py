@@ -15,13 +15,11 @@ from fairmend.language.measurement.logbook import Logbook, in_turn
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.repair.differences import Pair
-from fairmend.language.repair.examples import largest_changes
+from fairmend.language.repair.differences import Pair, largest_changes
 from fairmend.language.repair.finalists import Finalist, choose, sets_of, within_floor
 from fairmend.language.repair.front import RepairFront, front_of
 from fairmend.language.repair.head_ranking import HeadRanking, given_ranking, rank_heads
-from fairmend.language.repair.objective_judging import MeasuredObjective, begin_objectives, measure_objectives
-from fairmend.language.repair.objectives import Objective
+from fairmend.language.repair.objectives import MeasuredObjective, Objective, begin_objectives, measure_objectives
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.language.repair.subset_search import find_subsets, require_searchable
