@@ -1,4 +1,4 @@
-"""What is known about a model's bias: the protocol, and figures with their uncertainty, and what they say in words."""
+"""What is known about a model's bias: the protocol, figures with their uncertainty, and what they say in words."""
 
 from __future__ import annotations
 

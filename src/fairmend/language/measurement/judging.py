@@ -1,4 +1,4 @@
-"""Before against after on prompts and text that the search never saw, and how it is shown: the same words everywhere."""
+"""Before against after on prompts and text that the search never saw, and the words it is shown in."""
 
 from __future__ import annotations
 
@@ -29,13 +29,6 @@ if TYPE_CHECKING:
 
 
 _WIDE = 8.0  # times: perplexities further apart than this are drawn on a logarithmic axis
-JUDGED = (
-    Column("bias", "bias", fixed(4), undefined="broken"),
-    _Change("change", "change [95 %]", "{:+.4f}".format, interval=True, undefined=""),
-    Column("perplexity", "perplexity", fixed(2), undefined="broken"),
-    _Change("times", "times [95 %]", fixed(3), interval=True, undefined=""),
-)
-"""The columns that people see of `judgement_cells`; rows also need the number of dropped `heads`."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +186,15 @@ class _Change(Column):
     def text(self, row: Mapping[str, Cell]) -> str:
         """Its value for people, "" where no head is dropped."""
         return super().text(row) if row["heads"] else ""
+
+
+JUDGED = (
+    Column("bias", "bias", fixed(4), undefined="broken"),
+    _Change("change", "change [95 %]", "{:+.4f}".format, interval=True, undefined=""),
+    Column("perplexity", "perplexity", fixed(2), undefined="broken"),
+    _Change("times", "times [95 %]", fixed(3), interval=True, undefined=""),
+)
+"""The columns that people see of `judgement_cells`; rows also need the number of dropped `heads`."""
 
 
 def judgement_cells(judgement: Judgement) -> dict[str, Cell]:

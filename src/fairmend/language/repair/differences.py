@@ -1,4 +1,4 @@
-"""Two language models, or one before and after its repair, on the same prompts with the same noise: where they differ."""
+"""Two language models, or one before and after its repair, on the same prompts with the same noise: the differences."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from fairmend.language.toxicity.lexical import star_offensive
 from fairmend.masks import Mask
 from fairmend.report.tables import defined
 from fairmend.runs.progress import Progress, Stages
-
 
 N_EXAMPLES = 6
 CHOSEN = (
