@@ -70,10 +70,11 @@ def audit(
             inputs.network, inputs.dataset, objective=objective, seed=common.seed, n_boot=draws, n_perm=draws
         )
         from fairmend.cli.tabular.tables import audit_parts
+        from fairmend.records import plain
 
         screen.document(
             {"fairmend": __version__, "request": inputs.request}
-            | found.to_json()
+            | plain(found)
             | {
                 "data": inputs.dataset.fingerprint(),
                 "notes": list(inputs.notes),
@@ -138,10 +139,8 @@ def fetch(name: str, common: CommonOptions) -> None:
 
 def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
     """Go on with the repair in a folder, whose store has this header."""
-    from fairmend.runs.directories import require_version
     from fairmend.tabular.repair.settings import RepairSettings
 
-    require_version(header, folder)
     require_trust(trust, header["request"], folder)
     request = dict(header["request"])
     slim = bool(request.pop("slim", False))

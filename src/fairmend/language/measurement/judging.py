@@ -111,7 +111,7 @@ def judge_sets(
         KeyboardInterrupt: Ctrl-C; what was measured is kept, half a table would compare unlike things.
     """
     measured = measure_held_out(evaluators, masks, log)
-    return {mask: judge(measured, mask, seed) for mask in dict.fromkeys([evaluators[0].space.untouched(), *masks])}
+    return judge_measured(measured, [evaluators[0].space.untouched(), *masks], seed)
 
 
 def measure_held_out(
@@ -123,6 +123,13 @@ def measure_held_out(
         KeyboardInterrupt: Ctrl-C; what was measured is kept.
     """
     return {each: log.measure(f"held-out {each.prompts.axis}", each, masks) for each in evaluators}
+
+
+def judge_measured(
+    measured: Mapping[LanguageEvaluator, Collection], masks: Sequence[Mask], seed: int
+) -> dict[Mask, Judgement]:
+    """Judge every mask by what `measure_held_out` found, see `judge`."""
+    return {mask: judge(measured, mask, seed) for mask in dict.fromkeys(masks)}
 
 
 def judge(measured: Mapping[LanguageEvaluator, Collection], mask: Mask, seed: int) -> Judgement:

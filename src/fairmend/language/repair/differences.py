@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.language.toxicity.lexical import star_offensive
 from fairmend.masks import Mask
-from fairmend.report.tables import defined
+from fairmend.records import plain
 from fairmend.runs.progress import Progress, Stages
 
 N_EXAMPLES = 6
@@ -74,19 +74,19 @@ class ModelDifferences:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready description, undefined figures as null."""
-        plain: dict[str, Any] = defined(
+        described: dict[str, Any] = plain(
             {
                 "axes": [
                     {"axis": axis, "verdict": self.verdicts[axis], "change": change}
                     for axis, change in self.axes.items()
                 ],
-                "perplexity": asdict(self.perplexity),
+                "perplexity": self.perplexity,
                 "continuations": self.n_continuations,
                 "differing": len(self.pairs),
-                "pairs": [asdict(pair) for pair in self.pairs],
+                "pairs": self.pairs,
             }
         )
-        return plain
+        return described
 
 
 def compare_models(

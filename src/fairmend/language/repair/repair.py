@@ -10,7 +10,7 @@ from fairmend.errors import ModelError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.language.backend.forward import why_not_finite
 from fairmend.language.measurement.evaluator import LanguageEvaluator
-from fairmend.language.measurement.judging import Judgement, judge, measure_held_out
+from fairmend.language.measurement.judging import Judgement, judge_measured, measure_held_out
 from fairmend.language.measurement.logbook import Logbook, in_turn
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
@@ -203,9 +203,9 @@ def _judged(
     """What the chosen mask and others do on held-out data, and what it does to single continuations."""
     if not judges:
         return {}, ()
-    wanted = list(dict.fromkeys([mask, *others]))
+    wanted = [mask, *others]
     measured = measure_held_out(judges, wanted, log)
-    judgements = {each: judge(measured, each, settings.seed) for each in wanted}
+    judgements = judge_measured(measured, wanted, settings.seed)
     held = measured[judges[0]]
     return judgements, largest_changes(judges[0], held[judges[0].space.untouched()], held[mask], mask)
 
