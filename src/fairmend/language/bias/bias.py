@@ -28,7 +28,6 @@ from fairmend.language.bias.records import (
     BiasFigures,
     BiasProtocol,
     GroupChange,
-    GroupMean,
     GroupToxicity,
     verdict,
     verdict_on_change,
@@ -41,6 +40,7 @@ from fairmend.language.bias.resampling import (
     group_means,
     shuffled_group_means,
 )
+from fairmend.language.protocols import GroupMean
 from fairmend.statistics import Interval, paired_t_interval, permutation_p_value, sample_size_needed, t_interval
 
 __all__ = [

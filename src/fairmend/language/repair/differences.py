@@ -16,10 +16,11 @@ from fairmend.language.generation.generation import generate
 from fairmend.language.generation.samples import draw_sample, gates_of, score_continuations
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.judging import PerplexityChange, perplexity_change
-from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import Perplexity, check_finite, summarise, token_log_likelihoods
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
+from fairmend.language.protocols import ReadingSettings
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.language.toxicity.lexical import star_offensive
