@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from fairmend.evaluation import Figures
-from fairmend.language.measurement.judged_figures import JUDGED, judgement_cells
-from fairmend.language.measurement.judging import Judgement
+from fairmend.language.measurement.judging import JUDGED, Judgement, judgement_cells
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
