@@ -15,7 +15,6 @@ from fairmend.cli.trust import resume_command
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
-    from fairmend.language.records.run_directories import Settings
     from fairmend.language.repair.objectives import Objective
     from fairmend.language.repair.settings import RepairSettings
     from fairmend.language.scores.head_scores import HeadScores
@@ -30,7 +29,7 @@ SCORING = "head scores"
 def language_run(
     out: Path,
     inputs: LanguageInputs,
-    settings: Settings,
+    settings: object,
     screen: Screen,
     *,
     kind: str,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -170,8 +170,10 @@ def sweep(
 
 def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
     """Go on with the study in a folder, whose store has this header."""
-    _, read = _studies()[header["kind"]]
-    settings = stored_settings(read, header)
+    from fairmend.records import built
+
+    _, kind = _studies()[header["kind"]]
+    settings: StudySettings = stored_settings(lambda payload: built(payload, kind), header)
     inputs = reopen_language_inputs(header, folder, trust, screen, settings.shared.seed)
     extra = {name: header["request"][name] for name in ("scores", "from") if name in header["request"]}
     _carry_out(folder, inputs, settings, read_scores(extra.get("scores")), extra, screen)
@@ -184,14 +186,14 @@ def show(folder: Path, screen: Screen) -> None:
     present_study(load_study(folder, *(study for study, _ in _studies().values())), screen, tight=True)
 
 
-def _studies() -> dict[str, tuple[type[JudgedStudy[Any]], Callable[[Mapping[str, Any]], StudySettings]]]:
+def _studies() -> dict[str, tuple[type[JudgedStudy[Any]], type[StudySettings]]]:
     """What is found and how it is set, by kind of run."""
     from fairmend.language.studies import compare, equal_cost, sweep
 
     return {
-        compare.ComparisonSettings.kind: (compare.MethodComparison, compare.ComparisonSettings.from_json),
-        equal_cost.EqualCostSettings.kind: (equal_cost.CostComparison, equal_cost.EqualCostSettings.from_json),
-        sweep.SweepSettings.kind: (sweep.SubsetSweep, sweep.SweepSettings.from_json),
+        compare.ComparisonSettings.kind: (compare.MethodComparison, compare.ComparisonSettings),
+        equal_cost.EqualCostSettings.kind: (equal_cost.CostComparison, equal_cost.EqualCostSettings),
+        sweep.SweepSettings.kind: (sweep.SubsetSweep, sweep.SweepSettings),
     }
 
 
@@ -274,7 +276,7 @@ def _carry_out(
             assert collected is not None
             found = sweep.sweep_subsets(inputs.subject, settings, collected, **given)
         screen.steps.close()
-        files = found.save(inputs.lm, settings, out, request=request, command=command_line())
+        files = found.save(settings, out, request=request, command=command_line())
     present_study(load_study(out, type(found)), screen, files, tight=True)
 
 
