@@ -273,7 +273,7 @@ def test_a_searcher_whose_settings_cannot_be_recorded_is_refused(path: Path) -> 
 def test_a_second_ctrl_c_while_stopping_leaves_a_whole_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluator, searcher = ToyEvaluator(seconds=0.01, ctrl_c_after=0.1), ToySearcher(states=300)
     with monkeypatch.context() as patched:
-        patched.setattr("fairmend.runs.sessions.Session.end", interrupted)
+        patched.setattr("fairmend.runs.budgets.Session.end", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(path, searcher, evaluator)
     resumed = ToySearcher(states=300)

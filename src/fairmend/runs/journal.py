@@ -164,24 +164,13 @@ class Journal:
         return found
 
 
-def row_checksum(
-    number: int,
-    context: int,
-    mask: bytes,
-    dials: bytes,
-    bias: _Number,
-    utility: _Number,
-    bias_se: _Number,
-    utility_se: _Number,
-    n: int,
-    seconds: _Number,
-    parts: bytes,
-) -> int:
-    """The checksum of a measurement: one changed bit changes it.
+def row_checksum(*values: Any) -> int:
+    """The checksum of a measurement, the values of a `Row` before it: one changed bit changes it.
 
     Raises:
         TypeError, struct.error: values of other types than a measurement has.
     """
+    number, context, mask, dials, bias, utility, bias_se, utility_se, n, seconds, parts = values
     crc = zlib.crc32(
         _NUMBERS.pack(
             number,
@@ -194,9 +183,7 @@ def row_checksum(
             math.nan if seconds is None else seconds or 0.0,
         )
     )
-    for blob in (mask, dials, parts):
-        crc = zlib.crc32(blob, crc)
-    return crc
+    return zlib.crc32(parts, zlib.crc32(dials, zlib.crc32(mask, crc)))
 
 
 def json_of(what: str, payload: Mapping[str, Any]) -> str:

@@ -11,10 +11,9 @@ from time import perf_counter
 from fairmend.errors import InputError, RunError
 from fairmend.evaluation import Evaluator, Measurement
 from fairmend.masks import Mask
-from fairmend.runs.budgets import Budget, Stopped, TimeUp, Watch
+from fairmend.runs.budgets import Budget, Session, Stopped, TimeUp, Watch
 from fairmend.runs.collection import Collection
 from fairmend.runs.progress import Meter, Progress
-from fairmend.runs.sessions import Session
 from fairmend.runs.workers import InProcess, Workers
 from fairmend.search.base import Searcher
 
