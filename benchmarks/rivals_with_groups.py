@@ -31,7 +31,7 @@ from fairmend.tabular.data.presets import find_preset
 from fairmend.tabular.fairness.confusion import confusion_counts
 from fairmend.tabular.fairness.metrics import find_objective
 from fairmend.tabular.repair.repair import repair_network
-from fairmend.tabular.repair.rivals import threshold_only
+from fairmend.tabular.repair.rivals import shift_threshold
 from fairmend.tabular.repair.settings import RepairSettings
 
 TITLES = {
@@ -87,7 +87,7 @@ def compare(subject: PublishedNetwork, states: int | None) -> dict[str, tuple[fl
     settings = RepairSettings(states=states, min_drop=preset.min_drop, max_drop=preset.max_drop)
     X, y, groups = subject.dataset.subset("test")
     repair = repair_network(subject.network, subject.dataset, settings, judge=False)
-    shift = threshold_only(subject.network, subject.dataset, settings)
+    shift = shift_threshold(subject.network, subject.dataset, settings).mask
     predictions = {
         "original": subject.network.predict(X),
         "fairmend": repair.network.predict(X),

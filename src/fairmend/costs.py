@@ -41,6 +41,11 @@ class UtilityFloor:
             raise InputError(f"the utility floor for {figures.utility.name} needs {allowed}, got {ratio!r}")
         return cls(reference.utility * ratio, better)
 
+    @property
+    def most_loss(self) -> float:
+        """The limit as a loss to minimise, see `Figures.loss`."""
+        return self.limit if self.better == "lower" else -self.limit
+
     def admits(self, measurement: Measurement) -> bool:
         """Whether the figures are finite and the utility is at the limit or better."""
         if not measurement.is_finite:

@@ -11,7 +11,7 @@ from rich.console import Console
 from fairmend.cli import progress
 from fairmend.cli.console import PlainConsole
 from fairmend.cli.progress import Steps
-from fairmend.cli.tabular.tables import plain_table
+from fairmend.cli.tables import plain_table
 from fairmend.escaping import visible
 
 

@@ -25,7 +25,7 @@ from fairmend.surrogates.evaluator import SurrogateEvaluator
 from fairmend.surrogates.families.ridge import Ridge
 from fairmend.surrogates.fitting import fit_pair
 from fairmend.surrogates.samples import Samples
-from fairmend.tabular.counting.evaluator import TabularEvaluator
+from fairmend.tabular.counting.evaluator import Rows, TabularEvaluator
 from fairmend.tabular.networks.activations import Activation
 from fairmend.tabular.networks.networks import Layer, Network
 
@@ -62,7 +62,7 @@ def tabular(drop: Any = "output", *, dials: bool = False) -> Case:
     space = network.space(dials=network.threshold_dials() if dials else ())
 
     def build(**options: Any) -> TabularEvaluator:
-        return TabularEvaluator(network, X, y, groups, ("a", "b"), space=space, drop=drop, **options)
+        return TabularEvaluator(network, Rows(X, y, groups, ("a", "b")), space, drop=drop, **options)
 
     return Case(build(), build(), build(objective="demographic_parity_difference"), network.digest)
 

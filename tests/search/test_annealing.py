@@ -217,7 +217,7 @@ def test_measured_start_temperature_accepts_the_asked_share() -> None:
         ({"start_temperature": "warm"}, "start_temperature must be a positive number, 'ben-ameur' or None"),
         ({"start_temperature": 1e-4}, "start_temperature 0.0001 is below end_temperature 0.0003"),
         ({"end_temperature": math.nan}, "end_temperature must be a positive number, got nan"),
-        ({"rate": 1.5}, "rate must be a positive number"),
+        ({"rate": 1.5}, "rate must lie in"),
         ({"acceptance": 1.0}, "acceptance must be a number within"),
         ({"dial_share": 2}, "dial_share must be a number within"),
         ({"accept": "never"}, "accept must be one of 'metropolis', 'always'"),

@@ -4,7 +4,6 @@ from fairmend.errors import InputError
 from fairmend.evaluation import Figure, Figures, Measurement
 from fairmend.masks import Site, Space
 from fairmend.search import (
-    SEARCH_NAMES,
     Annealing,
     Exhaustive,
     Genetic,
@@ -14,6 +13,7 @@ from fairmend.search import (
     UniformSampling,
     make_searcher,
 )
+from fairmend.settings import SEARCH_NAMES
 
 CLASSES = {
     "annealing": Annealing,

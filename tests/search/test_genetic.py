@@ -90,7 +90,8 @@ def test_repeats_itself_rather_than_stalling_in_a_tiny_space() -> None:
     [
         ({"population": 3}, "population must be at least 4"),
         ({"crossover": 1.5}, "crossover must be a number within"),
-        ({"flips": -1}, "flips must be a number within"),
+        ({"flips": -1}, "flips must be at least 0"),
+        ({"flips": 1000}, "flips must be a number within"),
         ({"turns": 2}, "turns must be a number within"),
     ],
 )

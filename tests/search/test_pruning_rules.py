@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairmend.errors import InputError
-from fairmend.search import METHODS, PruningRule
+from fairmend.search import PruningRule
+from fairmend.settings import METHODS
 
 PUBLISHED = ["distilgpt2", "gpt2", "EleutherAI/gpt-neo-1.3B", "EleutherAI/gpt-j-6B"]
 

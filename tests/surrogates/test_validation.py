@@ -8,6 +8,7 @@ from landscapes import FIGURES
 from fairmend.errors import InputError
 from fairmend.evaluation import Measurement
 from fairmend.masks import Site, Space
+from fairmend.records import plain
 from fairmend.surrogates import MeasurementNoise, Ridge, Samples, cross_validate, noise_from_repeats
 
 N = 25
@@ -42,7 +43,7 @@ def test_scores_tell_a_good_surrogate_from_a_useless_one() -> None:
     assert good.spearman > 0.9
     assert good.mse < 0.2 * bad.mse
     assert scores[1].log
-    assert json.loads(json.dumps(good.to_json()))["noise_mse"] is None
+    assert json.loads(json.dumps(plain(good)))["noise_mse"] is None
 
 
 class Useless:

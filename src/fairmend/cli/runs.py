@@ -16,6 +16,7 @@ from fairmend.cli.language import subsets as language_subsets
 from fairmend.cli.language.runs import SCORING
 from fairmend.cli.options import CommonOptions
 from fairmend.cli.tabular import commands as tabular
+from fairmend.cli.tabular import studies as tabular_studies
 from fairmend.cli.trust import TrustOptions, read_back
 from fairmend.errors import RunError
 
@@ -28,6 +29,9 @@ _KINDS: dict[str, tuple[ModuleType, str]] = {
     "language sweep": (language_studies, "sweep.json"),
     "language front point": (language_front, "point.json"),
     _COLLECTION: (language_subsets, ""),
+    "tabular compare": (tabular_studies, "compare.json"),
+    "tabular reproduce": (tabular_studies, "reproduce.json"),
+    "tabular sweep": (tabular_studies, "sweep.json"),
 }
 """Every kind of folder that a command leaves: who shows it and goes on with it, and the file of its result."""
 

@@ -15,7 +15,7 @@ from fairmend.cli.display import Screen
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fairmend.report import tables
+    from fairmend.report.tables import Shown
 
 
 def plain_table(title: str, *columns: str, numbers_from: int = 1, tight: bool = False) -> Table:
@@ -47,10 +47,10 @@ def p_value(value: float) -> str:
     return "n/a" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def table_parts(table: tables.Table, tight: bool = False) -> list[RenderableType]:
+def table_parts(table: Shown, tight: bool = False) -> list[RenderableType]:
     """A table with its notes below it."""
     shown = plain_table(table.title, *table.headings, tight=tight)
-    for row in table.texts():
+    for row in table.rows:
         shown.add_row(*row)
     return [shown, *(f"* {note}" for note in table.notes)]
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fairmend.errors import RunError
 from fairmend.files import write_atomically
+from fairmend.records import Kind, built, document, plain, read
 from fairmend.report import figures
-from fairmend.report.tables import Table, defined, json_bytes
-from fairmend.runs.directories import read_result
+from fairmend.report.tables import Shown, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,13 +26,10 @@ class Study(ABC):
     """What a study found: a frozen dataclass of a wing that says what its rows mean.
 
     Attributes:
-        stem: of the names of its files: "compare" for compare.json, compare.csv, compare.png and compare.svg.
-        schema, schema_version: of its saved form; the schema is "fairmend " and the kind of run.
+        kind: of its saved form. Its file "compare.json" also names compare.csv, compare.png and compare.svg.
     """
 
-    stem: ClassVar[str]
-    schema: ClassVar[str]
-    schema_version: ClassVar[int] = 1
+    kind: ClassVar[Kind]
 
     @abstractmethod
     def tables(self) -> tuple[Table, ...]:
@@ -40,7 +37,7 @@ class Study(ABC):
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """Everything found, JSON-ready but for NaN."""
+        """Everything found, as `fairmend.records.plain` takes it."""
 
     @abstractmethod
     def draw(self) -> Figure | None:
@@ -48,7 +45,17 @@ class Study(ABC):
 
     def spreadsheets(self) -> Mapping[str, Table]:
         """Tables by the name of their CSV file."""
-        return {f"{self.stem}.csv": self.tables()[0]}
+        return {f"{stem(self.kind)}.csv": self.tables()[0]}
+
+
+def study_kind(name: str, command: str) -> Kind:
+    """The kind of what a command that makes studies leaves: `study_kind("tabular compare", "compare")`."""
+    return Kind(name, 1, f"{command}.json", f"finished {command}", "give its command")
+
+
+def stem(kind: Kind) -> str:
+    """The name of a study's files without their endings."""
+    return kind.file.removesuffix(".json")
 
 
 def describe_study(study: Study, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -58,16 +65,9 @@ def describe_study(study: Study, extra: Mapping[str, Any] | None = None) -> dict
         study: what was found.
         extra: what else belongs to it, such as the model and the session.
     """
-    payload: dict[str, Any] = defined(
-        {
-            "schema": study.schema,
-            "schema_version": study.schema_version,
-            **study.to_json(),
-            **(extra or {}),
-            "tables": [table.to_json() for table in study.tables()],
-        }
-    )
-    return payload
+    shown = [table.shown() for table in study.tables()]
+    described: dict[str, Any] = plain({**study.kind.head, **study.to_json(), **(extra or {}), "tables": shown})
+    return described
 
 
 def save_study(study: Study, out: Path, extra: Mapping[str, Any] | None = None) -> dict[str, Path]:
@@ -81,14 +81,15 @@ def save_study(study: Study, out: Path, extra: Mapping[str, Any] | None = None) 
     Raises:
         RunError: a file cannot be written.
     """
-    contents = {name: table.csv() for name, table in study.spreadsheets().items()}
+    name = stem(study.kind)
+    contents = {file: table.csv() for file, table in study.spreadsheets().items()}
     picture = study.draw()
     if picture is not None:
-        contents |= {f"{study.stem}.png": figures.png(picture), f"{study.stem}.svg": figures.svg(picture)}
-    contents[f"{study.stem}.json"] = json_bytes(describe_study(study, extra))
-    for name, content in contents.items():
-        write_atomically(out / name, content)
-    return {name: out / name for name in contents}
+        contents |= {f"{name}.png": figures.png(picture), f"{name}.svg": figures.svg(picture)}
+    contents[study.kind.file] = document(describe_study(study, extra))
+    for file, content in contents.items():
+        write_atomically(out / file, content)
+    return {file: out / file for file in contents}
 
 
 def load_study(folder: Path, *kinds: type[Study]) -> dict[str, Any]:
@@ -101,21 +102,21 @@ def load_study(folder: Path, *kinds: type[Study]) -> dict[str, Any]:
     Raises:
         RunError: there is none, it is damaged, or another kind or version of fairmend wrote it.
     """
-    stem = next((kind.stem for kind in kinds if (folder / f"{kind.stem}.json").is_file()), kinds[0].stem)
-    schemas = {kind.schema: kind.schema_version for kind in kinds if kind.stem == stem}
-    return read_result(folder / f"{stem}.json", schemas, f"finished {stem}", "give its command")
+    known = [study.kind for study in kinds]
+    file = next((kind.file for kind in known if (folder / kind.file).is_file()), known[0].file)
+    return read(folder / file, *(kind for kind in known if kind.file == file))
 
 
-def tables_of(payload: Mapping[str, Any]) -> tuple[Table, ...]:
+def tables_of(payload: Mapping[str, Any]) -> tuple[Shown, ...]:
     """The tables of a saved form, as people see them.
 
     Raises:
         RunError: there are none.
     """
     try:
-        return tuple(map(Table.from_json, payload["tables"]))
-    except (KeyError, TypeError, ValueError) as error:
+        return built(payload["tables"], tuple[Shown, ...])
+    except (KeyError, ValueError) as error:
         raise RunError(
-            "the saved study has no tables that can be read: fairmend 0.1 wrote none. Give its command again, which "
-            "goes on from what is kept, or open its CSV files"
+            f"the saved study has no tables that can be read ({error}): give its command again, which goes on from "
+            "what is kept, or open its CSV files"
         ) from error

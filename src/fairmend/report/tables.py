@@ -57,6 +57,16 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """A table as people see it, in texts: title, headings, rows and notes."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of raw values with the columns that write them.
 
@@ -90,22 +100,9 @@ class Table:
         """The rows for people."""
         return [tuple(column.text(row) for column in self.columns) for row in self.rows]
 
-    def to_json(self) -> dict[str, Any]:
-        """What people see, JSON-ready; the raw values belong beside it. `from_json` reads it back."""
-        texts = [list(row) for row in self.texts()]
-        return {"title": self.title, "headings": list(self.headings), "rows": texts, "notes": list(self.notes)}
-
-    @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> Table:
-        """A table of the same texts.
-
-        Raises:
-            KeyError, TypeError, ValueError: something else.
-        """
-        columns = tuple(Column(str(place), str(heading)) for place, heading in enumerate(payload["headings"]))
-        keys = [column.key for column in columns]
-        rows = tuple(dict(zip(keys, map(str, row), strict=True)) for row in payload["rows"])
-        return cls(str(payload["title"]), columns, rows, tuple(map(str, payload["notes"])))
+    def shown(self) -> Shown:
+        """The whole table as texts."""
+        return Shown(self.title, self.headings, tuple(self.texts()), self.notes)
 
     def csv(self) -> bytes:
         """The raw values as CSV, keys in the first line, undefined values empty; no text is a spreadsheet's formula."""

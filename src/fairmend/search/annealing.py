@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from typing import Any, Literal, TypeAlias
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -13,32 +14,104 @@ from fairmend.masks import Mask, Space
 from fairmend.search.base import (
     Incumbent,
     MakeCost,
+    Options,
     SteppedSearcher,
     Steps,
     Ties,
     cost_from,
-    require_choice,
-    require_count,
     require_number,
 )
 from fairmend.search.moves import Walker, normals, uniforms
 from fairmend.search.schedules import SCHEDULES, Schedule, cooling, initial_temperature
+from fairmend.settings import documented, setting
 
 Chain: TypeAlias = Generator[Mask, float, None]
 """One annealer: yields a mask, is sent its cost."""
 
 _START_TEMPERATURE = 0.01
-_WALK_OPTIONS = ("seed", "states", "chains", "restarts", "restart_from", "initial", "dial_share")
-_OPTIONS = (
-    *_WALK_OPTIONS,
-    "schedule",
-    "start_temperature",
-    "end_temperature",
-    "rate",
-    "acceptance",
-    "initial_moves",
-    "accept",
-)
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class ChainOptions(Options):
+    """Options of everything that walks in chains."""
+
+    states: int = setting(
+        3000, "masks to measure in all, the untouched one included, split evenly among chains and restarts.", least=1
+    )
+    chains: int = setting(1, "annealers in lockstep: every ask holds one mask of each.", least=1)
+    ties: Ties = setting("first", "which of equally cheap masks is the incumbent.", choices=("first", "last"))
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class CoolingOptions(Options):
+    """How an annealer cools down."""
+
+    schedule: Schedule = setting(
+        "geometric",
+        '"geometric" from the start to the end temperature over the states of a restart; "logarithmic", start / ln(2 + '
+        'i); "exponential", start * rate^i but not below the end temperature.',
+        choices=SCHEDULES,
+    )
+    start_temperature: float | str | None = setting(
+        None,
+        'in units of the cost; None is 0.01; "ben-ameur" measures it: a random walk collects `initial_moves` uphill '
+        "moves, of which a share `acceptance` would be accepted. The walk counts as states, and stops at half of its "
+        "chain's states at the latest (without any uphill move, 0.01 stands in).",
+    )
+    end_temperature: float = setting(
+        0.0003, "in units of the cost; at most the start temperature, unless that is measured.", above=0
+    )
+    rate: float = setting(0.999, "factor per state of the exponential schedule.", above=0, most=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        start, end = self.start_temperature, self.end_temperature
+        if start == "ben-ameur":
+            return
+        if isinstance(start, str):
+            raise InputError(f"start_temperature must be a positive number, 'ben-ameur' or None, got {start!r}")
+        default = max(_START_TEMPERATURE, end)
+        start = default if start is None else require_number("start_temperature", start, 0, positive=True)
+        if self.schedule != "logarithmic" and start < end:
+            raise InputError(
+                f"start_temperature {start:g} is below end_temperature {end:g}: annealing cools down; "
+                "lower end_temperature or raise start_temperature"
+            )
+        object.__setattr__(self, "start_temperature", start)
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class WalkOptions(ChainOptions):
+    """Options of `RandomWalk`. Each chain has its own random numbers, so that no chain depends on another."""
+
+    seed: int = setting(0, "of all random numbers.", least=0)
+    restarts: int = setting(1, "how often each chain anneals anew.", least=1)
+    restart_from: Literal["untouched", "best"] = setting(
+        "untouched",
+        '"untouched" (or a new random mask, see `initial`), or the "best" mask of the chain so far.',
+        choices=("untouched", "best"),
+    )
+    initial: Literal["untouched", "random"] = setting(
+        "untouched",
+        '"untouched", or "random": a uniform mask of uniform size, accepted whatever it costs.',
+        choices=("untouched", "random"),
+    )
+    dial_share: float = setting(0.15, "share of the moves that turn a dial, if the space has any.", least=0, most=1)
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class AnnealingOptions(WalkOptions, CoolingOptions):
+    """Options of `Annealing`."""
+
+    acceptance: float = setting(0.75, "see `start_temperature`; as in the published runs.", least=0.01, most=0.99)
+    initial_moves: int = setting(25_000, "see `start_temperature`; as in the published runs.", least=1)
+    accept: Literal["metropolis", "always"] = setting(
+        "metropolis", '"always" for a random walk.', choices=("metropolis", "always")
+    )
 
 
 class Annealing(SteppedSearcher):
@@ -51,86 +124,17 @@ class Annealing(SteppedSearcher):
     Args:
         space: what may be dropped.
         make_cost: builds the cost to minimise from the untouched mask's measurement.
-        seed: of all random numbers. Each chain has its own, so that no chain depends on another.
-        states: masks to measure in all, the untouched one included, split evenly among chains and restarts.
-        schedule: "geometric" from the start to the end temperature over the states of a restart; "logarithmic",
-            start / ln(2 + i); "exponential", start * rate^i but not below the end temperature.
-        start_temperature: in units of the cost; None is 0.01; "ben-ameur" measures it: a random walk collects
-            `initial_moves` uphill moves, of which a share `acceptance` would be accepted. The walk counts as states,
-            and stops at half of its chain's states at the latest (without any uphill move, 0.01 stands in).
-        end_temperature: in units of the cost; at most the start temperature, unless that is measured.
-        rate: factor per state of the exponential schedule.
-        acceptance, initial_moves: see `start_temperature`; the published runs had 0.75 and 25,000.
-        chains: annealers in lockstep: every ask holds one mask of each.
-        restarts: how often each chain anneals anew.
-        restart_from: "untouched" (or a new random mask, see `initial`), or the "best" mask of the chain so far.
-        initial: "untouched", or "random": a uniform mask of uniform size, accepted whatever it costs.
-        dial_share: share of the moves that turn a dial, if the space has any.
-        accept: "metropolis", or "always" for a random walk.
-        ties: whether the "first" or the "last" of equally cheap masks is the incumbent.
-
-    Raises:
-        InputError: an option outside its range.
+        options: of `AnnealingOptions`.
     """
 
     name = "annealing"
+    accepts: ClassVar[type[WalkOptions]] = AnnealingOptions
+    options: AnnealingOptions
 
-    def __init__(
-        self,
-        space: Space,
-        make_cost: MakeCost,
-        *,
-        seed: int,
-        states: int,
-        schedule: Schedule = "geometric",
-        start_temperature: float | Literal["ben-ameur"] | None = None,
-        end_temperature: float = 0.0003,
-        rate: float = 0.999,
-        acceptance: float = 0.75,
-        initial_moves: int = 25_000,
-        chains: int = 1,
-        restarts: int = 1,
-        restart_from: Literal["untouched", "best"] = "untouched",
-        initial: Literal["untouched", "random"] = "untouched",
-        dial_share: float = 0.15,
-        accept: Literal["metropolis", "always"] = "metropolis",
-        ties: Ties = "first",
-    ) -> None:
-        super().__init__(space)
+    def __init__(self, space: Space, make_cost: MakeCost, **options: Any) -> None:
+        super().__init__(space, **options)
         self.make_cost = make_cost
-        self.seed = require_count("seed", seed, 0)
-        self.states = require_count("states", states, 1)
-        self.schedule: Schedule = require_choice("schedule", schedule, SCHEDULES)
-        self.end_temperature = require_number("end_temperature", end_temperature, 0, positive=True)
-        self.start_temperature = self._start_temperature(start_temperature)
-        self.rate = require_number("rate", rate, 0, 1, positive=True)
-        self.acceptance = require_number("acceptance", acceptance, 0.01, 0.99)
-        self.initial_moves = require_count("initial_moves", initial_moves, 1)
-        self.chains = require_count("chains", chains, 1)
-        self.restarts = require_count("restarts", restarts, 1)
-        self.restart_from = require_choice("restart_from", restart_from, ("untouched", "best"))
-        self.initial = require_choice("initial", initial, ("untouched", "random"))
-        self.dial_share = require_number("dial_share", dial_share, 0, 1)
-        self.accept = require_choice("accept", accept, ("metropolis", "always"))
-        self.incumbent = Incumbent(ties)
-
-    def _start_temperature(self, given: float | str | None) -> float | str:
-        if given == "ben-ameur":
-            return "ben-ameur"
-        if isinstance(given, str):
-            raise InputError(f"start_temperature must be a positive number, 'ben-ameur' or None, got {given!r}")
-        default = max(_START_TEMPERATURE, self.end_temperature)
-        start = default if given is None else require_number("start_temperature", given, 0, positive=True)
-        if self.schedule != "logarithmic" and start < self.end_temperature:
-            raise InputError(
-                f"start_temperature {start:g} is below end_temperature {self.end_temperature:g}: annealing cools down; "
-                "lower end_temperature or raise start_temperature"
-            )
-        return start
-
-    def settings(self) -> dict[str, Any]:
-        """The name, every option and the seed, JSON-ready: enough to build an equal searcher."""
-        return {"name": self.name, **{key: getattr(self, key) for key in _OPTIONS}, "ties": self.incumbent.ties}
+        self.incumbent = Incumbent(self.options.ties)
 
     def _steps(self) -> Steps:
         (untouched,) = first = (self.space.untouched(),)
@@ -141,8 +145,9 @@ class Annealing(SteppedSearcher):
         offer(untouched, reference, start)
 
         chains, masks = [], []
-        seeds = np.random.default_rng(self.seed).spawn(self.chains)
-        for rng, states in zip(seeds, split_evenly(self.states - 1, self.chains), strict=True):
+        options = self.options
+        seeds = np.random.default_rng(options.seed).spawn(options.chains)
+        for rng, states in zip(seeds, split_evenly(options.states - 1, options.chains), strict=True):
             chain = self._chain(rng, states, start)
             mask = next(chain, None)
             if mask is not None:
@@ -165,18 +170,18 @@ class Annealing(SteppedSearcher):
 
     def _chain(self, rng: np.random.Generator, states: int, untouched_cost: float) -> Chain:
         """One annealer over `states` masks, all restarts included."""
-        draw = uniforms(rng)
-        walker = Walker(self.space, draw, normals(rng.spawn(1)[0]), self.dial_share)
-        exp, always, begin_anywhere = math.exp, self.accept == "always", self.initial == "random"
+        draw, options = uniforms(rng), self.options
+        walker = Walker(self.space, draw, normals(rng.spawn(1)[0]), options.dial_share)
+        exp, always, begin_anywhere = math.exp, options.accept == "always", options.initial == "random"
         start_mask, start_cost = self.space.untouched(), untouched_cost
         best_mask, best_cost = start_mask, untouched_cost
 
-        hot = self.start_temperature
-        if isinstance(hot, str):
+        hot = options.start_temperature
+        if not isinstance(hot, float):
             hot, walked = yield from self._measure_start(walker, states // 2, untouched_cost)
             states -= walked
-        for steps in split_evenly(states, self.restarts):
-            temperature = cooling(self.schedule, hot, min(hot, self.end_temperature), steps, self.rate)
+        for steps in split_evenly(states, options.restarts):
+            temperature = cooling(options.schedule, hot, min(hot, options.end_temperature), steps, options.rate)
             walker.stand(start_mask)
             current, step = start_cost, 0
             if steps and (begin_anywhere or walker.is_below_limit):
@@ -198,7 +203,7 @@ class Annealing(SteppedSearcher):
                     if value < best_cost:
                         best_mask, best_cost = mask, value
                 step += 1
-            if self.restart_from == "best":
+            if options.restart_from == "best":
                 start_mask, start_cost, begin_anywhere = best_mask, best_cost, False
 
     def _measure_start(self, walker: Walker, limit: int, cost: float) -> Generator[Mask, float, tuple[float, int]]:
@@ -211,7 +216,7 @@ class Annealing(SteppedSearcher):
             walker.stand(mask)
             cost = yield mask
             walked = 1
-        while walked < limit and len(before) < self.initial_moves and walker.can_move:
+        while walked < limit and len(before) < self.options.initial_moves and walker.can_move:
             mask = walker.propose()
             value = yield mask
             walked += 1
@@ -220,49 +225,28 @@ class Annealing(SteppedSearcher):
                 before.append(cost)
                 after.append(value)
             cost = value
-        measured = initial_temperature(before, after, self.acceptance) if before else _START_TEMPERATURE
+        measured = initial_temperature(before, after, self.options.acceptance) if before else _START_TEMPERATURE
         return measured, walked
 
 
 class RandomWalk(Annealing):
     """The random walk (NeuFair, ISSTA 2024): every neighbour is accepted, and the best mask told is kept.
 
-    Args: as for `Annealing`; nothing cools, so there is no temperature.
+    Args:
+        space, make_cost: see `Annealing`.
+        options: of `WalkOptions`; nothing cools, so there is no temperature.
     """
 
     name = "random-walk"
+    accepts = WalkOptions
 
-    def __init__(
-        self,
-        space: Space,
-        make_cost: MakeCost,
-        *,
-        seed: int,
-        states: int,
-        chains: int = 1,
-        restarts: int = 1,
-        restart_from: Literal["untouched", "best"] = "untouched",
-        initial: Literal["untouched", "random"] = "untouched",
-        dial_share: float = 0.15,
-        ties: Ties = "first",
-    ) -> None:
-        super().__init__(
-            space,
-            make_cost,
-            seed=seed,
-            states=states,
-            chains=chains,
-            restarts=restarts,
-            restart_from=restart_from,
-            initial=initial,
-            dial_share=dial_share,
-            accept="always",
-            ties=ties,
-        )
+    def __init__(self, space: Space, make_cost: MakeCost, **options: Any) -> None:
+        super().__init__(space, make_cost, **options)
+        self.walk, self.options = self.options, AnnealingOptions(**options, accept="always")
 
     def settings(self) -> dict[str, Any]:
         """The name, every option and the seed, JSON-ready: enough to build an equal searcher."""
-        return {"name": self.name, **{key: getattr(self, key) for key in _WALK_OPTIONS}, "ties": self.incumbent.ties}
+        return {"name": self.name, **asdict(self.walk)}
 
 
 def split_evenly(total: int, parts: int) -> list[int]:

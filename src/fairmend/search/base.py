@@ -11,12 +11,14 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from fairmend.costs import Cost
 from fairmend.errors import InputError
 from fairmend.evaluation import Measurement
 from fairmend.masks import Mask, Space
+from fairmend.settings import check, settings_of
 
 MakeCost: TypeAlias = Callable[[Measurement], Cost]
 """Builds the cost from the measurement of the untouched model, which penalties and floors are relative to."""
@@ -68,17 +70,40 @@ class Incumbent:
         return False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of a searcher: a `fairmend.settings.setting` each.
+
+    Raises:
+        InputError: an option outside its range.
+    """
+
+    def __post_init__(self) -> None:
+        check(self)
+        for name, known in settings_of(type(self)).items():
+            value = getattr(self, name)
+            if known.kind in (bool, int, float) and value is not None:  # such as one of NumPy's
+                object.__setattr__(self, name, known.kind(value))
+
+
 class SteppedSearcher(ABC):
     """Turn-taking around a search that is written as one sequential procedure.
 
     A subclass implements `_steps`: a generator that yields masks and is sent their measurements. This class hands
     them over through `ask` and `tell`, and refuses calls out of turn.
+
+    Args:
+        space: what may be dropped.
+        options: of the dataclass `accepts`.
     """
 
     name: str
+    accepts: ClassVar[type[Options]]
+    options: Any
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, **options: Any) -> None:
         self.space = space
+        self.options = self.accepts(**options)
         self._procedure: Steps | None = None
         self._next: Sequence[Mask] = ()
         self._waiting = False
@@ -87,9 +112,9 @@ class SteppedSearcher(ABC):
     def _steps(self) -> Steps:
         """The search from its first mask, the untouched one, to its end."""
 
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """The name, every option and the seed, JSON-ready: enough to build an equal searcher."""
+        """The name and every option with the seed, JSON-ready: enough to build an equal searcher."""
+        return {"name": self.name, **asdict(self.options)}
 
     def ask(self) -> Sequence[Mask]:
         """The next masks to measure; empty when the search has finished.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from dataclasses import fields
+from typing import Any
 
 from fairmend.errors import InputError
 from fairmend.evaluation import Figures
@@ -13,11 +12,9 @@ from fairmend.search.annealing import Annealing, RandomWalk
 from fairmend.search.base import MakeCost, Searcher, require_choice
 from fairmend.search.genetic import Genetic, MakeFloor
 from fairmend.search.sampling import Exhaustive, SingleInterventions, UniformSampling
+from fairmend.settings import SEARCH_NAMES
 
-SearchName = Literal["annealing", "random-walk", "genetic", "exhaustive", "dice", "random"]
-SEARCH_NAMES: tuple[SearchName, ...] = get_args(SearchName)
-
-_CLASSES: dict[str, Callable[..., Searcher]] = {
+_CLASSES: dict[str, type[Any]] = {
     "annealing": Annealing,
     "random-walk": RandomWalk,
     "genetic": Genetic,
@@ -34,8 +31,6 @@ def make_searcher(
     make_cost: MakeCost,
     figures: Figures,
     make_floor: MakeFloor | None = None,
-    seed: int = 0,
-    states: int = 3000,
     **options: Any,
 ) -> Searcher:
     """Build the searcher called `name`. `make_searcher(space=..., **searcher.settings(), ...)` builds an equal one.
@@ -45,27 +40,24 @@ def make_searcher(
         space: what may be dropped.
         make_cost: for all but the genetic search, which takes none.
         figures, make_floor: for the genetic search.
-        seed, states: not for "exhaustive" and "dice", where nothing is random and the space says how many states
-            there are.
-        options: further options of that searcher's constructor.
+        options: of that searcher. `seed` (by default 0) and `states` (3,000, also called `samples`) are left out for
+            "exhaustive" and "dice", where nothing is random and the space says how many states there are.
 
     Raises:
         InputError: an unknown name, an option that this searcher does not have, or one outside its range.
     """
     searcher = _CLASSES[require_choice("search", name, SEARCH_NAMES)]
-    allowed = {
-        key
-        for key, parameter in inspect.signature(searcher).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-    common = {"seed": seed, "states": states, "samples": states}
+    allowed = {option.name for option in fields(searcher.accepts)}
+    seed, states = options.pop("seed", 0), options.pop("states", 3000)
     unknown = sorted(set(options) - allowed)
     if unknown:
         raise InputError(
             f"the {name} search has no option {', '.join(map(repr, unknown))}; its options are "
             f"{', '.join(sorted(allowed))}"
         )
+    common = {"seed": seed, "states": states, "samples": states}
     given = {key: value for key, value in common.items() if key in allowed} | options
-    if searcher is Genetic:
-        return Genetic(space, figures, make_floor, **given)
-    return searcher(space, make_cost, **given)
+    made: Searcher = (
+        searcher(space, figures, make_floor, **given) if searcher is Genetic else searcher(space, make_cost, **given)
+    )
+    return made

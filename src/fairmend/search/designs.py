@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from fairmend.masks import Mask, Space
-from fairmend.search.base import MakeCost, require_count, require_number
-from fairmend.search.sampling import BatchSearcher
+from fairmend.search.base import require_count, require_number
+from fairmend.search.sampling import BatchSearcher, SamplingOptions
+from fairmend.settings import documented, setting
 
-_BATCH = 256
 _TRIES = 20
 _SMALL = 0.1
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class SpreadOptions(SamplingOptions):
+    """Options of `SpreadSampling`."""
+
+    small_share: float = setting(
+        0.25,
+        "share of the masks whose sizes lie, spread geometrically, between the least admissible one and a tenth of the "
+        "units.",
+        least=0,
+        most=1,
+    )
 
 
 class SpreadSampling(BatchSearcher):
@@ -26,47 +40,20 @@ class SpreadSampling(BatchSearcher):
     repair can have and interactions are few; the sizes of the rest are spread evenly; units are dealt like cards, so
     that after any number of masks no unit was dropped much more often than another. No mask comes twice while the
     space has others. The order is random: a search that ends early has a spread of sizes too. Dials stay at 0.
-
-    Args:
-        space, make_cost, batch: see `BatchSearcher`.
-        seed: of all random numbers.
-        samples: masks to measure in all, the untouched one included.
-        small_share: share of the masks whose sizes lie, spread geometrically, between the least admissible one and
-            a tenth of the units.
-
-    Raises:
-        InputError: an option outside its range.
     """
 
     name = "spread"
-
-    def __init__(
-        self,
-        space: Space,
-        make_cost: MakeCost | None = None,
-        *,
-        seed: int,
-        samples: int,
-        small_share: float = 0.25,
-        batch: int = _BATCH,
-    ) -> None:
-        super().__init__(space, make_cost, batch)
-        self.seed = require_count("seed", seed, 0)
-        self.samples = require_count("samples", samples, 1)
-        self.small_share = require_number("small_share", small_share, 0, 1)
+    accepts = SpreadOptions
+    options: SpreadOptions
 
     def masks(self) -> tuple[Mask, ...]:
         """All masks after the untouched one, in order."""
         return tuple(self._masks())
 
-    def settings(self) -> dict[str, Any]:
-        """The name, every option and the seed, JSON-ready: enough to build an equal searcher."""
-        return {key: getattr(self, key) for key in ("name", "seed", "samples", "small_share", "batch")}
-
     def _masks(self) -> Iterator[Mask]:
-        rng = np.random.default_rng(self.seed)
+        rng = np.random.default_rng(self.options.seed)
         dealer = Dealer(self.space, rng)
-        for size in spread_sizes(self.space, self.samples - 1, self.small_share, rng):
+        for size in spread_sizes(self.space, self.options.samples - 1, self.options.small_share, rng):
             yield dealer.deal(size)
 
 

@@ -12,9 +12,10 @@ import numpy as np
 from fairmend.costs import UtilityFloor
 from fairmend.evaluation import Figures, Measurement
 from fairmend.masks import Mask, Space
-from fairmend.search.base import SteppedSearcher, Steps, require_count, require_finite, require_number
+from fairmend.search.base import Options, SteppedSearcher, Steps, require_finite, require_number
 from fairmend.search.front import Front, crowding_distances, domination_ranks
 from fairmend.search.moves import normals, turn_dial, uniforms
+from fairmend.settings import documented, setting
 
 MakeFloor: TypeAlias = Callable[[Measurement], UtilityFloor]
 """Builds the utility floor from the measurement of the untouched model."""
@@ -36,6 +37,24 @@ class _Member:
         return (self.rank, -self.crowding) < (other.rank, -other.crowding)
 
 
+@documented
+@dataclass(frozen=True, kw_only=True)
+class GeneticOptions(Options):
+    """Options of `Genetic`."""
+
+    seed: int = setting(0, "of all random numbers.", least=0)
+    states: int = setting(3000, "masks to measure in all, the untouched one included.", least=1)
+    population: int = setting(
+        32,
+        "members that survive each generation; also the masks per ask. 32 found better fronts than 64 and 128 in 3,000 "
+        "states on synthetic landscapes of 100 units.",
+        least=4,
+    )
+    crossover: float = setting(0.9, "probability that a child has two parents rather than one.", least=0, most=1)
+    flips: float = setting(1.0, "mean number of units that mutation flips.", least=0)
+    turns: float = setting(0.3, "probability of a Gaussian step on each dial.", least=0, most=1)
+
+
 class Genetic(SteppedSearcher):
     """NSGA-II (Deb et al., 2002) minimising (bias, loss of utility), with the utility floor as a constraint.
 
@@ -52,13 +71,7 @@ class Genetic(SteppedSearcher):
         space: what may be dropped.
         figures: what the measurements mean.
         make_floor: builds the utility floor from the untouched mask's measurement; None sets no floor.
-        seed: of all random numbers.
-        states: masks to measure in all, the untouched one included.
-        population: members that survive each generation; also the masks per ask. 32 found better fronts than 64 and
-            128 in 3,000 states on synthetic landscapes of 100 units.
-        crossover: probability that a child has two parents rather than one.
-        flips: mean number of units that mutation flips.
-        turns: probability of a Gaussian step on each dial.
+        options: of `GeneticOptions`.
 
     Attributes:
         front: the non-dominated feasible (mask, measurement) of everything told.
@@ -68,51 +81,31 @@ class Genetic(SteppedSearcher):
     """
 
     name = "genetic"
+    accepts = GeneticOptions
+    options: GeneticOptions
 
-    def __init__(
-        self,
-        space: Space,
-        figures: Figures,
-        make_floor: MakeFloor | None = None,
-        *,
-        seed: int,
-        states: int,
-        population: int = 32,
-        crossover: float = 0.9,
-        flips: float = 1.0,
-        turns: float = 0.3,
-    ) -> None:
-        super().__init__(space)
+    def __init__(self, space: Space, figures: Figures, make_floor: MakeFloor | None = None, **options: Any) -> None:
+        super().__init__(space, **options)
+        require_number("flips", self.options.flips, 0, space.n_units)
         self.figures, self.make_floor = figures, make_floor
-        self.seed = require_count("seed", seed, 0)
-        self.states = require_count("states", states, 1)
-        self.population = require_count("population", population, 4)
-        self.crossover = require_number("crossover", crossover, 0, 1)
-        self.flips = require_number("flips", flips, 0, space.n_units)
-        self.turns = require_number("turns", turns, 0, 1)
         self.front: Front[tuple[Mask, Measurement]] = Front()
         self._floor: UtilityFloor | None = None
 
-    def settings(self) -> dict[str, Any]:
-        """The name, every option and the seed, JSON-ready: enough to build an equal searcher."""
-        options = ("name", "seed", "states", "population", "crossover", "flips", "turns")
-        return {key: getattr(self, key) for key in options}
-
     def _steps(self) -> Steps:
-        rng = np.random.default_rng(self.seed)
+        rng = np.random.default_rng(self.options.seed)
         untouched = self.space.untouched()
         (reference,) = yield (untouched,)
         require_finite(reference)
         self._floor = None if self.make_floor is None else self.make_floor(reference)
-        breeder = _Breeder(self.space, rng, self.crossover, self.flips, self.turns)
+        breeder, population = _Breeder(self.space, rng, self.options), self.options.population
         members = [self._member(untouched, reference)]
-        left = self.states - 1
-        masks = breeder.first_masks(min(self.population, left))
+        left = self.options.states - 1
+        masks = breeder.first_masks(min(population, left))
         while masks:
             measurements = yield masks
             left -= len(masks)
-            members = _survivors([*members, *map(self._member, masks, measurements)], self.population)
-            masks = breeder.children(members, min(self.population, left))
+            members = _survivors([*members, *map(self._member, masks, measurements)], population)
+            masks = breeder.children(members, min(population, left))
 
     def _member(self, mask: Mask, measurement: Measurement) -> _Member:
         if not measurement.is_finite:
@@ -145,9 +138,8 @@ def _survivors(members: Sequence[_Member], count: int) -> list[_Member]:
 class _Breeder:
     """Makes admissible masks: the first ones, and children of a population."""
 
-    def __init__(self, space: Space, rng: np.random.Generator, crossover: float, flips: float, turns: float) -> None:
-        self.space, self.rng = space, rng
-        self.crossover, self.flips, self.turns = crossover, flips, turns
+    def __init__(self, space: Space, rng: np.random.Generator, options: GeneticOptions) -> None:
+        self.space, self.rng, self.options = space, rng, options
         self._asked = {space.untouched()}
         bits, gauss = rng.spawn(2)
         self._draw, self._normal = uniforms(bits), normals(gauss)
@@ -163,13 +155,13 @@ class _Breeder:
     def children(self, members: Sequence[_Member], count: int) -> tuple[Mask, ...]:
         """`count` children of parents that won a tournament of two."""
         droppable = len(self.space.droppable)
-        flips = self.rng.binomial(droppable, min(1.0, self.flips / max(1, droppable)), size=count)
+        flips = self.rng.binomial(droppable, min(1.0, self.options.flips / max(1, droppable)), size=count)
         return tuple(self._new(self._child(members, changes)) for changes in flips.tolist())
 
     def _child(self, members: Sequence[_Member], flips: int) -> Mask:
         draw, space = self._draw, self.space
         child = self._parent(members)
-        if draw() < self.crossover:
+        if draw() < self.options.crossover:
             other = self._parent(members)
             chosen = int.from_bytes(self.rng.bytes(self._bytes), "little")
             child = Mask(
@@ -179,7 +171,7 @@ class _Breeder:
             )
         for _ in range(flips):
             child = child.flip(self._any_unit())
-        return self._turn(child, self.turns)
+        return self._turn(child, self.options.turns)
 
     def _parent(self, members: Sequence[_Member]) -> Mask:
         one = members[int(self._draw() * len(members))]

@@ -10,19 +10,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import InputError
 from fairmend.search.base import require_choice, require_count, require_number
+from fairmend.settings import METHODS, Method, PruningTies
 
-Method = Literal["fasp", "performance-only", "fairness-only", "magnitude", "gradient", "random"]
-PruningTies = Literal["exact", "published"]
 Floats = npt.NDArray[np.float64]
 
-METHODS: tuple[Method, ...] = get_args(Method)
 NEEDS: Mapping[Method, tuple[str, ...]] = MappingProxyType(
     {
         "fasp": ("loss", "bias"),

@@ -5,6 +5,7 @@ searcher on a `SurrogateEvaluator`). `AttentionPruning` and `Active` do all of t
 measures, stores and resumes them like any other.
 """
 
+from fairmend.settings import SURROGATE_NAMES, SurrogateName
 from fairmend.surrogates.active import Active
 from fairmend.surrogates.annealing import Annealed, anneal
 from fairmend.surrogates.attention_pruning import AttentionPruning, published_cost
@@ -12,7 +13,7 @@ from fairmend.surrogates.evaluator import SurrogateEvaluator
 from fairmend.surrogates.families.base import Prediction, Predictor, Surrogate
 from fairmend.surrogates.families.networks import NeuralNetwork
 from fairmend.surrogates.families.ridge import Ridge
-from fairmend.surrogates.fitting import SURROGATE_NAMES, FittedPair, SurrogateName, fit_pair, make_surrogate
+from fairmend.surrogates.fitting import FittedPair, fit_pair, make_surrogate
 from fairmend.surrogates.objectives import FlooredSum, floored_sum
 from fairmend.surrogates.proposals import ProposalSettings, propose
 from fairmend.surrogates.samples import Samples, Scale

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fairmend.costs import Cost
 from fairmend.errors import InputError
 from fairmend.masks import Mask, Space
-from fairmend.search.annealing import split_evenly
-from fairmend.search.base import Ties, require_choice, require_count, require_number
-from fairmend.search.schedules import Schedule
+from fairmend.search.annealing import ChainOptions, CoolingOptions, split_evenly
+from fairmend.search.base import require_count
+from fairmend.search.schedules import SCHEDULES
+from fairmend.settings import documented
 from fairmend.surrogates.families.forms import Form
 from fairmend.surrogates.fitting import FittedPair
-from fairmend.surrogates.kernels import (
-    EXPONENTIAL,
-    GEOMETRIC,
-    LOGARITHMIC,
-    Cooling,
-    CostNumbers,
-    form_arrays,
-    run_chain,
-)
+from fairmend.surrogates.kernels import EXPONENTIAL, Cooling, CostNumbers, cost_of, form_arrays, run_chain
 from fairmend.surrogates.objectives import terms_of
-
-_CODES = {"geometric": GEOMETRIC, "logarithmic": LOGARITHMIC, "exponential": EXPONENTIAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +37,13 @@ class Annealed:
     moves: int
 
 
-def anneal(
-    pair: FittedPair,
-    space: Space,
-    cost: Cost,
-    *,
-    seed: int | np.random.Generator,
-    states: int,
-    chains: int = 1,
-    schedule: Schedule = "geometric",
-    start_temperature: float = 0.01,
-    end_temperature: float = 0.0003,
-    rate: float = 0.999,
-    ties: Ties = "first",
-) -> Annealed:
+@documented
+@dataclass(frozen=True, kw_only=True)
+class AnnealOptions(ChainOptions, CoolingOptions):
+    """Options of `anneal`: those of `fairmend.search.Annealing` that compiled chains know."""
+
+
+def anneal(pair: FittedPair, space: Space, cost: Cost, *, seed: int | np.random.Generator, **given: Any) -> Annealed:
     """Anneal on the surrogates' means as `fairmend.search.Annealing` does, some hundred times faster.
 
     With the same seed and options it proposes the same masks as `Annealing` that is told a `SurrogateEvaluator`'s
@@ -71,20 +55,16 @@ def anneal(
         space: what may be dropped.
         cost: a `PenalisedBias`, `WeightedSum` or `FlooredSum`.
         seed: of all random numbers; each chain has its own.
-        states: masks in all, the untouched one included, split evenly among the chains.
-        chains: independent annealers.
-        schedule, start_temperature, end_temperature, rate, ties: see `Annealing`.
+        given: of `AnnealOptions`.
 
     Raises:
         InputError: an option outside its range, or a cost of another kind.
     """
-    n_states, n_chains = require_count("states", states, 1), require_count("chains", chains, 1)
-    require_choice("ties", ties, ("first", "last"))
-    code = _CODES[require_choice("schedule", schedule, tuple(_CODES))]
-    start = require_number("start_temperature", start_temperature, 0, positive=True)
-    end = require_number("end_temperature", end_temperature, 0, positive=True)
-    if code != LOGARITHMIC and start < end:
-        raise InputError(f"start_temperature {start:g} is below end_temperature {end:g}: annealing cools down")
+    options = AnnealOptions(**given)
+    start, end = options.start_temperature, options.end_temperature
+    if not isinstance(start, float):
+        raise InputError(f"compiled annealing measures no start_temperature: give a positive number, not {start!r}")
+    code = SCHEDULES.index(options.schedule)
     forms, numbers = forms_and_cost(pair, cost)
     if len(forms[0].linear) != space.n_units:
         raise InputError(f"surrogates of {len(forms[0].linear)} units cannot be searched over {space.n_units} units")
@@ -93,14 +73,14 @@ def anneal(
     rng = np.random.default_rng(require_count("seed", seed, 0)) if not isinstance(seed, np.random.Generator) else seed
     untouched = space.untouched()
     nothing = np.zeros((1, space.n_units))
-    start_cost = _cost_at(numbers, float(forms[0].values(nothing)[0]), float(forms[1].values(nothing)[0]))
+    start_cost = cost_of(numbers, float(forms[0].values(nothing)[0]), float(forms[1].values(nothing)[0]))
 
     found = [(start_cost, -1, -1, untouched)]
     for index, (chain_rng, steps) in enumerate(
-        zip(rng.spawn(n_chains), split_evenly(n_states - 1, n_chains), strict=True)
+        zip(rng.spawn(options.chains), split_evenly(options.states - 1, options.chains), strict=True)
     ):
-        ratio = rate if code == EXPONENTIAL else (end / start) ** (1 / max(1, steps - 1))
-        cooling = Cooling(code, start, ratio, end, False)
+        ratio = options.rate if code == EXPONENTIAL else (end / start) ** (1 / max(1, steps - 1))
+        cooling = Cooling(code, start, ratio, end)
         dropped, value, step = run_chain(
             chain_rng,
             f,
@@ -111,17 +91,17 @@ def anneal(
             space.min_drop,
             space.largest,
             steps,
-            ties == "last",
+            options.ties == "last",
             start_cost,
         )
         if step >= 0:
             units = np.flatnonzero(dropped).tolist()
             found.append((value, step, index, space.mask(units)))
-    best = min(found, key=lambda one: (one[0], one[1:3] if ties == "first" else (-one[1], -one[2])))
+    best = min(found, key=lambda one: (one[0], one[1:3] if options.ties == "first" else (-one[1], -one[2])))
     by_mask: dict[Mask, float] = {}
     for value, _, _, mask in sorted(found[1:], key=lambda one: one[:3]):
         by_mask.setdefault(mask, value)
-    return Annealed(best[3], best[0], tuple(by_mask.items()), n_states - 1)
+    return Annealed(best[3], best[0], tuple(by_mask.items()), options.states - 1)
 
 
 def forms_and_cost(pair: FittedPair, cost: Cost) -> tuple[tuple[Form, Form], CostNumbers]:
@@ -141,12 +121,6 @@ def forms_and_cost(pair: FittedPair, cost: Cost) -> tuple[tuple[Form, Form], Cos
         terms.penalty,
     )
     return (pair.bias.form(), written), numbers
-
-
-def _cost_at(numbers: CostNumbers, first: float, second: float) -> float:
-    loss = float(np.exp(second)) if numbers.log else second
-    value = numbers.a * first + numbers.b * loss + numbers.c + (numbers.p if loss > numbers.limit else 0.0)
-    return value if math.isfinite(value) else math.inf
 
 
 def best_of(found: Sequence[tuple[Mask, float]], count: int) -> list[Mask]:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from fairmend.costs import Cost, WeightedSum
 from fairmend.evaluation import Figures
 from fairmend.masks import Mask, Space
-from fairmend.search.base import MakeCost, Steps, require_choice, require_count, require_number
+from fairmend.search.base import MakeCost, Steps, require_count
 from fairmend.search.designs import SpreadSampling
 from fairmend.search.genetic import MakeFloor
+from fairmend.settings import documented, setting
 from fairmend.surrogates.annealing import anneal, best_of
-from fairmend.surrogates.families.base import LEAST_SAMPLES, Surrogate
+from fairmend.surrogates.families.base import LEAST_SAMPLES
 from fairmend.surrogates.fitting import FittedPair
-from fairmend.surrogates.learning import LearningSearcher
+from fairmend.surrogates.learning import LearningOptions, LearningSearcher
 from fairmend.surrogates.objectives import FlooredSum, costs_along_front
 from fairmend.surrogates.samples import Samples
 
@@ -40,6 +40,31 @@ def published_cost(samples: Samples, figures: Figures, epsilon: float) -> Weight
     return WeightedSum(figures, epsilon, ranges[0], ranges[1])
 
 
+@documented
+@dataclass(frozen=True, kw_only=True)
+class AttentionPruningOptions(LearningOptions):
+    """Options of `AttentionPruning`; the states are the untouched mask, the subsets and the finalists.
+
+    Chains that also anneal with other weights of bias and loss (`whole_front`) share the surrogates and the moves.
+    """
+
+    surrogate: Any = setting("network", "of either figure: a `Surrogate`, or its name or settings.")
+    finalists: int = setting(1, "masks measured after annealing; 1 as published (but measured).", least=1)
+    epsilon: float = setting(0.5, "weight of the bias in the published cost.", least=0, most=1)
+    design: Design = setting(
+        "uniform",
+        '"uniform" subsets as published, or "spread" ones (see `SpreadSampling`).',
+        choices=("uniform", "spread"),
+    )
+    moves: int = setting(MOVES, "of all chains together.", least=1)
+    chains: int = setting(CHAINS, "independent annealers.", least=1)
+    log_loss: bool = setting(False, "whether the logarithm of the loss is learned; False as published.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count("states", self.states, LEAST_SAMPLES + self.finalists)
+
+
 class AttentionPruning(LearningSearcher):
     """Attention Pruning (surrogate simulated annealing over subsets of heads) as a searcher.
 
@@ -49,19 +74,10 @@ class AttentionPruning(LearningSearcher):
     moves are our own, because they are not published. Of equally cheap masks the last one stays, as published.
 
     Args:
-        space, figures, make_floor, surrogate, prior, known: see `LearningSearcher`.
+        space, figures, make_floor: see `LearningSearcher`.
         make_cost: what annealing minimises; None is the published weighted sum with `epsilon`, scaled over the samples.
             The incumbent has the least measured cost in either case.
-        seed: of all random numbers.
-        states: masks to measure in all: the untouched one, the subsets and the finalists.
-        finalists: masks measured after annealing; 1 as published (but measured).
-        epsilon: weight of the bias in the published cost.
-        design: "uniform" subsets as published, or "spread" ones (see `SpreadSampling`).
-        moves: of all chains together.
-        chains: independent annealers.
-        whole_front: whether chains also anneal with other weights of bias and loss, all on the same surrogates, for a
-            search whose result is the front; they share the moves.
-        log_loss: whether the logarithm of the loss is learned; False as published.
+        options: of `AttentionPruningOptions`.
 
     Attributes:
         annealed: what annealing ended with, the best first (of every weight in turn); () while there are no
@@ -72,6 +88,8 @@ class AttentionPruning(LearningSearcher):
     """
 
     name = "attention-pruning"
+    accepts = AttentionPruningOptions
+    options: AttentionPruningOptions
 
     def __init__(
         self,
@@ -79,52 +97,24 @@ class AttentionPruning(LearningSearcher):
         figures: Figures,
         make_cost: MakeCost | None = None,
         make_floor: MakeFloor | None = None,
-        *,
-        seed: int,
-        states: int,
-        surrogate: str | Mapping[str, Any] | Surrogate = "network",
-        prior: Mapping[str, npt.ArrayLike] | None = None,
-        finalists: int = 1,
-        epsilon: float = 0.5,
-        design: Design = "uniform",
-        moves: int = MOVES,
-        chains: int = CHAINS,
-        whole_front: bool = False,
-        log_loss: bool = False,
-        known: Sequence[Mask | Sequence[int]] = (),
+        **options: Any,
     ) -> None:
-        super().__init__(space, figures, make_cost, make_floor, surrogate, prior, bool(log_loss), known)
-        self.seed = require_count("seed", seed, 0)
-        self.n_finalists = require_count("finalists", finalists, 1)
-        self.states = require_count("states", states, LEAST_SAMPLES + self.n_finalists)
-        self.epsilon = require_number("epsilon", epsilon, 0, 1)
-        self.design: Design = require_choice("design", design, ("uniform", "spread"))
-        self.moves = require_count("moves", moves, 1)
-        self.chains = require_count("chains", chains, 1)
-        self.whole_front = bool(whole_front)
+        super().__init__(space, figures, make_cost, make_floor, **options)
+        self.log_loss = self.options.log_loss
         self.annealed: tuple[Mask, ...] = ()
-
-    def settings(self) -> dict[str, Any]:
-        """The name, every option and the seed, JSON-ready: enough to build an equal searcher."""
-        options = ("name", "seed", "states", "epsilon", "design", "moves", "chains", "whole_front", "log_loss")
-        return {
-            **{key: getattr(self, key) for key in options},
-            "finalists": self.n_finalists,
-            **self._common_settings(),
-        }
 
     def _steps(self) -> Steps:
         (reference,) = yield (self.space.untouched(),)
         self._begin(reference)
-        masks = self.known or self._subsets(self.states - self.n_finalists)
+        masks = self.known or self._subsets(self.options.states - self.options.finalists)
         for start in range(0, len(masks), _BATCH):
             batch = masks[start : start + _BATCH]
             self._learn(batch, (yield batch))
-        pair = self._fit(self.seed)
+        pair = self._fit(self.options.seed)
         if pair is None:
             return
         if self._cost is None:
-            cost = published_cost(Samples.of(self._told.items(), self.figures), self.figures, self.epsilon)
+            cost = published_cost(Samples.of(self._told.items(), self.figures), self.figures, self.options.epsilon)
             self._adopt(cost if self._floor is None else FlooredSum(cost, self._floor))
         self.annealed = tuple(self._annealed(pair))
         found = tuple(mask for mask in self.annealed if not mask.is_untouched)
@@ -133,27 +123,31 @@ class AttentionPruning(LearningSearcher):
 
     def _subsets(self, samples: int) -> tuple[Mask, ...]:
         """The random subsets after the untouched mask."""
-        rng = np.random.default_rng(self.seed)
-        if self.design == "spread":
-            return SpreadSampling(self.space, seed=self.seed, samples=samples).masks()
+        seed = self.options.seed
+        rng = np.random.default_rng(seed)
+        if self.options.design == "spread":
+            return SpreadSampling(self.space, seed=seed, samples=samples).masks()
         return tuple(self.space.sample(rng) for _ in range(samples - 1))
 
     def _annealed(self, pair: FittedPair) -> list[Mask]:
         """The finalists: the best mask of all chains, then what the other chains ended with."""
         assert self._cost is not None
-        if not self.whole_front:
-            return self._ends(pair, self._cost, np.random.default_rng(self.seed), self.moves, self.chains)
-        costs = costs_along_front(self._cost)
-        moves, chains = max(1, self.moves // len(costs)), -(-self.chains // len(costs))
+        options = self.options
+        costs = costs_along_front(self._cost) if options.whole_front else [self._cost]
         ends = [
-            self._ends(pair, cost, np.random.default_rng([self.seed, number]), moves, chains)
+            anneal_pair(
+                pair,
+                self.space,
+                cost,
+                rng=np.random.default_rng([options.seed, number] if options.whole_front else options.seed),
+                count=options.finalists,
+                moves=max(1, options.moves // len(costs)),
+                chains=-(-options.chains // len(costs)),
+            )
             for number, cost in enumerate(costs)
         ]
         in_turn = (mask for mask in chain.from_iterable(zip_longest(*ends)) if mask is not None)
-        return list(dict.fromkeys(in_turn))[: self.n_finalists]
-
-    def _ends(self, pair: FittedPair, cost: Cost, rng: np.random.Generator, moves: int, chains: int) -> list[Mask]:
-        return anneal_pair(pair, self.space, cost, rng=rng, count=self.n_finalists, moves=moves, chains=chains)
+        return list(dict.fromkeys(in_turn))[: options.finalists]
 
 
 def anneal_pair(

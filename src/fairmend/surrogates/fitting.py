@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import InputError
 from fairmend.evaluation import Figures
+from fairmend.settings import SURROGATE_NAMES
 from fairmend.surrogates.families.base import Dropped, FixedPredictor, Predictor, Surrogate
 from fairmend.surrogates.families.forms import Floats
 from fairmend.surrogates.families.networks import NeuralNetwork
 from fairmend.surrogates.families.ridge import Ridge
 from fairmend.surrogates.samples import Samples, Scale, can_take_log, prior_of
-
-SurrogateName = Literal["network", "additive", "pairwise"]
-SURROGATE_NAMES: tuple[SurrogateName, ...] = get_args(SurrogateName)
 
 
 def make_surrogate(given: str | Mapping[str, Any]) -> Surrogate:
@@ -94,7 +92,6 @@ def fit_pair(
     samples: Samples,
     figures: Figures,
     surrogate: Surrogate,
-    loss_surrogate: Surrogate | None = None,
     *,
     log_loss: bool | None = None,
     prior: Mapping[str, npt.ArrayLike] | None = None,
@@ -105,7 +102,7 @@ def fit_pair(
     Args:
         samples: measured masks.
         figures: what the measurements mean.
-        surrogate: of the bias, and of the loss if no other is given.
+        surrogate: of either figure.
         log_loss: whether the logarithm of the loss is learned; by default where lower is better and all is positive,
             as with perplexity, whose damage multiplies.
         prior: "bias" and "loss": believed effects of every unit, see `Surrogate.fit`.
@@ -118,21 +115,20 @@ def fit_pair(
     if log and not can_take_log(samples, figures):
         raise InputError(f"the {figures.utility.name} cannot be learned as a logarithm: it must be positive and lower")
     bias_scale, loss_scale = samples.scale("bias"), samples.scale("loss", log)
-    kinds = (surrogate, surrogate if loss_surrogate is None else loss_surrogate)
     fitted = [
-        kind.fit(
+        surrogate.fit(
             samples.dropped,
             scale.unit(samples.target(name)),
             scale.error(samples.noise(name), samples.target(name)),
             prior_of(prior, name),
             seed=seed,
         )
-        for name, kind, scale in zip(("bias", "loss"), kinds, (bias_scale, loss_scale), strict=True)
+        for name, scale in (("bias", bias_scale), ("loss", loss_scale))
     ]
     identity = {
         "samples": samples.digest(),
-        "surrogates": [dict(kind.settings()) for kind in kinds],
-        "scales": [bias_scale.to_json(), loss_scale.to_json()],
+        "surrogates": [dict(surrogate.settings())] * 2,
+        "scales": [asdict(bias_scale), asdict(loss_scale)],
         "prior": {name: np.asarray(values).tolist() for name, values in (prior or {}).items()},
         "seed": seed,
     }

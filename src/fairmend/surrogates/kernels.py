@@ -63,7 +63,6 @@ class Cooling(NamedTuple):
     start: float
     ratio: float
     end: float
-    always: bool
 
 
 def form_arrays(form: Form) -> FormArrays:
@@ -143,7 +142,8 @@ def _move(form: FormArrays, unit: int, sign: float, slopes: Floats, before: Floa
 
 
 @_exact
-def _cost(numbers: CostNumbers, first: float, second: float) -> float:
+def cost_of(numbers: CostNumbers, first: float, second: float) -> float:
+    """The cost of the values of both forms; infinite where it is undefined."""
     loss = math.exp(second) if numbers.log else second
     value = numbers.a * first + numbers.b * loss + numbers.c
     if loss > numbers.limit:
@@ -228,7 +228,7 @@ def run_chain(
     if entered:
         first = _value(f, f_before, f_known, 0, 0.0, f_signals)
         second = _value(g, g_before, g_known, 0, 0.0, g_signals)
-        current = _cost(numbers, first, second)
+        current = cost_of(numbers, first, second)
         best[:], best_cost, best_step = x, current, 0
         step = 1
     if not (smallest < largest or 0 < largest < n_order):
@@ -255,8 +255,8 @@ def run_chain(
             f_next, g_next = f_known + sign * f_slopes[unit], g_known + sign * g_slopes[unit]
             first = _value(f, f_before, f_next, unit, sign, f_signals)
             second = _value(g, g_before, g_next, unit, sign, g_signals)
-        value = _cost(numbers, first, second)
-        taken = value <= current or cooling.always
+        value = cost_of(numbers, first, second)
+        taken = value <= current
         if not taken:
             taken = rng.random() < math.exp((current - value) / _temperature(cooling, step))
         is_best = value < best_cost or best_step < 0 or (keep_last and value == best_cost)

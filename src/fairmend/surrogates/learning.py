@@ -3,25 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fairmend.costs import Cost, UtilityFloor
 from fairmend.errors import InputError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.masks import Mask, Space
-from fairmend.search.base import Incumbent, MakeCost, SteppedSearcher, require_finite
+from fairmend.search.base import Incumbent, MakeCost, Options, SteppedSearcher, require_finite
 from fairmend.search.front import Front, along_front
 from fairmend.search.genetic import MakeFloor
-from fairmend.surrogates.families.base import Predictor, Surrogate, one_thread
+from fairmend.settings import documented, setting
+from fairmend.surrogates.families.base import Predictor, one_thread
 from fairmend.surrogates.families.forms import Floats
 from fairmend.surrogates.fitting import FittedPair, fit_pair, make_surrogate
 from fairmend.surrogates.objectives import terms_of
 from fairmend.surrogates.samples import Samples, Scale
 
 _MARGIN = 2.33  # standard errors between a chosen mask and the utility floor: the best of many is a lucky one
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class LearningOptions(Options):
+    """Options of searches that learn surrogates."""
+
+    seed: int = setting(0, "of all random numbers.", least=0)
+    states: int = setting(300, "masks to measure in all, the untouched one included.", least=1)
+    surrogate: Any = setting("pairwise", "of either figure: a `Surrogate`, or its name or settings.")
+    prior: Any = setting(None, "believed effects of every unit by figure, see `fit_pair`.")
+    known: Sequence[Mask | Sequence[int]] = setting(
+        (), "masks to begin with in place of random ones, such as those that a collection has measured already."
+    )
+    whole_front: bool = setting(
+        False,
+        "whether annealing also looks for other weights of bias and loss than the cost's own, for a search whose "
+        "result is the front; a cost without weights is used as it is.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.surrogate, str | Mapping):
+            object.__setattr__(self, "surrogate", make_surrogate(self.surrogate))
+        prior = {name: np.asarray(values, dtype=np.float64) for name, values in (self.prior or {}).items()}
+        object.__setattr__(self, "prior", prior)
 
 
 class LearningSearcher(SteppedSearcher):
@@ -33,9 +60,7 @@ class LearningSearcher(SteppedSearcher):
         make_cost: builds the cost to minimise from the untouched mask's measurement: a `PenalisedBias`, `WeightedSum`
             or `FlooredSum`.
         make_floor: builds the utility floor likewise; None sets none beside the cost's own.
-        surrogate: of either figure, or its name or settings.
-        prior, log_loss: see `fit_pair`.
-        known: masks to begin with in place of random ones, such as those that a collection has measured already.
+        options: of the dataclass `accepts`.
 
     Attributes:
         incumbent: the mask of the least measured cost. With noisy measurements it owes part of that to luck: see
@@ -45,24 +70,20 @@ class LearningSearcher(SteppedSearcher):
         trouble: why the last fit was not possible; empty if it was.
     """
 
+    log_loss: bool | None = None
+
     def __init__(
         self,
         space: Space,
         figures: Figures,
-        make_cost: MakeCost | None,
-        make_floor: MakeFloor | None,
-        surrogate: str | Mapping[str, Any] | Surrogate,
-        prior: Mapping[str, npt.ArrayLike] | None,
-        log_loss: bool | None = None,
-        known: Sequence[Mask | Sequence[int]] = (),
+        make_cost: MakeCost | None = None,
+        make_floor: MakeFloor | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(space)
-        masks = (mask if isinstance(mask, Mask) else space.mask(mask) for mask in known)
-        self.known = tuple(dict.fromkeys(mask for mask in masks if not mask.is_untouched))
+        super().__init__(space, **options)
         self.figures, self.make_cost, self.make_floor = figures, make_cost, make_floor
-        self.surrogate = make_surrogate(surrogate) if isinstance(surrogate, str | Mapping) else surrogate
-        self.prior = {name: np.asarray(values, dtype=np.float64) for name, values in (prior or {}).items()}
-        self.log_loss = log_loss
+        masks = (mask if isinstance(mask, Mask) else space.mask(mask) for mask in self.options.known)
+        self.known = tuple(dict.fromkeys(mask for mask in masks if not mask.is_untouched))
         self.incumbent = Incumbent()
         self.front: Front[tuple[Mask, Measurement]] = Front()
         self.pair: FittedPair | None = None
@@ -70,6 +91,16 @@ class LearningSearcher(SteppedSearcher):
         self._told: dict[Mask, Measurement] = {}
         self._cost: Cost | None = None
         self._floor: UtilityFloor | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """The name and every option with the seed, JSON-ready: enough to build an equal searcher."""
+        return {
+            "name": self.name,
+            **{option.name: getattr(self.options, option.name) for option in fields(self.options)},
+            "surrogate": dict(self.options.surrogate.settings()),
+            "prior": {name: values.tolist() for name, values in self.options.prior.items()},
+            "known": [list(mask.units()) for mask in self.known],
+        }
 
     def finalists(self, count: int, among: Container[Mask] | None = None) -> list[Mask]:
         """The most promising measured masks by the surrogates' figures, in which the luck of measuring averages out.
@@ -138,12 +169,6 @@ class LearningSearcher(SteppedSearcher):
             for (bias, utility, bias_error, utility_error), made in zip(columns, told, strict=True)
         ]
 
-    def _common_settings(self) -> dict[str, Any]:
-        """Surrogate, prior and known masks, JSON-ready."""
-        prior = {name: values.tolist() for name, values in self.prior.items()}
-        known = [list(mask.units()) for mask in self.known]
-        return {"surrogate": dict(self.surrogate.settings()), "prior": prior, "known": known}
-
     def _begin(self, reference: Measurement) -> None:
         """Set the floor, and the cost if it is relative to the untouched model, and learn that model's figures.
 
@@ -177,7 +202,12 @@ class LearningSearcher(SteppedSearcher):
         try:
             samples = Samples.of(self._told.items(), self.figures)
             self.pair = fit_pair(
-                samples, self.figures, self.surrogate, log_loss=self.log_loss, prior=self.prior or None, seed=seed
+                samples,
+                self.figures,
+                self.options.surrogate,
+                log_loss=self.log_loss,
+                prior=self.options.prior or None,
+                seed=seed,
             )
         except InputError as error:
             self.trouble = str(error)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from fairmend.costs import Cost, PenalisedBias, UtilityFloor, WeightedSum
 from fairmend.errors import InputError
@@ -85,7 +84,7 @@ def terms_of(cost: Cost) -> Terms:
         InputError: a cost of another kind, which only the plain searchers can minimise.
     """
     if isinstance(cost, PenalisedBias):
-        return Terms(1.0, 0.0, 0.0, _limit(cost.floor), cost.penalty * cost.reference_bias)
+        return Terms(1.0, 0.0, 0.0, cost.floor.most_loss, cost.penalty * cost.reference_bias)
     if isinstance(cost, WeightedSum):
         cost = FlooredSum(cost)
     if not isinstance(cost, FlooredSum):
@@ -97,18 +96,15 @@ def terms_of(cost: Cost) -> Terms:
     (bias_low, bias_high), (loss_low, loss_high) = weighted.bias_range, weighted.loss_range
     bias_weight = weighted.epsilon / (bias_high - bias_low)
     loss_weight = (1 - weighted.epsilon) / (loss_high - loss_low)
-    limit = math.inf if cost.floor is None else _limit(cost.floor)
+    limit = math.inf if cost.floor is None else cost.floor.most_loss
     return Terms(bias_weight, loss_weight, -bias_weight * bias_low - loss_weight * loss_low, limit, cost.penalty)
 
 
 def with_epsilon(cost: Cost, epsilon: float) -> Cost:
     """The same cost with another weight of the bias, where it has one; else the cost itself."""
     if isinstance(cost, WeightedSum):
-        return WeightedSum(cost.figures, epsilon, cost.bias_range, cost.loss_range)
-    if isinstance(cost, FlooredSum):
-        changed: Any = with_epsilon(cost.weighted, epsilon)
-        return FlooredSum(changed, cost.floor, cost.penalty)
-    return cost
+        return replace(cost, epsilon=epsilon)
+    return replace(cost, weighted=replace(cost.weighted, epsilon=epsilon)) if isinstance(cost, FlooredSum) else cost
 
 
 def costs_along_front(cost: Cost) -> list[Cost]:
@@ -117,7 +113,3 @@ def costs_along_front(cost: Cost) -> list[Cost]:
     A cost without weights stays alone.
     """
     return list(dict.fromkeys([cost, *(with_epsilon(cost, epsilon) for epsilon in FRONT_EPSILONS)]))
-
-
-def _limit(floor: UtilityFloor) -> float:
-    return floor.limit if floor.better == "lower" else -floor.limit

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fairmend.costs import Cost, UtilityFloor
 from fairmend.errors import InputError
-from fairmend.evaluation import Figures, Measurement
 from fairmend.masks import Mask, Space
-from fairmend.search.base import Searcher
 from fairmend.search.front import crowding_distances
-from fairmend.search.genetic import Genetic
+from fairmend.search.genetic import Genetic, MakeFloor
 from fairmend.surrogates.annealing import anneal
 from fairmend.surrogates.evaluator import SurrogateEvaluator
 from fairmend.surrogates.families.base import one_thread
-from fairmend.surrogates.fitting import FittedPair
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +65,7 @@ class ProposalSettings:
 
 
 def propose(
-    pair: FittedPair,
-    space: Space,
-    figures: Figures,
+    predicted: SurrogateEvaluator,
     costs: Sequence[Cost],
     *,
     count: int,
@@ -87,9 +82,7 @@ def propose(
     better than the mean by the spread, and gives the masks of its front that lie furthest apart.
 
     Args:
-        pair: the surrogates.
-        space: what may be dropped.
-        figures: what the measurements mean.
+        predicted: the surrogates and the masks that may be proposed.
         costs: what annealing minimises, in turns; several weights of the bias lead along the front.
         count: size of the batch; smaller only if the space has no further masks at hand.
         known: masks that were measured.
@@ -97,79 +90,48 @@ def propose(
         floor: the utility floor of NSGA-II.
         settings: how the batch is put together.
     """
-    with one_thread():
-        return _propose(pair, space, figures, costs, count, known, rng, floor, settings or ProposalSettings())
-
-
-def _propose(
-    pair: FittedPair,
-    space: Space,
-    figures: Figures,
-    costs: Sequence[Cost],
-    count: int,
-    known: Iterable[Mask],
-    rng: np.random.Generator,
-    floor: UtilityFloor | None,
-    settings: ProposalSettings,
-) -> list[Mask]:
-    batch = _Batch(space, known, settings.distance)
+    settings = settings or ProposalSettings()
+    batch = _Batch(predicted.space, known, settings.distance)
     wanted = min(count, round(settings.genetic_share * count))
-    if wanted:
-        for mask in _spread_along_the_front(pair, space, figures, floor, rng, settings):
+    with one_thread():
+        for mask in _spread_along_the_front(predicted, floor, rng, settings) if wanted else ():
             if len(batch.masks) >= wanted:
                 break
             batch.offer(mask)
-    for turn in range(3 * count):
-        if len(batch.masks) >= count:
-            break
-        cost = costs[turn % len(costs)]
-        drawn = pair.draw(rng, settings.exploration, settings.loss_exploration)
-        batch.offer_near(_annealed(drawn, space, cost, rng, settings), rng)
-    while len(batch.masks) < count and batch.offer_random(rng):
-        pass
+        for turn in range(3 * count):
+            if len(batch.masks) >= count:
+                break
+            found = anneal(
+                predicted.pair.draw(rng, settings.exploration, settings.loss_exploration),
+                predicted.space,
+                costs[turn % len(costs)],
+                seed=rng,
+                states=settings.moves + 1,
+                start_temperature=settings.start_temperature,
+                end_temperature=settings.end_temperature,
+            )
+            batch.offer_near(found.mask, rng)
+        while len(batch.masks) < count and batch.offer_random(rng):
+            pass
     return batch.masks
 
 
-def _annealed(pair: FittedPair, space: Space, cost: Cost, rng: np.random.Generator, settings: ProposalSettings) -> Mask:
-    """The best mask on the surrogates' means."""
-    found = anneal(
-        pair,
-        space,
-        cost,
-        seed=rng,
-        states=settings.moves + 1,
-        start_temperature=settings.start_temperature,
-        end_temperature=settings.end_temperature,
-    )
-    return found.mask
-
-
-def search_on(evaluator: SurrogateEvaluator, searcher: Searcher) -> None:
-    """Let a searcher run to its end on predictions, nothing stored. (A runner would keep Ctrl-C to itself.)"""
-    while masks := searcher.ask():
-        searcher.tell(masks, evaluator.measure(masks))
-
-
 def _spread_along_the_front(
-    pair: FittedPair,
-    space: Space,
-    figures: Figures,
-    floor: UtilityFloor | None,
-    rng: np.random.Generator,
-    settings: ProposalSettings,
+    predicted: SurrogateEvaluator, floor: UtilityFloor | None, rng: np.random.Generator, settings: ProposalSettings
 ) -> list[Mask]:
     """Masks of NSGA-II's front on bold predictions, those with the widest gaps around them first."""
-    still = Space(space.sites, space.min_drop, space.max_drop, space.frozen)
-    evaluator = SurrogateEvaluator(pair, still, figures, boldness=settings.boldness)
-    make_floor: Callable[[Measurement], UtilityFloor] | None = None if floor is None else lambda reference: floor
-    genetic = Genetic(still, figures, make_floor, seed=int(rng.integers(2**31)), states=settings.genetic_states)
-    search_on(evaluator, genetic)
+    still = replace(predicted.space, dials=())
+    bold = SurrogateEvaluator(predicted.pair, still, predicted.figures, boldness=settings.boldness)
+    make_floor: MakeFloor | None = None if floor is None else lambda reference: floor
+    genetic = Genetic(still, bold.figures, make_floor, seed=int(rng.integers(2**31)), states=settings.genetic_states)
+    while asked := genetic.ask():  # a runner would keep Ctrl-C to itself
+        genetic.tell(asked, bold.measure(asked))
     points = genetic.front.points()
     if not len(points):
         return []
     widths = np.ptp(points, axis=0)
     gaps = crowding_distances(points / np.where(widths > 0, widths, 1.0))
-    masks = [space.mask(mask.units()) for mask, _ in genetic.front]
+    masks = [predicted.space.mask(mask.units()) for mask, _ in genetic.front]
     return [masks[index] for index in np.argsort(-gaps, kind="stable").tolist()]
 
 

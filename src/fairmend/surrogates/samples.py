@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from fairmend.masks import Mask
 from fairmend.surrogates.families.forms import Floats
 
 TARGETS = ("bias", "loss")
+_ARRAYS = ("dropped", "bias", "loss", "bias_noise", "loss_noise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,6 @@ class Scale:
         slope = 1.0 / values if self.log else 1.0
         found: Floats = errors * slope / self.width
         return found
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description; `Scale(**it)` reads it back."""
-        return {"low": self.low, "high": self.high, "log": self.log}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -147,18 +144,11 @@ class Samples:
 
     def take(self, rows: npt.NDArray[Any]) -> Samples:
         """The samples at the given rows, or where a boolean array is True."""
-        return Samples(
-            self.dropped[rows],
-            self.bias[rows],
-            self.loss[rows],
-            self.bias_noise[rows],
-            self.loss_noise[rows],
-            self.broken,
-        )
+        return replace(self, **{name: getattr(self, name)[rows] for name in _ARRAYS})
 
     def digest(self) -> str:
         """SHA-256 of everything that a fit depends on."""
-        return array_digest(self.dropped, self.bias, self.loss, self.bias_noise, self.loss_noise)
+        return array_digest(*(getattr(self, name) for name in _ARRAYS))
 
 
 def can_take_log(samples: Samples, figures: Figures) -> bool:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import norm, spearmanr
 
 from fairmend.errors import InputError
@@ -66,11 +64,6 @@ class HeldOutScore:
     noise_mse: float
     r2_ceiling: float
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description, undefined figures as None."""
-        found = asdict(self)
-        return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in found.items()}
-
 
 @dataclass(frozen=True, slots=True)
 class MeasurementNoise:
@@ -123,7 +116,6 @@ def cross_validate(
     folds: int = 5,
     log_loss: bool | None = None,
     noise: MeasurementNoise | None = None,
-    prior: Mapping[str, npt.ArrayLike] | None = None,
     seed: int = 0,
 ) -> list[HeldOutScore]:
     """Predict every mask from the others, `folds` times a part, with every surrogate on the same parts.
@@ -135,7 +127,6 @@ def cross_validate(
         folds: number of parts.
         log_loss: see `fit_pair`.
         noise: from repeats; by default the samples' standard errors stand in, where they have any.
-        prior: see `fit_pair`.
         seed: of the parts and of the fits.
 
     Returns:
@@ -157,7 +148,7 @@ def cross_validate(
         mean, expected = np.zeros((2, len(samples))), np.zeros((2, len(samples)))
         for fold in range(folds):
             out = part == fold
-            pair = fit_pair(samples.take(~out), figures, surrogate, log_loss=log, prior=prior, seed=seed)
+            pair = fit_pair(samples.take(~out), figures, surrogate, log_loss=log, seed=seed)
             for row, (predictor, scale, target) in enumerate(
                 ((pair.bias, pair.bias_scale, "bias"), (pair.loss, pair.loss_scale, "loss"))
             ):

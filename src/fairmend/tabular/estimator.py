@@ -25,14 +25,14 @@ from fairmend.tabular.data.features import group_codes, label_text, ordered_clas
 from fairmend.tabular.data.sensitive import require_same_rows, sensitive_frame
 from fairmend.tabular.data.sheets import Sheet, as_frame, as_series, is_frame
 from fairmend.tabular.fairness.findings import Comparison
-from fairmend.tabular.fairness.metrics import LOG_LOSS
-from fairmend.tabular.fairness.uncertainty import compare_predictions
+from fairmend.tabular.fairness.uncertainty import People, compare_predictions
 from fairmend.tabular.formats.formats import SUPPORTED, bake_model, is_model, read_model
 from fairmend.tabular.formats.sklearn_networks import is_fitted, require_order
 from fairmend.tabular.formats.wrappers import is_sklearn, unwrapped, way_inside
 from fairmend.tabular.networks.activations import FloatArray
 from fairmend.tabular.networks.networks import NOT_FINITE, DropName, Network, decide, emitted, probabilities
-from fairmend.tabular.repair.contradiction import contradiction
+from fairmend.tabular.repair.audit import contradiction
+from fairmend.tabular.repair.judging import predictions, question_of
 from fairmend.tabular.repair.repair import Repair, repair_network, require_fit
 from fairmend.tabular.repair.settings import RepairSettings, Threshold
 
@@ -217,20 +217,10 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=False)
         rows = _dataset(X, _codes(y, self.classes_), self.classes_, sensitive, self._names())
         require_fit(self._original, rows)
-        before, after = self._original.logits(rows.X), self._repaired.logits(rows.X)
-        return compare_predictions(
-            rows.y,
-            decide(before),
-            decide(after),
-            rows.groups,
-            rows.group_names,
-            objective=self.objective,
-            utilities=list(dict.fromkeys([self.utility, "f1", "accuracy"])),
-            rng=np.random.default_rng([self._seed, 2]),
-            n_classes=len(self.classes_),
-            probabilities_before=probabilities(before) if self.utility == LOG_LOSS else None,
-            probabilities_after=probabilities(after) if self.utility == LOG_LOSS else None,
-        )
+        question = question_of(self.objective, self.utility)
+        old, new = (predictions(network.logits(rows.X), question) for network in (self._original, self._repaired))
+        people = People(rows.y, rows.groups, rows.group_names, len(self.classes_))
+        return compare_predictions(people, old, new, question, np.random.default_rng([self._seed, 2]))
 
     def _logits(self, X: Any) -> FloatArray:
         check_is_fitted(self, "network_")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fairmend.health import Check, Unsound, check
 from fairmend.masks import Mask
-from fairmend.tabular.counting.evaluator import Path, TabularEvaluator
+from fairmend.tabular.counting.evaluator import Path, Rows, TabularEvaluator
 from fairmend.tabular.networks.activations import Activation, FloatArray
 from fairmend.tabular.networks.networks import Layer, Network
 
@@ -36,7 +36,7 @@ def _counts_as_torch(path: Path, seed: int) -> str:
     X, y, groups = rng.normal(size=(_N_ROWS, _WIDTHS[0])), np.arange(_N_ROWS) % 2, np.arange(_N_ROWS) // 2 % 2
     space = network.space()
     masks = [space.mask(np.flatnonzero(rng.random(space.n_units) < 0.3).tolist()) for _ in range(_N_MASKS)]
-    evaluator = TabularEvaluator(network, X, y, groups, ("a", "b"), space=space, path=path)
+    evaluator = TabularEvaluator(network, Rows(X, y, groups, ("a", "b")), space, path=path)
     for mask, measured in zip(masks, evaluator.measure(masks), strict=True):
         positive = _positives(network, X, mask)
         expected = [int(positive[(groups == group) & (y == label)].sum()) for group in (0, 1) for label in (0, 1)]

@@ -33,7 +33,7 @@ def test_compare_shows_searches_and_rivals_and_writes_them(run, desk):
     for name in ("annealing", "dice", "threshold only", "untouched", "Holm-adjusted"):
         assert name in outcome.out
     assert {path.name for path in Path("out").iterdir()} == {
-        *("study.json", "repairs", "compare.json", "compare.csv", "compare.png", "compare.svg"),
+        *("run.sqlite", "compare.json", "compare.csv", "compare.png", "compare.svg"),
     }
 
 
@@ -65,6 +65,24 @@ def test_reproduce_names_what_is_missing(run, desk, shared_data):
     }
 
 
+@pytest.mark.parametrize(("words", "says"), [(COMPARE, "Holm-adjusted"), ((*SWEEP, "--keep", "1"), "Untouched: ")])
+def test_a_study_is_shown_again_from_its_folder(run, desk, words, says):
+    made = run(*words, "--out", "out")
+    assert made.code == 0, made.err
+    for asked in (("show", "out"), ("resume", "out", "--quiet")):
+        shown = run(*asked)
+        assert shown.code == 0, shown.err
+        assert says in shown.out
+        assert made.out.startswith(shown.out)  # all but the list of files
+    saved = run("show", "out", "--json").document
+    assert saved["rows"]
+    del saved["tables"]
+    Path(f"out/{words[1]}.json").write_text(json.dumps(saved))
+    assert "no tables that can be read" in run("show", "out").message
+    Path(f"out/{words[1]}.json").write_text(json.dumps({"kind": f"tabular {words[1]}", "rows": []}))
+    assert "was written by fairmend 0.1.0" in run("show", "out").message
+
+
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(desk, monkeypatch):
     from fairmend.cli.progress import Steps
 
@@ -81,9 +99,10 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(desk, monkeypatch):
     assert result.exit_code == INTERRUPTED
     assert "the same command again goes on" in result.stderr
     assert "2 of 4 repairs are in" in " ".join(result.stdout.split())
-    assert len(list(Path("out/repairs").iterdir())) == 2
-    assert CliRunner().invoke(app, [*COMPARE, "--out", "out"]).exit_code == 0
-    assert len(list(Path("out/repairs").iterdir())) == 4
+    assert len(json.loads(Path("out/compare.json").read_bytes())["repairs"]) == 2
+    again = CliRunner().invoke(app, ["resume", "out"])
+    assert again.exit_code == 0, again.stderr
+    assert len(json.loads(Path("out/compare.json").read_bytes())["repairs"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -94,8 +113,8 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(desk, monkeypatch):
         ((*COMPARE, "--seeds", "0"), "seeds must be at least 1"),
         ((*COMPARE, "--seconds", "3"), "give states instead of seconds"),
         ((*COMPARE, "--workers", "0"), "workers must be at least 1"),
-        ((*COMPARE, "--out", "people.csv"), "cannot write to people.csv"),
-        ((*COMPARE, "--out", "."), "not empty and holds no study"),
+        ((*COMPARE, "--out", "people.csv"), "people.csv is a file, not a directory"),
+        ((*COMPARE, "--out", "."), "not empty and holds no run"),
         ((*SWEEP, "--keep", "0.9,much"), "--keep '0.9,much': 'much' is not a number"),
         ((*SWEEP, "--max-drop", "1.5"), "'1.5' is not a whole number"),
         ((*SWEEP, "--schedule", "sudden"), "schedule must be one of"),

@@ -13,10 +13,10 @@ from sklearn.metrics import log_loss
 from fairmend.errors import DataError, InputError
 from fairmend.evaluation import Evaluator, digest
 from fairmend.masks import Mask
-from fairmend.tabular.counting import batched, incremental, streaming
+from fairmend.tabular.counting import batched, incremental
 from fairmend.tabular.counting import evaluator as evaluators
 from fairmend.tabular.counting.counting import OBJECTIVE_CODES, UTILITY_CODES, unfairness, usefulness
-from fairmend.tabular.counting.evaluator import TabularEvaluator
+from fairmend.tabular.counting.evaluator import Rows, TabularEvaluator
 from fairmend.tabular.fairness.confusion import confusion_counts
 from fairmend.tabular.fairness.metrics import OBJECTIVES, UTILITIES
 from fairmend.tabular.networks.activations import NAMES, Activation
@@ -53,7 +53,9 @@ def make_mask(rng: np.random.Generator, network: Network, dials: bool = True) ->
 
 def build(network: Network, table: Table, *, dials: bool = True, **options: Any) -> TabularEvaluator:
     space = network.space(dials=network.threshold_dials() if dials else ())
-    return TabularEvaluator(network, *table, GROUPS[: table[2].max() + 1], space=space, **options)
+    sampling = {name: options.pop(name) for name in ("name", "per_cell", "seed") if name in options}
+    rows = Rows(*table, GROUPS[: table[2].max() + 1], **sampling)
+    return TabularEvaluator(network, rows, space, **options)
 
 
 def counts_of(network: Network, table: Table, mask: Mask, drop: Drop = "output") -> np.ndarray:
@@ -178,7 +180,7 @@ def test_the_network_is_left_bit_for_bit_also_after_an_exception(
 
 
 def test_measurements_are_those_of_an_evaluator(network: Network, table: Table) -> None:
-    evaluator = build(network, table, rows="validation")
+    evaluator = build(network, table, name="validation")
     assert isinstance(evaluator, Evaluator)
     assert evaluator.figures.bias.better == "lower"
     assert "300 validation rows" in evaluator.figures.bias.protocol
@@ -208,8 +210,8 @@ def test_the_fingerprint_names_everything_that_figures_depend_on(network: Networ
         "features": build(network, (X + 1e-6, y, groups)),
         "labels": build(network, (X, np.roll(y, 1), groups)),
         "groups": build(network, (X, y, np.roll(groups, 1))),
-        "names": TabularEvaluator(network, *table, names, space=space),
-        "rows": build(network, table, rows="other"),
+        "names": TabularEvaluator(network, Rows(*table, names), space),
+        "rows": build(network, table, name="other"),
         "objective": build(network, table, objective="demographic_parity_difference"),
         "utility": build(network, table, utility="accuracy"),
         "drop": build(network, table, drop="weights"),
@@ -259,11 +261,11 @@ def test_rows_taken_up_block_by_block_give_the_same(
     network: Network, table: Table, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """300 rows in blocks of 7: every cell is cut many times, and masks are a flip, several flips or a jump apart."""
-    monkeypatch.setattr(streaming, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(streaming, "_FEWEST_ROWS", 7)
+    monkeypatch.setattr(incremental, "STREAM_BYTES", 1)
+    monkeypatch.setattr(incremental, "_FEWEST_ROWS", 7)
     masks = [make_mask(rng, network) for _ in range(9)]
     masks += [masks[-1].flip(3), masks[-1].flip(3).flip(5)]
-    for options in ({}, {"rows_per_cell": 20}):
+    for options in ({}, {"per_cell": 20}):
         whole = build(network, table, path="incremental", **options).measure(masks)
         evaluator = build(network, table, path="streamed", **options)
         for _ in range(2):  # the second time with what is known about the blocks
@@ -296,21 +298,18 @@ def test_a_sample_of_every_cell_estimates_the_figures_of_all_rows(
     table = X[rare], y[rare], groups[rare]
     masks = [make_mask(rng, network)]
     whole = build(network, table, utility=utility).measure(masks)[0]
-    samples = [
-        build(network, table, utility=utility, rows_per_cell=30, sample_seed=seed).measure(masks)[0]
-        for seed in range(60)
-    ]
+    samples = [build(network, table, utility=utility, per_cell=30, seed=seed).measure(masks)[0] for seed in range(60)]
     assert {sample.n for sample in samples} == {3 * n_classes * 30}
     assert np.mean([sample.utility for sample in samples]) == pytest.approx(whole.utility, rel=0.03)
     np.testing.assert_allclose(np.mean([sample.parts for sample in samples], axis=0), whole.parts, rtol=0.12, atol=2)
-    exact = build(network, table, utility=utility, rows_per_cell=len(y)).measure(masks)[0]
+    exact = build(network, table, utility=utility, per_cell=len(y)).measure(masks)[0]
     assert exact == whole
 
 
 def test_what_cannot_be_measured_is_refused(network: Network, table: Table, rng: np.random.Generator) -> None:
     X, y, groups = table
     with pytest.raises(InputError, match="hidden neurons"):
-        TabularEvaluator(network, *table, GROUPS[:2], space=make_network(rng, (5, 3, 1), ("relu",)).space())
+        TabularEvaluator(network, Rows(*table, GROUPS[:2]), make_network(rng, (5, 3, 1), ("relu",)).space())
     with pytest.raises(InputError, match="objective must be one of"):
         build(network, table, objective="parity")
     with pytest.raises(InputError, match="utility must be one of"):
@@ -320,8 +319,6 @@ def test_what_cannot_be_measured_is_refused(network: Network, table: Table, rng:
     several = make_network(rng, (5, 4, 3), ("relu",))
     with pytest.raises(InputError, match="path='auto'"):
         build(several, make_table(rng, 100, 5, 2, 3), path="incremental")
-    with pytest.raises(InputError, match="device"):
-        build(network, table, device="cuda:99")
 
 
 cells = st.integers(0, 12)
@@ -365,7 +362,7 @@ def test_large_weights_that_cancel_do_not_change_a_count(size: float, rng: np.ra
     X = rng.normal(size=(300, 6)).astype(np.float32)
     y, groups = rng.integers(0, 2, 300), rng.integers(0, 2, 300)
     space = network.space(dials=network.threshold_dials(-1e6, 1e6))
-    evaluator = TabularEvaluator(network, X, y, groups, ["a", "b"], space=space)
+    evaluator = TabularEvaluator(network, Rows(X, y, groups, ["a", "b"]), space)
     mask = space.untouched()
     for _ in range(400):
         mask = mask.flip(int(rng.integers(2, 24)))

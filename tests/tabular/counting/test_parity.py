@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fairmend.tabular.counting.evaluator import TabularEvaluator
+from fairmend.tabular.counting.evaluator import Rows, TabularEvaluator
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.data.layouts import RAW_TABLES
 from fairmend.tabular.data.presets import PRESETS, encode_preset
@@ -60,9 +60,8 @@ def test_golden_states_have_the_published_figures(setting: str, path: Any, share
             for utility in ("f1", "accuracy"):
                 evaluator = TabularEvaluator(
                     network,
-                    *data.subset(split),
-                    data.group_names,
-                    space=space,
+                    Rows(*data.subset(split), data.group_names),
+                    space,
                     utility=utility,
                     drop="weights",
                     path=path,

@@ -11,15 +11,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fairmend.errors import DataError, InputError
+from fairmend.tabular.fairness.confusion import confusion_counts, rates_by_group
 from fairmend.tabular.fairness.metrics import (
     OBJECTIVES,
     UTILITIES,
     check_groups,
-    confusion_counts,
     find_objective,
     find_utility,
     log_loss,
-    rates_by_group,
 )
 
 PARITY = [name for name in OBJECTIVES if name != "worst_group_accuracy"]

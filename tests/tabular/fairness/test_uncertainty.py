@@ -8,18 +8,21 @@ import pytest
 import sklearn.metrics as sklearn
 
 from fairmend.errors import DataError, InputError
-from fairmend.tabular.fairness.metrics import OBJECTIVES, confusion_counts
+from fairmend.records import built, plain
+from fairmend.tabular.fairness.confusion import confusion_counts
+from fairmend.tabular.fairness.findings import Comparison, FairnessFigures
+from fairmend.tabular.fairness.metrics import OBJECTIVES
 from fairmend.tabular.fairness.resampling import bootstrap, evaluate, joint_counts, paired_bootstrap, shuffled_groups
 from fairmend.tabular.fairness.uncertainty import (
-    Comparison,
-    FairnessFigures,
+    People,
+    Predictions,
+    Question,
     compare_predictions,
     permutation_null,
     summarise,
     summarise_counts,
-    verdict,
-    verdict_on_change,
 )
+from fairmend.tabular.fairness.verdict import verdict, verdict_on_change
 
 EOD = OBJECTIVES["equalized_odds_difference"]
 ADULT = np.array([[1901, 232], [3033, 1347]])  # people by group and true class in the test splits of two data sets
@@ -28,6 +31,27 @@ COMPAS = np.array([[120, 90], [550, 680]])
 
 def rng(seed=0):
     return np.random.default_rng(seed)
+
+
+def asked(objective=EOD.name, utilities=(), **draws):
+    return Question(objective, utilities, **draws)
+
+
+def counted(counts, names, generator, **question):
+    """Figures of counts."""
+    return summarise_counts(counts, names, asked(**question), generator)
+
+
+def summarised(y, predicted, groups, generator, probabilities=None, **question):
+    """Figures of a predictor of groups a and b."""
+    return summarise(People(y, groups, ["a", "b"]), Predictions(predicted, probabilities), asked(**question), generator)
+
+
+def compared(y, before, after, groups, generator, *, n_classes=2, likely=None, **question):
+    """Two predictors of groups a and b."""
+    people = People(y, groups, ["a", "b"], n_classes)
+    both = Predictions(before, likely), Predictions(after, likely)
+    return compare_predictions(people, *both, asked(**question), generator)
 
 
 def sample(people, rates, generator):
@@ -135,14 +159,8 @@ def test_p_values_are_uniform_when_there_is_nothing():
     generator = rng(5)
     p_values = np.array(
         [
-            summarise_counts(
-                sample(COMPAS, [[0.3, 0.7], [0.3, 0.7]], generator),
-                ["a", "b"],
-                objective=EOD,
-                utilities=[],
-                rng=generator,
-                n_boot=100,
-                n_perm=200,
+            counted(
+                sample(COMPAS, [[0.3, 0.7], [0.3, 0.7]], generator), ["a", "b"], generator, n_boot=100, n_perm=200
             ).p_value
             for _ in range(500)
         ]
@@ -170,9 +188,7 @@ def test_intervals_cover_the_true_difference(people, rates, least):
     hits = 0
     for _ in range(250):
         counts = sample(people, rates, generator)
-        figures = summarise_counts(
-            counts, ["a", "b"], objective=EOD, utilities=[], rng=generator, n_boot=300, n_perm=200
-        )
+        figures = counted(counts, ["a", "b"], generator, n_boot=300, n_perm=200)
         hits += figures.value.interval.contains(truth)
     assert hits / 250 >= least
 
@@ -184,14 +200,8 @@ def test_intervals_of_demographic_parity_allow_for_random_base_rates():
         for group, base in ((0, 0.4), (1, 0.6)):  # a good predictor selects about the base rate
             cells = np.outer([1 - base, base], [1, 1]) * [[0.96, 0.04], [0.04, 0.96]]
             counts[group] = generator.multinomial(300, cells.ravel()).reshape(2, 2)
-        figures = summarise_counts(
-            counts,
-            ["a", "b"],
-            objective="demographic_parity_difference",
-            utilities=[],
-            rng=generator,
-            n_boot=300,
-            n_perm=100,
+        figures = counted(
+            counts, ["a", "b"], generator, objective="demographic_parity_difference", n_boot=300, n_perm=100
         )
         hits += figures.value.interval.contains(0.2 * 0.92)
     assert hits / 250 >= 0.925
@@ -215,16 +225,14 @@ def test_intervals_of_changes_cover_the_true_change(before, after):
         joint = np.zeros((3, 2, 2, 2), dtype=np.int64)
         joint[:2] = generator.multinomial(ADULT, cells).reshape(2, 2, 2, 2)
         y, old, new, groups = rows(joint)
-        comparison = compare_predictions(
-            y, old, new, groups, ["a", "b"], objective=EOD, utilities=[], rng=generator, n_boot=200, n_perm=100
-        )
+        comparison = compared(y, old, new, groups, generator, n_boot=200, n_perm=100)
         hits += comparison.change.interval.contains(truth)
     assert hits / 100 >= 0.92
 
 
 def test_utility_intervals_are_as_wide_as_resampled_rows_say():
     y, predicted, _, groups = small_study()
-    figures = summarise(y, predicted, groups, ["a", "b"], objective=EOD, utilities=["f1"], rng=rng())
+    figures = summarised(y, predicted, groups, rng(), utilities=["f1"])
     generator, draws = rng(9), []
     for _ in range(1000):
         pick = generator.integers(y.size, size=y.size)
@@ -237,9 +245,7 @@ def test_utility_intervals_are_as_wide_as_resampled_rows_say():
 
 def test_a_comparison_holds_the_figures_of_both_and_paired_changes():
     y, before, after, groups = small_study(2000)
-    comparison = compare_predictions(
-        y, before, after, groups, ["a", "b"], objective=EOD, utilities=["f1", "accuracy"], rng=rng()
-    )
+    comparison = compared(y, before, after, groups, rng(), utilities=["f1", "accuracy"])
     first, second = comparison.before, comparison.after
     assert first.unfairness == EOD.value(confusion_counts(y, before, groups, 2, 2))
     assert comparison.change.value == second.value.value - first.value.value
@@ -252,10 +258,7 @@ def test_a_comparison_holds_the_figures_of_both_and_paired_changes():
 def test_comparing_a_network_with_itself_finds_no_change_at_all():
     y, before, _, groups = small_study(2000)
     likely = np.where(before == 1, 0.9, 0.2)
-    comparison = compare_predictions(
-        y, before, before, groups, ["a", "b"], objective=EOD, utilities=["f1", "log_loss"], rng=rng(),
-        probabilities_before=likely, probabilities_after=likely,
-    )  # fmt: skip
+    comparison = compared(y, before, before, groups, rng(), utilities=["f1", "log_loss"], likely=likely)
     for change in (comparison.change, *comparison.utility_changes.values()):
         assert (change.value, change.interval.low, change.interval.high) == (0, 0, 0)
 
@@ -263,9 +266,7 @@ def test_comparing_a_network_with_itself_finds_no_change_at_all():
 def test_log_loss_is_a_mean_with_its_t_interval():
     y, predicted, _, groups = small_study()
     likely = np.where(predicted == 1, 0.8, 0.3)
-    figures = summarise(
-        y, predicted, groups, ["a", "b"], objective=EOD, utilities=["log_loss"], rng=rng(), probabilities=likely
-    )
+    figures = summarised(y, predicted, groups, rng(), utilities=["log_loss"], probabilities=likely)
     loss = figures.utilities["log_loss"]
     assert loss.better == "lower"
     assert loss.value == pytest.approx(sklearn.log_loss(y, likely))
@@ -277,10 +278,18 @@ def test_log_loss_is_a_mean_with_its_t_interval():
 def test_every_objective_gets_all_its_figures_in_both_directions(name, n_classes):
     objective = OBJECTIVES[name]
     y, before, after, groups = small_study(900, n_classes=n_classes)
-    comparison = compare_predictions(
-        y, before, after, groups, ["a", "b"], objective=name, utilities=["f1", "balanced_accuracy"], rng=rng(),
-        n_classes=n_classes, n_boot=300, n_perm=300,
-    )  # fmt: skip
+    comparison = compared(
+        y,
+        before,
+        after,
+        groups,
+        rng(),
+        objective=name,
+        utilities=["f1", "balanced_accuracy"],
+        n_classes=n_classes,
+        n_boot=300,
+        n_perm=300,
+    )
     for figures in (comparison.before, comparison.after):
         value = figures.value
         assert value.better == objective.better
@@ -294,22 +303,17 @@ def test_every_objective_gets_all_its_figures_in_both_directions(name, n_classes
 
 def test_the_same_seed_gives_the_same_figures_and_json_brings_them_back():
     y, before, after, groups = small_study()
-    first, second = (
-        compare_predictions(y, before, after, groups, ["a", "b"], objective=EOD, utilities=["f1"], rng=rng(3))
-        for _ in range(2)
-    )
+    first, second = (compared(y, before, after, groups, rng(3), utilities=["f1"]) for _ in range(2))
     assert first == second
-    assert Comparison.from_json(json.loads(json.dumps(first.to_json(), allow_nan=False))) == first
+    assert built(json.loads(json.dumps(plain(first), allow_nan=False)), Comparison) == first
 
 
 def test_undefined_figures_become_null_and_come_back():
     nobody_selected = np.array([[[30, 0], [20, 0]], [[30, 0], [20, 0]], [[0, 0], [0, 0]]])
-    figures = summarise_counts(
-        nobody_selected, ["a", "b"], objective="demographic_parity_ratio", utilities=["f1"], rng=rng()
-    )
-    payload = json.loads(json.dumps(figures.to_json(), allow_nan=False))
+    figures = counted(nobody_selected, ["a", "b"], rng(), objective="demographic_parity_ratio", utilities=["f1"])
+    payload = json.loads(json.dumps(plain(figures), allow_nan=False))
     assert payload["value"]["value"] is None
-    back = FairnessFigures.from_json(payload)
+    back = built(payload, FairnessFigures)
     assert math.isnan(back.value.value)
     assert math.isnan(back.p_value)
     assert back.groups == figures.groups
@@ -319,14 +323,14 @@ def test_undefined_figures_become_null_and_come_back():
 
 def test_a_clear_difference_is_called_something_to_repair():
     counts = sample(ADULT, [[0.03, 0.50], [0.10, 0.70]], rng())
-    words = verdict(summarise_counts(counts, ["f", "m"], objective=EOD, utilities=[], rng=rng()))
+    words = verdict(counted(counts, ["f", "m"], rng()))
     assert words.startswith("Equalized-odds difference 0.")
     assert "on these 6,513 rows; p < 0.001: there is something to repair." in words
 
 
 def test_chance_is_called_chance_with_the_rows_that_would_settle_it():
     counts = sample(COMPAS, [[0.03, 0.96], [0.03, 0.97]], rng(2))
-    figures = summarise_counts(counts, ["a", "b"], objective=EOD, utilities=[], rng=rng())
+    figures = counted(counts, ["a", "b"], rng())
     words = verdict(figures)
     assert "not distinguishable from chance (p = 0." in words
     assert figures.rows_needed > figures.n_compared
@@ -336,7 +340,7 @@ def test_chance_is_called_chance_with_the_rows_that_would_settle_it():
 
 def test_equal_groups_need_no_number_of_rows():
     equal = np.array([[[30, 10], [10, 30]], [[30, 10], [10, 30]], [[1, 0], [0, 0]]])
-    figures = summarise_counts(equal, ["a", "b"], objective=EOD, utilities=[], rng=rng())
+    figures = counted(equal, ["a", "b"], rng())
     assert figures.rows_needed is None
     assert verdict(figures).endswith("nothing to repair at this sample size.")
     assert "160 compared rows" in verdict(figures)
@@ -344,15 +348,15 @@ def test_equal_groups_need_no_number_of_rows():
 
 def test_a_ratio_is_told_beside_the_ratio_that_chance_would_show():
     counts = sample(ADULT, [[0.03, 0.50], [0.10, 0.70]], rng())
-    figures = summarise_counts(counts, ["f", "m"], objective="equal_opportunity_ratio", utilities=[], rng=rng())
+    figures = counted(counts, ["f", "m"], rng(), objective="equal_opportunity_ratio")
     assert f"would show {1 - figures.floor:.3f}" in verdict(figures)
 
 
 def test_changes_are_told_with_their_direction():
     y, before, after, groups = small_study(3000)
-    there = compare_predictions(y, before, after, groups, ["a", "b"], objective=EOD, utilities=["f1"], rng=rng())
-    back = compare_predictions(y, after, before, groups, ["a", "b"], objective=EOD, utilities=["f1"], rng=rng())
-    same = compare_predictions(y, after, after, groups, ["a", "b"], objective=EOD, utilities=["f1"], rng=rng())
+    there = compared(y, before, after, groups, rng(), utilities=["f1"])
+    back = compared(y, after, before, groups, rng(), utilities=["f1"])
+    same = compared(y, after, after, groups, rng(), utilities=["f1"])
     assert verdict_on_change(there).count(": better.") == 2
     assert verdict_on_change(back).count(": worse.") == 2
     assert verdict_on_change(same).count("not distinguishable from no change") == 2
@@ -362,7 +366,7 @@ def test_a_group_without_positives_is_refused_before_any_draw():
     generator = rng()
     state = generator.bit_generator.state
     with pytest.raises(DataError, match=r"'b' .2 people"):
-        summarise([0, 1, 0, 0], [0, 1, 0, 1], [0, 0, 1, 1], ["a", "b"], objective=EOD, utilities=[], rng=generator)
+        summarised([0, 1, 0, 0], [0, 1, 0, 1], [0, 0, 1, 1], generator)
     assert generator.bit_generator.state == state
 
 
@@ -378,17 +382,16 @@ def test_a_group_without_positives_is_refused_before_any_draw():
 )
 def test_impossible_requests_are_refused(changed, message):
     y, predicted, _, groups = small_study(100)
-    settings = {"objective": EOD, "utilities": ["f1"], "rng": rng()} | changed
     with pytest.raises(InputError, match=message):
-        summarise(y, predicted, groups, ["a", "b"], **settings)
+        summarised(y, predicted, groups, rng(), **{"utilities": ["f1"]} | changed)
 
 
 def test_changes_that_cannot_be_told_say_so():
     y, predicted, groups = rows(np.array([[[30, 10], [20, 20]], [[20, 20], [10, 30]], [[0, 0], [0, 0]]]))
-    settings = {"objective": "equal_opportunity_ratio", "utilities": [], "rng": rng()}
+    generator, ratio = rng(), "equal_opportunity_ratio"
     nobody, few = np.zeros_like(predicted), np.zeros_like(predicted)
     few[np.flatnonzero((y == 1) & (groups == 0))[0]] = 1
-    undefined = compare_predictions(y, predicted, nobody, groups, ["a", "b"], **settings)
+    undefined = compared(y, predicted, nobody, groups, generator, objective=ratio)
     assert verdict_on_change(undefined) == "Equal-opportunity ratio is not defined for both networks."
-    hardly = compare_predictions(y, predicted, few, groups, ["a", "b"], **settings)
+    hardly = compared(y, predicted, few, groups, generator, objective=ratio)
     assert "too few defined draws for an interval" in verdict_on_change(hardly)

@@ -10,11 +10,11 @@ from fairlearn.metrics import equalized_odds_difference, equalized_odds_ratio
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from fairmend.errors import DataError, InputError
+from fairmend.records import built, plain
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.networks.activations import Activation
 from fairmend.tabular.networks.networks import Layer, Network
-from fairmend.tabular.repair.audit import Audit, audit
-from fairmend.tabular.repair.contradiction import contradiction
+from fairmend.tabular.repair.audit import Audit, audit, contradiction
 
 
 def make_dataset(lean: float = 1.0, n: int = 600) -> Dataset:
@@ -98,8 +98,8 @@ def test_figures_of_a_split_do_not_depend_on_the_others(network: Network) -> Non
 
 def test_an_audit_survives_strict_json(network: Network) -> None:
     found = audit(network, make_dataset(), n_boot=100, n_perm=100)
-    text = json.dumps(found.to_json(), allow_nan=False)
-    assert Audit.from_json(json.loads(text)) == found
+    text = json.dumps(plain(found), allow_nan=False)
+    assert built(json.loads(text), Audit) == found
 
 
 def test_what_cannot_be_audited_is_refused(network: Network) -> None:
@@ -123,7 +123,7 @@ def test_the_positive_class_is_said_and_a_network_worse_than_the_opposite_is_cal
     assert wrong.positive == "no"
     assert f"right on {accuracy:.1%} of the rows, the opposite would be on {1 - accuracy:.1%}" in wrong.warnings[0]
     assert "if that is 'yes', say so (positive=...)" in wrong.warnings[0]
-    assert Audit.from_json(json.loads(json.dumps(wrong.to_json(), allow_nan=False))) == wrong
+    assert built(json.loads(json.dumps(plain(wrong), allow_nan=False)), Audit) == wrong
 
 
 def test_a_network_that_guesses_is_not_called_worse_than_the_opposite(network: Network) -> None:

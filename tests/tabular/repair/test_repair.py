@@ -10,7 +10,7 @@ import pytest
 from fairmend.errors import DataError, InputError
 from fairmend.runs.store import Store
 from fairmend.search import SEARCH_NAMES
-from fairmend.tabular.counting.evaluator import TabularEvaluator
+from fairmend.tabular.counting.evaluator import Rows, TabularEvaluator
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.formats.torch_networks import read_torch
 from fairmend.tabular.networks.activations import Activation
@@ -122,7 +122,7 @@ def test_the_search_sees_only_its_rows(network: Network, dataset: Dataset) -> No
 def test_a_search_on_a_sample_reports_figures_of_every_row(network: Network, dataset: Dataset) -> None:
     repair = repair_network(network, dataset, RepairSettings(states=200, rows_per_cell=20), judge=False)
     X, y, groups = dataset.subset("train", "validation")
-    whole = TabularEvaluator(network, X, y, groups, dataset.group_names, space=repair.space)
+    whole = TabularEvaluator(network, Rows(X, y, groups, dataset.group_names), repair.space)
     before, after = whole.measure([repair.space.untouched(), repair.mask])
     assert (repair.before.bias, repair.before.utility) == (before.bias, before.utility)
     assert (repair.after.bias, repair.after.utility) == (after.bias, after.utility)

@@ -10,7 +10,7 @@ from study_cases import people, unfair_network
 
 from fairmend.errors import DataError
 from fairmend.tabular.networks.baking import bake
-from fairmend.tabular.repair.rivals import GRID_STEP, shift_threshold, threshold_only
+from fairmend.tabular.repair.rivals import GRID_STEP, shift_threshold
 from fairmend.tabular.repair.settings import RepairSettings
 
 SETTINGS = RepairSettings()
@@ -40,7 +40,7 @@ def test_no_shift_on_the_grid_is_better(keep, search_on):
     least = figures[admitted, 0].min()
     ties = grid[admitted & (figures[:, 0] == least)]
 
-    found = threshold_only(network, data, settings)
+    found = shift_threshold(network, data, settings).mask
     assert found.bits == 0
     assert found.dials[0] == pytest.approx(ties[np.abs(ties).argmin()])
     assert by_hand(logits, y, groups, found.dials[0])[0] == pytest.approx(least)
@@ -87,4 +87,4 @@ def test_every_objective_and_number_of_logits_is_served(settings, n_outputs):
 
 def test_a_network_for_other_data_is_refused():
     with pytest.raises(DataError, match="classes"):
-        threshold_only(unfair_network(3), people(), SETTINGS)
+        shift_threshold(unfair_network(3), people(), SETTINGS)

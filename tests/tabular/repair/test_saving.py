@@ -177,7 +177,7 @@ def test_everything_is_there_and_strictly_json(save: Save) -> None:
     result = load_result(saved.out)
     assert result == strictly(saved.files["result"])
     for split, stored in result["splits"].items():
-        assert Comparison.from_json(stored["comparison"]) == saved.repair.splits[split]
+        assert built(stored["comparison"], Comparison) == saved.repair.splits[split]
         assert stored["seen_by_search"] == (split != "test")
     assert "held out" in result["splits"]["test"]["role"]
     assert "overstate" in result["search"]["caveat"]

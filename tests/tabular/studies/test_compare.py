@@ -11,11 +11,12 @@ from scipy import stats
 from study_cases import QUICK, people, unfair_network
 
 from fairmend.errors import DataError, InputError
+from fairmend.report.study import save_study
 from fairmend.tabular.data.presets import load_preset
 from fairmend.tabular.formats.formats import read_network
 from fairmend.tabular.repair.settings import RepairSettings
 from fairmend.tabular.studies.compare import compare_searches
-from fairmend.tabular.studies.study_files import write_comparison
+from fairmend.tabular.studies.trials import Session
 
 SEARCHES = ("annealing", "random-walk", "dice")
 
@@ -26,9 +27,9 @@ def compared():
 
 
 def test_every_search_and_both_rivals_have_a_row(compared):
-    assert [row.name for row in compared.rows] == [*SEARCHES, "threshold only", "untouched"]
+    assert [row.levels["search"] for row in compared.rows] == [*SEARCHES, "threshold only", "untouched"]
     assert [row.seeds for row in compared.rows] == [4, 4, 1, 1, 1]
-    assert all(row.infeasible == row.worse == 0 for row in compared.rows)
+    assert all(row.infeasible == row.worse_than_untouched == 0 for row in compared.rows)
 
 
 def test_random_searches_measure_equally_many_states(compared):
@@ -42,9 +43,9 @@ def test_means_and_intervals_are_over_seeds(compared):
     assert [outcome.seed for outcome in own] == [0, 1, 2, 3]
     values = [outcome.test.after.value.value for outcome in own]
     row = compared.rows[0]
-    assert row.unfairness.mean == pytest.approx(np.mean(values))
+    assert row.test_unfairness.mean == pytest.approx(np.mean(values))
     low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    assert (row.unfairness.interval.low, row.unfairness.interval.high) == pytest.approx((low, high))
+    assert (row.test_unfairness.interval.low, row.test_unfairness.interval.high) == pytest.approx((low, high))
 
 
 def test_paired_tests_are_scipys_adjusted_by_holm(compared):
@@ -72,7 +73,7 @@ def test_words_say_no_more_than_the_tests(compared):
 def test_one_seed_makes_no_claim():
     found = compare_searches(unfair_network(), people(), QUICK, searches=("annealing", "random"), seeds=1)
     assert all("one seed cannot tell" in test.words() for test in found.tests)
-    assert found.table().texts()[0][2] == "-"
+    assert found.tables()[0].texts()[0][2] == "-"
 
 
 def test_without_annealing_the_first_search_is_the_reference():
@@ -87,11 +88,11 @@ def test_a_least_number_of_neurons_does_not_shut_dice_out():
 
 
 def test_the_files_hold_the_table(compared, tmp_path):
-    written = write_comparison(compared, tmp_path)
+    written = save_study(compared, tmp_path)
     assert set(written) == {"compare.json", "compare.csv", "compare.png", "compare.svg"}
     rows = list(csv.DictReader(io.StringIO((tmp_path / "compare.csv").read_text())))
-    assert [row["search"] for row in rows] == [row.name for row in compared.rows]
-    assert float(rows[0]["test_unfairness"]) == compared.rows[0].unfairness.mean
+    assert [row["search"] for row in rows] == [row.levels["search"] for row in compared.rows]
+    assert float(rows[0]["test_unfairness"]) == compared.rows[0].test_unfairness.mean
     assert rows[-1]["test_unfairness_half_width"] == ""
     plain = json.loads((tmp_path / "compare.json").read_bytes())
     assert plain["rows"][-1]["test_unfairness_half_width"] is None
@@ -107,10 +108,12 @@ def test_interrupted_comparisons_say_so(tmp_path):
             if done == 2:
                 raise KeyboardInterrupt
 
-    found = compare_searches(unfair_network(), people(), QUICK, searches=SEARCHES, seeds=2, progress=Stop())
+    found = compare_searches(
+        unfair_network(), people(), QUICK, searches=SEARCHES, seeds=2, session=Session(progress=Stop())
+    )
     assert found.interrupted
     assert "2 of 6 repairs are in" in found.notes()[-1]
-    assert [row.name for row in found.rows] == ["annealing", "untouched"]
+    assert [row.levels["search"] for row in found.rows] == ["annealing", "untouched"]
 
 
 @pytest.mark.parametrize(
@@ -126,14 +129,14 @@ def test_interrupted_comparisons_say_so(tmp_path):
 def test_bad_requests_are_refused_before_work_starts(options, message, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError, match=message):
-        compare_searches(unfair_network(), people(), **{"settings": QUICK, "out": out} | options)
+        compare_searches(unfair_network(), people(), **{"settings": QUICK, "session": Session(out)} | options)
     assert not out.exists()
 
 
 def test_exhaustive_search_of_too_many_masks_is_refused_by_count(tmp_path):
     network = unfair_network(n_hidden=60)
     with pytest.raises(InputError, match="exhaustive"):
-        compare_searches(network, people(), QUICK, searches=("exhaustive",), seeds=1, out=tmp_path / "out")
+        compare_searches(network, people(), QUICK, searches=("exhaustive",), seeds=1, session=Session(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -150,4 +153,4 @@ def test_published_networks_are_compared(shared_data):
     found = compare_searches(network, data, RepairSettings(states=300), searches=("annealing", "random"), seeds=2)
     annealed, untouched = found.rows[0], found.rows[-1]
     assert annealed.search_unfairness.mean <= untouched.search_unfairness.mean
-    assert all(row.infeasible == row.worse == 0 for row in found.rows)
+    assert all(row.infeasible == row.worse_than_untouched == 0 for row in found.rows)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from fairmend.errors import InputError
+from fairmend.report.study import save_study
 from fairmend.tabular.repair.settings import RepairSettings
-from fairmend.tabular.studies.published import PUBLISHED
 from fairmend.tabular.studies.reproduce import find_networks, reproduce_published
-from fairmend.tabular.studies.study_files import write_reproduction
+from fairmend.tabular.studies.reproduction import PUBLISHED
+from fairmend.tabular.studies.trials import Session
 
 QUICK = RepairSettings(states=120)
 SETTINGS = ("compas-sex", "compas-race", "meps16-race")
@@ -39,15 +40,15 @@ def reproduced(two_networks):
 
 
 def test_one_row_per_setting_and_threshold(reproduced):
-    rows = [(row.published.setting, row.threshold, row.ours.n) for row in reproduced.rows]
+    rows = [(row.published.setting, row.threshold, row.eod.n) for row in reproduced.rows]
     assert rows == [
         ("compas-sex", "joint", 2),
         ("compas-sex", "fixed", 2),
         ("compas-race", "joint", 2),
         ("compas-race", "fixed", 2),
     ]
-    assert all(row.infeasible == row.worse == 0 for row in reproduced.rows)
-    assert all(row.least_f1_ratio >= QUICK.keep for row in reproduced.rows)
+    assert all(row.infeasible == row.worse_than_untouched == 0 for row in reproduced.rows)
+    assert all(row.least_f1_ratio_search >= QUICK.keep for row in reproduced.rows)
 
 
 def test_the_missing_setting_is_named_with_the_reason(reproduced):
@@ -71,19 +72,19 @@ def test_untouched_figures_are_the_measured_ones(reproduced, shared_data):
     for row in reproduced.rows:
         seeds = {int(o.subject.split()[1]) for o in reproduced.outcomes}
         known = [each for each in baselines[row.published.setting.replace("-", "_")] if each["seed"] in seeds]
-        assert row.untouched.mean == pytest.approx(np.mean([each["test_eod"] for each in known]), abs=1e-7)
+        assert row.eod_untouched.mean == pytest.approx(np.mean([each["test_eod"] for each in known]), abs=1e-7)
         assert row.f1_before.mean == pytest.approx(np.mean([each["test_f1"] for each in known]), abs=1e-7)
 
 
 def test_the_noise_floor_is_where_it_was_measured(reproduced):
     known = {"compas-sex": 0.0156, "compas-race": 0.0134}
     for row in reproduced.rows:
-        assert row.floor == pytest.approx(known[row.published.setting], abs=0.003)
-        assert row.excess == row.ours.mean - row.floor
+        assert row.noise_floor == pytest.approx(known[row.published.setting], abs=0.003)
+        assert row.excess == row.eod.mean - row.noise_floor
 
 
 def test_the_files_hold_settings_and_networks(reproduced, tmp_path):
-    written = write_reproduction(reproduced, tmp_path)
+    written = save_study(reproduced, tmp_path)
     assert set(written) == {"reproduce.json", "settings.csv", "networks.csv", "reproduce.png", "reproduce.svg"}
     settings = list(csv.DictReader(io.StringIO((tmp_path / "settings.csv").read_text())))
     assert [row["threshold"] for row in settings] == ["joint", "fixed", "joint", "fixed", "missing"]
@@ -97,12 +98,9 @@ def test_the_files_hold_settings_and_networks(reproduced, tmp_path):
 
 def test_what_is_on_record_is_not_repaired_again(two_networks, tmp_path):
     folder, data = two_networks
-    first = reproduce_published(folder, data, QUICK, only=["compas-sex"], out=tmp_path)
-    files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "repairs").iterdir()}
-    second = reproduce_published(folder, data, QUICK, only=["compas-sex", "compas-race"], out=tmp_path)
-    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "repairs").iterdir()}
-    assert files.items() <= after.items()
-    assert len(files) == 4
+    first = reproduce_published(folder, data, QUICK, only=["compas-sex"], session=Session(tmp_path))
+    second = reproduce_published(folder, data, QUICK, only=["compas-sex", "compas-race"], session=Session(tmp_path))
+    assert (first.finished.planned, second.finished.kept, second.finished.planned) == (4, 4, 8)
     assert second.rows[0] == first.rows[0]
 
 

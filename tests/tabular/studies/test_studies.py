@@ -15,11 +15,14 @@ import pytest
 from study_cases import QUICK, people, unfair_network
 
 from fairmend.errors import DataError, InputError, RunError
+from fairmend.records import Kind, built, plain
+from fairmend.runs.jobs import FINISHED
+from fairmend.runs.store import Store
 from fairmend.tabular.studies.outcomes import Outcome
-from fairmend.tabular.studies.trials import Loaded, Trial, run_trials
+from fairmend.tabular.studies.trials import Loaded, Session, Trial, run_trials
 
 SUBJECTS = {"net": Loaded(unfair_network(), people())}
-KIND = "test"
+KIND = Kind("test")
 
 
 def trials(n=3):
@@ -30,9 +33,7 @@ def trials(n=3):
 def figures(outcomes):
     """Everything but the time taken."""
     timed = ("search_seconds", "cpu_seconds")
-    return [
-        {key: value for key, value in outcome.to_json().items() if key not in timed} for outcome in outcomes.values()
-    ]
+    return [{key: value for key, value in plain(outcome).items() if key not in timed} for outcome in outcomes.values()]
 
 
 class StopAfter:
@@ -57,18 +58,18 @@ class StopAfter:
 
 def test_processes_give_the_results_of_one_process(tmp_path):
     alone = run_trials(KIND, trials(), SUBJECTS)
-    together = run_trials(KIND, trials(), SUBJECTS, tmp_path, workers=2)
-    assert figures(alone.outcomes) == figures(together.outcomes)
-    assert list(together.outcomes) == [trial.name for trial in trials()]
-    again = run_trials(KIND, trials(), SUBJECTS, tmp_path)
+    together = run_trials(KIND, trials(), SUBJECTS, Session(tmp_path, workers=2))
+    assert figures(alone.results) == figures(together.results)
+    assert list(together.results) == [trial.name for trial in trials()]
+    again = run_trials(KIND, trials(), SUBJECTS, Session(tmp_path))
     assert again.kept == 4
-    assert figures(again.outcomes) == figures(alone.outcomes)
+    assert figures(again.results) == figures(alone.results)
 
 
 def test_an_outcome_survives_its_json():
-    (outcome,) = run_trials(KIND, trials(1)[:1], SUBJECTS).outcomes.values()
-    plain = json.loads(json.dumps(outcome.to_json(), allow_nan=False))
-    assert Outcome.from_json(plain) == outcome
+    (outcome,) = run_trials(KIND, trials(1)[:1], SUBJECTS).results.values()
+    saved = json.loads(json.dumps(plain(outcome), allow_nan=False))
+    assert built(saved, Outcome) == outcome
     assert outcome.search.feasible
     assert not outcome.search.worse
     assert set(outcome.splits) == {"train", "validation", "test"}
@@ -76,71 +77,58 @@ def test_an_outcome_survives_its_json():
 
 def test_what_is_finished_when_ctrl_c_comes_is_not_done_again(tmp_path):
     stopper = StopAfter(2)
-    first = run_trials(KIND, trials(), SUBJECTS, tmp_path, progress=stopper)
+    first = run_trials(KIND, trials(), SUBJECTS, Session(tmp_path, progress=stopper))
     assert first.interrupted
     assert stopper.closed
     assert stopper.total == first.planned == 4
-    assert len(first.outcomes) == len(list((tmp_path / "repairs").iterdir())) == 2
-    second = run_trials(KIND, trials(), SUBJECTS, tmp_path)
+    assert len(first.results) == 2
+    second = run_trials(KIND, trials(), SUBJECTS, Session(tmp_path))
     assert second.kept == 2
     assert not second.interrupted
-    assert figures(second.outcomes) == figures(run_trials(KIND, trials(), SUBJECTS).outcomes)
+    assert figures(second.results) == figures(run_trials(KIND, trials(), SUBJECTS).results)
 
 
 def test_ctrl_c_during_a_search_throws_the_half_search_away():
     def interrupted_search(done):
         progress = StopAfter(99)
         progress.update = lambda *given: (_ for _ in ()).throw(KeyboardInterrupt) if "states" in given[-1] else None
-        return run_trials(KIND, trials()[done:], SUBJECTS, progress=progress)
+        return run_trials(KIND, trials()[done:], SUBJECTS, Session(progress=progress))
 
     found = interrupted_search(0)
     assert found.interrupted
-    assert not found.outcomes
+    assert not found.results
 
 
 def test_the_remaining_time_is_told_once_something_is_finished():
     watcher = StopAfter(99)
-    run_trials(KIND, trials(), SUBJECTS, progress=watcher)
+    run_trials(KIND, trials(), SUBJECTS, Session(progress=watcher))
     assert watcher.seen[0] == (0, 4, None)
     assert watcher.seen[-1][:2] == (4, 4)
     assert watcher.seen[-1][2] == pytest.approx(0.0)
 
 
 def test_other_settings_are_other_repairs_in_the_same_folder(tmp_path):
-    run_trials(KIND, trials(1), SUBJECTS, tmp_path)
+    run_trials(KIND, trials(1), SUBJECTS, Session(tmp_path))
     more = [replace(trial, settings=replace(trial.settings, keep=0.9)) for trial in trials(1)]
-    assert run_trials(KIND, more, SUBJECTS, tmp_path).kept == 0
-    assert run_trials(KIND, trials(2), SUBJECTS, tmp_path).kept == 2
-
-
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"identity": 1}', "outcome"])
-def test_a_damaged_record_is_made_again(tmp_path, damage):
-    run_trials(KIND, trials(1)[:1], SUBJECTS, tmp_path)
-    (path,) = (tmp_path / "repairs").iterdir()
-    if damage == "outcome":
-        record = json.loads(path.read_bytes())
-        del record["outcome"]["search"]["bias_after"]
-        damage = json.dumps(record).encode()
-    path.write_bytes(damage)
-    assert run_trials(KIND, trials(1)[:1], SUBJECTS, tmp_path).kept == 0
-    assert run_trials(KIND, trials(1)[:1], SUBJECTS, tmp_path).kept == 1
+    assert run_trials(KIND, more, SUBJECTS, Session(tmp_path)).kept == 0
+    assert run_trials(KIND, trials(2), SUBJECTS, Session(tmp_path)).kept == 2
 
 
 def test_folders_of_others_are_refused(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(RunError, match="not empty and holds no study"):
-        run_trials(KIND, trials(), SUBJECTS, tmp_path)
+    with pytest.raises(RunError, match="not empty and holds no run"):
+        run_trials(KIND, trials(), SUBJECTS, Session(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
-    with pytest.raises(RunError, match="cannot write"):
-        run_trials(KIND, trials(), SUBJECTS, tmp_path / "letter.txt")
+    with pytest.raises(RunError, match="is a file, not a directory"):
+        run_trials(KIND, trials(), SUBJECTS, Session(tmp_path / "letter.txt"))
     folder = tmp_path / "study"
-    run_trials(KIND, trials(1)[:1], SUBJECTS, folder)
-    with pytest.raises(RunError, match="belongs to another study"):
-        run_trials("another kind", trials(1), SUBJECTS, folder)
-    with pytest.raises(RunError, match=r"belongs to another study \(net: was"):
-        run_trials(KIND, trials(1), {"net": Loaded(unfair_network(n_hidden=4), people())}, folder)
-    with pytest.raises(RunError, match="of other networks"):
-        run_trials(KIND, [replace(trials(1)[0], subject="new")], {"new": SUBJECTS["net"]}, folder)
+    run_trials(KIND, trials(1)[:1], SUBJECTS, Session(folder))
+    with pytest.raises(RunError, match="belongs to another run: kind"):
+        run_trials(Kind("other"), trials(1), SUBJECTS, Session(folder))
+    with pytest.raises(RunError, match=r"belongs to another run: networks\.net"):
+        run_trials(KIND, trials(1), {"net": Loaded(unfair_network(n_hidden=4), people())}, Session(folder))
+    with pytest.raises(RunError, match="belongs to another run"):
+        run_trials(KIND, [replace(trials(1)[0], subject="new")], {"new": SUBJECTS["net"]}, Session(folder))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -148,7 +136,7 @@ def test_input_that_cannot_work_is_named_and_leaves_nothing_behind(tmp_path, wor
     out = tmp_path / "study"
     hopeless = [replace(trial, settings=replace(trial.settings, max_drop=500)) for trial in trials(1)[:1]]
     with pytest.raises(InputError, match="max_drop=500"):
-        run_trials(KIND, hopeless, SUBJECTS, out, workers=workers)
+        run_trials(KIND, hopeless, SUBJECTS, Session(out, workers))
     assert not out.exists()
 
 
@@ -161,7 +149,7 @@ def test_rows_that_no_search_sees_are_needed():
 
 def test_at_least_one_worker():
     with pytest.raises(InputError, match="workers must be at least 1, got 0"):
-        run_trials(KIND, trials(), SUBJECTS, workers=0)
+        run_trials(KIND, trials(), SUBJECTS, Session(workers=0))
 
 
 SCRIPT = """
@@ -170,7 +158,8 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from study_cases import QUICK, people, unfair_network
-from fairmend.tabular.studies.trials import Loaded, Trial, run_trials
+from fairmend.records import Kind
+from fairmend.tabular.studies.trials import Loaded, Session, Trial, run_trials
 
 class Say:
     def start(self, total, title): pass
@@ -181,8 +170,8 @@ if __name__ == "__main__":
     quick, endless = replace(QUICK, states=20), replace(QUICK, states=10_000_000)
     trials = [Trial("quick", "net", quick), Trial("endless", "net", endless), Trial("more", "net", endless)]
     subjects = {"net": Loaded(unfair_network(), people())}
-    done = run_trials("test", trials, subjects, Path(sys.argv[2]), workers=2, progress=Say())
-    print("interrupted", done.interrupted, list(done.outcomes), flush=True)
+    done = run_trials(Kind("test"), trials, subjects, Session(Path(sys.argv[2]), 2, Say()))
+    print("interrupted", done.interrupted, list(done.results), flush=True)
 """
 
 
@@ -212,7 +201,8 @@ def test_ctrl_c_ends_the_processes_and_keeps_what_is_finished(tmp_path):
     assert "interrupted True ['quick']" in said, errors
     assert "Traceback" not in errors
     assert time.monotonic() - begun < 10  # about half a second where nothing else runs
-    assert len(list((out / "repairs").iterdir())) == 1
+    with Store.open(out / "run.sqlite", read_only=True) as store:
+        assert [event.payload["name"] for event in store.events(FINISHED)] == ["quick"]
     while has_members(process.pid) and time.monotonic() - begun < 10:
         time.sleep(0.02)
     assert not has_members(process.pid)  # the children have ended too
@@ -224,24 +214,4 @@ def test_processes_that_cannot_be_started_are_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr("multiprocessing.synchronize.SemLock._make_name", read_only)
     with pytest.raises(RunError, match=r"Read-only file system.*/dev/shm.*--workers 1"):
-        run_trials(KIND, trials(), SUBJECTS, tmp_path, workers=2)
-
-
-def test_a_figure_that_was_changed_on_disk_is_measured_again(tmp_path):
-    first = run_trials(KIND, trials(1)[:1], SUBJECTS, tmp_path)
-    (path,) = (tmp_path / "repairs").iterdir()
-    record = json.loads(path.read_bytes())
-    record["outcome"]["dropped"] += 1
-    path.write_text(json.dumps(record))
-    again = run_trials(KIND, trials(1)[:1], SUBJECTS, tmp_path)
-    assert again.kept == 0
-    assert figures(again.outcomes) == figures(first.outcomes)
-
-
-def test_records_are_not_written_through_a_link(tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "repairs").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RunError, match="symbolic link"):
-        run_trials(KIND, trials(1)[:1], SUBJECTS, tmp_path / "out")
-    assert not list((tmp_path / "elsewhere").iterdir())
+        run_trials(KIND, trials(), SUBJECTS, Session(tmp_path, workers=2))

@@ -10,8 +10,9 @@ import pytest
 from study_cases import QUICK, people, unfair_network
 
 from fairmend.errors import InputError
-from fairmend.tabular.studies.study_files import write_sweep
+from fairmend.report.study import save_study
 from fairmend.tabular.studies.sweep import AXES, sweep_settings
+from fairmend.tabular.studies.trials import Session
 
 GRID = {"keep": (0.9, 1.0), "schedule": ("geometric", "logarithmic"), "max_drop": (4,)}
 
@@ -63,7 +64,7 @@ def test_the_rivals_stand_beside_it(swept):
 
 
 def test_the_files_hold_the_grid(swept, tmp_path):
-    written = write_sweep(swept, tmp_path)
+    written = save_study(swept, tmp_path)
     assert set(written) == {"sweep.json", "sweep.csv", "sweep.png", "sweep.svg"}
     rows = list(csv.DictReader(io.StringIO((tmp_path / "sweep.csv").read_text())))
     assert [row["schedule"] for row in rows] == ["geometric", "logarithmic"] * 2
@@ -73,7 +74,7 @@ def test_the_files_hold_the_grid(swept, tmp_path):
 
 def test_a_single_point_can_be_drawn(tmp_path):
     found = sweep_settings(unfair_network(), people(), {"penalty": (3.0,)}, QUICK, seeds=1)
-    assert write_sweep(found, tmp_path)["sweep.png"].stat().st_size > 0
+    assert save_study(found, tmp_path)["sweep.png"].stat().st_size > 0
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_a_single_point_can_be_drawn(tmp_path):
 def test_grids_that_cannot_work_are_refused_before_work_starts(grid, options, message, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError, match=message):
-        sweep_settings(unfair_network(), people(), grid, **{"settings": QUICK, "out": out} | options)
+        sweep_settings(unfair_network(), people(), grid, **{"settings": QUICK, "session": Session(out)} | options)
     assert not out.exists()
 
 

@@ -27,6 +27,7 @@ from fairmend.cli.options import CommonOptions, command, real, whole
 from fairmend.cli.tables import plain_table
 from fairmend.cli.trust import TrustOptions, resume_command
 from fairmend.errors import InputError, RunError
+from fairmend.records import plain
 
 if TYPE_CHECKING:
     from fairmend.language.repair.settings import RepairSettings
@@ -215,7 +216,8 @@ def fit(
         from fairmend.language.studies.collecting import measured_noise
         from fairmend.runs import Store
         from fairmend.runs.directories import RUN
-        from fairmend.surrogates.fitting import SURROGATE_NAMES, make_surrogate
+        from fairmend.settings import SURROGATE_NAMES
+        from fairmend.surrogates.fitting import make_surrogate
         from fairmend.surrogates.samples import Samples
         from fairmend.surrogates.validation import cross_validate
 
@@ -248,7 +250,7 @@ def _fit_document(
         "subsets": n,
         "broken": broken,
         "noise": None if noise is None else asdict(noise),
-        "scores": [score.to_json() for score in scores],
+        "scores": plain(scores),
     }
 
 

@@ -70,10 +70,11 @@ def audit(
             inputs.network, inputs.dataset, objective=objective, seed=common.seed, n_boot=draws, n_perm=draws
         )
         from fairmend.cli.tabular.tables import audit_parts
+        from fairmend.records import plain
 
         screen.document(
             {"fairmend": __version__, "request": inputs.request}
-            | found.to_json()
+            | plain(found)
             | {
                 "data": inputs.dataset.fingerprint(),
                 "notes": list(inputs.notes),

@@ -38,7 +38,7 @@ class Inputs:
         title: a short name: the preset's, or the data file's without its endings.
         request: the options that lead here, JSON-ready, with absolute paths; `source_of` reads it back.
         notes: what a person should be told about how network and data were read.
-        warnings: what a person must be told, see `fairmend.tabular.repair.contradiction.contradiction`.
+        warnings: what a person must be told, see `fairmend.tabular.repair.audit.contradiction`.
     """
 
     title: str
@@ -59,13 +59,10 @@ def open_inputs(source: SourceOptions, screen: Screen, objective: str) -> Inputs
     """
     _require_consistent(source)
     from fairmend.tabular.data.datasets import arranged, require_people
-    from fairmend.tabular.repair.contradiction import contradiction
+    from fairmend.tabular.repair.audit import contradiction
     from fairmend.tabular.repair.repair import require_fit
 
-    if source.preset is not None:
-        title, dataset = source.preset, _preset_data(source, screen)
-    else:
-        title, dataset = _title(source.data), _own_data(source)
+    dataset = _own_data(source) if source.preset is None else _preset_data(source, screen)
     notes: tuple[str, ...] = ()
     if source.model is not None:
         from fairmend.tabular.formats.formats import read_network
@@ -85,7 +82,7 @@ def open_inputs(source: SourceOptions, screen: Screen, objective: str) -> Inputs
     warnings = () if doubt is None else (_as_options(doubt),)
     for warning in warnings:
         screen.warn(f"Warning: {warning}")
-    return Inputs(title, network, dataset, request_of(source), notes, warnings)
+    return Inputs(title_of(source), network, dataset, request_of(source), notes, warnings)
 
 
 def make_settings(search: SearchOptions, seed: int, preset: str | None = None) -> RepairSettings:
@@ -115,10 +112,21 @@ def make_settings(search: SearchOptions, seed: int, preset: str | None = None) -
     return RepairSettings(**(asdict(search) | limits), seed=seed)
 
 
+def title_of(source: SourceOptions) -> str:
+    """A short name: the preset's, or the data file's without its endings."""
+    path = source.data
+    return source.preset or ("" if path is None else path.name.split(".")[0] or path.name)
+
+
 def request_of(source: SourceOptions) -> dict[str, Any]:
     """The options as JSON, with absolute paths, so that a run can be resumed from any folder."""
     plain = asdict(source)
-    return plain | {name: str(plain[name].expanduser().absolute()) for name in _PATHS if plain[name] is not None}
+    return plain | {name: absolute(plain[name]) for name in _PATHS if plain[name] is not None}
+
+
+def absolute(path: Path) -> str:
+    """A path as it is put on record."""
+    return str(path.expanduser().absolute())
 
 
 def source_of(request: Mapping[str, Any]) -> SourceOptions:
@@ -196,7 +204,7 @@ def _own_data(source: SourceOptions) -> Dataset:
             drop_sensitive=source.drop_sensitive,
             split_seed=source.split_seed,
             split_column=source.split_column,
-            name=_title(source.data),
+            name=title_of(source),
             source=source.data.name,
         )
     del frame
@@ -245,10 +253,6 @@ def _in_options() -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(_as_options(str(error))) from error
-
-
-def _title(path: Path | None) -> str:
-    return "" if path is None else path.name.split(".")[0] or path.name
 
 
 def _preset_network(source: SourceOptions, dataset: Dataset, screen: Screen) -> tuple[Network, tuple[str, ...]]:

@@ -1,39 +1,26 @@
-"""The commands `fairmend tabular compare`, `reproduce` and `sweep`."""
+"""The commands `fairmend tabular compare`, `reproduce` and `sweep`, and what `resume` and `show` do for them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from fairmend.cli.display import Interrupted, Screen, opened
 from fairmend.cli.options import CommonOptions, SourceOptions, command, whole
-from fairmend.cli.tables import table_parts
-from fairmend.cli.tabular.inputs import make_settings, open_inputs
+from fairmend.cli.tables import present_study
+from fairmend.cli.tabular.inputs import absolute, make_settings, open_inputs, request_of, source_of, title_of
 from fairmend.cli.tabular.study_options import ComparedOptions, ReproducedOptions, StudyOptions, SweepOptions, levels
+from fairmend.cli.trust import TrustOptions, require_paths, require_trust, stored
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
-    from fairmend.report.tables import Table
     from fairmend.search import SearchName
-    from fairmend.tabular.repair.settings import Threshold
-
-
-class Study(Protocol):
-    """What the three studies have in common."""
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C ended it early."""
-
-    def tables(self) -> tuple[Table, ...]:
-        """The result for people."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The result for programs."""
+    from fairmend.tabular.studies.outcomes import TabularStudy
+    from fairmend.tabular.studies.trials import Session
 
 
 def register(app: typer.Typer) -> None:
@@ -58,31 +45,17 @@ def compare(
     One table: mean unfairness and utility on test rows that no search saw, with 95 % t-intervals over the seeds, the
     search's own figure beside it, dropped neurons, seconds and states per second; and two honest rivals: the network
     untouched, and with only its decision threshold shifted. Each row is tested against annealing, adjusted for the
-    number of tests. Written to --out: compare.json, compare.csv, compare.png and .svg, and one file per repair.
+    number of tests. Written to --out: compare.json, compare.csv, compare.png and .svg, and run.sqlite,
+    which keeps every repair.
 
     Ctrl-C keeps what is finished; the same command again goes on.
 
     Example: `fairmend tabular compare --preset compas-race --states 3000 --seeds 5 --workers 2`
     """
     with opened(common) as screen:
-        from fairmend.tabular.studies.compare import compare_searches
-        from fairmend.tabular.studies.study_files import write_comparison
-
-        searches = levels("--search", search.search, str)
-        settings = make_settings(replace(search, search="annealing"), common.seed, source.preset)
-        inputs = open_inputs(source, screen, settings.objective)
-        out = study.out or Path(f"fairmend-compare-{inputs.title}")
-        found = compare_searches(
-            inputs.network,
-            inputs.dataset,
-            settings,
-            searches=cast("list[SearchName]", searches),
-            seeds=seeds,
-            out=out,
-            workers=study.workers,
-            progress=screen.steps,
-        )
-        _present(found, screen, lambda: write_comparison(found, out))
+        plan = _Plan(seeds=seeds, seed=common.seed, workers=study.workers)
+        request = {"source": request_of(source), "search": asdict(search), "plan": asdict(plan)}
+        _run(_compare, request, study.out or Path(f"fairmend-compare-{title_of(source)}"), screen)
 
 
 @command
@@ -123,31 +96,18 @@ def reproduce(
     its 95 % t-interval over networks on test rows that no search saw; the rivals untouched and threshold only; the
     noise floor; F1 before and after; what was infeasible or worse on the search rows; dropped neurons and processor
     seconds per network. A setting without networks or data is named as missing. Written to --out: reproduce.json,
-    settings.csv, networks.csv, reproduce.png and .svg, and one file per repair.
+    settings.csv, networks.csv, reproduce.png and .svg, and run.sqlite,
+    which keeps every repair.
 
     Ctrl-C keeps what is finished; the same command again goes on.
 
     Example: `fairmend tabular reproduce --networks neufair --data tables --threshold both --workers 2`
     """
     with opened(common) as screen:
-        from fairmend.tabular.studies.reproduce import reproduce_published
-        from fairmend.tabular.studies.study_files import write_reproduction
-
-        both = search.threshold == "both"
-        settings = make_settings(replace(search, threshold="joint") if both else search, common.seed)
-        thresholds: tuple[Threshold, ...] = ("joint", "fixed") if both else (settings.threshold,)
-        out = study.out or Path("fairmend-reproduce")
-        found = reproduce_published(
-            networks,
-            data,
-            settings,
-            thresholds=thresholds,
-            only=[] if only is None else levels("--only", only, str),
-            out=out,
-            workers=study.workers,
-            progress=screen.steps,
-        )
-        _present(found, screen, lambda: write_reproduction(found, out))
+        tables = None if data is None else absolute(data)
+        plan = _Plan(networks=absolute(networks), data=tables, only=only, seed=common.seed, workers=study.workers)
+        request = {"search": asdict(search), "plan": asdict(plan)}
+        _run(_reproduce, request, study.out or Path("fairmend-reproduce"), screen)
 
 
 @command
@@ -166,46 +126,113 @@ def sweep(
     The axes are --keep (the threshold multiplier), --penalty, --max-drop, --states and --schedule, each a list; without
     any, --keep 0.95,0.98,1 by --schedule geometric,logarithmic. Unfairness and utility are shown on test rows, which
     no search saw, and on the rows that the search optimised. Written to --out: sweep.json, sweep.csv, sweep.png and
-    .svg (the effect of each axis over all the others), and one file per repair.
+    .svg (the effect of each axis over all the others), and run.sqlite,
+    which keeps every repair.
 
     Ctrl-C keeps what is finished; the same command again goes on.
 
     Example: `fairmend tabular sweep --preset compas-race --keep 0.95,0.98,1 --states 1000,10000 --workers 2`
     """
     with opened(common) as screen:
-        from fairmend.tabular.repair.settings import RepairSettings
-        from fairmend.tabular.studies.study_files import write_sweep
-        from fairmend.tabular.studies.sweep import sweep_settings
-
-        shared: Mapping[str, Any] = grid.shared()
-        if shared.get("drop") == "clamp":
-            raise InputError("--drop must be output or weights, got 'clamp'")
-        settings = RepairSettings(**shared, seed=common.seed)
-        axes = grid.grid()
-        inputs = open_inputs(source, screen, settings.objective)
-        out = study.out or Path(f"fairmend-sweep-{inputs.title}")
-        found = sweep_settings(
-            inputs.network,
-            inputs.dataset,
-            axes,
-            settings,
-            seeds=seeds,
-            out=out,
-            workers=study.workers,
-            progress=screen.steps,
-        )
-        _present(found, screen, lambda: write_sweep(found, out))
+        plan = _Plan(seeds=seeds, seed=common.seed, workers=study.workers)
+        request = {"source": request_of(source), "grid": asdict(grid), "plan": asdict(plan)}
+        _run(_sweep, request, study.out or Path(f"fairmend-sweep-{title_of(source)}"), screen)
 
 
-def _present(study: Study, screen: Screen, write: Callable[[], Mapping[str, Path]]) -> None:
-    """Write the files of a study, show it, and end with Ctrl-C's exit code if that ended it."""
-    from fairmend.report.tables import defined
+def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
+    """Go on with the study in a folder, whose store has this header."""
+    from fairmend.runs.directories import require_version
 
-    written = write()
-    screen.document(defined(study.to_json()) | {"files": {name: str(path) for name, path in written.items()}})
-    for table in study.tables():
-        screen.show(*table_parts(table))
-    screen.show("Written:", *(f"  {path}" for path in written.values()))
-    if study.interrupted:
+    require_version(header, folder)
+    require_trust(trust, header["request"], folder)
+    study = {"tabular compare": _compare, "tabular reproduce": _reproduce, "tabular sweep": _sweep}[header["kind"]]
+    _run(study, header["request"], folder, screen)
+
+
+def show(folder: Path, screen: Screen) -> None:
+    """Show the study saved in a folder."""
+    from fairmend.report.study import load_study
+    from fairmend.tabular.studies.compare import SearchComparison
+    from fairmend.tabular.studies.reproduction import Reproduction
+    from fairmend.tabular.studies.sweep import Sweep
+
+    present_study(load_study(folder, SearchComparison, Reproduction, Sweep), screen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What belongs to a study beside its groups of options; paths are absolute."""
+
+    networks: str | None = None
+    data: str | None = None
+    only: str | None = None
+    seeds: int = 1
+    seed: int
+    workers: int
+
+
+def _compare(request: Mapping[str, Any], plan: _Plan, session: Session, screen: Screen) -> TabularStudy:
+    from fairmend.tabular.studies.compare import compare_searches
+
+    source, search = stored(lambda: source_of(request["source"])), stored(lambda: ComparedOptions(**request["search"]))
+    searches = levels("--search", search.search, str)
+    settings = make_settings(replace(search, search="annealing"), plan.seed, source.preset)
+    inputs = open_inputs(source, screen, settings.objective)
+    return compare_searches(
+        inputs.network,
+        inputs.dataset,
+        settings,
+        searches=cast("list[SearchName]", searches),
+        seeds=plan.seeds,
+        session=session,
+    )
+
+
+def _reproduce(request: Mapping[str, Any], plan: _Plan, session: Session, screen: Screen) -> TabularStudy:
+    from fairmend.tabular.studies.reproduce import reproduce_published
+
+    search = stored(lambda: ReproducedOptions(**request["search"]))
+    both = search.threshold == "both"
+    settings = make_settings(replace(search, threshold="joint") if both else search, plan.seed)
+    return reproduce_published(
+        Path(str(plan.networks)),
+        None if plan.data is None else Path(plan.data),
+        settings,
+        thresholds=("joint", "fixed") if both else (settings.threshold,),
+        only=[] if plan.only is None else levels("--only", plan.only, str),
+        session=session,
+    )
+
+
+def _sweep(request: Mapping[str, Any], plan: _Plan, session: Session, screen: Screen) -> TabularStudy:
+    from fairmend.tabular.repair.settings import RepairSettings
+    from fairmend.tabular.studies.sweep import sweep_settings
+
+    source, grid = stored(lambda: source_of(request["source"])), stored(lambda: SweepOptions(**request["grid"]))
+    shared: Mapping[str, Any] = grid.shared()
+    if shared.get("drop") == "clamp":
+        raise InputError("--drop must be output or weights, got 'clamp'")
+    settings = RepairSettings(**shared, seed=plan.seed)
+    axes = grid.grid()
+    inputs = open_inputs(source, screen, settings.objective)
+    return sweep_settings(inputs.network, inputs.dataset, axes, settings, seeds=plan.seeds, session=session)
+
+
+def _run(
+    study: Callable[[Mapping[str, Any], _Plan, Session, Screen], TabularStudy],
+    request: Mapping[str, Any],
+    out: Path,
+    screen: Screen,
+) -> None:
+    """Run a study, write its files, show it, and end with Ctrl-C's exit code if that ended it."""
+    from fairmend.report.study import describe_study, save_study
+    from fairmend.tabular.studies.trials import Session
+
+    plan = stored(lambda: _Plan(**request["plan"]))
+    require_paths(asdict(plan), ("networks", "data"))
+    found = study(request, plan, Session(out, plan.workers, screen.steps, request), screen)
+    files = save_study(found, out)
+    present_study(describe_study(found), screen, files)
+    if found.interrupted:
         screen.warn("Stopped by Ctrl-C. Every finished repair is kept: the same command again goes on with the rest.")
         raise Interrupted

@@ -38,8 +38,8 @@ class StudyOptions:
             "--out",
             metavar="DIR",
             rich_help_panel=_STUDY,
-            help="Folder for tables, pictures and one file per repair, written as it finishes: the same command again "
-            "goes on where it stopped. Default: ./fairmend-COMMAND, with the data's name.",
+            help="Folder for tables, pictures and a store of the repairs, each kept as it finishes: the same command "
+            "again goes on where it stopped. Default: ./fairmend-COMMAND, with the data's name.",
         ),
     ] = None
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fairmend.cli.tables import number, p_value, plain_table
+from fairmend.records import built
+from fairmend.tabular.fairness.findings import Comparison, Estimate, FairnessFigures
+from fairmend.tabular.fairness.metrics import OBJECTIVES, title_of
+from fairmend.tabular.repair.audit import Audit
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
-
-    from fairmend.tabular.fairness.findings import Estimate, FairnessFigures
-    from fairmend.tabular.repair.audit import Audit
 
 UNSEEN = "never seen by the search"
 SEARCHED = "seen by the search, overstates the gain"
@@ -26,7 +27,7 @@ KEY = (
 def audit_parts(audit: Audit) -> list[RenderableType]:
     """What an audit says: a table over the splits, one of the groups, and the verdict in words."""
     first = next(iter(audit.splits.values()))
-    utilities = [_utility_title(name) for name in first.utilities]
+    utilities = [title_of(name) for name in first.utilities]
     splits = plain_table(
         f"{audit.dataset}: {objective_title(first.objective)} by split",
         *(
@@ -86,8 +87,6 @@ def _positive(positive: str | None) -> list[str]:
 
 def objective_title(name: str) -> str:
     """An objective in words."""
-    from fairmend.tabular.fairness.metrics import OBJECTIVES
-
     return OBJECTIVES[name].title
 
 
@@ -144,35 +143,21 @@ def _search_line(search: Mapping[str, Any]) -> str:
     return (
         f"On the search's own rows ({' and '.join(search['rows'])}; overstates the gain): "
         f"{'EOD' if bias == 'equalized_odds_difference' else bias.replace('_', ' ')} {_change(search, 'bias')}, "
-        f"{_utility_title(utility)} {_change(search, 'utility')}, {search['measured']:,} states measured.\n"
+        f"{title_of(utility)} {_change(search, 'utility')}, {search['measured']:,} states measured.\n"
     )
 
 
 def _comparison(title: str, described: Mapping[str, Any]) -> Table:
-    from fairmend.tabular.fairness.findings import Comparison
-
-    comparison = Comparison.from_json(described)
+    comparison = built(described, Comparison)
     before, after = comparison.before, comparison.after
     level = level_note(before)
     table = plain_table(title, "", f"before {level}", f"after {level}", f"change {level}")
-    lines: Sequence[tuple[str, Estimate, Estimate, Estimate]] = [
-        (short_title(before.objective), before.value, after.value, comparison.change),
-        *(
-            (_utility_title(name), before.utilities[name], after.utilities[name], change)
-            for name, change in comparison.utility_changes.items()
-        ),
-    ]
-    for name, old, new, change in lines:
-        table.add_row(name, estimate(old), estimate(new), estimate(change, "+"))
+    for name, (old, new, change) in comparison.figures().items():
+        title = short_title(name) if name == before.objective else title_of(name)
+        table.add_row(title, estimate(old), estimate(new), estimate(change, "+"))
     table.add_row("floor", *(number(figures.floor) for figures in (before, after)), "")
     table.add_row("p-value", *(p_value(figures.p_value) for figures in (before, after)), "")
     return table
-
-
-def _utility_title(name: str) -> str:
-    from fairmend.tabular.fairness.metrics import UTILITIES
-
-    return UTILITIES[name].title if name in UTILITIES else name.replace("_", "-")
 
 
 def _change(search: Mapping[str, Any], name: str) -> str:

@@ -45,17 +45,16 @@ def transformers_version() -> str:
     return transformers.__version__
 
 
-def lacking(owner: object, what: str, remedy: str = "") -> ModelError:
+def lacking(owner: object, what: str) -> ModelError:
     """The error for a model class, or another object of transformers, without something that is needed.
 
     Args:
         owner: the object, named by its class.
         what: such as "its forward takes no argument attention_mask".
-        remedy: what to do, when it is not another release of transformers.
     """
     return ModelError(
         f"{type(owner).__name__}: {what} (transformers {transformers_version()}; {OLDEST} to {NEWEST_TESTED} are "
-        f"supported). {remedy or 'Try another of these releases, or another model, and report it'}"
+        f"supported). Try another of these releases, or another model, and report it"
     )
 
 

@@ -19,7 +19,6 @@ from fairmend.language.backend.forward import (
     plain,
     require_decoder,
     run,
-    text_config,
     use_cache,
     vocabulary_of,
     why_not_finite,
@@ -62,14 +61,6 @@ class HeadSite:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A decoder layer without heads to switch off, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class HeadMap:
     """All attention heads of a model, layer by layer: unit u of a mask is head `u` in this order.
 
@@ -78,7 +69,6 @@ class HeadMap:
 
     architecture: str
     sites: tuple[HeadSite, ...]
-    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def n_heads(self) -> int:
@@ -140,7 +130,7 @@ def find_heads(model: nn.Module) -> HeadMap:
 
     Two forward passes of five tokens, the second with one row per head in which that head is switched off inside the
     attention kernel; see `attention_probe`. Weights, modes, hooks and torch's random generators are as before.
-    Recurrent and linear-attention layers of hybrid models have no heads in this sense and are listed in `left_out`.
+    Recurrent and linear-attention layers of hybrid models have no heads in this sense.
 
     Raises:
         ModelError: not a causal language model of transformers, no attention heads, or heads that are not slices of
@@ -156,8 +146,7 @@ def find_heads(model: nn.Module) -> HeadMap:
             f"{type(inside).__name__} has no attention heads: no softmax attention ran on {N_POSITIONS} tokens. "
             "State-space, recurrent and linear-attention models (Mamba, RWKV, xLSTM) have none"
         )
-    sites = _sites(inside, calls)
-    return HeadMap(type(inside).__name__, sites, _left_out(inside, sites))
+    return HeadMap(type(inside).__name__, _sites(inside, calls))
 
 
 def _check_kind(model: nn.Module) -> None:
@@ -268,20 +257,3 @@ def enclosing_layer(model: nn.Module, name: str) -> tuple[str, int] | None:
         if part.isdigit() and isinstance(model.get_submodule(parent), nn.ModuleList):
             return parent, int(part)
     return None
-
-
-def _left_out(model: nn.Module, sites: tuple[HeadSite, ...]) -> tuple[LeftOut, ...]:
-    kinds = getattr(text_config(model), "layer_types", None)  # only hybrids have it; a name, no more
-    occupied: dict[str, set[int]] = {}
-    for site in sites:
-        layer = enclosing_layer(model, site.name)
-        if layer is not None:
-            occupied.setdefault(layer[0], set()).add(layer[1])
-    left_out = []
-    for parent, indices in occupied.items():
-        layers: Any = model.get_submodule(parent)
-        for index, layer_module in enumerate(layers):
-            if index not in indices:
-                kind = kinds[index] if kinds and len(kinds) == len(layers) else type(layer_module).__name__
-                left_out.append(LeftOut(f"{parent}.{index}", f"no softmax attention of its own ran here ({kind})"))
-    return tuple(left_out)

@@ -57,7 +57,7 @@ def front_files(repair: Repair, lm: LanguageModel) -> dict[str, bytes]:
         "data": describe_data(repair.search_prompts, repair.judge_prompts, repair.texts),
         "model": describe_model(lm),
         "versions": versions(*PACKAGES),
-        "tables": [front.table().to_json()],
+        "tables": [front.table().shown()],
     }
     pictures = pictures_of(front.draw(), "front") if front.is_judged else {}
     return {"front.csv": front.table().csv(), **pictures, FRONT.file: document(described, FRONT)}

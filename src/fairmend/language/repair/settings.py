@@ -17,7 +17,8 @@ from fairmend.language.repair.subset_settings import SUBSET_METHODS, SubsetMetho
 from fairmend.language.scores.head_scores import BiasMethod, LossMethod
 from fairmend.search import METHODS, Method, PruningRule
 from fairmend.search.base import require_choice, require_number
-from fairmend.search.pruning_rules import NEEDS, PruningTies
+from fairmend.search.pruning_rules import NEEDS
+from fairmend.settings import PruningTies
 
 BiasScoring = Literal["auto", "first-order", "reweighted", "generated"]
 Choice = Literal["measured", "rule"]

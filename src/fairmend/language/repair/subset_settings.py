@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from fairmend.masks import Space
 from fairmend.search.base import require_choice, require_count, require_number
-from fairmend.surrogates.fitting import SURROGATE_NAMES
+from fairmend.settings import SURROGATE_NAMES
 
 SubsetMethod = Literal["attention-pruning", "active", "genetic"]
 Fraction = Literal["shared", "own"]

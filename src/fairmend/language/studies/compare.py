@@ -19,6 +19,7 @@ from fairmend.language.repair.subject import Subject
 from fairmend.language.scores.head_scores import HeadScores
 from fairmend.language.studies.study import NOT_CHOSEN, UNTOUCHED, JudgedSet, JudgedStudy
 from fairmend.masks import Mask, Space
+from fairmend.report.study import study_kind
 from fairmend.report.tables import Cell, Column
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
@@ -120,7 +121,7 @@ class ComparedSet(JudgedSet):
 class MethodComparison(JudgedStudy[ComparedSet]):
     """Pruning methods and settings side by side."""
 
-    stem, schema = "compare", f"fairmend {ComparisonSettings.kind}"
+    kind = study_kind(ComparisonSettings.kind, "compare")
     caveat = f"{NOT_CHOSEN} (another --seed, or fairmend lm repair)"
     before: ClassVar[Mapping[str, Cell]] = {
         **dict.fromkeys(("method", "alpha", "gamma", "seed", "heads", "same_heads_as")),

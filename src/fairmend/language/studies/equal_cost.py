@@ -24,6 +24,7 @@ from fairmend.language.repair.subset_search import subset_prompts
 from fairmend.language.repair.subset_settings import SUBSET_METHODS, SubsetMethod
 from fairmend.language.studies.study import UNTOUCHED, JudgedSet, JudgedStudy
 from fairmend.report.figures import Point, Spot
+from fairmend.report.study import study_kind
 from fairmend.report.tables import Cell, Column, Table, fixed, spread
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
@@ -144,7 +145,7 @@ class CostComparison(JudgedStudy[SeedRepair]):
 
     tokens: int
 
-    stem, schema = "compare", f"fairmend {EqualCostSettings.kind}"
+    kind = study_kind(EqualCostSettings.kind, "compare")
     caveat = (
         "seeds differ in prompts, noise and search; all repairs are judged on the same held-out prompts, so that "
         "intervals over seeds do not contain the luck of those prompts, and the interval of each single change does"

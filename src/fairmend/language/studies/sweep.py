@@ -31,6 +31,7 @@ from fairmend.language.studies.study import NOT_CHOSEN, UNTOUCHED, JudgedSet, Ju
 from fairmend.masks import Mask
 from fairmend.report import figures as pictures
 from fairmend.report.figures import Panel, Point, Series
+from fairmend.report.study import study_kind
 from fairmend.report.tables import Cell, Column, fixed
 from fairmend.runs.context import Context
 from fairmend.runs.progress import Progress
@@ -131,7 +132,7 @@ class SubsetSweep(JudgedStudy[JudgedWinner]):
     surrogate: str
     max_perplexity: float | None
 
-    stem, schema = "sweep", f"fairmend {SweepSettings.kind}"
+    kind = study_kind(SweepSettings.kind, "sweep")
     caveat = f"{NOT_CHOSEN}. Figures that surrogates predict for their own winner are too good: it was chosen by them"
     before: ClassVar[Mapping[str, Cell]] = {**dict.fromkeys(each.name for each in fields(Winner)), "heads": 0}
 

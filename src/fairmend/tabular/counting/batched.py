@@ -1,4 +1,4 @@
-"""The plain path: logits of several masks at once in torch, for any number of outputs and any device."""
+"""The plain path: logits of several masks at once in torch, for any number of outputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fairmend.errors import InputError
 from fairmend.masks import Mask
 from fairmend.tabular.networks.activations import Activation, FloatArray
 from fairmend.tabular.networks.networks import Network
@@ -17,33 +16,21 @@ _VALUES = 1 << 23  # activations held at a time per layer: 64 MiB of float64
 
 
 class BatchedForward:
-    """Runs masked copies of a network over fixed rows, in float64 (float32 on devices that have no float64).
+    """Runs masked copies of a network over fixed rows, in float64.
 
     Args:
         network: what to run.
         X: (n_rows, n_features).
         emitted: (n_units,) what a dropped unit emits.
-        device: a torch device.
-
-    Raises:
-        InputError: a device that torch does not have here.
     """
 
-    def __init__(self, network: Network, X: npt.ArrayLike, emitted: FloatArray, device: str = "cpu") -> None:
-        dtype = torch.float32 if device.startswith("mps") else torch.float64
-        try:
-            self._place = torch.zeros(0, dtype=dtype, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(f"device {device!r} cannot be used here: {error}; use device='cpu'") from None
+    def __init__(self, network: Network, X: npt.ArrayLike, emitted: FloatArray) -> None:
         self._network = network
-        self._weights = [self._tensor(layer.weight).T for layer in network.layers]
-        self._biases = [self._tensor(layer.bias) for layer in network.layers]
-        self._emitted = [self._tensor(part) for part in network.by_layer(emitted)]
+        self._weights = [_tensor(layer.weight).T for layer in network.layers]
+        self._biases = [_tensor(layer.bias) for layer in network.layers]
+        self._emitted = [_tensor(part) for part in network.by_layer(emitted)]
         # Nothing that is dropped comes before the first hidden layer: its outputs are computed once.
-        self._first = _apply(network.layers[0].activation, self._tensor(X) @ self._weights[0] + self._biases[0])
-
-    def _tensor(self, array: npt.ArrayLike) -> torch.Tensor:
-        return torch.as_tensor(np.array(array, dtype=np.float64)).to(self._place)
+        self._first = _apply(network.layers[0].activation, _tensor(X) @ self._weights[0] + self._biases[0])
 
     def logits(self, masks: Sequence[Mask]) -> Iterator[tuple[slice, FloatArray]]:
         """(which masks, logits of shape (n_masks_of_the_slice, n_rows, n_outputs)), slice by slice."""
@@ -73,3 +60,7 @@ def _apply(activation: Activation, z: torch.Tensor) -> torch.Tensor:
     given, options = activation.torch_arguments()
     out: torch.Tensor = getattr(torch.nn, activation.kind.torch)(*given, **options)(z)
     return out
+
+
+def _tensor(array: npt.ArrayLike) -> torch.Tensor:
+    return torch.as_tensor(np.array(array, dtype=np.float64))

@@ -32,11 +32,19 @@ UTILITY_CODES = {"f1": 0, "balanced_accuracy": 1, "accuracy": 2}
 _exact = njit(cache=True, nogil=True)
 
 
+class ExactNetwork(NamedTuple):
+    """A network in float64, with the (n_rows, n_first) pre-activations of its first hidden layer."""
+
+    net: NetworkArrays
+    first: Float64
+
+
 @_exact
-def exact_logit(net: NetworkArrays, first: Float64, alive: Bool, row: int) -> float:
-    """The float64 logit of one row: `net` in float64, `first` its (n_rows, n_first) first-layer pre-activations."""
+def exact_logit(exact: ExactNetwork, alive: Bool, row: int) -> float:
+    """The float64 logit of one row."""
+    net = exact.net
     n_layers = net.offsets.shape[0] - 1
-    current = first[row].copy()
+    current = exact.first[row].copy()
     for m in range(n_layers):
         here = net.offsets[m]
         for k in range(current.shape[0]):
@@ -58,31 +66,6 @@ def exact_logit(net: NetworkArrays, first: Float64, alive: Bool, row: int) -> fl
     for k in range(current.shape[0]):
         total += net.output[k] * current[k]
     return total
-
-
-@_exact
-def count_positives(
-    net: NetworkArrays,
-    first: Float64,
-    alive: Bool,
-    logits: Float32,
-    shift: float,
-    tolerance: float,
-    bounds: Int64,
-    positives: Int64,
-) -> None:
-    """Count rows with logit + shift > 0 in every cell [bounds[c], bounds[c + 1]), into `positives` (n_cells,)."""
-    high, low = np.float32(tolerance - shift), np.float32(-tolerance - shift)
-    for cell in range(bounds.shape[0] - 1):
-        sure, candidates = 0, 0
-        for i in range(bounds[cell], bounds[cell + 1]):
-            sure += logits[i] > high
-            candidates += logits[i] > low
-        if candidates > sure:
-            for i in range(bounds[cell], bounds[cell + 1]):
-                if low < logits[i] <= high:
-                    sure += exact_logit(net, first, alive, i) + shift > 0.0
-        positives[cell] = sure
 
 
 @_exact
@@ -165,8 +148,7 @@ class Task(NamedTuple):
 
 @_exact
 def measure_logits(
-    net: NetworkArrays,
-    first: Float64,
+    exact: ExactNetwork,
     alive: Bool,
     logits: Float32,
     task: Task,
@@ -175,10 +157,17 @@ def measure_logits(
     figures: Float64,
 ) -> None:
     """Write (unfairness, utility, predicted positives per cell) at logit + shift > 0 into `figures`, (2 + n_cells,)."""
-    positives = np.empty(task.totals.shape[0], np.int64)
-    count_positives(net, first, alive, logits, shift, tolerance, task.bounds, positives)
-    estimates = figures[2:]
-    for cell in range(positives.shape[0]):
-        estimates[cell] = positives[cell] * task.scale[cell]
+    high, low = np.float32(tolerance - shift), np.float32(-tolerance - shift)
+    bounds, estimates = task.bounds, figures[2:]
+    for cell in range(bounds.shape[0] - 1):
+        sure, candidates = 0, 0
+        for i in range(bounds[cell], bounds[cell + 1]):
+            sure += logits[i] > high
+            candidates += logits[i] > low
+        if candidates > sure:
+            for i in range(bounds[cell], bounds[cell + 1]):
+                if low < logits[i] <= high:
+                    sure += exact_logit(exact, alive, i) + shift > 0.0
+        estimates[cell] = sure * task.scale[cell]
     figures[0] = unfairness(estimates, task.totals, task.n_groups, task.objective)
     figures[1] = usefulness(estimates, task.totals, task.utility)

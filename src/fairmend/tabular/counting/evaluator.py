@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,14 +21,8 @@ from fairmend.errors import InputError
 from fairmend.evaluation import Direction, Figure, Figures, Measurement, array_digest
 from fairmend.masks import Mask, Space
 from fairmend.records import plain
-from fairmend.tabular.fairness.metrics import (
-    LOG_LOSS,
-    check_groups,
-    confusion_counts,
-    find_objective,
-    find_utility,
-    log_losses,
-)
+from fairmend.tabular.fairness.confusion import confusion_counts
+from fairmend.tabular.fairness.metrics import LOG_LOSS, check_groups, find_objective, find_utility, log_losses
 from fairmend.tabular.networks.networks import Drop, Network, decide, emitted, probabilities
 
 if TYPE_CHECKING:
@@ -40,25 +35,42 @@ _STATE_BYTES = 1 << 28  # memory for remembered states
 _BLOCK_VALUES = 1 << 25  # activations of the widest layer that the batched path holds: 256 MiB of float64
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The rows that masks are measured on.
+
+    Attributes:
+        X, y, groups: (n_rows, n_features) features, (n_rows,) classes from 0, and (n_rows,) group codes, -1 for people
+            outside the compared groups.
+        group_names: a name per group code.
+        name: of the rows, as people know them: "validation".
+        per_cell: measure on at most so many rows of each (group, label) cell, a fixed sample that `seed` draws; figures
+            then estimate those of all rows. A rate is as uncertain as its smallest cell makes it, so measuring the
+            large cells in full costs time and settles nothing.
+        seed: of the sample.
+    """
+
+    X: npt.ArrayLike
+    y: npt.ArrayLike
+    groups: npt.ArrayLike
+    group_names: Sequence[str]
+    name: str = "search"
+    per_cell: int | None = None
+    seed: int = 0
+
+
 class TabularEvaluator:
     """Measures the unfairness and utility of a network with dropped neurons (`fairmend.evaluation.Evaluator`).
 
     Args:
         network: what is measured.
-        X, y, groups: (n_rows, n_features) features, (n_rows,) classes from 0, and (n_rows,) group codes, -1 for people
-            outside the compared groups.
-        group_names: a name per group code.
+        rows: what it is measured on.
         space: the masks; its dials, if any, are `network.threshold_dials()`.
         objective: see `metrics.OBJECTIVES`.
         utility: see `metrics.UTILITIES`, or "log_loss".
         drop: what a dropped neuron emits, see `networks.emitted`.
-        rows: a name for the rows, as people know them: "validation".
-        rows_per_cell: measure on at most so many rows of each (group, label) cell, a fixed sample that `sample_seed`
-            draws; figures then estimate those of all rows. A rate is as uncertain as its smallest cell makes it, so
-            measuring the large cells in full costs time and settles nothing.
         path: "incremental" (one logit only), "streamed" (the same with memory for one block of rows, for masks that are
             asked together), "batched", or the faster of the first and the last.
-        device: where the batched path runs.
 
     Raises:
         InputError, DataError: unknown names, shapes that do not fit, a group without the people that a rate needs.
@@ -67,67 +79,60 @@ class TabularEvaluator:
     def __init__(
         self,
         network: Network,
-        X: npt.ArrayLike,
-        y: npt.ArrayLike,
-        groups: npt.ArrayLike,
-        group_names: Sequence[str],
-        *,
+        rows: Rows,
         space: Space,
+        *,
         objective: str = "equalized_odds_difference",
         utility: str = "f1",
         drop: Drop = "output",
-        rows: str = "search",
-        rows_per_cell: int | None = None,
-        sample_seed: int = 0,
         path: Path = "auto",
-        device: str = "cpu",
     ) -> None:
         if space.n_units != network.n_units:
             raise InputError(f"the space has {space.n_units} units, the network {network.n_units} hidden neurons")
         network.shift(space.untouched())  # refuses dials that the network cannot absorb
         self._space, self._network = space, network
+        self._group_names, self._rows_named = tuple(rows.group_names), rows.name
         self._objective = find_objective(objective)
         self._utility = None if utility == LOG_LOSS else find_utility(utility)
-        self._emitted = emitted(network, drop, X)
-        check_groups(y, groups, group_names, self._objective, network.n_classes)
+        self._emitted = emitted(network, drop, rows.X)
+        check_groups(rows.y, rows.groups, rows.group_names, self._objective, network.n_classes)
 
-        self._group_names = tuple(group_names)
-        self._rows = rows
-        given_y, given_groups = np.asarray(y, dtype=np.int64), np.asarray(groups, dtype=np.int64)
+        given_y, given_groups = np.asarray(rows.y, dtype=np.int64), np.asarray(rows.groups, dtype=np.int64)
         # Sorted by (group, label), outsiders last, as the kernels want it; no figure depends on the order.
-        cell = np.where(given_groups < 0, len(group_names), given_groups) * network.n_classes + given_y
+        n_groups = len(self._group_names)
+        cell = np.where(given_groups < 0, n_groups, given_groups) * network.n_classes + given_y
         order = np.argsort(cell, kind="stable")
-        n_cells = (len(group_names) + 1) * network.n_classes
+        n_cells = (n_groups + 1) * network.n_classes
         self._totals = np.bincount(cell, minlength=n_cells).astype(np.int64)
-        if rows_per_cell is not None:
-            order = _sampled(order, self._totals, rows_per_cell, sample_seed)
-        self._rows_of_X, self._order = np.asarray(X), order
+        if rows.per_cell is not None:
+            order = _sampled(order, self._totals, rows.per_cell, rows.seed)
+        self._rows_of_X, self._order = np.asarray(rows.X), order
         if len(order) < len(given_y):  # a sample: the other rows are let go
             self._rows_of_X, self._order = self._rows_of_X[order], np.arange(len(order))
         self._y, self._groups = given_y[order], given_groups[order]
         self._bounds = np.searchsorted(cell[order], np.arange(n_cells + 1)).astype(np.int64)
         self._scale = self._totals / np.maximum(1, np.diff(self._bounds))
 
-        served = network.n_outputs == 1 and utility != LOG_LOSS and device == "cpu" and space.n_units > 0
+        served = network.n_outputs == 1 and utility != LOG_LOSS and space.n_units > 0
         if path in ("incremental", "streamed") and not served:
             raise InputError(
-                f"path={path!r} serves networks with one logit on the CPU and utilities of predictions, not "
-                f"{network.n_outputs} logits on {device!r} with {utility!r}; use path='auto'"
+                f"path={path!r} serves networks with one logit and utilities of predictions, not {network.n_outputs} "
+                f"logits with {utility!r}; use path='auto'"
             )
         if path == "auto":
             path = "incremental" if served else "batched"
         self.path: Path = path
         if self.path == "batched":
-            self._open_forwards(device)
+            self._open_forwards()
         else:
             self._open_states()
         better: Direction = "lower" if utility == LOG_LOSS else "higher"
-        sampled = f", at most {rows_per_cell} of each group and label" if len(order) < len(given_y) else ""
-        protocol = f"{len(order)} {rows} rows{sampled}"
+        sampled = f", at most {rows.per_cell} of each group and label" if len(order) < len(given_y) else ""
+        protocol = f"{len(order)} {rows.name} rows{sampled}"
         classes = range(network.n_classes)
         parts = tuple(
             f"{group}: {label} predicted {guess}"
-            for group in (*self._group_names, "outside")
+            for group in (*rows.group_names, "outside")
             for label in classes
             for guess in classes[1:]
         )
@@ -136,7 +141,7 @@ class TabularEvaluator:
 
     def _open_states(self) -> None:
         from fairmend.tabular.counting.counting import OBJECTIVE_CODES, UTILITY_CODES, Task
-        from fairmend.tabular.counting.incremental import RememberedState
+        from fairmend.tabular.counting.incremental import RememberedState, Stream
 
         assert self._utility is not None, "log-loss is measured by the batched path"
         task = Task(
@@ -148,25 +153,22 @@ class TabularEvaluator:
             utility=UTILITY_CODES[self._utility.name],
         )
         if self.path == "streamed":
-            from fairmend.tabular.counting.streaming import Stream
-
             self._stream = Stream(self._network, self._rows_of_X, self._order, self._emitted, task)
             return
         self._states = [RememberedState(self._network, self._X, self._emitted, task)]
         self._max_states = int(np.clip(_STATE_BYTES // (4 * self._space.n_units * max(1, len(self._y))), 1, 64))
 
-    def _open_forwards(self, device: str) -> None:
+    def _open_forwards(self) -> None:
         """One forward over all rows, kept; on very many rows, one per block of them, made anew when it is its turn."""
         n, widest = len(self._order), max(layer.n_out for layer in self._network.layers)
         size = max(1, _BLOCK_VALUES // widest)
-        self._device = device
         self._blocks = [slice(start, min(start + size, n)) for start in range(0, n, size)]
         self._whole = self._forward(self._blocks[0]) if len(self._blocks) == 1 else None
 
     def _forward(self, rows: slice) -> BatchedForward:
         from fairmend.tabular.counting.batched import BatchedForward
 
-        return BatchedForward(self._network, self._rows_of_X[self._order[rows]], self._emitted, self._device)
+        return BatchedForward(self._network, self._rows_of_X[self._order[rows]], self._emitted)
 
     @property
     def _X(self) -> npt.NDArray[Any]:
@@ -190,14 +192,16 @@ class TabularEvaluator:
             "evaluator": f"tabular {_VERSION}",
             "network": self._network.digest(),
             "rows": array_digest(self._X, self._y, self._groups, self._totals),
-            "rows_named": self._rows,
+            "rows_named": self._rows_named,
             "groups": list(self._group_names),
             "objective": self._objective.name,
             "utility": self._figures.utility.name,
             "emitted": array_digest(self._emitted),
             "dials": plain(self._space)["dials"],
-            "versions": {"fairmend": fairmend.__version__}
-            | {package: importlib.metadata.version(package) for package in _PACKAGES},
+            "versions": {
+                "fairmend": fairmend.__version__,
+                **{package: importlib.metadata.version(package) for package in _PACKAGES},
+            },
         }
 
     def measure(self, masks: Sequence[Mask]) -> list[Measurement]:

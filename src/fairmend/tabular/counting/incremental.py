@@ -5,13 +5,15 @@ The flips are found from the masks themselves, so an evaluator built on this kee
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import DataError
 from fairmend.masks import Mask
 from fairmend.tabular.counting import workspaces
-from fairmend.tabular.counting.counting import Task
+from fairmend.tabular.counting.counting import ExactNetwork, Task, unfairness, usefulness
 from fairmend.tabular.counting.kernels import ACTIVATION_CODES, BLOCK, Float32, Float64, NetworkArrays, State
 from fairmend.tabular.networks.networks import NOT_FINITE, Network
 
@@ -19,6 +21,8 @@ _REFRESH_AFTER = 128  # kept flips, after which a state is computed anew
 _SAFETY = 64.0  # rounding after that many flips, as a multiple of that of one forward pass; see the tests
 _VECTOR = 8  # loops of so many float32 values vectorise without a remainder
 _FULL_FLIPS = 6  # flips that cost about as much as computing a state anew
+STREAM_BYTES = 1 << 23  # float64 first-layer values of one block of rows that are streamed
+_FEWEST_ROWS = 4096
 
 
 class RememberedState:
@@ -43,13 +47,13 @@ class RememberedState:
     ) -> None:
         rows = np.asarray(X, dtype=np.float64)
         self._task = task
-        self._exact = _flatten(network, emitted, np.dtype(np.float64))
         self._fast = _flatten(network, emitted, np.dtype(np.float32))
         layer = network.layers[0]
         # The inputs of every mask: shared between states, because nothing that is dropped comes before them.
-        self._first: Float64 = np.zeros((len(rows), _padded(layer.n_out)))
-        self._first[:, : layer.n_out] = rows @ layer.weight.T.astype(np.float64) + layer.bias
-        self._first_by_unit: Float32 = np.ascontiguousarray(self._first.T, dtype=np.float32)
+        first: Float64 = np.zeros((len(rows), _padded(layer.n_out)))
+        first[:, : layer.n_out] = rows @ layer.weight.T.astype(np.float64) + layer.bias
+        self._exact = ExactNetwork(_flatten(network, emitted, np.dtype(np.float64)), first)
+        self._first_by_unit: Float32 = np.ascontiguousarray(first.T, dtype=np.float32)
         self._widths = [_padded(width) for width in network.hidden_widths]
         self._places = [(level, unit) for level, width in enumerate(network.hidden_widths) for unit in range(width)]
         offsets = self._fast.offsets.tolist()
@@ -74,7 +78,7 @@ class RememberedState:
         return twin
 
     def _open(self) -> None:
-        n_rows, n_units, widest = len(self._first), sum(self._widths), max(self._widths)
+        n_rows, n_units, widest = len(self._exact.first), sum(self._widths), max(self._widths)
         sizes = [0, *(n_rows * width for width in self._widths[1:])]
         self._state = State(
             first=self._first_by_unit,
@@ -91,7 +95,7 @@ class RememberedState:
         self._figures: Float64 = np.zeros(2 + len(self._task.totals))
         proposed: Float32 = np.zeros(n_rows, dtype=np.float32)
         self._workspace = workspaces.workspace(
-            self._fast, self._exact, self._state, self._first, self._task, proposed, self._figures
+            self._fast, self._exact, self._state, self._task, proposed, self._figures
         )
         self._flipped = -1  # the unit whose flip the scratch arrays hold
         self.bits = 0
@@ -163,6 +167,68 @@ class RememberedState:
         self._kept += 1
         if self._kept >= _REFRESH_AFTER:
             self._refresh()
+
+
+class Stream:
+    """Few masks on very many rows: block of rows by block of rows, so that memory does not grow with the table.
+
+    A remembered state of five million rows holds gigabytes, which pays off for thousands of masks that differ by a
+    flip. The hundred finalists of a search are measured together instead: each block of rows is taken up once, and all
+    masks go over it. Counts add up, so the figures are those of one state over all rows.
+
+    Args:
+        network: a network with one logit and at least one hidden layer.
+        X: (n_given_rows, n_features).
+        order: (n_rows,) rows of X, sorted by cell; no copy of them is made.
+        emitted: (n_units,) what a dropped unit emits.
+        task: the cells of the sorted rows, and the figures to make of their counts.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        X: npt.NDArray[np.generic],
+        order: npt.NDArray[np.intp],
+        emitted: Float64,
+        task: Task,
+    ) -> None:
+        self._network, self._X, self._order, self._emitted, self._task = network, X, order, emitted, task
+        size = max(_FEWEST_ROWS, STREAM_BYTES // (8 * max(network.n_features, *network.hidden_widths)))
+        self._starts = range(0, len(order), size)
+        self._size = size
+        self._tolerances: dict[int, float] = {}
+        self._only: RememberedState | None = None
+
+    def measure(self, masks: Sequence[Mask]) -> Float64:
+        """Unfairness, utility and predicted positives per cell of every mask, shape (n_masks, 2 + n_cells)."""
+        task, n_cells = self._task, len(self._task.totals)
+        counts = np.zeros((len(masks), n_cells))
+        for start in self._starts if masks else ():
+            state = self._state(start)
+            for place, mask in enumerate(masks):
+                counts[place] += state.measure(mask, mask.dials[0] if mask.dials else 0.0)[2:]
+        estimates = counts * task.scale
+        figures = np.empty((len(masks), 2 + n_cells))
+        figures[:, 2:] = estimates
+        for place, cells in enumerate(estimates):
+            figures[place, 0] = unfairness(cells, task.totals, task.n_groups, task.objective)
+            figures[place, 1] = usefulness(cells, task.totals, task.utility)
+        return figures
+
+    def _state(self, start: int) -> RememberedState:
+        """The state of one block; kept where there is only one."""
+        if self._only is not None:
+            return self._only
+        rows = self._order[start : start + self._size]
+        bounds = np.clip(self._task.bounds - start, 0, len(rows))
+        here = self._task._replace(bounds=bounds, scale=np.ones_like(self._task.scale))
+        state = RememberedState(
+            self._network, self._X[rows], self._emitted, here, tolerance=self._tolerances.get(start)
+        )
+        self._tolerances[start] = state.tolerance
+        if len(self._starts) == 1:
+            self._only = state
+        return state
 
 
 def _padded(width: int) -> int:

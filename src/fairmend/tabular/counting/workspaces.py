@@ -11,7 +11,7 @@ from typing import Any
 from numba import njit, types
 from numba.experimental import structref
 
-from fairmend.tabular.counting.counting import Task, measure_logits
+from fairmend.tabular.counting.counting import ExactNetwork, Task, measure_logits
 from fairmend.tabular.counting.kernels import Float32, Float64, NetworkArrays, State
 from fairmend.tabular.counting.kernels import flip as _flip
 from fairmend.tabular.counting.kernels import keep as _keep
@@ -32,16 +32,14 @@ class Workspace(structref.StructRefProxy):
     Attributes:
         fast, exact: the network in float32 and in float64.
         state: what is remembered.
-        first: (n_rows, n_first) float64 pre-activations of the first hidden layer.
         task: what is counted, and the figures to make of it.
         proposed: (n_rows,) float32 logits of the last flip.
         figures: (2 + n_cells,) what `measure` found.
     """
 
     fast: NetworkArrays
-    exact: NetworkArrays
+    exact: ExactNetwork
     state: State
-    first: Float64
     task: Task
     proposed: Float32
     figures: Float64
@@ -54,15 +52,14 @@ structref.define_constructor(Workspace, _WorkspaceType, list(Workspace.__annotat
 @_jit
 def workspace(
     fast: NetworkArrays,
-    exact: NetworkArrays,
+    exact: ExactNetwork,
     state: State,
-    first: Float64,
     task: Task,
     proposed: Float32,
     figures: Float64,
 ) -> Workspace:
     """A workspace over these arrays, which it shares."""
-    return Workspace(fast, exact, state, first, task, proposed, figures)  # type: ignore[no-untyped-call]
+    return Workspace(fast, exact, state, task, proposed, figures)  # type: ignore[no-untyped-call]
 
 
 @_jit
@@ -91,8 +88,8 @@ def measure(work: Workspace, flipped: int, shift: float, tolerance: float) -> No
     """
     alive = work.state.alive
     if flipped < 0:
-        measure_logits(work.exact, work.first, alive, work.state.logits, work.task, shift, tolerance, work.figures)
+        measure_logits(work.exact, alive, work.state.logits, work.task, shift, tolerance, work.figures)
         return
     alive[flipped] = not alive[flipped]
-    measure_logits(work.exact, work.first, alive, work.proposed, work.task, shift, tolerance, work.figures)
+    measure_logits(work.exact, alive, work.proposed, work.task, shift, tolerance, work.figures)
     alive[flipped] = not alive[flipped]

@@ -1,14 +1,10 @@
-"""What is known about a predictor's fairness: records of figures with their uncertainty, and their JSON form."""
+"""What is known about a predictor's fairness: records of figures with their uncertainty."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from fairmend.evaluation import Direction
-from fairmend.report.tables import defined
 from fairmend.statistics import Interval
 from fairmend.tabular.fairness.confusion import GroupRates
 
@@ -60,22 +56,6 @@ class FairnessFigures:
         """Whether the group difference can be told from chance at the interval's level."""
         return self.p_value <= 1 - self.value.interval.level
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description, undefined figures as null; `from_json` reads it back."""
-        return _to_plain(self)
-
-    @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> FairnessFigures:
-        """The figures that `to_json` described."""
-        numbers = ("unfairness", "floor", "excess", "p_value")
-        rates = ("true_positive_rate", "false_positive_rate", "selection_rate", "accuracy")
-        groups = [dict(row) | {rate: _to_float(row[rate]) for rate in rates} for row in payload["groups"]]
-        read: dict[str, Any] = dict(payload) | {name: _to_float(payload[name]) for name in numbers}
-        read["value"] = _to_estimate(payload["value"])
-        read["utilities"] = {name: _to_estimate(estimate) for name, estimate in payload["utilities"].items()}
-        read["groups"] = tuple(GroupRates(**row) for row in groups)
-        return cls(**read)
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -92,35 +72,13 @@ class Comparison:
     change: Estimate
     utility_changes: dict[str, Estimate]
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description, undefined figures as null; `from_json` reads it back."""
+    def figures(self) -> dict[str, tuple[Estimate, Estimate, Estimate]]:
+        """Before, after and change of every figure by name, the objective first."""
+        before, after = self.before, self.after
         return {
-            "before": self.before.to_json(),
-            "after": self.after.to_json(),
-            "change": _to_plain(self.change),
-            "utility_changes": {name: _to_plain(change) for name, change in self.utility_changes.items()},
+            before.objective: (before.value, after.value, self.change),
+            **{
+                name: (before.utilities[name], after.utilities[name], change)
+                for name, change in self.utility_changes.items()
+            },
         }
-
-    @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> Comparison:
-        """The comparison that `to_json` described."""
-        return cls(
-            before=FairnessFigures.from_json(payload["before"]),
-            after=FairnessFigures.from_json(payload["after"]),
-            change=_to_estimate(payload["change"]),
-            utility_changes={name: _to_estimate(change) for name, change in payload["utility_changes"].items()},
-        )
-
-
-def _to_plain(record: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = defined(asdict(record))
-    return plain
-
-
-def _to_float(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _to_estimate(payload: Mapping[str, Any]) -> Estimate:
-    interval = {name: _to_float(limit) for name, limit in payload["interval"].items()}
-    return Estimate(_to_float(payload["value"]), Interval(**interval), payload["better"])

@@ -18,34 +18,15 @@ from fairmend.evaluation import Direction
 from fairmend.tabular.fairness.confusion import (
     Counts,
     Floats,
-    GroupRates,
     codes,
     confusion_counts,
     divide,
     false_positive_rates,
     group_accuracies,
     judged_classes,
-    rates_by_group,
     selection_rates,
     true_positive_rates,
 )
-
-__all__ = [
-    "LOG_LOSS",
-    "OBJECTIVES",
-    "UTILITIES",
-    "Counts",
-    "GroupRates",
-    "Objective",
-    "Utility",
-    "check_groups",
-    "confusion_counts",
-    "find_objective",
-    "find_utility",
-    "log_loss",
-    "log_losses",
-    "rates_by_group",
-]
 
 Needs = Literal["positives and negatives", "positives", "members"]
 
@@ -239,6 +220,11 @@ def find_utility(name: str) -> Utility:
     if name not in UTILITIES:
         raise InputError(f"utility must be one of {', '.join(UTILITIES)}, got {name!r}")
     return UTILITIES[name]
+
+
+def title_of(utility: str) -> str:
+    """A utility in words, for tables and pictures."""
+    return UTILITIES[utility].title if utility in UTILITIES else utility.replace("_", "-")
 
 
 def log_losses(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:

@@ -16,7 +16,7 @@ How the intervals are made, and why:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -36,25 +36,81 @@ from fairmend.tabular.fairness.findings import Comparison, Estimate, FairnessFig
 from fairmend.tabular.fairness.metrics import (
     LOG_LOSS,
     Objective,
+    Utility,
     check_groups,
     find_objective,
     find_utility,
     log_losses,
 )
 from fairmend.tabular.fairness.resampling import bootstrap, evaluate, joint_counts, paired_bootstrap, shuffled_groups
-from fairmend.tabular.fairness.verdict import verdict, verdict_on_change
 
-__all__ = [
-    "Comparison",
-    "Estimate",
-    "FairnessFigures",
-    "compare_predictions",
-    "permutation_null",
-    "summarise",
-    "summarise_counts",
-    "verdict",
-    "verdict_on_change",
-]
+
+@dataclass(frozen=True)
+class People:
+    """The people of one split.
+
+    Attributes:
+        y: true classes 0 to n_classes - 1, shape (n_rows,).
+        groups: codes into `names`, -1 for people outside every compared group, shape (n_rows,).
+        names: the groups' names, shape (n_groups,).
+        n_classes: number of classes.
+    """
+
+    y: npt.ArrayLike
+    groups: npt.ArrayLike
+    names: Sequence[str]
+    n_classes: int = 2
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a predictor says of people.
+
+    Attributes:
+        classes: predicted classes, shape (n_rows,).
+        probabilities: of the positive class (n_rows,) or of every class (n_rows, n_classes); only log-loss needs them.
+    """
+
+    classes: npt.ArrayLike
+    probabilities: npt.ArrayLike | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a predictor, and how carefully.
+
+    Attributes:
+        objective: by name, see `OBJECTIVES`.
+        utilities: by name, see `UTILITIES`, or "log_loss".
+        n_boot, n_perm: numbers of bootstrap and permutation draws, at least 100 each.
+        level: of the intervals, and 1 - level of the test.
+
+    Raises:
+        InputError: an unknown name or too few draws.
+    """
+
+    objective: str = "equalized_odds_difference"
+    utilities: Sequence[str] = ("f1", "accuracy")
+    n_boot: int = 2000
+    n_perm: int = 2000
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if min(self.n_boot, self.n_perm) < 100:
+            raise InputError(
+                f"n_boot and n_perm must be at least 100 to mean anything, got {self.n_boot} and {self.n_perm}"
+            )
+        _ = self.target, self.counted
+
+    @property
+    def target(self) -> Objective:
+        """The objective."""
+        return find_objective(self.objective)
+
+    @property
+    def counted(self) -> dict[str, Utility]:
+        """The utilities that are functions of confusion counts, by name."""
+        return {name: find_utility(name) for name in self.utilities if name != LOG_LOSS}
 
 
 def permutation_null(counts: Counts, objective: Objective, n_perm: int, rng: np.random.Generator) -> Floats:
@@ -72,38 +128,22 @@ def permutation_null(counts: Counts, objective: Objective, n_perm: int, rng: np.
 
 
 def summarise_counts(
-    counts: Counts,
-    names: Sequence[str],
-    *,
-    objective: Objective | str,
-    utilities: Sequence[str],
-    rng: np.random.Generator,
-    n_boot: int = 2000,
-    n_perm: int = 2000,
-    level: float = 0.95,
+    counts: Counts, names: Sequence[str], question: Question, rng: np.random.Generator
 ) -> FairnessFigures:
-    """Give all figures of one predictor on one split from its confusion counts.
+    """Give all figures of one predictor on one split that follow from its confusion counts.
 
     Args:
         counts: shape (n_groups + 1, n_classes, n_classes), people outside every compared group last.
         names: the groups' names, shape (n_groups,).
-        objective, utilities: by name, see `OBJECTIVES` and `UTILITIES`.
+        question: what is asked.
         rng: owns all draws.
-        n_boot, n_perm: numbers of bootstrap and permutation draws, at least 100 each.
-        level: of the intervals, and 1 - level of the test.
-
-    Raises:
-        InputError: an unknown name or too few draws.
     """
-    target = find_objective(objective) if isinstance(objective, str) else objective
-    if min(n_boot, n_perm) < 100:
-        raise InputError(f"n_boot and n_perm must be at least 100 to mean anything, got {n_boot} and {n_perm}")
-    jobs = {name: find_utility(name) for name in utilities}
+    target, jobs, level = question.target, question.counted, question.level
     unfairness = float(target.unfairness(counts))
-    null = permutation_null(counts, target, n_perm, rng)
+    null = permutation_null(counts, target, question.n_perm, rng)
     draws = evaluate(
         lambda size: bootstrap(counts, target.given_class, size, rng),
-        n_boot,
+        question.n_boot,
         counts.size,
         lambda block: {"": target.unfairness(block)} | {name: job.value(block) for name, job in jobs.items()},
     )
@@ -132,93 +172,45 @@ def summarise_counts(
             for name, job in jobs.items()
         },
         groups=rates_by_group(counts, names),
-        n_boot=n_boot,
-        n_perm=n_perm,
+        n_boot=question.n_boot,
+        n_perm=question.n_perm,
     )
 
 
-def summarise(
-    y: npt.ArrayLike,
-    predicted: npt.ArrayLike,
-    groups: npt.ArrayLike,
-    names: Sequence[str],
-    *,
-    objective: Objective | str,
-    utilities: Sequence[str],
-    rng: np.random.Generator,
-    n_classes: int = 2,
-    probabilities: npt.ArrayLike | None = None,
-    n_boot: int = 2000,
-    n_perm: int = 2000,
-    level: float = 0.95,
-) -> FairnessFigures:
-    """Give all figures of one predictor on one split.
-
-    Args:
-        y, predicted: true and predicted classes 0 to n_classes - 1, shape (n_rows,).
-        groups: codes into `names`, -1 for people outside every compared group, shape (n_rows,).
-        names: the groups' names, shape (n_groups,).
-        objective, utilities: by name; the utility "log_loss" needs `probabilities`.
-        rng: owns all draws.
-        probabilities: of the positive class (n_rows,) or of every class (n_rows, n_classes).
-        n_boot, n_perm: numbers of bootstrap and permutation draws, at least 100 each.
-        level: of the intervals, and 1 - level of the test.
+def summarise(people: People, predicted: Predictions, question: Question, rng: np.random.Generator) -> FairnessFigures:
+    """Give all figures of one predictor on one split; `rng` owns all draws.
 
     Raises:
         DataError: arrays that do not fit, or a group that lacks the people the objective needs.
-        InputError: an unknown name, too few draws, or log-loss without probabilities.
+        InputError: log-loss without probabilities.
     """
-    target = find_objective(objective) if isinstance(objective, str) else objective
-    check_groups(y, groups, names, target, n_classes)
-    counts = confusion_counts(y, predicted, groups, len(names), n_classes)
-    counted = [name for name in utilities if name != LOG_LOSS]
-    figures = summarise_counts(
-        counts, names, objective=target, utilities=counted, rng=rng, n_boot=n_boot, n_perm=n_perm, level=level
-    )
-    if LOG_LOSS in utilities:
-        losses = log_losses(y, _needed(probabilities))
-        figures.utilities[LOG_LOSS] = _from_mean(t_interval(losses, level))
+    check_groups(people.y, people.groups, people.names, question.target, people.n_classes)
+    counts = confusion_counts(people.y, predicted.classes, people.groups, len(people.names), people.n_classes)
+    figures = summarise_counts(counts, people.names, question, rng)
+    if LOG_LOSS in question.utilities:
+        figures.utilities[LOG_LOSS] = _from_mean(t_interval(_losses(people, predicted), question.level))
     return figures
 
 
 def compare_predictions(
-    y: npt.ArrayLike,
-    before: npt.ArrayLike,
-    after: npt.ArrayLike,
-    groups: npt.ArrayLike,
-    names: Sequence[str],
-    *,
-    objective: Objective | str,
-    utilities: Sequence[str],
-    rng: np.random.Generator,
-    n_classes: int = 2,
-    probabilities_before: npt.ArrayLike | None = None,
-    probabilities_after: npt.ArrayLike | None = None,
-    n_boot: int = 2000,
-    n_perm: int = 2000,
-    level: float = 0.95,
+    people: People, before: Predictions, after: Predictions, question: Question, rng: np.random.Generator
 ) -> Comparison:
     """Compare two predictors on the same rows; the change is paired, person by person.
-
-    Args: as for `summarise`, with the predictions (and probabilities) of both.
 
     Raises:
         DataError, InputError: as `summarise`.
     """
-    target = find_objective(objective) if isinstance(objective, str) else objective
-    settings: Any = {"n_classes": n_classes, "n_boot": n_boot, "n_perm": n_perm, "level": level}
-    settings |= {"objective": target, "utilities": utilities, "rng": rng}
-    first = summarise(y, before, groups, names, probabilities=probabilities_before, **settings)
-    second = summarise(y, after, groups, names, probabilities=probabilities_after, **settings)
+    target, jobs, level = question.target, question.counted, question.level
+    first, second = (summarise(people, predicted, question, rng) for predicted in (before, after))
+    n_groups, n_classes = len(people.names), people.n_classes
     joint = joint_counts(
-        codes("labels", y, 0, n_classes),
-        codes("predictions", before, 0, n_classes),
-        codes("predictions", after, 0, n_classes),
-        codes("group codes", groups, -1, len(names)),
-        n_groups=len(names),
+        codes("labels", people.y, 0, n_classes),
+        codes("predictions", before.classes, 0, n_classes),
+        codes("predictions", after.classes, 0, n_classes),
+        codes("group codes", people.groups, -1, n_groups),
+        n_groups=n_groups,
         n_classes=n_classes,
     )
-    jobs = {name: find_utility(name) for name in utilities if name != LOG_LOSS}
 
     def figures(pair: tuple[Counts, Counts]) -> dict[str, Floats]:
         old, new = pair
@@ -229,7 +221,9 @@ def compare_predictions(
             "if before were equal": unfair_new - _without_difference(old, target),
         } | {f"utility {name}": job.value(new) - job.value(old) for name, job in jobs.items()}
 
-    draws = evaluate(lambda size: paired_bootstrap(joint, target.given_class, size, rng), n_boot, joint.size, figures)
+    draws = evaluate(
+        lambda size: paired_bootstrap(joint, target.given_class, size, rng), question.n_boot, joint.size, figures
+    )
     interval = percentile_interval(draws["change"], level)
     if not second.is_significant:
         interval = interval.reaching(percentile_interval(draws["if after were equal"], level).low)
@@ -243,8 +237,8 @@ def compare_predictions(
         )
         for name in jobs
     }
-    if LOG_LOSS in utilities:
-        old, new = log_losses(y, _needed(probabilities_before)), log_losses(y, _needed(probabilities_after))
+    if LOG_LOSS in question.utilities:
+        old, new = _losses(people, before), _losses(people, after)
         changes[LOG_LOSS] = _from_mean(paired_t_interval(old, new, level))
     return Comparison(
         before=first,
@@ -272,7 +266,7 @@ def _from_mean(mean: Mean) -> Estimate:
     return Estimate(mean.mean, mean.interval, "lower")
 
 
-def _needed(probabilities: npt.ArrayLike | None) -> npt.ArrayLike:
-    if probabilities is None:
+def _losses(people: People, predicted: Predictions) -> Floats:
+    if predicted.probabilities is None:
         raise InputError("the utility log_loss needs probabilities: pass them, or choose f1 or accuracy")
-    return probabilities
+    return log_losses(people.y, predicted.probabilities)

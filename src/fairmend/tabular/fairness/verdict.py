@@ -35,12 +35,14 @@ def verdict(figures: FairnessFigures) -> str:
 
 def verdict_on_change(comparison: Comparison) -> str:
     """Say what a repair changed, and which of the changes can be told from chance."""
-    before, after = comparison.before, comparison.after
-    parts = [_change(OBJECTIVES[before.objective].title, before.value, after.value, comparison.change)]
-    for name, change in comparison.utility_changes.items():
-        title = UTILITIES[name].title if name in UTILITIES else "Log-loss"
-        parts.append(_change(title, before.utilities[name], after.utilities[name], change))
-    return " ".join(parts)
+    return " ".join(_change(figure_title(name), *figure) for name, figure in comparison.figures().items())
+
+
+def figure_title(name: str) -> str:
+    """An objective or a utility at the beginning of a sentence."""
+    if name in OBJECTIVES:
+        return OBJECTIVES[name].title
+    return UTILITIES[name].title if name in UTILITIES else "Log-loss"
 
 
 def _change(title: str, before: Estimate, after: Estimate, change: Estimate) -> str:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -145,23 +146,20 @@ def _parse_activations(text: str, n_hidden: int) -> list[Activation]:
     return activations if given == n_hidden else activations * n_hidden
 
 
-def _shape(name: str, entry: Mapping[str, object]) -> tuple[int, int]:
+def _shape(name: str, entry: Mapping[str, Any]) -> tuple[int, int]:
     shape = entry["shape"]
-    assert isinstance(shape, (list, tuple))
     if len(shape) != 2:
         raise ModelError(f"{name} has shape {tuple(shape)}: a plain MLP has (n_out, n_in); {_OTHERWISE}")
     return shape[0], shape[1]
 
 
-def _tensor(name: str, entry: Mapping[str, object]) -> npt.NDArray[np.float32]:
+def _tensor(name: str, entry: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     stored = str(entry["dtype"])
     if stored not in _PRECISIONS:
         raise ModelError(
             f"{name} has the type {stored}: supported are {', '.join(_PRECISIONS)}; save the model as float32"
         )
     data, shape = entry["data"], entry["shape"]
-    assert isinstance(data, (bytes, bytearray))
-    assert isinstance(shape, (list, tuple))
     if 0 in shape:  # the other sides may then be larger than any array can have
         raise ModelError(f"{name} has shape {tuple(shape)}, which holds no number: a layer needs neurons and inputs")
     if stored == "BF16":  # the upper half of a float32

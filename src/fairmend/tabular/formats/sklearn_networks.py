@@ -23,7 +23,6 @@ WAY_TO_A_FILE = (
     "write_safetensors(read_sklearn(classifier), 'net.safetensors'); scale the data as its pipeline does"
 )
 _ACTIVATIONS = {"relu": "relu", "tanh": "tanh", "logistic": "sigmoid", "identity": "identity"}
-_SUPPORTED = ", ".join(_ACTIVATIONS)
 _SHOWN = 10  # names of columns in a message
 _PARTS = ("coefs_", "intercepts_", "out_activation_", "n_outputs_", "classes_")
 
@@ -34,6 +33,7 @@ def read_sklearn(classifier: MLPClassifier) -> Network:
     Raises:
         ModelError: another estimator, one that is not fitted, a multi-label one, or one fitted on a single class.
     """
+    import sklearn
     from sklearn.neural_network import MLPClassifier
 
     if not isinstance(classifier, MLPClassifier):
@@ -42,7 +42,16 @@ def read_sklearn(classifier: MLPClassifier) -> Network:
         )
     if not is_fitted(classifier):
         raise ModelError("the MLPClassifier is not fitted: call fit first")
-    _require_known(classifier)
+    missing = [part for part in _PARTS if not hasattr(classifier, part)]
+    if missing:
+        raise ModelError(
+            f"the fitted MLPClassifier of scikit-learn {sklearn.__version__} has no {', '.join(missing)}: this "
+            "version keeps the network elsewhere; install one that fairmend supports"
+        )
+    if classifier.activation not in _ACTIVATIONS:
+        raise ModelError(
+            f"the MLPClassifier has the activation {classifier.activation!r}: supported are {', '.join(_ACTIVATIONS)}"
+        )
     if classifier.out_activation_ == "logistic" and classifier.n_outputs_ > 1:
         raise ModelError(
             f"the MLPClassifier is multi-label ({classifier.n_outputs_} labels): supported are binary and multi-class; "
@@ -86,20 +95,6 @@ def require_order(classifier: MLPClassifier, names: tuple[str, ...]) -> None:
             f"{', '.join(fitted[:_SHOWN])}, in this order: pass X[list(classifier.feature_names_in_)], or X.to_numpy() "
             "if only the names differ"
         )
-
-
-def _require_known(classifier: MLPClassifier) -> None:
-    """Make sure that a fitted classifier keeps its parts where they were found so far."""
-    import sklearn
-
-    missing = [part for part in _PARTS if not hasattr(classifier, part)]
-    if missing:
-        raise ModelError(
-            f"the fitted MLPClassifier of scikit-learn {sklearn.__version__} has no {', '.join(missing)}: this "
-            "version keeps the network elsewhere; install one that fairmend supports"
-        )
-    if classifier.activation not in _ACTIVATIONS:
-        raise ModelError(f"the MLPClassifier has the activation {classifier.activation!r}: supported are {_SUPPORTED}")
 
 
 def bake_sklearn(classifier: MLPClassifier, mask: Mask, drop: Drop = "output") -> MLPClassifier:

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize, prune
 
 from fairmend.errors import ModelError
 from fairmend.masks import Mask
-from fairmend.tabular.formats.torch_tracing import require_library, trace
+from fairmend.tabular.formats.torch_tracing import attempt, trace
 from fairmend.tabular.formats.wrappers import plain_module, way_inside
 from fairmend.tabular.networks.activations import FloatArray
 from fairmend.tabular.networks.baking import silence
@@ -109,9 +109,10 @@ def _require_plain(module: nn.Module) -> None:
                 "quantisation, and quantise the repaired one"
             )
         if parametrize.is_parametrized(part):
+            computed, _ = next(part.get_submodule("parametrizations").named_children())
             raise ModelError(
                 f"{label} is a {kind.__name__}, whose weights are computed: bake them in before, "
-                f"torch.nn.utils.parametrize.remove_parametrizations({get}, {_computed(part)!r})"
+                f"torch.nn.utils.parametrize.remove_parametrizations({get}, {computed!r})"
             )
         weights = {key for key, _ in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))}
         masked = next((key.removesuffix("_mask") for key in weights if key.endswith("_mask")), "weight")
@@ -127,28 +128,17 @@ def _require_plain(module: nn.Module) -> None:
                 )
 
 
-def _computed(part: nn.Module) -> str:
-    """The name of the first parameter of a module that a parametrisation computes."""
-    computed = part.parametrizations
-    assert isinstance(computed, nn.ModuleDict)
-    return next(iter(computed))
-
-
 def _on_cpu(module: nn.Module, double: bool) -> nn.Module:
     """A copy to run and read: in double precision, so that rounding does not hide a real difference, or as it is."""
     dtype = torch.float64 if double else None
-
-    def copied(original: nn.Module) -> nn.Module:
-        return copy.deepcopy(original).eval().to(device="cpu", dtype=dtype)
-
-    try:
-        return copied(module)
-    except Exception as error:  # whatever a foreign module's copying raises
-        require_library(copied, error)
-        raise ModelError(
-            f"{type(module).__name__} cannot be copied to the CPU in double precision ({error}): "
-            "quantised, off-loaded or uninitialised weights are not supported"
-        ) from error
+    return attempt(
+        lambda original: copy.deepcopy(original).eval().to(device="cpu", dtype=dtype),
+        module,
+        lambda error: (
+            f"{type(module).__name__} cannot be copied to the CPU in double precision ({error}): quantised, "
+            "off-loaded or uninitialised weights are not supported"
+        ),
+    )
 
 
 def _prove(

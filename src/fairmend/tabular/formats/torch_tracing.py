@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from torch import fx, nn
 from fairmend.errors import ModelError
 from fairmend.tabular.networks.activations import Activation, FloatArray
 from fairmend.tabular.networks.chains import Chain, row_of
+
+Made = TypeVar("Made")
 
 SUPPORTED = (
     "supported is one chain of Linear, BatchNorm1d, Dropout, Flatten and Identity with ReLU, LeakyReLU, GELU, SiLU, "
@@ -39,7 +41,13 @@ class _Walk:
         self.casts = False
         self._modules = dict(module.named_modules(remove_duplicate=False))
         self._used: dict[int, str] = {}
-        graph = _graph(module)
+        graph = attempt(
+            lambda traced: fx.Tracer().trace(traced),
+            module,
+            lambda error: (
+                f"the data flow of {type(module).__name__} cannot be traced ({str(error).strip()[:200]}): {SUPPORTED}"
+            ),
+        )
         current: fx.Node | None = None
         aside: set[fx.Node] = set()  # nodes that only read the shape of the current value
         self._constants: dict[fx.Node, Any] = {}  # buffers and parameters used directly, and what is made of them
@@ -206,32 +214,23 @@ _POSITIONS = {
 }
 
 
-def _graph(module: nn.Module) -> fx.Graph:
-    def traced(original: nn.Module) -> fx.Graph:
-        return fx.Tracer().trace(original)
-
-    try:
-        return traced(module)
-    except Exception as error:  # tracing runs the module's own forward, which may raise anything
-        require_library(traced, error)
-        raise ModelError(
-            f"the data flow of {type(module).__name__} cannot be traced ({str(error).strip()[:200]}): {SUPPORTED}"
-        ) from error
-
-
-def require_library(step: Callable[[nn.Module], object], error: Exception) -> None:
-    """Tell a fault of a module from a change of torch: a step that failed must work on a plain layer.
+def attempt(step: Callable[[nn.Module], Made], module: nn.Module, fault: Callable[[Exception], str]) -> Made:
+    """A step of torch on a module; of one that fails, whether the module is at fault or a change of torch.
 
     Raises:
-        ModelError: it does not.
+        ModelError: `fault` of what the step raised; or torch fails on a plain layer as well.
     """
     try:
-        step(torch.nn.Linear(1, 1))
-    except Exception as again:  # what a changed library raises is not known
-        raise ModelError(
-            f"torch {torch.__version__} fails even on a plain Linear ({again}): the library has changed; install a "
-            "version that fairmend supports"
-        ) from error
+        return step(module)
+    except Exception as error:  # a step runs or copies foreign code, which may raise anything
+        try:
+            step(nn.Linear(1, 1))
+        except Exception as again:  # what a changed library raises is not known
+            raise ModelError(
+                f"torch {torch.__version__} fails even on a plain Linear ({again}): the library has changed; install a "
+                "version that fairmend supports"
+            ) from error
+        raise ModelError(fault(error)) from error
 
 
 def _reads_shape(node: fx.Node) -> bool:

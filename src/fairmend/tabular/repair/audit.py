@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from fairmend.tabular.data.datasets import Dataset, require_people
 from fairmend.tabular.fairness.findings import FairnessFigures
-from fairmend.tabular.fairness.metrics import LOG_LOSS
-from fairmend.tabular.fairness.uncertainty import summarise
+from fairmend.tabular.fairness.uncertainty import Question, summarise
 from fairmend.tabular.fairness.verdict import verdict
-from fairmend.tabular.networks.networks import Network, decide, probabilities
-from fairmend.tabular.repair.contradiction import contradiction
+from fairmend.tabular.networks.networks import Network, decide
+from fairmend.tabular.repair.judging import people_of, predictions
 from fairmend.tabular.repair.repair import require_fit
+
+_ROWS_LOOKED_AT = 20_000
+_CLEARLY = 3.0  # standard errors
 
 
 @dataclass(frozen=True)
@@ -42,33 +44,6 @@ class Audit:
     positive: str | None = None
     warnings: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description, undefined figures as null; `from_json` reads it back."""
-        return {
-            "dataset": self.dataset,
-            "network": self.network,
-            "splits": {split: figures.to_json() for split, figures in self.splits.items()},
-            "verdicts": dict(self.verdicts),
-            "notes": list(self.notes),
-            "seed": self.seed,
-            "positive": self.positive,
-            "warnings": list(self.warnings),
-        }
-
-    @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> Audit:
-        """The audit that `to_json` described."""
-        return cls(
-            dataset=payload["dataset"],
-            network=payload["network"],
-            splits={split: FairnessFigures.from_json(figures) for split, figures in payload["splits"].items()},
-            verdicts=dict(payload["verdicts"]),
-            notes=tuple(payload["notes"]),
-            seed=payload["seed"],
-            positive=payload["positive"],
-            warnings=tuple(payload["warnings"]),
-        )
-
 
 def audit(
     network: Network,
@@ -94,28 +69,16 @@ def audit(
         DataError: a data set that does not fit the network, or a group without the people that a rate needs.
         InputError: an unknown name or too few draws.
     """
+    question = Question(objective, tuple(dict.fromkeys(utilities)), n_boot, n_perm)
     require_fit(network, dataset)
     require_people(dataset, objective)
     warned = contradiction(network, dataset)
     splits: dict[str, FairnessFigures] = {}
     for number, (split, rows) in enumerate(dataset.splits.items()):
-        if not len(rows):
-            continue
-        X, y, groups = dataset.subset(split)
-        logits = network.logits(X)
-        splits[split] = summarise(
-            y,
-            decide(logits),
-            groups,
-            dataset.group_names,
-            objective=objective,
-            utilities=list(dict.fromkeys(utilities)),
-            rng=np.random.default_rng([seed, number]),
-            n_classes=network.n_classes,
-            probabilities=probabilities(logits) if LOG_LOSS in utilities else None,
-            n_boot=n_boot,
-            n_perm=n_perm,
-        )
+        if len(rows):
+            predicted = predictions(network.logits(dataset.subset(split)[0]), question)
+            rng = np.random.default_rng([seed, number])
+            splits[split] = summarise(people_of(dataset, split), predicted, question, rng)
     return Audit(
         dataset=dataset.name,
         network=network.digest(),
@@ -125,4 +88,30 @@ def audit(
         seed=seed,
         positive=dataset.positive,
         warnings=() if warned is None else (warned,),
+    )
+
+
+def contradiction(network: Network, dataset: Dataset) -> str | None:
+    """Say that a network of two classes does worse than saying the opposite, where it clearly does; else None.
+
+    Clearly: it is right on less than half of the rows, and its true positive rate lies below its false positive rate by
+    more than three standard errors. Looked at are at most 20,000 rows, evenly spaced.
+    """
+    if dataset.positive is None:
+        return None
+    rows = slice(None, None, max(1, len(dataset.X) // _ROWS_LOOKED_AT))
+    y, predicted = dataset.y[rows], decide(network.logits(dataset.X[rows]))
+    right = float((y == predicted).mean())
+    rates = [(float(predicted[y == code].mean()), int((y == code).sum())) for code in (0, 1) if (y == code).any()]
+    if right >= 0.5 or len(rates) < 2:
+        return None
+    (alarms, _), (hits, _) = rates
+    error = math.sqrt(sum(rate * (1 - rate) / n for rate, n in rates))
+    if alarms - hits <= _CLEARLY * error:
+        return None
+    negative, positive = dataset.classes
+    return (
+        f"the network does worse than saying the opposite: it is right on {right:.1%} of the rows, the opposite would "
+        f"be on {1 - right:.1%}. {positive!r} was taken as the positive class, the one that the network's class 1 "
+        f"means: if that is {negative!r}, say so (positive=...)"
     )

@@ -9,8 +9,8 @@ from fairmend.report.card import Card, Section, interval, number, p_value, signe
 from fairmend.report.tables import Cell, Column, Table
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.fairness.findings import Comparison, Estimate
-from fairmend.tabular.fairness.metrics import OBJECTIVES, UTILITIES
-from fairmend.tabular.fairness.verdict import verdict, verdict_on_change
+from fairmend.tabular.fairness.metrics import OBJECTIVES
+from fairmend.tabular.fairness.verdict import figure_title, verdict, verdict_on_change
 from fairmend.tabular.networks.activations import Activation
 from fairmend.tabular.networks.networks import Network
 from fairmend.tabular.repair.repair import Repair
@@ -100,10 +100,7 @@ def _split(split: str, repair: Repair, dataset: Dataset) -> Section:
     comparison = repair.splits[split]
     before, after = comparison.before, comparison.after
     objective = OBJECTIVES[before.objective]
-    figures = [_figure(objective.title, before.value, after.value, comparison.change)]
-    for name, change in comparison.utility_changes.items():
-        title = UTILITIES[name].title if name in UTILITIES else "Log-loss"
-        figures.append(_figure(title, before.utilities[name], after.utilities[name], change))
+    figures = [_figure(figure_title(name), *figure) for name, figure in comparison.figures().items()]
     floor = after.floor if objective.better == "lower" else 1 - after.floor
     columns = (
         Column("figure", "figure"),

@@ -19,7 +19,7 @@ from fairmend.runs.progress import Progress
 from fairmend.runs.runner import Runner, RunSummary
 from fairmend.runs.store import Store
 from fairmend.search import Front, Searcher, make_searcher
-from fairmend.tabular.counting.evaluator import TabularEvaluator
+from fairmend.tabular.counting.evaluator import Rows, TabularEvaluator
 from fairmend.tabular.data.datasets import Dataset, require_people
 from fairmend.tabular.fairness.findings import Comparison
 from fairmend.tabular.fairness.metrics import LOG_LOSS
@@ -214,17 +214,16 @@ def evaluator_for(
 ) -> TabularEvaluator:
     """The evaluator of the rows that the search may see, all of them or a sample; `few` masks are asked together."""
     streamed = few and network.n_outputs == 1 and settings.utility != LOG_LOSS and space.n_units > 0
+    rows = Rows(
+        *dataset.subset(*settings.splits), dataset.group_names, settings.search_on, rows_per_cell, settings.seed
+    )
     return TabularEvaluator(
         network,
-        *dataset.subset(*settings.splits),
-        dataset.group_names,
-        space=space,
+        rows,
+        space,
         objective=settings.objective,
         utility=settings.utility,
         drop=drop or settings.drop,
-        rows=settings.search_on,
-        rows_per_cell=rows_per_cell,
-        sample_seed=settings.seed,
         path="streamed" if streamed else "auto",
     )
 

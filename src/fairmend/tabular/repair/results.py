@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
-import fairmend
 from fairmend.evaluation import Figures, Measurement
-from fairmend.records import plain
+from fairmend.records import Kind, session, versions
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.fairness.metrics import OBJECTIVES
 from fairmend.tabular.fairness.verdict import verdict, verdict_on_change
 from fairmend.tabular.networks.activations import FloatArray
 from fairmend.tabular.networks.networks import DropName, Network
-from fairmend.tabular.repair.contradiction import contradiction
+from fairmend.tabular.repair.audit import contradiction
 from fairmend.tabular.repair.repair import Repair
 
-SCHEMA, SCHEMA_VERSION = "fairmend tabular repair", 1
-MASK_SCHEMA, FRONT_SCHEMA = "fairmend tabular mask", "fairmend tabular front"
+REPAIR, MASK, FRONT = (
+    Kind("tabular repair"),
+    Kind("tabular mask", 1, "mask.json"),
+    Kind("tabular front", 1, "front.json"),
+)
 HELD_OUT = "test"
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "numba", "torch", "onnx", "safetensors")
 
@@ -50,11 +49,9 @@ def describe_result(
     slim: Network | None,
     command: str,
 ) -> dict[str, Any]:
-    """Everything known about a repair, JSON-ready; two runs of the same repair differ under "session" only."""
+    """Everything known about a repair, a record; two runs of the same repair differ under "session" only."""
     run = repair.run
-    payload = {
-        "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION,
+    return {
         "outcome": {
             "improved": repair.improved,
             "feasible": repair.feasible,
@@ -74,18 +71,18 @@ def describe_result(
                 "role": role_of(split, repair),
                 "verdict_before": verdict(comparison.before),
                 "verdict_on_change": verdict_on_change(comparison),
-                "comparison": comparison.to_json(),
+                "comparison": comparison,
             }
             for split, comparison in repair.splits.items()
         },
         "search": {
             "caveat": SEARCH_CAVEAT,
-            "rows": list(repair.settings.splits),
-            "figures": plain(repair.figures),
+            "rows": repair.settings.splits,
+            "figures": repair.figures,
             "before": describe_measurement(repair.before, repair.figures),
             "after": describe_measurement(repair.after, repair.figures),
-            "utility_floor": {"limit": repair.floor.limit, "better": repair.floor.better},
-            "space": plain(repair.space),
+            "utility_floor": repair.floor,
+            "space": repair.space,
             "asked": run.asked,
             "measured": repair.measured,
             "stopped": run.stopped,
@@ -97,31 +94,27 @@ def describe_result(
         | {
             "source": dataset.source,
             "licence": dataset.licence,
-            "notes": list(dataset.notes),
+            "notes": dataset.notes,
             "rows_by_split": {split: len(rows) for split, rows in dataset.splits.items()},
             "people_by_split_group_class": {
                 split: dict(zip(dataset.group_names, dataset.group_counts(split).tolist(), strict=True))
                 for split in dataset.splits
             },
         },
-        "network": describe_network(original) | {"notes": list(original.notes)},
+        "network": describe_network(original) | {"notes": original.notes},
         "repaired_network": describe_network(repair.network),
         "slim_network": None if slim is None else describe_network(slim),
-        "versions": versions(),
-        "session": {
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": command,
-            "request": dict(request),
+        "versions": versions(*_PACKAGES),
+        "session": session(request, command)
+        | {
             "seconds": run.seconds,
             "evaluator_seconds": run.evaluator_seconds,
             "store_seconds": run.store_seconds,
             "states_replayed": run.replayed,
             "states_measured": run.measured,
             "states_looked_up": run.looked_up,
-            "platform": platform.platform(),
         },
     }
-    return payload
 
 
 def doubts(original: Network, dataset: Dataset) -> list[str]:
@@ -131,40 +124,35 @@ def doubts(original: Network, dataset: Dataset) -> list[str]:
 
 
 def describe_mask(repair: Repair, original: Network, constants: FloatArray) -> dict[str, Any]:
-    """The chosen mask with its space and what each dropped neuron emits, JSON-ready.
+    """The chosen mask with its space and what each dropped neuron emits, a record.
 
     Args:
         constants: (n_units,), see `fairmend.tabular.networks.networks.emitted`.
     """
     units = repair.mask.units()
     return {
-        "schema": MASK_SCHEMA,
-        "schema_version": SCHEMA_VERSION,
         "network": original.digest(),
-        "space": plain(repair.space),
-        "dropped": list(units),
+        "space": repair.space,
+        "dropped": units,
         "dropped_by_site": repair.space.by_site(repair.mask),
         "dials": describe_dials(repair, original),
         "drop": repair.drop,
         "meaning": MEANINGS[repair.drop],
-        "emitted": [float(constants[unit]) for unit in units],
+        "emitted": constants[list(units)],
     }
 
 
 def describe_front(repair: Repair) -> dict[str, Any]:
-    """The non-dominated masks above the utility floor, by ascending unfairness, JSON-ready."""
-    payload = {
-        "schema": FRONT_SCHEMA,
-        "schema_version": SCHEMA_VERSION,
+    """The non-dominated masks above the utility floor, by ascending unfairness, a record."""
+    return {
         "caveat": SEARCH_CAVEAT,
         "figures": {"bias": repair.figures.bias.name, "utility": repair.figures.utility.name},
         "rows_per_cell": repair.settings.rows_per_cell,
         "masks": [
-            {"dropped": list(mask.units()), "dials": list(mask.dials), "bias": made.bias, "utility": made.utility}
+            {"dropped": mask.units(), "dials": mask.dials, "bias": made.bias, "utility": made.utility}
             for mask, made in repair.front
         ],
     }
-    return payload
 
 
 def describe_measurement(measurement: Measurement, figures: Figures) -> dict[str, Any]:
@@ -194,12 +182,6 @@ def describe_dials(repair: Repair, original: Network) -> dict[str, float]:
     if not repair.space.dials:
         return {}
     return {dial.name: value for dial, value in zip(original.threshold_dials(), repair.mask.dials, strict=True)}
-
-
-def versions() -> dict[str, str]:
-    """Of Python, fairmend and the packages that the figures depend on."""
-    found = {package: importlib.metadata.version(package) for package in _PACKAGES}
-    return {"fairmend": fairmend.__version__, "python": platform.python_version()} | found
 
 
 def _verdict(repair: Repair) -> str:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, softmax
 
 from fairmend.costs import Cost, UtilityFloor
 from fairmend.evaluation import Direction, Figure, Figures, Measurement
 from fairmend.masks import Dial, Mask
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.fairness.confusion import confusion_counts
-from fairmend.tabular.fairness.metrics import check_groups, find_objective, find_utility, log_losses
-from fairmend.tabular.networks.networks import Network, decide
+from fairmend.tabular.fairness.metrics import check_groups, find_objective, find_utility, log_loss
+from fairmend.tabular.networks.networks import Network, decide, probabilities
 from fairmend.tabular.repair.repair import require_fit
 from fairmend.tabular.repair.settings import RepairSettings
 
@@ -44,11 +43,6 @@ class ThresholdShift:
     before: Measurement
     after: Measurement
     floor: UtilityFloor
-
-
-def threshold_only(network: Network, dataset: Dataset, settings: RepairSettings) -> Mask:
-    """Find the best shift of the decision threshold as a mask without dropped units; see `shift_threshold`."""
-    return shift_threshold(network, dataset, settings).mask
 
 
 def shift_threshold(network: Network, dataset: Dataset, settings: RepairSettings) -> ThresholdShift:
@@ -111,11 +105,13 @@ def _measurer(network: Network, dataset: Dataset, settings: RepairSettings) -> t
 
     def measure(shifts: Shifts) -> list[Measurement]:
         measurements: list[Measurement] = []
-        for block in _blocks(shifts, max(1, _BLOCK_VALUES // logits.size)):
-            moved = [logits + network.shift(untouched.turn(tuple(shift))) for shift in block.tolist()]
+        size = max(1, _BLOCK_VALUES // logits.size)
+        for start in range(0, len(shifts), size):
+            block = shifts[start : start + size].tolist()
+            moved = [logits + network.shift(untouched.turn(tuple(shift))) for shift in block]
             counts = confusion_counts(y, np.stack([decide(each) for each in moved]), groups, n_groups, n_classes)
             if utility is None:
-                useful = [float(log_losses(y, probabilities(each)).mean()) for each in moved]
+                useful = [log_loss(y, probabilities(each)) for each in moved]
             else:
                 useful = utility.value(counts).tolist()
             unfair = objective.unfairness(counts).tolist()
@@ -125,14 +121,3 @@ def _measurer(network: Network, dataset: Dataset, settings: RepairSettings) -> t
     protocol = f"{len(y)} {settings.search_on} rows"
     better: Direction = "lower" if utility is None else "higher"
     return measure, Figures(Figure(settings.objective, "lower", protocol), Figure(settings.utility, better, protocol))
-
-
-def _blocks(shifts: Shifts, size: int) -> Iterator[Shifts]:
-    for start in range(0, len(shifts), size):
-        yield shifts[start : start + size]
-
-
-def probabilities(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Class probabilities: of class 1, shape (n_rows,), for one logit; of every class for several."""
-    out: npt.NDArray[np.float64] = expit(logits[:, 0]) if logits.shape[1] == 1 else softmax(logits, axis=1)
-    return out

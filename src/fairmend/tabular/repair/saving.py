@@ -17,9 +17,9 @@ import fairmend
 from fairmend.errors import RunError
 from fairmend.escaping import encoded
 from fairmend.files import write_atomically
+from fairmend.records import document, read
 from fairmend.report.card import render_card
-from fairmend.report.tables import json_bytes
-from fairmend.runs.directories import RUN, open_directory, read_result
+from fairmend.runs.directories import RUN, open_directory
 from fairmend.runs.store import Store
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.formats.formats import read_network, write_onnx, write_safetensors
@@ -28,11 +28,10 @@ from fairmend.tabular.networks.chains import disagreement
 from fairmend.tabular.networks.networks import Network
 from fairmend.tabular.repair.cards import make_card
 from fairmend.tabular.repair.repair import Repair, emitted_on
-from fairmend.tabular.repair.results import SCHEMA, SCHEMA_VERSION, describe_front, describe_mask, describe_result
+from fairmend.tabular.repair.results import FRONT, MASK, REPAIR, describe_front, describe_mask, describe_result
 from fairmend.tabular.repair.settings import RepairSettings
 
-KIND = "tabular repair"
-ORIGINAL, RESULT = "original.safetensors", "result.json"
+ORIGINAL = "original.safetensors"
 _COMPARED = 256  # rows on which a saved network is compared with what was measured
 _ROUNDING = 1e-3  # of the largest output: baked biases are float32, and features may be far from 1
 _IDENTITY = ("kind", "settings", "network", "dataset")
@@ -53,7 +52,7 @@ def open_run(
             be written; nothing is left behind then.
     """
     header = {
-        "kind": KIND,
+        "kind": REPAIR.name,
         "fairmend": fairmend.__version__,
         "settings": settings.to_json(),
         "network": network.digest(),
@@ -112,10 +111,10 @@ def save_repair(
         _require_measured(files[name], repair, original, constants, dataset.X, is_slim=name == "slim")
     result = describe_result(repair, original, dataset, request=request, slim=small, command=command)
     contents = {
-        "mask": ("mask.json", json_bytes(describe_mask(repair, original, constants))),
-        "front": ("front.json", json_bytes(describe_front(repair))),
+        "mask": (MASK.file, document(describe_mask(repair, original, constants), MASK)),
+        "front": (FRONT.file, document(describe_front(repair), FRONT)),
         "card": ("README.md", encoded(render_card(make_card(repair, original, dataset, slim=small, command=command)))),
-        "result": (RESULT, json_bytes(result)),
+        "result": (REPAIR.file, document(result, REPAIR)),
     }
     for name, (file, content) in contents.items():
         files[name] = out / file
@@ -164,4 +163,4 @@ def load_result(out: Path) -> dict[str, Any]:
     Raises:
         RunError: no finished repair is there, or its file is damaged or of another schema version.
     """
-    return read_result(out / RESULT, {SCHEMA: SCHEMA_VERSION}, "saved repair", "repair")
+    return read(out / REPAIR.file, REPAIR)

@@ -1,31 +1,30 @@
-"""What one repair of a study came to: the record that is written as soon as it is known, and read back."""
+"""What one repair of a study came to, and what several of them are in one line."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from threadpoolctl import threadpool_limits
+import numpy as np
 
+from fairmend import __version__
 from fairmend.costs import UtilityFloor
-from fairmend.errors import DataError
 from fairmend.evaluation import Direction, Measurement
-from fairmend.runs.progress import Progress
-from fairmend.tabular.data.datasets import Dataset
+from fairmend.report.figures import Point
+from fairmend.report.study import Study
+from fairmend.report.tables import Cell, spread
+from fairmend.runs.jobs import Finished
+from fairmend.statistics import Interval, Mean, t_interval
 from fairmend.tabular.fairness.findings import Comparison
-from fairmend.tabular.fairness.metrics import OBJECTIVES, UTILITIES
-from fairmend.tabular.networks.baking import bake
-from fairmend.tabular.networks.networks import Network
-from fairmend.tabular.repair.judging import judge_splits
-from fairmend.tabular.repair.repair import Repair, repair_network
-from fairmend.tabular.repair.rivals import shift_threshold
+from fairmend.tabular.fairness.metrics import OBJECTIVES
 from fairmend.tabular.repair.settings import RepairSettings
 
 THRESHOLD_ONLY = "threshold only"
 UNTOUCHED = "untouched"
+TEST_ROWS = "test rows (never searched on)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +49,7 @@ class SearchFigures:
     @property
     def feasible(self) -> bool:
         """Whether the chosen mask keeps the utility floor."""
-        if not (math.isfinite(self.bias_after) and math.isfinite(self.utility_after)):
-            return False
-        return self.utility_after >= self.limit if self.better == "higher" else self.utility_after <= self.limit
+        return UtilityFloor(self.limit, self.better).admits(Measurement(self.bias_after, self.utility_after))
 
     @property
     def worse(self) -> bool:
@@ -71,7 +68,7 @@ class Outcome:
 
     Attributes:
         trial, subject: what it was called, and the name of its network.
-        procedure: the search's name, or "threshold only".
+        procedure: the search's name, "threshold only" or "untouched".
         settings: as `RepairSettings.to_json`, with the planned number of states.
         search: the search's own figures.
         splits: before against after with intervals, on every split.
@@ -110,131 +107,149 @@ class Outcome:
         """States per wall-clock second of the search loop; NaN where there was none."""
         return self.states / self.search_seconds if self.search_seconds > 0 else math.nan
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description; `from_json` reads it back."""
-        plain: dict[str, Any] = {
-            name: value for name, value in vars(self).items() if name not in ("search", "splits", "settings", "shift")
-        }
-        return plain | {
-            "settings": dict(self.settings),
-            "shift": list(self.shift),
-            "search": asdict(self.search),
-            "splits": {split: comparison.to_json() for split, comparison in self.splits.items()},
-        }
+    def undone(self) -> Outcome:
+        """The untouched network in the place of the repaired one."""
+        search = replace(self.search, bias_after=self.search.bias_before, utility_after=self.search.utility_before)
+        splits = {split: replace(each, after=each.before) for split, each in self.splits.items()}
+        nothing: dict[str, Any] = {"dropped": 0, "shift": (), "states": 0, "distinct": 0, "search_seconds": 0.0}
+        made = replace(self, trial=UNTOUCHED, procedure=UNTOUCHED, search=search, splits=splits, **nothing)
+        return replace(made, cpu_seconds=math.nan)
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """Several outcomes of one network in one line; figures are means over seeds, unless they say otherwise.
+
+    Attributes:
+        levels: what tells the line from the others: {"search": "annealing"}, or value by axis.
+        test_unfairness, test_utility: on the rows that no search saw.
+        search_unfairness, search_utility: the search's own, on the rows that it saw.
+        dropped, states, distinct_states, cpu_seconds, states_per_second: see `Outcome`.
+        infeasible, worse_than_untouched: how many results are below the utility floor, or more unfair than the
+            untouched network, on the search rows.
+        repairs, seeds: number of results, and of different seeds among them.
+    """
+
+    levels: Mapping[str, Cell]
+    test_unfairness: Mean
+    test_utility: Mean
+    search_unfairness: Mean
+    search_utility: Mean
+    dropped: float
+    states: float
+    distinct_states: float
+    cpu_seconds: float
+    states_per_second: float
+    infeasible: int
+    worse_than_untouched: int
+    repairs: int
+    seeds: int
 
     @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> Outcome:
-        """The outcome that `to_json` described."""
-        read = dict(payload)
-        read["search"] = SearchFigures(**payload["search"])
-        read["splits"] = {split: Comparison.from_json(each) for split, each in payload["splits"].items()}
-        read["shift"] = tuple(payload["shift"])
-        return cls(**read)
+    def of(cls, levels: Mapping[str, Cell], outcomes: Sequence[Outcome], utility: str) -> StudyRow:
+        """The line of at least one outcome that shows this utility."""
+        seeds = sorted({outcome.seed for outcome in outcomes})
+
+        def over_seeds(figure: Callable[[Outcome], float]) -> Mean:
+            """Results of one seed are averaged first, because they are not independent."""
+            return t_interval([mean_of([each for each in outcomes if each.seed == seed], figure) for seed in seeds])
+
+        return cls(
+            levels=dict(levels),
+            test_unfairness=over_seeds(lambda each: each.test.after.unfairness),
+            test_utility=over_seeds(lambda each: each.test.after.utilities[utility].value),
+            search_unfairness=over_seeds(lambda each: each.search.bias_after),
+            search_utility=over_seeds(lambda each: each.search.utility_after),
+            dropped=mean_of(outcomes, lambda each: each.dropped),
+            states=mean_of(outcomes, lambda each: each.states),
+            distinct_states=mean_of(outcomes, lambda each: each.distinct),
+            cpu_seconds=mean_of(outcomes, lambda each: each.cpu_seconds),
+            states_per_second=mean_of(outcomes, lambda each: each.states_per_second),
+            infeasible=sum(not each.search.feasible for each in outcomes),
+            worse_than_untouched=sum(each.search.worse for each in outcomes),
+            repairs=len(outcomes),
+            seeds=len(seeds),
+        )
+
+    def cells(self) -> dict[str, Cell]:
+        """The row as raw values."""
+        return {**self.levels, **cells_of(self)}
 
 
-def title_of(utility: str) -> str:
-    """A utility in words, for tables and pictures."""
-    return UTILITIES[utility].title if utility in UTILITIES else utility.replace("_", "-")
+@dataclass(frozen=True)
+class TabularStudy(Study):
+    """What the studies of tabular networks have in common.
+
+    Attributes:
+        settings: what all repairs share.
+        finished: the repairs behind the rows.
+    """
+
+    settings: RepairSettings
+    finished: Finished[Outcome]
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """The repairs behind the rows, rivals included."""
+        return tuple(self.finished.results.values())
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether repairs are missing because of Ctrl-C."""
+        return self.finished.interrupted
+
+    @abstractmethod
+    def remarks(self) -> list[str]:
+        """What a reader of the table must know, whether or not the study is finished."""
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the table must know."""
+        said = self.remarks()
+        if self.interrupted:
+            said.append(f"Stopped by Ctrl-C: {len(self.outcomes)} of {self.finished.planned} repairs are in.")
+        return tuple(said)
+
+    def to_json(self) -> dict[str, Any]:
+        """What all studies have."""
+        return {
+            "fairmend": __version__,
+            "settings": self.settings.to_json(),
+            "interrupted": self.interrupted,
+            "planned": self.finished.planned,
+            "notes": self.notes(),
+            "repairs": self.outcomes,
+        }
+
+
+def mean_of(outcomes: Sequence[Outcome], figure: Callable[[Outcome], float]) -> float:
+    """The plain mean of a figure; NaN of nothing."""
+    return float(np.mean([figure(outcome) for outcome in outcomes])) if outcomes else math.nan
+
+
+def mean_over(outcomes: Sequence[Outcome], figure: Callable[[Outcome], float]) -> Mean:
+    """The mean of a figure with its t-interval over independent outcomes; undefined of nothing."""
+    if not outcomes:
+        return Mean(math.nan, math.nan, Interval(math.nan, math.nan), 0)
+    return t_interval([figure(outcome) for outcome in outcomes])
+
+
+def cells_of(row: object) -> dict[str, Cell]:
+    """The means, numbers and words of a row as raw values, by the names of its attributes."""
+    cells: dict[str, Cell] = {}
+    for name, value in vars(row).items():
+        if isinstance(value, Mean):
+            cells |= spread(name, value)
+        elif isinstance(value, str | int | float):
+            cells[name] = value
+    return cells
+
+
+def point_of(mean: Mean) -> Point:
+    """A mean in a picture."""
+    return Point.of(mean.mean, mean.interval)
 
 
 def unfairness_title(objective: str) -> str:
     """What is minimised, in words: a ratio or an accuracy is measured as what it lacks to 1."""
     target = OBJECTIVES[objective]
     return target.title if target.better == "lower" else f"1 - {target.title[:1].lower()}{target.title[1:]}"
-
-
-def require_test_split(dataset: Dataset) -> None:
-    """Make sure that there is a split that no search sees.
-
-    Raises:
-        DataError: no rows named "test".
-    """
-    if not len(dataset.splits.get("test", ())):
-        raise DataError(
-            f"data set {dataset.name} has no test rows (splits: {', '.join(dataset.splits)}): studies report figures "
-            "of rows that no search saw; name some rows test"
-        )
-
-
-def measure_repair(
-    trial: str,
-    subject: str,
-    network: Network,
-    dataset: Dataset,
-    settings: RepairSettings,
-    progress: Progress | None = None,
-) -> Outcome:
-    """Repair a network and record what came of it.
-
-    Raises:
-        KeyboardInterrupt: the search was stopped by Ctrl-C: half a search is no result.
-        FairmendError: as `repair_network`.
-    """
-    # The first repair of a process loads the compiled kernels, which is not what a repair takes.
-    _uninterrupted(repair_network(network, dataset, replace(settings, states=3, seconds=None), judge=False))
-    begun = time.process_time()
-    repair = _uninterrupted(repair_network(network, dataset, settings, progress=progress))
-    spent = time.process_time() - begun
-    return Outcome(
-        trial=trial,
-        subject=subject,
-        procedure=settings.search,
-        settings=repair.settings.to_json(),
-        search=_search_figures(repair.settings, repair.before, repair.after, repair.floor),
-        splits=repair.splits,
-        dropped=repair.mask.size,
-        shift=repair.mask.dials,
-        states=repair.run.asked,
-        distinct=repair.measured,
-        search_seconds=repair.run.seconds,
-        cpu_seconds=spent,
-    )
-
-
-def _uninterrupted(repair: Repair) -> Repair:
-    if repair.run.stopped == "interrupted":
-        raise KeyboardInterrupt
-    return repair
-
-
-def _search_figures(
-    settings: RepairSettings, before: Measurement, after: Measurement, floor: UtilityFloor
-) -> SearchFigures:
-    return SearchFigures(
-        rows=settings.search_on,
-        bias_before=before.bias,
-        bias_after=after.bias,
-        utility_before=before.utility,
-        utility_after=after.utility,
-        limit=floor.limit,
-        better=floor.better,
-    )
-
-
-def measure_threshold_only(
-    trial: str, subject: str, network: Network, dataset: Dataset, settings: RepairSettings
-) -> Outcome:
-    """Shift the threshold, drop nothing, and record what came of it.
-
-    Raises:
-        FairmendError: as `shift_threshold`.
-    """
-    with threadpool_limits(1):
-        begun = time.process_time()
-        shift = shift_threshold(network, dataset, settings)
-        splits = judge_splits(dataset, settings, network.logits, bake(network, shift.mask).logits)
-        spent = time.process_time() - begun
-    return Outcome(
-        trial=trial,
-        subject=subject,
-        procedure=THRESHOLD_ONLY,
-        settings=settings.to_json(),
-        search=_search_figures(settings, shift.before, shift.after, shift.floor),
-        splits=splits,
-        dropped=0,
-        shift=shift.mask.dials,
-        states=0,
-        distinct=0,
-        search_seconds=0.0,
-        cpu_seconds=spent,
-    )

@@ -10,7 +10,6 @@ from typing import Any
 from fairmend.artifacts import file_digest
 from fairmend.errors import ArtifactError, DataError, InputError
 from fairmend.files import parse_json
-from fairmend.runs.progress import Progress
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.data.presets import find_preset, load_preset
 from fairmend.tabular.data.sources import locate
@@ -18,9 +17,8 @@ from fairmend.tabular.formats.formats import read_network
 from fairmend.tabular.networks.networks import Network
 from fairmend.tabular.repair.settings import THRESHOLDS, RepairSettings, Threshold
 from fairmend.tabular.studies.outcomes import THRESHOLD_ONLY
-from fairmend.tabular.studies.published import LEFT_OUT, PUBLISHED
-from fairmend.tabular.studies.reproduction import KIND, Reproduction, summarise_settings
-from fairmend.tabular.studies.trials import Subject, Trial, run_trials
+from fairmend.tabular.studies.reproduction import LEFT_OUT, PUBLISHED, Reproduction, summarise_settings
+from fairmend.tabular.studies.trials import Session, Subject, Trial, run_trials
 
 MODELS = "models.json"
 
@@ -67,9 +65,7 @@ def reproduce_published(
     *,
     thresholds: Sequence[Threshold] = ("joint",),
     only: Sequence[str] = (),
-    out: Path | None = None,
-    workers: int = 1,
-    progress: Progress | None = None,
+    session: Session | None = None,
 ) -> Reproduction:
     """Repair the published networks and put the means beside the published ones.
 
@@ -80,9 +76,7 @@ def reproduce_published(
         settings: how to repair, the same for all networks; without `max_drop`, each setting has its published limits.
         thresholds: "joint", "fixed" (as published), or both.
         only: names of settings; all seven if empty.
-        out: directory for the record, so that the reproduction can be gone on with.
-        workers: number of processes.
-        progress: counts finished repairs.
+        session: how to run it, and where the results are kept so that it can be gone on with.
 
     Raises:
         InputError: a folder without a readable models.json, an unknown setting, an objective that was not published,
@@ -107,15 +101,9 @@ def reproduce_published(
         Trial(f"{network.name}, {THRESHOLD_ONLY}", network.name, rival_settings(settings), rival=True)
         for network in found
     ]
-    finished = run_trials(KIND, trials, subjects, out, workers=workers, progress=progress)
-    return Reproduction(
-        settings=settings,
-        rows=summarise_settings(names, thresholds, tuple(finished.outcomes.values())),
-        missing=missing,
-        outcomes=tuple(finished.outcomes.values()),
-        planned=finished.planned,
-        interrupted=finished.interrupted,
-    )
+    finished = run_trials(Reproduction.kind, trials, subjects, session, several=True)
+    rows = summarise_settings(names, thresholds, tuple(finished.results.values()))
+    return Reproduction(settings, finished, rows, missing)
 
 
 def _published_limits(settings: RepairSettings, threshold: Threshold, setting: str) -> RepairSettings:

@@ -1,22 +1,80 @@
-"""The published table beside ours: one row per setting, in words, tables and JSON."""
+"""The published table beside ours: one row per setting, in words, tables and JSON.
+
+Published: Dasu, Kumar, Tizpaz-Niari and Tan, "NeuFair: Neural Network Fairness Repair with Dropout", ISSTA 2024,
+equalized odds difference and F1 on the test split, means over 10 networks per setting; DICE after Monjezi, Trivedi,
+Tan and Tizpaz-Niari, "Information-Theoretic Testing and Debugging of Fairness Defects in Deep Neural Networks",
+ICSE 2023, as run by the NeuFair paper.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from fairmend import __version__
+from fairmend.report.figures import Point, Series, draw_forest
+from fairmend.report.study import study_kind
 from fairmend.report.tables import Cell, Column, Table, fixed, spread
-from fairmend.statistics import Interval, Mean, t_interval
-from fairmend.tabular.repair.settings import RepairSettings, Threshold
-from fairmend.tabular.studies.outcomes import THRESHOLD_ONLY, Outcome
-from fairmend.tabular.studies.published import PUBLISHED, PUBLISHED_NETWORKS, PublishedRow
+from fairmend.statistics import Mean
+from fairmend.tabular.studies.outcomes import (
+    THRESHOLD_ONLY,
+    Outcome,
+    TabularStudy,
+    cells_of,
+    mean_of,
+    mean_over,
+    point_of,
+)
 
-KIND = "tabular reproduce"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+PUBLISHED_NETWORKS = 10
+"""Networks per setting behind every published mean."""
+
+LEFT_OUT: Mapping[str, frozenset[int]] = {"default": frozenset({1210912848})}
+"""Seeds of released networks that the published means leave out, by data set."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRow:
+    """One published setting.
+
+    Attributes:
+        setting: the preset's name.
+        original, annealing, random_walk, dice: mean equalized odds difference on the test split: nothing dropped,
+            simulated annealing and random walk of one hour per network, DICE.
+        f1_original, f1_annealing: mean F1 on the test split.
+    """
+
+    setting: str
+    original: float
+    annealing: float
+    random_walk: float
+    dice: float
+    f1_original: float
+    f1_annealing: float
+
+    @property
+    def bar(self) -> float:
+        """What a repair has to match: the annealing of one hour, or doing nothing where that was better."""
+        return min(self.original, self.annealing)
+
+
+PUBLISHED: Mapping[str, PublishedRow] = {
+    row.setting: row
+    for row in (
+        PublishedRow("adult-sex", 0.11639, 0.07259, 0.07358, 0.10453, 0.667, 0.652),
+        PublishedRow("adult-race", 0.08251, 0.04976, 0.04785, 0.08092, 0.667, 0.656),
+        PublishedRow("compas-sex", 0.02522, 0.02921, 0.02233, 0.03229, 0.967, 0.954),
+        PublishedRow("compas-race", 0.02960, 0.02239, 0.02159, 0.02964, 0.967, 0.954),
+        PublishedRow("bank-age", 0.14665, 0.07257, 0.07595, 0.12205, 0.553, 0.537),
+        PublishedRow("default-sex", 0.08962, 0.02749, 0.03124, 0.05845, 0.530, 0.519),
+        PublishedRow("meps16-race", 0.20641, 0.08426, 0.09860, 0.19204, 0.533, 0.507),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -24,125 +82,129 @@ class SettingRow:
     """One published setting, repaired with one way of treating the threshold.
 
     All figures are means over networks; equalized odds difference (EOD) and F1 are of the test split unless they say
-    otherwise.
+    otherwise, and undefined without networks.
 
     Attributes:
         published: the published row.
-        threshold: "joint" or "fixed".
-        ours, untouched, threshold_only: EOD of the repaired networks, of the networks as they are, and of the networks
-            with only their threshold shifted (None while that is missing).
-        floor: mean EOD of the networks as they are with their groups shuffled: no repair gets below it, but by chance.
+        threshold: "joint" or "fixed"; "missing" where nothing could be repaired.
+        networks: how many.
+        eod, eod_untouched, eod_threshold_only: EOD of the repaired networks, of the networks as they are, and of the
+            networks with only their threshold shifted.
+        noise_floor: mean EOD of the networks as they are with their groups shuffled: no repair gets below it, but by
+            chance.
         f1_before, f1_after, f1_threshold_only: F1 likewise.
-        least_f1_ratio: smallest F1 after / before over networks, on the search rows.
-        infeasible, worse: networks below the F1 floor, and more unfair than before, both on the search rows.
-        search_eod: the search's own mean EOD.
+        least_f1_ratio_search: smallest F1 after / before over networks, on the search rows.
+        eod_search: the search's own mean EOD.
+        infeasible, worse_than_untouched: networks below the F1 floor, and more unfair than before, both on the search
+            rows.
         dropped: number of dropped neurons.
         cpu_seconds, most_cpu_seconds: processor seconds per network, mean and largest.
     """
 
     published: PublishedRow
     threshold: str
-    ours: Mean
-    untouched: Mean
-    threshold_only: Mean | None
-    floor: float
+    networks: int
+    eod: Mean
+    eod_untouched: Mean
+    eod_threshold_only: Mean
+    noise_floor: float
     f1_before: Mean
     f1_after: Mean
-    f1_threshold_only: Mean | None
-    least_f1_ratio: float
+    f1_threshold_only: Mean
+    least_f1_ratio_search: float
+    eod_search: float
     infeasible: int
-    worse: int
-    search_eod: float
+    worse_than_untouched: int
     dropped: float
     cpu_seconds: float
     most_cpu_seconds: float
 
+    @classmethod
+    def of(
+        cls, published: PublishedRow, threshold: str, repaired: Sequence[Outcome], rivals: Sequence[Outcome]
+    ) -> SettingRow:
+        """The row of these repairs, and of the same networks with only their threshold shifted."""
+        return cls(
+            published=published,
+            threshold=threshold,
+            networks=len(repaired),
+            eod=mean_over(repaired, lambda each: each.test.after.unfairness),
+            eod_untouched=mean_over(repaired, lambda each: each.test.before.unfairness),
+            eod_threshold_only=mean_over(rivals, lambda each: each.test.after.unfairness),
+            noise_floor=mean_of(repaired, lambda each: each.test.before.floor),
+            f1_before=mean_over(repaired, lambda each: each.test.before.utilities["f1"].value),
+            f1_after=mean_over(repaired, lambda each: each.test.after.utilities["f1"].value),
+            f1_threshold_only=mean_over(rivals, lambda each: each.test.after.utilities["f1"].value),
+            least_f1_ratio_search=min((each.search.utility_ratio for each in repaired), default=math.nan),
+            eod_search=mean_of(repaired, lambda each: each.search.bias_after),
+            infeasible=sum(not each.search.feasible for each in repaired),
+            worse_than_untouched=sum(each.search.worse for each in repaired),
+            dropped=mean_of(repaired, lambda each: each.dropped),
+            cpu_seconds=mean_of(repaired, lambda each: each.cpu_seconds),
+            most_cpu_seconds=max((each.cpu_seconds for each in repaired), default=math.nan),
+        )
+
     @property
     def excess(self) -> float:
         """Mean EOD above the noise floor."""
-        return self.ours.mean - self.floor
+        return self.eod.mean - self.noise_floor
 
     @property
     def meets_bar(self) -> bool:
         """Whether the mean is at or below the published hour of annealing (or doing nothing, where that was better)."""
-        return self.ours.mean <= self.published.bar
+        return self.eod.mean <= self.published.bar
 
     def cells(self) -> dict[str, Cell]:
-        """The row as raw values."""
+        """The row as raw values; what was not measured is None."""
         published = self.published
-        undefined = Mean(math.nan, math.nan, self.ours.interval, 0)
-        return {
+        cells: dict[str, Cell] = {
             "setting": published.setting,
-            "threshold": self.threshold,
-            "networks": self.ours.n,
             "published_original": published.original,
             "published_annealing": published.annealing,
             "published_random_walk": published.random_walk,
             "published_dice": published.dice,
-            "eod": self.ours.mean,
-            "eod_half_width": self.ours.half_width,
-            "eod_untouched": self.untouched.mean,
-            "eod_untouched_half_width": self.untouched.half_width,
-            "eod_threshold_only": (self.threshold_only or undefined).mean,
-            "noise_floor": self.floor,
-            "excess": self.excess,
-            "published_excess": published.annealing - self.floor,
-            "meets_bar": self.meets_bar,
-            "f1_before": self.f1_before.mean,
-            "f1_after": self.f1_after.mean,
-            "f1_threshold_only": (self.f1_threshold_only or undefined).mean,
             "published_f1_before": published.f1_original,
             "published_f1_after": published.f1_annealing,
-            "least_f1_ratio_search": self.least_f1_ratio,
-            "eod_search": self.search_eod,
-            "infeasible": self.infeasible,
-            "worse_than_untouched": self.worse,
-            "dropped": self.dropped,
-            "cpu_seconds": self.cpu_seconds,
-            "most_cpu_seconds": self.most_cpu_seconds,
+            **cells_of(self),
+            "excess": self.excess,
+            "published_excess": published.annealing - self.noise_floor,
+            "wish": (published.annealing + self.noise_floor) / 2,  # half of the published excess
+            "meets_bar": self.meets_bar,
         }
+        unknown = ("meets_bar", "infeasible", "worse_than_untouched")
+        return cells if self.networks else cells | dict.fromkeys(unknown)
 
 
 @dataclass(frozen=True)
-class Reproduction:
+class Reproduction(TabularStudy):
     """What came of repairing the published networks.
 
     Attributes:
-        settings: how they were repaired.
         rows: one per setting and threshold that has networks.
         missing: settings without networks or data, with the reason.
-        outcomes: every repair, rivals included.
-        planned: number of repairs of the whole reproduction.
-        interrupted: whether repairs are missing because of Ctrl-C.
     """
 
-    settings: RepairSettings
+    kind = study_kind("tabular reproduce", "reproduce")
     rows: tuple[SettingRow, ...]
     missing: Mapping[str, str]
-    outcomes: tuple[Outcome, ...]
-    planned: int
-    interrupted: bool
 
-    def notes(self) -> tuple[str, ...]:
-        """What a reader of the table must know."""
+    def remarks(self) -> list[str]:
+        """What a reader of the tables must know."""
         below = sum(row.meets_bar for row in self.rows)
-        said = [
-            f"EOD and F1 are means over networks on test rows that no search saw; ± is the half-width of the 95 % "
+        return [
+            "EOD and F1 are means over networks on test rows that no search saw; ± is the half-width of the 95 % "
             f"t-interval over networks. Published means are over {PUBLISHED_NETWORKS} networks each.",
             "The floor is the mean EOD with shuffled groups: what a network without any group difference would show.",
             "Threshold only shifts everybody's threshold and drops nothing: the rival that a repair has to beat.",
             "F1 kept, infeasible and worse are judged on the rows that the search saw.",
             f"At or below the published annealing of one hour (or the untouched network, where that was better): "
             f"{below} of {len(self.rows)} rows.",
+            *(f"{setting} is missing: {reason}." for setting, reason in self.missing.items()),
         ]
-        said += [f"{setting} is missing: {reason}." for setting, reason in self.missing.items()]
-        if self.interrupted:
-            said.append(f"Stopped by Ctrl-C: {len(self.outcomes)} of {self.planned} repairs are in.")
-        return tuple(said)
 
     def tables(self) -> tuple[Table, ...]:
         """For people: unfairness beside the published figures, then what it cost."""
-        published = [row.cells() for row in self.rows] + [_missing_cells(PUBLISHED[name]) for name in self.missing]
+        missing = (SettingRow.of(PUBLISHED[name], "missing", (), ()) for name in self.missing)
         return (
             Table(
                 "Equalized odds difference on test rows: published (NeuFair, ISSTA 2024) beside ours",
@@ -161,7 +223,7 @@ class Reproduction:
                     Column("noise_floor", "floor", fixed(4)),
                     Column("excess", "excess", fixed(4)),
                 ),
-                tuple(published),
+                tuple(row.cells() for row in (*self.rows, *missing)),
             ),
             Table(
                 "What it cost",
@@ -184,107 +246,69 @@ class Reproduction:
             ),
         )
 
-    def networks_table(self) -> Table:
-        """One line per repair of a network, rivals included."""
-        columns = (
-            Column("network", "network"),
-            Column("procedure", "procedure"),
-            Column("threshold", "threshold"),
-            Column("eod_before", "EOD", fixed(4)),
-            Column("eod", "EOD after", fixed(4)),
-            Column("f1_before", "F1", fixed(4)),
-            Column("f1", "F1 after", fixed(4)),
-            Column("dropped", "dropped"),
-            Column("cpu_seconds", "CPU s", fixed(1)),
-        )
-        return Table("Every network, on test rows", columns, tuple(map(_network_cells, self.outcomes)))
+    def spreadsheets(self) -> dict[str, Table]:
+        """The settings, and every repair of a network with the rivals."""
+        networks = Table("Every network, on test rows", (), tuple(map(_network_cells, self.outcomes)))
+        return {"settings.csv": self.tables()[0], "networks.csv": networks}
 
     def to_json(self) -> dict[str, Any]:
         """Everything, JSON-ready but for NaN."""
-        return {
-            "kind": KIND,
-            "fairmend": __version__,
-            "settings": self.settings.to_json(),
-            "interrupted": self.interrupted,
-            "planned": self.planned,
-            "rows": [
-                row.cells() | {"eod_t_interval": spread("mean", row.ours), "wish": _wish(row)} for row in self.rows
-            ],
+        described = super().to_json()
+        networks = described.pop("repairs")
+        return described | {
+            "rows": [row.cells() | {"eod_t_interval": spread("mean", row.eod)} for row in self.rows],
             "missing": dict(self.missing),
-            "notes": list(self.notes()),
-            "networks": [outcome.to_json() for outcome in self.outcomes],
+            "networks": networks,
         }
 
-
-def _missing_cells(published: PublishedRow) -> dict[str, Cell]:
-    """The published figures of a setting that could not be repaired, and nothing else."""
-    nowhere = Mean(math.nan, math.nan, Interval(math.nan, math.nan), 0)
-    row = SettingRow(
-        published=published,
-        threshold="missing",
-        ours=nowhere,
-        untouched=nowhere,
-        threshold_only=None,
-        floor=math.nan,
-        f1_before=nowhere,
-        f1_after=nowhere,
-        f1_threshold_only=None,
-        least_f1_ratio=math.nan,
-        infeasible=0,
-        worse=0,
-        search_eod=math.nan,
-        dropped=math.nan,
-        cpu_seconds=math.nan,
-        most_cpu_seconds=math.nan,
-    )
-    return row.cells() | {"meets_bar": None, "infeasible": None, "worse_than_untouched": None}
+    def draw(self) -> Figure | None:
+        """Draw the published figures beside ours, with intervals over networks and the noise floor."""
+        rows = self.rows
+        if not rows:
+            return None
+        settings = list(dict.fromkeys(row.published.setting for row in rows))
+        published = {row.published.setting: row.published for row in rows}
+        series = [
+            Series(
+                f"ours, threshold {threshold}",
+                {r.published.setting: point_of(r.eod) for r in rows if r.threshold == threshold},
+            )
+            for threshold in dict.fromkeys(row.threshold for row in rows)
+        ]
+        series += [
+            Series(
+                "published annealing, 1 h", {name: Point(row.annealing) for name, row in published.items()}, hollow=True
+            ),
+            Series("published DICE", {name: Point(row.dice) for name, row in published.items()}, hollow=True),
+            Series(
+                "threshold only",
+                {r.published.setting: point_of(r.eod_threshold_only) for r in rows if r.eod_threshold_only.n},
+            ),
+            Series("untouched", {row.published.setting: point_of(row.eod_untouched) for row in rows}),
+        ]
+        return draw_forest(
+            settings,
+            series,
+            x_label="equalized odds difference on test rows, mean and 95 % t-interval over networks",
+            floors={row.published.setting: row.noise_floor for row in rows},
+            title="NeuFair's published networks repaired",
+        )
 
 
 def summarise_settings(
-    settings: Sequence[str], thresholds: Sequence[Threshold], outcomes: Sequence[Outcome]
+    settings: Sequence[str], thresholds: Sequence[str], outcomes: Sequence[Outcome]
 ) -> tuple[SettingRow, ...]:
     """One row per setting and threshold with at least one repaired network, in the given order."""
-    rows = []
-    for setting in settings:
-        own = [outcome for outcome in outcomes if outcome.subject.split()[0] == setting]
-        rivals = [outcome for outcome in own if outcome.procedure == THRESHOLD_ONLY]
-        for threshold in thresholds:
-            repaired = [
-                outcome
-                for outcome in own
-                if outcome.procedure != THRESHOLD_ONLY and outcome.settings["threshold"] == threshold
-            ]
-            if repaired:
-                rows.append(_row(PUBLISHED[setting], threshold, repaired, rivals))
-    return tuple(rows)
-
-
-def _row(published: PublishedRow, threshold: str, repaired: Sequence[Outcome], rivals: Sequence[Outcome]) -> SettingRow:
-    return SettingRow(
-        published=published,
-        threshold=threshold,
-        ours=t_interval([outcome.test.after.unfairness for outcome in repaired]),
-        untouched=t_interval([outcome.test.before.unfairness for outcome in repaired]),
-        threshold_only=t_interval([outcome.test.after.unfairness for outcome in rivals]) if rivals else None,
-        floor=float(np.mean([outcome.test.before.floor for outcome in repaired])),
-        f1_before=t_interval([outcome.test.before.utilities["f1"].value for outcome in repaired]),
-        f1_after=t_interval([outcome.test.after.utilities["f1"].value for outcome in repaired]),
-        f1_threshold_only=(
-            t_interval([outcome.test.after.utilities["f1"].value for outcome in rivals]) if rivals else None
-        ),
-        least_f1_ratio=min(outcome.search.utility_ratio for outcome in repaired),
-        infeasible=sum(not outcome.search.feasible for outcome in repaired),
-        worse=sum(outcome.search.worse for outcome in repaired),
-        search_eod=float(np.mean([outcome.search.bias_after for outcome in repaired])),
-        dropped=float(np.mean([outcome.dropped for outcome in repaired])),
-        cpu_seconds=float(np.mean([outcome.cpu_seconds for outcome in repaired])),
-        most_cpu_seconds=max(outcome.cpu_seconds for outcome in repaired),
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        procedure = THRESHOLD_ONLY if outcome.procedure == THRESHOLD_ONLY else outcome.settings["threshold"]
+        groups.setdefault((outcome.subject.split()[0], procedure), []).append(outcome)
+    return tuple(
+        SettingRow.of(PUBLISHED[name], threshold, groups[name, threshold], groups.get((name, THRESHOLD_ONLY), ()))
+        for name in settings
+        for threshold in thresholds
+        if (name, threshold) in groups
     )
-
-
-def _wish(row: SettingRow) -> float:
-    """Half of the excess over the noise floor that the published annealing leaves."""
-    return (row.published.annealing + row.floor) / 2
 
 
 def _network_cells(outcome: Outcome) -> dict[str, Cell]:
