@@ -21,7 +21,7 @@ from fairmend.cli.language.inputs import (
     stored_settings,
 )
 from fairmend.cli.language.options import SCORES_HELP, MeasureOptions, Model, ModelOptions
-from fairmend.cli.language.runs import command_line, language_run, read_collection, read_scores
+from fairmend.cli.language.runs import command_line, go_on, language_run, read_collection, read_scores
 from fairmend.cli.language.subset_options import CollectingOptions, SubsetSearchOptions
 from fairmend.cli.language.subsets import searching
 from fairmend.cli.options import CommonOptions, command, real, whole
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fairmend.language.studies.equal_cost import EqualCostSettings
     from fairmend.language.studies.study import JudgedStudy
     from fairmend.language.studies.sweep import SweepSettings
+    from fairmend.runs import Store
 
     StudySettings = ComparisonSettings | EqualCostSettings | SweepSettings
 
@@ -258,14 +259,19 @@ def _carry_out(
         extra: further options for the record: the file of the scores, the folder of collected subsets.
         screen: where it is shown.
     """
+    from fairmend.language.records.run_directories import open_run
     from fairmend.language.studies import compare, equal_cost, sweep
     from fairmend.report.study import load_study
 
     request = {**inputs.request, **extra}
     found: JudgedStudy[Any]
+
+    def begin() -> Store:
+        return open_run(out, inputs.subject, settings, scores=scores, kind=settings.kind, request=request)
+
     with (
         read_collection(extra.get("from"), settings.shared) as collected,
-        language_run(out, inputs, settings, screen, kind=settings.kind, request=request, scores=scores) as store,
+        language_run(out, begin, screen, go_on(out, request)) as store,
     ):
         given: dict[str, Any] = {"store": store, "progress": screen.steps}
         if isinstance(settings, compare.ComparisonSettings):

@@ -42,8 +42,10 @@ def open_run(
 
     Raises:
         RunError: the directory holds another run (what differs is named) or other files, or cannot be written.
+        ModelError: a model without heads to drop.
         InputError: its path is not UTF-8, which no tokenizer can be saved under.
     """
+    _ = subject.lm.head_map  # a model without heads to drop is refused before a folder is made
     try:
         os.fspath(Path(out).absolute()).encode()
     except UnicodeEncodeError:
