@@ -88,7 +88,7 @@ def test_the_commonest_changes_are_shown_in_a_few_lines_that_work() -> None:
 
     exec(f"from __future__ import annotations\n{searcher}", vars(sampling) | {}, names)
     exec(f"from __future__ import annotations\n{toxicity}", vars(scorer) | {}, names)
-    made = names["OneByOne"](Space((Site("hidden", 3),)), None, 8)
+    made = names["OneByOne"](Space((Site("hidden", 3),)))
     entries = tomllib.loads(data)
     table = layouts.RawTable("law", **layouts.tuples(entries["tables"]["law"]))
     preset = presets.Preset("law-sex", **entries["presets"]["law-sex"], **layouts.tuples(entries["published"]["law"]))

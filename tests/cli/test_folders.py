@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from .conftest import OWN, Run, arguments
 from .conftest import REPAIR as TABULAR
-from .conftest import Run, arguments
 
 OUT = {"--out": "out"}
+STUDY = OWN | OUT | {"--states": 30, "--quiet": True}
 SCORER = "python:words_scorer_of_cli_tests:score"
 MEASURE: dict[str, Any] = {
     **{"--prompts": "people.csv", "--prompt-count": 16, "--scorer": SCORER, "--new-tokens": 4, "--text": "text.txt"},
@@ -26,6 +27,12 @@ COSTS = RANKED | {"--method": "fasp,magnitude", "--tokens": 3000, "--seeds": 1}
 
 KINDS: dict[str, tuple[str, str, list[list[str]]]] = {
     "tabular repair": ("desk", "result.json", [["tabular", "repair", *arguments(TABULAR)]]),
+    "tabular compare": (
+        *("desk", "compare.json"),
+        [["tabular", "compare", *arguments(STUDY), "--seeds", "1", "--search", "annealing"]],
+    ),
+    "tabular sweep": ("desk", "sweep.json", [["tabular", "sweep", *arguments(STUDY), "--seeds", "1", "--keep", "0.9"]]),
+    "tabular reproduce": ("desk", "reproduce.json", [["tabular", "reproduce"]]),
     "language repair": ("office", "result.json", [["lm", "repair", "model", *arguments(RANKED)]]),
     "language repair with a front": ("office", "result.json", [["lm", "repair", "model", *arguments(FRONT)]]),
     "language front point": (
@@ -63,6 +70,10 @@ def unsaid(path: Path) -> dict[str, Any]:
 def test_a_folder_is_shown_and_gone_on_with(run: Run, request: pytest.FixtureRequest, kind: str) -> None:
     place, file, commands = KINDS[kind]
     request.getfixturevalue(place)
+    if kind == "tabular reproduce":
+        data = request.getfixturevalue("shared_data")
+        commands[0] += ["--networks", data / "neufair", "--data", data, "--only", "compas-sex", "--states", "30"]
+        commands[0] += ["--quiet", "--out", "out"]
     for command in commands:
         made = run(*command)
         assert made.code == 0, made.err

@@ -8,7 +8,8 @@ import math
 import pytest
 
 from fairmend.errors import InputError
-from fairmend.report.tables import Column, Table, defined, fixed, json_bytes, spread
+from fairmend.records import document, plain
+from fairmend.report.tables import Column, Table, fixed, spread
 from fairmend.statistics import t_interval
 
 ROWS = ({"name": "a|b", "value": 1234.5678, "extra": 1}, {"name": "c", "value": math.nan, "extra": None})
@@ -53,8 +54,8 @@ def test_a_row_without_a_column_is_refused():
 
 def test_json_has_null_for_what_is_no_number():
     payload = {"a": [1.5, math.nan, (math.inf,)], "b": {"c": "nan", 3: None}}
-    assert json.loads(json_bytes(payload)) == {"a": [1.5, None, [None]], "b": {"c": "nan", "3": None}}
-    assert defined("text") == "text"
+    assert json.loads(document(payload)) == {"a": [1.5, None, [None]], "b": {"c": "nan", "3": None}}
+    assert plain("text") == "text"
 
 
 def test_a_mean_becomes_three_columns():

@@ -41,7 +41,10 @@ def resume(folder: Path, trust: TrustOptions, common: CommonOptions) -> None:
     with opened(common) as screen:
         kind, interrupted = _result(folder)
         if kind is None or interrupted:
+            from fairmend.runs.directories import require_version
+
             header = _header(folder)
+            require_version(header, folder)
             _KINDS[header["kind"]][0].resume(folder, header, trust, screen)
             return
         screen.note(f"Note: the run in {folder} is finished; there is nothing to go on with.")

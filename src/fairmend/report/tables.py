@@ -14,11 +14,7 @@ from typing import Any
 
 from fairmend.errors import InputError
 from fairmend.escaping import csv_cell, encoded, markdown, markdown_block
-from fairmend.records import document as json_bytes
-from fairmend.records import plain as defined
 from fairmend.statistics import Mean
-
-__all__ = ["Cell", "Column", "Table", "defined", "fixed", "is_undefined", "json_bytes", "spread", "table_line"]
 
 Cell = str | int | float | bool | None
 

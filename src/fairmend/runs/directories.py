@@ -11,11 +11,11 @@ from typing import Any
 import fairmend
 from fairmend.errors import InputError, RunError
 from fairmend.files import is_leftover, require_plain, sweep
-from fairmend.records import RUN, Kind, differences, read
+from fairmend.records import RUN, differences
 from fairmend.runs import database
 from fairmend.runs.store import REQUEST, Store, recover
 
-__all__ = ["RUN", "has_measured", "holds_run", "open_directory", "read_result", "remove_run", "require_version", "tidy"]
+__all__ = ["RUN", "has_measured", "holds_run", "open_directory", "remove_run", "require_version", "tidy"]
 
 _SUFFIXES = (*database.SUFFIXES, "-lock")
 
@@ -93,24 +93,6 @@ def has_measured(out: Path) -> bool:
             return store.holds_results
     except RunError:
         return (out / RUN).stat().st_size > 0
-
-
-def read_result(path: Path, schemas: Mapping[str, int], noun: str, again: str) -> dict[str, Any]:
-    """Read a JSON file of figures that a command left in its directory.
-
-    Args:
-        path: the file.
-        schemas: versions of what it may be, by schema.
-        noun: what it is, for messages.
-        again: what makes it anew, for messages.
-
-    Raises:
-        RunError: it is not there, is damaged, or is of another schema or version.
-    """
-    kinds = [
-        Kind(schema.removeprefix("fairmend "), version, path.name, noun, again) for schema, version in schemas.items()
-    ]
-    return read(path, *kinds)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from fairmend.language.models.models import LanguageModel
 from fairmend.language.repair.head_ranking import HeadRanking, gradient_scores, rank_heads
 from fairmend.language.scores.first_order import first_order_losses
 from fairmend.language.scores.magnitude import head_magnitudes
+from fairmend.records import built, plain
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def lm() -> LanguageModel:
 def test_heads_are_scored_by_every_method_and_scores_survive_json(lm: LanguageModel, method: Any):
     settings = replace(SETTINGS, bias_scores=method, loss_scores="exact")
     ranking = rank_heads(search_evaluator(lm, settings), settings)
-    again = HeadRanking.from_json(json.loads(json.dumps(ranking.to_json(), allow_nan=False)))
+    again = built(json.loads(json.dumps(plain(ranking), allow_nan=False)), HeadRanking)
     for name in ("loss", "bias"):
         np.testing.assert_array_equal(again.scores[name], ranking.scores[name])
     assert again.notes == ranking.notes

@@ -108,7 +108,7 @@ def score(
         from fairmend.cli.language.tables import score_parts
         from fairmend.files import write_atomically
         from fairmend.language.records.head_pictures import draw_scores, pictures_of
-        from fairmend.language.repair.head_ranking import HeadRanking
+        from fairmend.records import plain
         from fairmend.runs.directories import remove_run
 
         found.write(out)
@@ -121,7 +121,7 @@ def score(
         written = [str(path) for path in files]
         screen.document(
             {"fairmend": __version__, "request": inputs.request, "file": str(out), "files": written}
-            | {"warnings": list(found.warnings), "scores": HeadRanking({}, found).to_json()["table"]}
+            | {"warnings": list(found.warnings), "scores": plain(found)}
         )
         screen.show(*score_parts(found, top))
         for warning in found.warnings:

@@ -182,9 +182,6 @@ def reopen_language_inputs(
         RunError: a record of its options that this version cannot read, or code that is not given again.
         FairmendError: something that cannot be found, read or used any more.
     """
-    from fairmend.runs.directories import require_version
-
-    require_version(header, folder)
     request = header["request"]
     require_trust(trust, request, folder)
     name, called, options, measure = options_of(request)

@@ -139,10 +139,8 @@ def fetch(name: str, common: CommonOptions) -> None:
 
 def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
     """Go on with the repair in a folder, whose store has this header."""
-    from fairmend.runs.directories import require_version
     from fairmend.tabular.repair.settings import RepairSettings
 
-    require_version(header, folder)
     require_trust(trust, header["request"], folder)
     request = dict(header["request"])
     slim = bool(request.pop("slim", False))

@@ -141,9 +141,6 @@ def sweep(
 
 def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
     """Go on with the study in a folder, whose store has this header."""
-    from fairmend.runs.directories import require_version
-
-    require_version(header, folder)
     require_trust(trust, header["request"], folder)
     study = {"tabular compare": _compare, "tabular reproduce": _reproduce, "tabular sweep": _sweep}[header["kind"]]
     _run(study, header["request"], folder, screen)

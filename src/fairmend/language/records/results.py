@@ -72,7 +72,7 @@ def describe_result(
             "stopped": repair.run.stopped,
         },
         "objectives": [objective.to_json(repair.mask) for objective in repair.objectives],
-        "scores": repair.ranking.to_json(),
+        "scores": repair.ranking,
         "settings": repair.settings.to_json(),
         "data": describe_data(repair.search_prompts, repair.judge_prompts, repair.texts),
         "model": describe_model(lm),

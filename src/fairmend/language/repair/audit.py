@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from fairmend.language.measurement.perplexity import check_finite, summarise, to
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
-from fairmend.report.tables import defined
+from fairmend.records import plain
 from fairmend.runs.progress import Progress, Stages
 
 
@@ -71,10 +71,8 @@ class LanguageAudit:
             }
             for prompts in self.prompts
         ]
-        plain: dict[str, Any] = defined(
-            {"axes": axes, "perplexity": asdict(self.perplexity), "sampling": asdict(self.sampling)}
-        )
-        return plain
+        described: dict[str, Any] = plain({"axes": axes, "perplexity": self.perplexity, "sampling": self.sampling})
+        return described
 
 
 def audit_model(

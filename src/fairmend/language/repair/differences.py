@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
-from fairmend.report.tables import defined
+from fairmend.records import plain
 from fairmend.runs.progress import Progress, Stages
 
 
@@ -64,19 +64,19 @@ class ModelDifferences:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready description, undefined figures as null."""
-        plain: dict[str, Any] = defined(
+        described: dict[str, Any] = plain(
             {
                 "axes": [
                     {"axis": axis, "verdict": self.verdicts[axis], "change": change}
                     for axis, change in self.axes.items()
                 ],
-                "perplexity": asdict(self.perplexity),
+                "perplexity": self.perplexity,
                 "continuations": self.n_continuations,
                 "differing": len(self.pairs),
-                "pairs": [asdict(pair) for pair in self.pairs],
+                "pairs": self.pairs,
             }
         )
-        return plain
+        return described
 
 
 def compare_models(

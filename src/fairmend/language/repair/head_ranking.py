@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +20,8 @@ from fairmend.language.scores.bias_effects import bias_effects
 from fairmend.language.scores.first_order import first_order_losses
 from fairmend.language.scores.head_scores import BiasScores, HeadScores, LossScores, origin_of, score_heads
 from fairmend.language.scores.magnitude import head_magnitudes
-from fairmend.language.scores.reliability import Reliability
 from fairmend.language.scores.toxicity_by_mask import GENERATED, MaskToxicity
-from fairmend.report.tables import defined
+from fairmend.records import built, plain
 from fairmend.runs.progress import Stages
 
 Floats = npt.NDArray[np.float64]
@@ -60,29 +57,6 @@ class HeadRanking:
             notes.append((f"bias, {axis}", table.axis(axis).reliability.warning))
         return cls(scores, table, tuple(f"{name}: {warning}" for name, warning in notes if warning))
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description, undefined figures as null; `from_json` reads it back."""
-        return {
-            "scores": {name: defined(values) for name, values in self.scores.items()},
-            "table": None if self.table is None else defined(asdict(self.table)),
-            "notes": list(self.notes),
-        }
-
-    @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> HeadRanking:
-        """The ranking that `to_json` described."""
-        table = payload["table"]
-        if table is not None:
-            table = HeadScores(
-                modules=tuple(table["modules"]),
-                layers=np.array(table["layers"], dtype=np.int64),
-                heads=np.array(table["heads"], dtype=np.int64),
-                loss=LossScores(**_effects_from(table["loss"])),
-                axes=tuple(BiasScores(**_effects_from(axis)) for axis in table["axes"]),
-            )
-        scores = {name: np.array(values, dtype=np.float64) for name, values in payload["scores"].items()}
-        return cls(scores, table, tuple(payload["notes"]))
-
 
 def rank_heads(evaluator: LanguageEvaluator, settings: RepairSettings, log: Logbook = _NOWHERE) -> HeadRanking:
     """Find the scores that the method of `settings` needs.
@@ -107,15 +81,15 @@ def rank_heads(evaluator: LanguageEvaluator, settings: RepairSettings, log: Logb
     for event in [] if log.store is None else log.store.events(_EVENT):
         try:
             if event.payload["key"] == key:
-                return HeadRanking.from_json(event.payload["ranking"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+                return built(event.payload["ranking"], HeadRanking)
+        except (KeyError, ValueError) as error:
             raise RunError(
                 f"the ranking of heads that the run's folder keeps is none ({type(error).__name__}: {error}): it was "
                 "changed or damaged. Start again with another --out"
             ) from error
     ranking = _rank(evaluator, settings, log)
     if log.store is not None:
-        log.store.record(_EVENT, {"key": key, "ranking": ranking.to_json()})
+        log.store.record(_EVENT, {"key": key, "ranking": plain(ranking)})
     return ranking
 
 
@@ -228,13 +202,3 @@ def _generated(evaluator: LanguageEvaluator, settings: RepairSettings, log: Logb
             ),
         ),
     )
-
-
-def _effects_from(payload: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(payload)
-    for name in ("effect", "standard_error"):
-        found[name] = np.array(payload[name], dtype=np.float64)
-    found["methods"] = tuple(payload["methods"])
-    value = payload["reliability"]["value"]
-    found["reliability"] = Reliability(**payload["reliability"] | {"value": math.nan if value is None else value})
-    return found

@@ -16,14 +16,13 @@ from onnx.reference.op_run import OpRun
 
 from fairmend.errors import ModelError, first_line
 from fairmend.tabular.formats.onnx_files import load_model
-from fairmend.tabular.formats.onnx_outputs import ML_DOMAIN, SUPPORTED, Ends, find_ends
+from fairmend.tabular.formats.onnx_outputs import FLOATS, ML_DOMAIN, SUPPORTED, Ends, find_ends
 from fairmend.tabular.formats.onnx_tracing import trace
 from fairmend.tabular.formats.sklearn_networks import WAY_TO_A_FILE
 from fairmend.tabular.networks.activations import Activation, FloatArray
 from fairmend.tabular.networks.chains import Head, disagreement, finish, probe_rows
 from fairmend.tabular.networks.networks import Network, decide, precision_notes
 
-_PRECISIONS = {10: "float16", 11: "float64", 16: "bfloat16"}  # by the number of the element type
 _OPSET, _OPSET_WITH_GELU, _IR_VERSION = 17, 20, 9
 
 
@@ -71,7 +70,7 @@ def _read(model: onnx.ModelProto) -> Network:
 
     chain.prove(network, run, max(1e-4, 64 * float(np.finfo(dtype).eps)))
     notes = _labelled(network, ends, evaluate, dtype) if ends.label or ends.classes else ()
-    precisions = [_PRECISIONS[w.data_type] for w in model.graph.initializer if w.data_type in _PRECISIONS]
+    precisions = [FLOATS[w.data_type] for w in model.graph.initializer if w.data_type in FLOATS]
     return replace(network, notes=(*notes, *precision_notes(precisions)), classes=ends.classes)
 
 
@@ -249,14 +248,9 @@ def _evaluator_works() -> bool:
 
 def _input_type(value: onnx.ValueInfoProto) -> np.dtype[Any]:
     number = value.type.tensor_type.elem_type
-    supported = {
-        int(TensorProto.FLOAT): "float32",
-        int(TensorProto.DOUBLE): "float64",
-        int(TensorProto.FLOAT16): "float16",
-    }
-    if number not in supported:
+    if number not in FLOATS or number == TensorProto.BFLOAT16:  # which NumPy does not have
         raise ModelError(
             f"the ONNX input {value.name!r} is of element type {number}: supported are 1 (float), 10 (float16) and "
             "11 (double)"
         )
-    return np.dtype(supported[number])
+    return np.dtype(FLOATS[number])

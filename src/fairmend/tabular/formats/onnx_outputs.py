@@ -22,6 +22,13 @@ SUPPORTED = (
     "output of logits, Sigmoid on one output, Softmax or LogSoftmax, beside which labels are left aside"
 )
 ML_DOMAIN = "ai.onnx.ml"
+FLOATS = {
+    int(TensorProto.FLOAT): "float32",
+    int(TensorProto.FLOAT16): "float16",
+    int(TensorProto.DOUBLE): "float64",
+    int(TensorProto.BFLOAT16): "bfloat16",
+}
+"""Names of the element types of floats, by their numbers."""
 _LABELLING = frozenset({"ArgMax", "ArrayFeatureExtractor", "Cast", "Gather", "Identity", "Reshape", "Squeeze"})
 
 
@@ -118,7 +125,6 @@ def _few(names: list[str]) -> str:
 
 def _outputs(values: _Values, inputs: Iterable[str]) -> tuple[list[str], list[str], tuple[str, ...]]:
     """The outputs of numbers for every class, the outputs of labels, and the names of the classes."""
-    floats = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
     computed = set(inputs)  # all values that depend on the input
     for node in values.graph.node:
         if not computed.isdisjoint(node.input):
@@ -133,7 +139,7 @@ def _outputs(values: _Values, inputs: Iterable[str]) -> tuple[list[str], list[st
             classes = _as_texts(name for attribute in made.attribute for name in (*attribute.strings, *attribute.ints))
         elif made is not None and output.name not in computed:
             continue  # a constant, such as the names of the classes
-        elif output.type.tensor_type.elem_type in floats:
+        elif output.type.tensor_type.elem_type in FLOATS:
             tables.append(output.name)
         else:
             labels.append(output.name)

@@ -14,14 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.special import erf
 
 from fairmend.errors import ModelError
-from fairmend.tabular.formats.onnx_outputs import ML_DOMAIN, SUPPORTED, Ends
+from fairmend.tabular.formats.onnx_outputs import FLOATS, ML_DOMAIN, SUPPORTED, Ends
 from fairmend.tabular.networks.activations import Activation, FloatArray
 from fairmend.tabular.networks.chains import Chain, row_of
 
 Constant = npt.NDArray[np.generic]
 
 _SHAPES = frozenset({"Flatten", "Identity", "Squeeze", "Reshape"})
-_FLOATS = (1, 10, 11, 16)  # what Cast is to: float, float16, double, bfloat16
 _COMPOSED = ("silu", "gelu", "gelu_tanh")  # activations that exporters write as several operators
 _PROBES = np.linspace(-4.0, 4.0, 33)
 
@@ -118,7 +117,7 @@ class _Walk:
                 raise ModelError(f"{label} lacks an offset or a scale: {SUPPORTED}")
             self.chain.scaling(label, scale, -offset * scale)
         elif kind == "Cast":
-            if settings.get("to") not in _FLOATS:
+            if settings.get("to") not in FLOATS:
                 raise ModelError(f"{label} rounds to whole numbers: {SUPPORTED}")
         elif (activation := Activation.of(kind, _options(settings))) is not None:
             self.chain.activate(label, activation)
