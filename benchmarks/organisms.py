@@ -36,13 +36,13 @@ from fairmend.artifacts import file_digest
 from fairmend.language.bias.bias import summarise_bias
 from fairmend.language.checkpoints import planted
 from fairmend.language.checkpoints.planted import add_low_rank
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import generate
 from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.perplexity import perplexity
 from fairmend.language.measurement.texts import encode_text, read_text
 from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.protocols import Sampling
 from fairmend.language.toxicity.catalogue import load_scorer
 
 

@@ -36,14 +36,14 @@ from planting import axis_prompts, of_target
 from fairmend import __version__
 from fairmend.language.bias.bias import paired_change, prompts_needed
 from fairmend.language.bias.records import BiasChange
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.samples import ScoredSample, draw_sample
 from fairmend.language.heads.gates import masked
 from fairmend.language.measurement.judging import PerplexityChange, perplexity_change
-from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.texts import read_text
 from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.repair.head_ranking import rank_heads
 from fairmend.language.repair.repair import Repair, repair_model
 from fairmend.language.repair.settings import RepairSettings
@@ -53,7 +53,7 @@ from fairmend.language.toxicity.catalogue import load_scorer
 from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Mask
 from fairmend.runs import Store
-from fairmend.search.pruning_rules import METHODS
+from fairmend.settings import METHODS
 
 READ = {"loss", "bias"}
 PARTS = ("held out", "unseen templates")

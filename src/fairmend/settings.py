@@ -101,6 +101,8 @@ class Setting:
         return self.shown or self.default is not None
 
     def _admits(self, value: Any) -> bool:
+        if isinstance(value, str):
+            return False
         try:
             number = operator.index(value) if self.kind is int else float(value)
         except (TypeError, ValueError):

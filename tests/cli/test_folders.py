@@ -131,3 +131,11 @@ def test_a_foreign_older_newer_or_damaged_folder_is_refused(
     assert outcome.code == 2
     assert said in outcome.message
     assert sorted(path.name for path in Path("out").iterdir()) == [name]
+
+
+def test_a_study_of_the_first_version_is_not_gone_on_with(run: Run, desk: Path) -> None:
+    Path("out/repairs").mkdir(parents=True)
+    Path("out/study.json").write_text('{"kind": "tabular compare", "subjects": {}}')
+    outcome = run("tabular", "compare", *arguments(STUDY), "--seeds", "1", "--search", "annealing")
+    assert outcome.code == 2
+    assert "a study of fairmend 0.1.0" in outcome.message

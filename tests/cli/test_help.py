@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from dataclasses import fields
-from typing import get_type_hints
 
 import pytest
 
 import fairmend
-from fairmend.cli import options
-from fairmend.cli.language.comparison_options import ComparisonOptions
-from fairmend.cli.language.options import (
-    MeasureOptions,
-    ModelOptions,
-    RepairOptions,
-    ScoringOptions,
-)
-from fairmend.cli.language.subset_options import SubsetOptions
-from fairmend.cli.options import CommonOptions, SearchOptions, SourceOptions
+from fairmend.cli.language import options as language
+from fairmend.cli.options import CommonOptions
+from fairmend.cli.tabular import options as tabular
+from fairmend.language.repair.settings import RepairSettings as LanguageSettings
+from fairmend.settings import settings_of
 from fairmend.tabular.data.presets import PRESETS
-from fairmend.tabular.fairness.metrics import OBJECTIVES
+from fairmend.tabular.fairness.metrics import LOG_LOSS, OBJECTIVES, UTILITIES
+from fairmend.tabular.names import OBJECTIVE_NAMES, PRESET_NAMES, UTILITY_NAMES
 from fairmend.tabular.repair.settings import DEFAULT_STATES, RepairSettings
 
 HEAVY = ("numpy", "scipy", "pandas", "sklearn", "torch", "numba", "onnx", "matplotlib", "safetensors", "pyarrow")
@@ -46,8 +41,8 @@ COMMANDS = (
     ("lm", "diff"),
 )
 GROUPS = (
-    *(SourceOptions, SearchOptions, CommonOptions),
-    *(ModelOptions, MeasureOptions, ScoringOptions, RepairOptions, ComparisonOptions, SubsetOptions),
+    *(CommonOptions, tabular.SourceOptions, tabular.StudyOptions, RepairSettings),
+    *(language.ModelOptions, language.MeasureOptions, language.ComparisonOptions, LanguageSettings),
 )
 
 
@@ -91,28 +86,57 @@ def test_every_command_explains_itself_with_an_example(run, words):
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_every_option_has_a_help_text(group):
-    for name, hint in get_type_hints(group, include_extras=True).items():
-        (option,) = hint.__metadata__
-        assert len(option.help) > 20, name
+def test_every_setting_says_what_it_is_for(group):
+    for name, known in settings_of(group).items():
+        assert len(known.help) > 10, name
+    if group in (RepairSettings, LanguageSettings):
+        assert all(f"        {name}: " in group.__doc__ for name in settings_of(group))
 
 
-def test_the_defaults_are_those_of_the_library():
-    library = RepairSettings()
-    for field in fields(SearchOptions):
-        if field.name != "min_drop":  # None on the command line, so that a preset's limit can take its place
-            assert field.default == getattr(library, field.name), field.name
-    assert str(DEFAULT_STATES) in get_type_hints(SearchOptions, include_extras=True)["states"].__metadata__[0].help
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_shows_what_most_need_and_says_where_the_rest_is(run, words):
+    few, whole = run(*words, "--help").out, run(*words, "--help-all").out
+    shown, options = (set(re.findall(r"^│ [* ]* *(--[a-z-]+)", text, re.MULTILINE)) for text in (few, whole))
+    assert shown <= options
+    assert len(shown) <= 19
+    rest = len(options) - len(shown)
+    assert (f"{rest} more options: fairmend {' '.join(words)} --help-all" in few) == (rest > 0)
+    assert "more options" not in whole
+
+
+def test_the_commonest_options_are_in_the_short_help(run):
+    for words, options in (
+        ("tabular repair", ("--preset", "--model", "--data", "--label", "--sensitive", "--seconds", "--keep", "--out")),
+        ("lm repair", ("--axis", "--prompts", "--scorer", "--method", "--alpha", "--max-perplexity", "--out")),
+    ):
+        shown = run(*words.split(), "--help").out
+        assert [option for option in options if f"{option} " not in shown] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("tabular", "repair"), ("--states", "N|auto|none", f"auto: {DEFAULT_STATES}", "--seconds", "S|none")),
+        (
+            ("lm", "repair"),
+            ("--max-perplexity", "RATIO|none", "--prompt-count", "N|all", "1.2; none with --protocol fasp"),
+        ),
+    ],
+)
+def test_help_says_how_to_say_no_limit(run, words, said):
+    text = " ".join(run(*words, "--help-all").out.replace("│", " ").split())
+    assert [each for each in said if each not in text] == []
 
 
 def test_the_names_in_the_help_are_all_names():
-    assert options.PRESET_NAMES.split(", ") == list(PRESETS)
-    assert options.OBJECTIVE_NAMES.split(", ") == list(OBJECTIVES)
+    assert list(PRESET_NAMES) == list(PRESETS)
+    assert list(OBJECTIVE_NAMES) == list(OBJECTIVES)
+    assert list(UTILITY_NAMES) == [*UTILITIES, LOG_LOSS]
 
 
 def test_the_public_names_exist_and_are_imported_on_first_use():
     for name in fairmend.__all__:
         assert getattr(fairmend, name) is not None
     assert set(fairmend.__all__) <= set(dir(fairmend))
-    with pytest.raises(AttributeError, match="no attribute 'Maks'"):
+    with pytest.raises(AttributeError, match="Maks"):
         fairmend.Maks  # noqa: B018

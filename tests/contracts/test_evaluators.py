@@ -13,10 +13,10 @@ from toy_scorer import WordScorer, text, two_groups
 
 from fairmend.errors import InputError
 from fairmend.evaluation import Evaluator, Measurement, digest
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.measurement.evaluator import LanguageEvaluator
-from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.models.models import weights_digest
+from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.repair.own_fractions import OwnFractions
 from fairmend.masks import Mask
 from fairmend.runs import Runner, Store

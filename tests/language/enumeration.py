@@ -8,10 +8,11 @@ import torch
 from tiny_lm import WORDS, sentences, tiny_lm
 from torch import Tensor
 
-from fairmend.language.generation.decoding import DecodingRule, Sampling
+from fairmend.language.generation.decoding import DecodingRule
 from fairmend.language.heads.gates import HeadGates
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet, prompt_set
+from fairmend.language.protocols import Sampling
 
 BAD = torch.tensor([float(word.startswith("w") and int(word[1:]) % 3 == 0) for word in WORDS])
 """Toxicity of each token id, twice its share in a continuation of two tokens."""

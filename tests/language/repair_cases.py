@@ -9,10 +9,10 @@ from tiny_lm import tiny_lm
 from toy_scorer import WordScorer, text, two_groups
 
 from fairmend.language import RepairSettings, open_run, repair_model
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.measurement.evaluator import LanguageEvaluator
-from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.models.models import LanguageModel
+from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.repair.repair import Repair
 from fairmend.language.repair.subject import Subject, halves
 from fairmend.runs import Store

@@ -9,10 +9,9 @@ import numpy.typing as npt
 import tiny_organism as organism
 
 from fairmend.language import RepairSettings
-from fairmend.language.generation.decoding import Sampling
-from fairmend.language.measurement.masked_perplexity import ReadingSettings
+from fairmend.language.protocols import ReadingSettings, Sampling
+from fairmend.language.repair.settings import SubsetSearch
 from fairmend.language.repair.subject import Subject
-from fairmend.language.repair.subset_settings import SubsetSearch
 from fairmend.language.toxicity.catalogue import load_scorer
 from fairmend.language.toxicity.scorer import Scorer
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fairmend.cli.entry import at_work
-from fairmend.cli.options import CommonOptions
+from fairmend.cli.options import CommonOptions, check_options
 from fairmend.cli.progress import Steps
+from fairmend.cli.signals import INTERRUPTED, at_work
 from fairmend.cli.streams import DEFECT, FAILED, abandon_output
 from fairmend.errors import FairmendError, InputError, RunError
 from fairmend.threads import THREAD_VARIABLES
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 USAGE_ERROR = 2
-INTERRUPTED = 130
 UNREAD = 141  # what a shell reports of a program whose reader has gone
 # fmt: off
 _REFUSALS = (
@@ -113,7 +112,7 @@ def opened(common: CommonOptions) -> Iterator[Screen]:
     try:
         with _answered(screen):
             at_work()
-            _require(common)
+            check_options(common)
             if screen.threads < common.threads:
                 screen.note(
                     f"Note: --threads {common.threads} is more than the processors here: {screen.threads} are used"
@@ -183,13 +182,6 @@ def _heard() -> Iterator[None]:
         yield
     except OSError as error:
         raise Unheard(error) from error
-
-
-def _require(common: CommonOptions) -> None:
-    if common.threads < 1:
-        raise InputError(f"--threads must be at least 1, got {common.threads}")
-    if common.seed < 0:
-        raise InputError(f"--seed must be at least 0, got {common.seed}")
 
 
 def _set_threads(threads: int) -> None:

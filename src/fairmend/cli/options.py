@@ -1,24 +1,131 @@
-"""The options that several commands share: each with its unit, default and what it is good for.
+"""From settings to options: every option of the command line is read off a field that says all about it.
 
-A command takes a group of options as one dataclass. Nothing heavy is imported here: `--help` must be quick.
+A command takes groups of options: a dataclass of `setting`s as a whole, or what was `Given` of some settings of the
+library. Its `--help` shows what most people need, `--help-all` everything. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
-_SOURCE = "Model and data"
-_OWN = "Your own table"
-_SEARCH = "Search"
-_LIMITS = "What a repair may do"
-_COMMON = "Everywhere"
+from fairmend.errors import InputError
+from fairmend.settings import Setting, amended, option_of, setting, settings_of
+
+_ALL = "fairmend.help_all"
+RARE = "rare"
+"""Annotates an option of one command that is left out of the short help."""
+_Value = TypeVar("_Value")
+_Settings = TypeVar("_Settings")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Some settings of a dataclass as options.
+
+    Attributes:
+        group: the dataclass.
+        names: of its settings, see `settings_of`.
+        panel: the heading that help shows them under.
+        several: every option takes a list, separated by commas.
+        basic: whether those that most people need are in the short help.
+    """
+
+    group: type
+    names: tuple[str, ...]
+    panel: str
+    several: bool = False
+    basic: bool = True
+
+    def without(self, *names: str) -> Offer:
+        """The same without some settings."""
+        return replace(self, names=tuple(name for name in self.names if name not in names))
+
+    def settings(self) -> dict[str, Setting]:
+        """The settings that are offered, by name."""
+        known = settings_of(self.group)
+        return {name: replace(known[name], basic=known[name].basic and self.basic) for name in self.names}
+
+
+def of(group: type, *names: str, panel: str, several: bool = False, basic: bool = True) -> Offer:
+    """Offer settings of a dataclass as options: `Annotated[Given, of(RepairSettings, "keep", panel="Search")]`."""
+    return Offer(group, names, panel, several, basic)
+
+
+class Given(dict[str, Any]):
+    """The settings that were given on the command line, by name, and nothing else: None was said, too."""
+
+    known: dict[str, Setting]
+
+    def __init__(self, known: dict[str, Setting] | None = None, **values: Any) -> None:
+        super().__init__(values)
+        self.known = known or {}
+
+    def onto(self, settings: _Settings) -> _Settings:
+        """Settings with what was given in their place.
+
+        Raises:
+            InputError: a value outside its limits, named as the option.
+        """
+        self.check()
+        return amended(settings, self)
+
+    def check(self) -> None:
+        """Refuse values outside their limits.
+
+        Raises:
+            InputError: such a value, named as the option.
+        """
+        for name, value in self.items():
+            self.known[name].check(option_of(name, self.known[name]), value)
+
+    def levels(self) -> dict[str, list[Any]]:
+        """The values of options that take lists.
+
+        Raises:
+            InputError: nothing, or a value that cannot be read or is outside its limits.
+        """
+        found: dict[str, list[Any]] = {}
+        for name, text in self.items():
+            known, option = self.known[name], option_of(name, self.known[name])
+            found[name] = levels(option, str(text), reader(known))
+            for value in found[name]:
+                known.check(option, value)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """What every command takes."""
+
+    PANEL: ClassVar[str] = "Everywhere"
+
+    seed: int = setting(
+        0,
+        "Seed of the search and of the resampling behind intervals and p-values. Same seed, same result.",
+        least=0,
+        basic=True,
+    )
+    threads: int = setting(
+        1,
+        "Threads of the linear algebra, at most one per processor. One is fastest for small networks and on busy "
+        "machines.",
+        least=1,
+        basic=True,
+    )
+    json: bool = setting(
+        False,
+        'Print one JSON document on standard output and nothing else there; an error is {"error": ...}.',
+        basic=True,
+    )
+    quiet: bool = setting(False, "No progress and no notes, only the result.", basic=True)
 
 
 def whole(text: str) -> int:
@@ -37,350 +144,182 @@ def real(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is not a number such as 0.98") from None
 
 
-PRESET_NAMES = "adult-sex, adult-race, compas-sex, compas-race, bank-age, default-sex, meps16-race, german-sex"
-OBJECTIVE_NAMES = (
-    "equalized_odds_difference, equal_opportunity_difference, demographic_parity_difference, equalized_odds_ratio, "
-    "equal_opportunity_ratio, demographic_parity_ratio, worst_group_accuracy"
-)
+def levels(option: str, text: str, read: Callable[[str], _Value]) -> list[_Value]:
+    """Read a list whose parts are separated by commas.
+
+    Raises:
+        InputError: nothing, or a part that cannot be read.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise InputError(f"{option} needs at least one value, got {text!r}: separate several by commas")
+    try:
+        return [read(part) for part in parts]
+    except typer.BadParameter as error:
+        raise InputError(f"{option} {text!r}: {error.message}; separate several values by commas") from error
 
 
-@dataclass(frozen=True, kw_only=True)
-class SourceOptions:
-    """Where the network and the data come from."""
+def check_options(group: object) -> None:
+    """Refuse options outside their limits, under their own names.
 
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            "--preset",
-            metavar="NAME",
-            rich_help_panel=_SOURCE,
-            help=f"A published benchmark: {PRESET_NAMES}. Brings its data (fetched once into the cache), encoding, "
-            "groups and size limits; without --model also a small network of its published widths, which is trained "
-            "here in seconds and kept in the cache.",
-        ),
-    ] = None
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "--model",
-            metavar="FILE",
-            rich_help_panel=_SOURCE,
-            help="The trained network: a .safetensors of a plain MLP (NAME.weight and NAME.bias, layers in order) or "
-            "an .onnx MLP. Pickles (.pt, .pkl) are refused.",
-        ),
-    ] = None
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            metavar="PATH",
-            rich_help_panel=_SOURCE,
-            help="The table: .csv, .tsv or .txt (also .gz), .parquet, or .npz with X and y. With --preset a file in "
-            "one of its public layouts, or a folder that holds it; left out, it comes from the cache or is fetched.",
-        ),
-    ] = None
-    activation: Annotated[
-        str | None,
-        typer.Option(
-            "--activation",
-            metavar="NAME[,NAME]",
-            rich_help_panel=_SOURCE,
-            help="Activation of the hidden layers of a .safetensors network whose file does not name it: relu, "
-            "leaky_relu(0.2), gelu, silu, tanh, sigmoid, elu; one for all layers or one each. Default: relu, and "
-            "the output says that it was assumed.",
-        ),
-    ] = None
-    split_seed: Annotated[
-        int,
-        typer.Option(
-            "--split-seed",
-            metavar="N",
-            parser=whole,
-            rich_help_panel=_SOURCE,
-            help="Seed of the random split into 60 % train, 20 % validation and 20 % test; also of the training of a "
-            "preset's own network.",
-        ),
-    ] = 42
-    label: Annotated[
-        str | None,
-        typer.Option("--label", metavar="COLUMN", rich_help_panel=_OWN, help="The column that the network predicts."),
-    ] = None
-    sensitive: Annotated[
-        str | None,
-        typer.Option(
-            "--sensitive",
-            metavar="COLUMN[,COLUMN]",
-            rich_help_panel=_OWN,
-            help="The column that makes the groups; several are crossed (sex,race gives sex=F & race=Black, ...). A "
-            "name with a comma is taken as it is if a column has exactly that name; in a list put it in double quotes, "
-            "as CSV does.",
-        ),
-    ] = None
-    positive: Annotated[
-        str | None,
-        typer.Option(
-            "--positive",
-            metavar="VALUE",
-            rich_help_panel=_OWN,
-            help="The value of the label that is the positive class, class 1. Default: the larger of two numbers, or "
-            "the one that plainly means yes; the output says which was taken.",
-        ),
-    ] = None
-    split_column: Annotated[
-        str | None,
-        typer.Option(
-            "--split-column",
-            metavar="COLUMN",
-            rich_help_panel=_OWN,
-            help="A column with the values train, validation and test, instead of a random split.",
-        ),
-    ] = None
-    features: Annotated[
-        str | None,
-        typer.Option(
-            "--features",
-            metavar="COLUMN[,COLUMN]",
-            rich_help_panel=_OWN,
-            help="The columns that the network takes, in its order. Default: all but the label and the split column, "
-            "in the order of the file (of an .npz: the columns of X), without index levels and columns that have no "
-            "name. Names with commas as for --sensitive.",
-        ),
-    ] = None
-    drop_sensitive: Annotated[
-        bool,
-        typer.Option(
-            "--drop-sensitive",
-            rich_help_panel=_OWN,
-            help="The network does not take the sensitive columns: leave them out of its inputs.",
-        ),
-    ] = False
-    encode: Annotated[
-        str,
-        typer.Option(
-            "--encode",
-            metavar="none|standard",
-            rich_help_panel=_OWN,
-            help="none: every feature is the number it is, because a finished network expects ready inputs. standard: "
-            "one-hot text (first level left out) and standardise numbers on the train split; right only if the "
-            "network was trained on exactly that.",
-        ),
-    ] = "none"
+    Raises:
+        InputError: such an option.
+    """
+    for name, known in settings_of(type(group)).items():
+        known.check(option_of(name, known), getattr(group, name))
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchOptions:
-    """How to repair: the fields of `RepairSettings` that the command line offers."""
+class Command(TyperCommand):
+    """A command whose --help leaves out options that few people need; --help-all shows them too."""
 
-    search: Annotated[
-        str,
-        typer.Option(
-            "--search",
-            metavar="NAME",
-            rich_help_panel=_SEARCH,
-            help="annealing (NeuFair's), random-walk, genetic (NSGA-II), exhaustive (small networks and size limits "
-            "only), dice (the best single neuron) or random (uniform sampling).",
-        ),
-    ] = "annealing"
-    states: Annotated[
-        int | None,
-        typer.Option(
-            "--states",
-            metavar="N",
-            parser=whole,
-            rich_help_panel=_SEARCH,
-            help="Masks to measure. Default: 15000, or as many as fit into --seconds.",
-        ),
-    ] = None
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            "--seconds",
-            metavar="S",
-            parser=real,
-            rich_help_panel=_SEARCH,
-            help="Time limit of the search in seconds. Without --states it is turned into a number of states once, "
-            "from the measured speed. Default: no limit.",
-        ),
-    ] = None
-    restarts: Annotated[
-        int,
-        typer.Option(
-            "--restarts",
-            metavar="N",
-            parser=whole,
-            rich_help_panel=_SEARCH,
-            help="Times that annealing or the random walk starts over within its states.",
-        ),
-    ] = 1
-    chains: Annotated[
-        int,
-        typer.Option(
-            "--chains",
-            metavar="N",
-            parser=whole,
-            rich_help_panel=_SEARCH,
-            help="Chains that annealing or the random walk runs side by side, sharing its states.",
-        ),
-    ] = 1
-    search_on: Annotated[
-        str,
-        typer.Option(
-            "--search-on",
-            metavar="train+validation|validation",
-            rich_help_panel=_SEARCH,
-            help="Rows that the search sees. More rows generalise better; validation is NeuFair as published. The "
-            "test split is never searched on.",
-        ),
-    ] = "train+validation"
-    objective: Annotated[
-        str,
-        typer.Option(
-            "--objective",
-            metavar="NAME",
-            rich_help_panel=_LIMITS,
-            help=f"What to make fair, by fairlearn's names: {OBJECTIVE_NAMES}.",
-        ),
-    ] = "equalized_odds_difference"
-    utility: Annotated[
-        str,
-        typer.Option(
-            "--utility",
-            metavar="NAME",
-            rich_help_panel=_LIMITS,
-            help="What to keep: f1, accuracy, balanced_accuracy or log_loss.",
-        ),
-    ] = "f1"
-    keep: Annotated[
-        float,
-        typer.Option(
-            "--keep",
-            metavar="SHARE",
-            parser=real,
-            rich_help_panel=_LIMITS,
-            help="Least share of the original utility on the search rows, above 0 up to 1: 0.98 gives up at most 2 %.",
-        ),
-    ] = 0.98
-    penalty: Annotated[
-        float,
-        typer.Option(
-            "--penalty",
-            metavar="P",
-            parser=real,
-            rich_help_panel=_LIMITS,
-            help="What falling below that floor costs while searching, in multiples of the original unfairness.",
-        ),
-    ] = 3.0
-    min_drop: Annotated[
-        int | None,
-        typer.Option(
-            "--min-drop",
-            metavar="N",
-            parser=whole,
-            rich_help_panel=_LIMITS,
-            help="Fewest neurons to drop (dropping none at all always stays a candidate). Default: the preset's "
-            "published limit, else 0; 0 for dice, which drops one.",
-        ),
-    ] = None
-    max_drop: Annotated[
-        int | None,
-        typer.Option(
-            "--max-drop",
-            metavar="N",
-            parser=whole,
-            rich_help_panel=_LIMITS,
-            help="Most neurons to drop. Default: the preset's published limit, else three eighths of all.",
-        ),
-    ] = None
-    drop: Annotated[
-        str,
-        typer.Option(
-            "--drop",
-            metavar="output|weights",
-            rich_help_panel=_LIMITS,
-            help="What a dropped neuron emits. output: 0, as dropout does. weights: its incoming weights are zeroed "
-            "and its bias kept, as in the published NeuFair artefact.",
-        ),
-    ] = "output"
-    threshold: Annotated[
-        str,
-        typer.Option(
-            "--threshold",
-            metavar="joint|fixed",
-            rich_help_panel=_LIMITS,
-            help="joint: the search also shifts everybody's decision threshold (saved in the output bias). fixed: "
-            "the threshold stays, NeuFair as published.",
-        ),
-    ] = "joint"
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help; the types are those of whichever click typer has inside."""
+        rest: frozenset[str] = getattr(self.callback, "rest", frozenset())
+        shown = ctx.meta.get(_ALL, False)
+        for each in self.params:
+            if each.name in rest:
+                cast(Any, each).hidden = not shown
+        if rest and not shown:
+            self.epilog = f"{len(rest)} more options: `{ctx.command_path} --help-all`"
+        super().format_help(ctx, formatter)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CommonOptions:
-    """What every command takes."""
-
-    seed: Annotated[
-        int,
-        typer.Option(
-            "--seed",
-            metavar="N",
-            parser=whole,
-            rich_help_panel=_COMMON,
-            help="Seed of the search and of the resampling behind intervals and p-values. Same seed, same result.",
-        ),
-    ] = 0
-    threads: Annotated[
-        int,
-        typer.Option(
-            "--threads",
-            metavar="N",
-            parser=whole,
-            rich_help_panel=_COMMON,
-            help="Threads of the linear algebra, at most one per processor. One is fastest for small networks and on "
-            "busy machines.",
-        ),
-    ] = 1
-    json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            rich_help_panel=_COMMON,
-            help='Print one JSON document on standard output and nothing else there; an error is {"error": ...}.',
-        ),
-    ] = False
-    quiet: Annotated[
-        bool, typer.Option("--quiet", rich_help_panel=_COMMON, help="No progress and no notes, only the result.")
-    ] = False
+def add(app: typer.Typer, *functions: Callable[..., None]) -> None:
+    """Make commands of functions: every parameter that is a group of options becomes one option per setting."""
+    for function in functions:
+        app.command(cls=Command)(_grouped(function))
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Let a function take groups of options: every parameter that is a dataclass becomes one option per field."""
+def _grouped(function: Callable[..., None]) -> Callable[..., None]:
     hints = get_type_hints(function, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
+    groups: dict[str, Callable[[typer.Context, dict[str, Any]], Any]] = {}
     parameters: list[inspect.Parameter] = []
     spread: list[inspect.Parameter] = []
+    rest: set[str] = set()
     for name, parameter in inspect.signature(function).parameters.items():
-        if name in groups:
-            spread += _keywords(groups[name])
+        hint = hints[name]
+        if isinstance(hint, type) and is_dataclass(hint):
+            groups[name] = functools.partial(_made, hint)
+            options, few = _of_group(hint)
+        elif get_origin(hint) is Annotated and get_args(hint)[0] is Given:
+            offers: tuple[Offer, ...] = get_args(hint)[1:]
+            groups[name] = functools.partial(_given, offers)
+            options, few = _of_offers(offers)
         else:
-            parameters.append(_keyword(name, hints[name], parameter.default))
+            parameters.append(_keyword(name, hint, parameter.default))
+            rest |= {name} if RARE in get_args(hint)[1:] else set()
+            continue
+        spread += options
+        rest |= few
 
-    @functools.wraps(function)
-    def grouped(**given: Any) -> None:
-        made = {
-            name: group(**{each.name: given.pop(each.name) for each in fields(group)}) for name, group in groups.items()
-        }
+    def grouped(said: typer.Context, **given: Any) -> None:
+        given.pop("help_all", None)
+        made = {name: make(said, given) for name, make in groups.items()}
         function(**given, **made)
 
-    parameters += spread
-    del grouped.__wrapped__  # typer would read the original's parameters
+    parameters += [
+        _keyword("said", typer.Context, inspect.Parameter.empty),
+        *spread,
+        _keyword("help_all", _HelpAll, False),
+    ]
+    functools.update_wrapper(grouped, function, assigned=("__module__", "__name__", "__doc__"), updated=())
+    del grouped.__wrapped__  # type: ignore[attr-defined]  # typer would read the original's parameters
+    grouped.rest = frozenset(rest)  # type: ignore[attr-defined]
     grouped.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": None}
     grouped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return grouped
 
 
+def _made(group: type, context: typer.Context, given: dict[str, Any]) -> Any:
+    known = settings_of(group)
+    places = {
+        each.name: _place(each.name, known[each.name]) if each.name in known else each.name for each in fields(group)
+    }
+    return group(**{name: given.pop(place) for name, place in places.items()})
+
+
+def _given(offers: Sequence[Offer], context: typer.Context, values: dict[str, Any]) -> Given:
+    found = Given({name: known for offer in offers for name, known in offer.settings().items()})
+    for name, known in found.known.items():
+        value = values.pop(_place(name, known))
+        source = context.get_parameter_source(_place(name, known))
+        if source is not None and source.name == "COMMANDLINE":
+            found[name] = value
+    return found
+
+
 @functools.cache  # half of the time of --help went into the same groups of many commands
-def _keywords(group: type) -> tuple[inspect.Parameter, ...]:
+def _of_group(group: type) -> tuple[tuple[inspect.Parameter, ...], frozenset[str]]:
     types = get_type_hints(group, include_extras=True)
-    return tuple(_keyword(each.name, types[each.name], each.default) for each in fields(group))
+    known = settings_of(group)
+    panel = getattr(group, "PANEL", "")
+    made = [
+        _option(each.name, known[each.name], known[each.name].panel or panel)
+        if each.name in known
+        else _keyword(each.name, types[each.name], each.default)
+        for each in fields(group)
+    ]
+    rest = [_place(name, each) for name, each in known.items() if not each.basic]
+    return tuple(made), frozenset([*rest, *(name for name, hint in types.items() if RARE in get_args(hint)[1:])])
+
+
+@functools.cache
+def _of_offers(offers: tuple[Offer, ...]) -> tuple[tuple[inspect.Parameter, ...], frozenset[str]]:
+    made = [
+        _option(name, known, offer.panel, offer.several) for offer in offers for name, known in offer.settings().items()
+    ]
+    rest = [_place(name, known) for offer in offers for name, known in offer.settings().items() if not known.basic]
+    return tuple(made), frozenset(rest)
+
+
+def _option(name: str, known: Setting, panel: str, several: bool = False) -> inspect.Parameter:
+    option = option_of(name, known)
+    shape = f"{known.shape()}[,{known.shape()}]" if several else known.shape()
+    plain = several or (known.kind in (bool, Path, str) and not known.none)
+    default = None if several else known.default
+    information = typer.Option(
+        option,
+        metavar=None if known.kind is bool else shape,
+        parser=None if plain else reader(known),
+        rich_help_panel=panel or None,
+        help=known.help,
+        show_default=False if known.kind is bool or several else known.default_in_words(),
+    )
+    kind = bool if known.kind is bool else (str if several else known.kind) | None if plain else Any
+    return _keyword(_place(name, known), Annotated[kind, information], default)
+
+
+def reader(known: Setting) -> Callable[[Any], Any]:
+    """What reads the text of an option."""
+
+    def read(text: Any) -> Any:
+        if not isinstance(text, str):  # a default
+            return text
+        if known.none and text == known.none:
+            return None
+        if text == "auto" == known.default:
+            return text
+        return _READERS[known.kind](text)
+
+    return read
+
+
+_READERS: dict[type, Callable[[str], Any]] = {int: whole, float: real, str: str}
+
+
+def _place(name: str, known: Setting) -> str:
+    """The parameter of a command that takes an option: unique, as options are."""
+    return option_of(name, known).partition("/")[0].strip("-").replace("-", "_")
+
+
+def _show_all(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        context.meta[_ALL] = True
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+_HelpAll = Annotated[bool, typer.Option("--help-all", is_eager=True, callback=_show_all, help="Show every option.")]
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -6,7 +6,9 @@ import os
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from fairmend.cli.display import opened
 from fairmend.cli.language import front as language_front
@@ -36,8 +38,23 @@ _KINDS: dict[str, tuple[ModuleType, str]] = {
 """Every kind of folder that a command leaves: who shows it and goes on with it, and the file of its result."""
 
 
-def resume(folder: Path, trust: TrustOptions, common: CommonOptions) -> None:
-    """Go on with the run in a folder, or show it if it is finished; code is taken from the command line only."""
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a run that was stopped.")],
+    *,
+    trust: TrustOptions,
+    common: CommonOptions,
+) -> None:
+    """Go on with a repair that Ctrl-C, a crash or a power cut stopped; show it if it is finished.
+
+    Everything measured so far is in DIR, so nothing is measured twice, and the answer is the one that an
+    uninterrupted run gives. Model, data and settings are those of the run: the files it names must still be there.
+    --seed is ignored, because the run has its own. A comparison of language models is gone on with likewise.
+
+    DIR may come from somebody else, so that no code is taken from it: a scorer or an objective of your own and
+    --trust-remote-code are given again. A run of another version of fairmend, or one that is damaged, is refused.
+
+    Example: `fairmend resume repaired`
+    """
     with opened(common) as screen:
         kind, interrupted = _result(folder)
         if kind is None or interrupted:
@@ -52,8 +69,15 @@ def resume(folder: Path, trust: TrustOptions, common: CommonOptions) -> None:
             _KINDS[kind][0].show(folder, screen)
 
 
-def show(folder: Path, common: CommonOptions) -> None:
-    """Show what a run left in a folder, whether or not its store is still there."""
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a finished run.")],
+    *,
+    common: CommonOptions,
+) -> None:
+    """Show a saved repair or comparison again: its tables, or with --json what was saved.
+
+    Example: `fairmend show repaired --json`
+    """
     with opened(common) as screen:
         from fairmend.records import RUN
 
@@ -66,22 +90,34 @@ def show(folder: Path, common: CommonOptions) -> None:
 
 
 def export(
-    folder: Path,
-    file: Path,
-    context: str | None,
-    parts: bool,
-    force: bool,
-    damaged: bool,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of any run.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What to write: FILE.parquet or FILE.csv.")],
+    *,
+    context: Annotated[
+        str | None,
+        typer.Option("--context", metavar="NAME", help="Which measurements, such as search. Default: the first made."),
+    ] = None,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Add a column per raw part: confusion counts, scores of continuations.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over FILE if it exists.")] = False,
+    damaged: Annotated[
+        bool,
+        typer.Option("--damaged", help="Read what is left of a damaged run: measurements whose checksums are right."),
+    ] = False,
     common: CommonOptions,
 ) -> None:
-    """Write what a run measured as a table."""
+    """Write what a run measured as a table for other programs: a row per mask.
+
+    Example: `fairmend export repaired measured.parquet`
+    """
     with opened(common) as screen:
         from fairmend.runs import Store
         from fairmend.runs.directories import RUN
         from fairmend.runs.export import export as write
 
         if not folder.is_dir():
-            raise RunError(f"{folder} is not a directory: name the --out folder of a run")
+            raise RunError(f"{folder} is not a folder: name the --out folder of a run")
         with closing(Store.open(folder / RUN, read_only=True, salvage=damaged)) as store:
             names = store.contexts()
             if not names:

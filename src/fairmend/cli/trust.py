@@ -18,6 +18,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from fairmend import __version__
+from fairmend.cli.options import Given, Offer
 from fairmend.errors import FairmendError, RunError
 
 OTHER_VERSION = "resume it with the version that started it, or with the command that started it"
@@ -198,6 +199,22 @@ def read_back(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def recalled(values: Any, *offers: Offer) -> Given:
+    """The settings that were given when a run was begun, from its record.
+
+    Args:
+        values: of the record.
+        offers: the settings that the command takes.
+
+    Raises:
+        RunError: names that this version does not have, or no record of settings.
+    """
+    known = {name: each for offer in offers for name, each in offer.settings().items()}
+    if not isinstance(values, Mapping) or not set(values) <= set(known):
+        raise _unreadable(f"it gives {values!r}")
+    return Given(known, **values)
+
+
 def stored(read: Callable[[], _Stored]) -> _Stored:
     """A dataclass of options or settings read from a run's folder, its values of the types that they must have.
 
@@ -212,7 +229,11 @@ def stored(read: Callable[[], _Stored]) -> _Stored:
         return found
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise RunError(
-            f"the run's record of its options and settings cannot be read by this version of fairmend ({__version__}; "
-            f"{what}): {OTHER_VERSION}"
-        ) from error
+        raise _unreadable(what) from error
+
+
+def _unreadable(what: str) -> RunError:
+    return RunError(
+        f"the run's record of its options and settings cannot be read by this version of fairmend ({__version__}; "
+        f"{what}): {OTHER_VERSION}"
+    )

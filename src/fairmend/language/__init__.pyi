@@ -1,7 +1,6 @@
 """The public names of the language wing."""
 
 from .estimator import HeadRepair as HeadRepair
-from .generation.decoding import Sampling as Sampling
 from .heads.folding import fold as fold
 from .heads.gates import HeadGates as HeadGates
 from .heads.gates import masked as masked
@@ -15,6 +14,7 @@ from .models.models import wrap_model as wrap_model
 from .models.writing import save_model as save_model
 from .prompts.prompts import PromptSet as PromptSet
 from .prompts.prompts import prompt_set as prompt_set
+from .protocols import Sampling as Sampling
 from .records.checkpoints import read_mask as read_mask
 from .records.fronts import load_front as load_front
 from .records.fronts import save_point as save_point

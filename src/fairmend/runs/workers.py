@@ -105,7 +105,7 @@ def side_by_side(
             with child_environment():  # processes start when work is handed to them
                 waiting = {pool.submit(work, *arguments): name for name, arguments in jobs.items()}
         except OSError as error:
-            raise no_workers(error) from error
+            raise _no_workers(error) from error
         while waiting:
             done, _ = wait(waiting, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
             look()
@@ -128,9 +128,9 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that are ended at once when the block is left early."""
     before = set(multiprocessing.active_children())
     try:
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent)
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_follow_parent)
     except OSError as error:
-        raise no_workers(error) from error
+        raise _no_workers(error) from error
     try:
         yield pool
     except BaseException:
@@ -142,7 +142,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown()
 
 
-def follow_parent() -> None:
+def _follow_parent() -> None:
     """What a worker process does first: leave the signals that stop a run to its parent, and end when that ends."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
@@ -156,7 +156,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def no_workers(error: OSError) -> RunError:
+def _no_workers(error: OSError) -> RunError:
     return RunError(
         f"worker processes cannot be started ({error.strerror or error}): they need the right to start processes and "
         "room in a writable /dev/shm. Give them that, or do the work in one process (--workers 1)"

@@ -8,7 +8,7 @@ from .data.tables import load_table as load_table
 from .estimator import NeuronRepair as NeuronRepair
 from .fairness.findings import Comparison as Comparison
 from .fairness.findings import FairnessFigures as FairnessFigures
-from .fairness.verdict import verdict_on_change as verdict_on_change
+from .fairness.findings import verdict_on_change as verdict_on_change
 from .formats.formats import read_network as read_network
 from .formats.formats import write_onnx as write_onnx
 from .formats.formats import write_safetensors as write_safetensors

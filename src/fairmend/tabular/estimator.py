@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fairmend.errors import DataError, InputError
 from fairmend.masks import Mask
-from fairmend.search import SearchName
+from fairmend.settings import SearchName
 from fairmend.tabular.data.columns import in_float32
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.data.features import group_codes, label_text, ordered_classes
@@ -29,12 +29,13 @@ from fairmend.tabular.fairness.uncertainty import People, compare_predictions
 from fairmend.tabular.formats.formats import SUPPORTED, bake_model, is_model, read_model
 from fairmend.tabular.formats.sklearn_networks import is_fitted, require_order
 from fairmend.tabular.formats.wrappers import is_sklearn, unwrapped, way_inside
+from fairmend.tabular.names import DropName, Threshold
 from fairmend.tabular.networks.activations import FloatArray
-from fairmend.tabular.networks.networks import NOT_FINITE, DropName, Network, decide, emitted, probabilities
+from fairmend.tabular.networks.networks import NOT_FINITE, Network, decide, emitted, probabilities
 from fairmend.tabular.repair.audit import contradiction
 from fairmend.tabular.repair.judging import predictions, question_of
 from fairmend.tabular.repair.repair import Repair, repair_network, require_fit
-from fairmend.tabular.repair.settings import RepairSettings, Threshold
+from fairmend.tabular.repair.settings import RepairSettings
 
 if TYPE_CHECKING:
     from fairmend.tabular.formats.formats import Model

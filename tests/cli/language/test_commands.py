@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fairmend.cli.language.inputs import measuring
-from fairmend.cli.language.options import MeasureOptions, RepairOptions
+from fairmend.cli.language.options import MeasureOptions
+from fairmend.cli.options import Given
 from fairmend.errors import InputError
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.masks import Space
 from fairmend.records import built
+from fairmend.settings import settings_of
 
 from ..conftest import Run
 from ..language_desk import MEASURE, REPAIR, llama, lm, logits, press
@@ -228,32 +230,26 @@ class TestDiff:
         assert found["perplexity"]["ratio"] == 1
 
 
-def helps(group: type) -> dict[str, str]:
-    """The help text of every option of a group."""
-    return {name: hint.__metadata__[0].help for name, hint in get_type_hints(group, include_extras=True).items()}
+def given(**values: Any) -> Given:
+    """What a command line gives, by the names of settings, with __ for the dot."""
+    return Given(settings_of(RepairSettings), **{name.replace("__", "."): value for name, value in values.items()})
 
 
 class TestProtocol:
     def test_defaults_are_those_of_the_library(self) -> None:
-        options = RepairOptions()
-        library = RepairSettings()
-        named = {name: getattr(options, name) for name in ("method", "alpha", "gamma")}
-        assert measuring(MeasureOptions(), 0, options, **named) == library
-        said = {**helps(MeasureOptions), **helps(RepairOptions)}
-        for option, value in (
-            ("prompt_count", library.prompts),
-            ("new_tokens", library.sampling.new_tokens),
-            ("text_tokens", library.reading.tokens),
-            ("scoring_samples", library.scoring_samples),
-            ("max_perplexity", library.max_perplexity),
-            ("bias_scores", library.bias_scores),
-            ("loss_scores", library.loss_scores),
-            ("choice", library.choice),
-        ):
-            assert f"Default: {value}" in said[option]
+        assert measuring(MeasureOptions(), 0, given()) == RepairSettings()
+
+    def test_no_limit_is_sayable_and_is_not_the_default(self) -> None:
+        found = measuring(MeasureOptions(), 0, given(max_perplexity=None, prompts=None, reading__tokens=None))
+        assert (found.max_perplexity, found.prompts, found.reading.tokens) == (None, None, None)
+        assert found.subsets == RepairSettings().subsets
+
+    def test_limits_are_named_as_options(self) -> None:
+        with pytest.raises(InputError, match="--prompt-count must be at least 4, got 2"):
+            measuring(MeasureOptions(), 0, given(prompts=2))
 
     def test_fasp_is_the_published_protocol(self) -> None:
-        found = measuring(MeasureOptions(protocol="fasp"), 1, RepairOptions())
+        found = measuring(MeasureOptions(protocol="fasp"), 1, given())
         assert found == RepairSettings.fasp(seed=1)
         assert (found.group_mean, found.sampling.score, found.sampling.new_tokens) == (
             *("pooled", "prompt+continuation"),
@@ -265,8 +261,9 @@ class TestProtocol:
         )
 
     def test_what_is_given_counts(self) -> None:
-        measure = MeasureOptions(protocol="fasp", prompt_count=100, new_tokens=8, text_tokens=512, samples=2)
-        found = measuring(measure, 3, RepairOptions(bias_scores="first-order", scoring_samples=5))
+        asked = given(prompts=100, sampling__new_tokens=8, reading__tokens=512, sampling__n_samples=2)
+        asked |= {"bias_scores": "first-order", "scoring_samples": 5}
+        found = measuring(MeasureOptions(protocol="fasp"), 3, asked)
         assert (found.prompts, found.sampling.new_tokens, found.reading.tokens, found.scoring_tokens) == (
             *(100, 8),
             *(512, 512),

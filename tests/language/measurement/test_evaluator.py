@@ -13,13 +13,13 @@ from toy_scorer import WordScorer, text, two_groups
 from fairmend.errors import InputError, ModelError
 from fairmend.evaluation import Evaluator, digest
 from fairmend.language.backend.batching import Rows
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import generate
 from fairmend.language.heads.folding import fold
 from fairmend.language.measurement.evaluator import LanguageEvaluator, Packed
-from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import perplexity
 from fairmend.language.models.models import LanguageModel, weights_digest, wrap_model
+from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.masks import Mask, Site, Space
 from fairmend.runs import Runner, Store
 

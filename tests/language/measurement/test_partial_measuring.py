@@ -15,12 +15,12 @@ from fairmend.errors import InputError, RunError
 from fairmend.evaluation import Measurement
 from fairmend.language.bias.bias import bias, bias_standard_error
 from fairmend.language.measurement.evaluator import LanguageEvaluator
-from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.measurement.masked_perplexity import Reading
+from fairmend.language.protocols import ReadingSettings
 from fairmend.language.repair.own_fractions import OwnFractions
 from fairmend.language.repair.repair import repair_model
-from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.settings import RepairSettings, SubsetSearch
 from fairmend.language.repair.subset_search import CONTEXT
-from fairmend.language.repair.subset_settings import SubsetSearch
 from fairmend.language.studies.collecting import REPEATS, collect, open_collection
 from fairmend.masks import Mask
 from fairmend.runs import Store

@@ -26,13 +26,13 @@ from transformers.utils import logging
 from fairmend.errors import ArtifactError, FairmendError, InputError, ModelError
 from fairmend.language.checkpoints import sources
 from fairmend.language.checkpoints.checkpoints import quiet_transformers
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import generate
 from fairmend.language.generation.likelihoods import continuation_log_likelihoods
 from fairmend.language.measurement.perplexity import perplexity
 from fairmend.language.measurement.texts import encode_text, read_text
 from fairmend.language.models.models import LanguageModel, load_model, weights_digest, wrap_model
 from fairmend.language.models.writing import save_model
+from fairmend.language.protocols import Sampling
 
 
 @pytest.fixture

@@ -18,12 +18,10 @@ from typer.testing import CliRunner
 
 from fairmend.cli.main import app
 from fairmend.errors import InputError, ModelError
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import generate
 from fairmend.language.generation.likelihoods import continuation_log_likelihoods
 from fairmend.language.heads import gates
 from fairmend.language.heads.heads import HeadMap, find_heads
-from fairmend.language.measurement.masked_perplexity import ReadingSettings
 from fairmend.language.measurement.perplexity import perplexity
 from fairmend.language.measurement.texts import Text, encode_text
 from fairmend.language.models.models import LanguageModel, load_model, wrap_model
@@ -31,6 +29,7 @@ from fairmend.language.models.proof import prove_gates
 from fairmend.language.models.text_limits import context_of
 from fairmend.language.models.writing import save_model
 from fairmend.language.prompts.prompts import prompt_set
+from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.repair.repair import repair_model
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject

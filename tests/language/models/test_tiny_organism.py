@@ -7,12 +7,12 @@ import pytest
 import tiny_organism as organism
 
 from fairmend.language.bias.bias import summarise_bias
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.evaluator import LanguageEvaluator
-from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.models.models import weights_digest
 from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.toxicity.catalogue import load_scorer
 
 SAMPLING = Sampling(new_tokens=organism.NEW_TOKENS, seed=3, top_k=None)

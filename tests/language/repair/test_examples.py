@@ -8,11 +8,11 @@ import torch
 from tiny_lm import tiny_lm
 from toy_scorer import WordScorer, text, two_groups
 
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import generate
 from fairmend.language.measurement.evaluator import LanguageEvaluator
-from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.models.models import LanguageModel, wrap_model
+from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.repair.examples import largest_changes
 
 

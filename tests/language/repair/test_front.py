@@ -25,7 +25,7 @@ from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.records.fronts import load_front, load_point, save_point
 from fairmend.language.repair.finalists import Finalist
 from fairmend.language.repair.front import RepairFront, front_of
-from fairmend.language.repair.subset_settings import SUBSET_METHODS
+from fairmend.language.repair.settings import SUBSET_METHODS
 from fairmend.masks import Site, Space
 from fairmend.records import built, plain
 

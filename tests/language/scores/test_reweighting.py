@@ -10,12 +10,12 @@ from enumeration import model as enumerable_model
 from tiny_lm import WORDS, sentences
 
 from fairmend.errors import InputError
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import Continuations
 from fairmend.language.generation.samples import ScoredSample, draw_sample
 from fairmend.language.heads.gates import HeadGates
 from fairmend.language.models.models import LanguageModel, weights_digest
 from fairmend.language.prompts.prompts import prompt_set
+from fairmend.language.protocols import Sampling
 from fairmend.language.scores.bias_effects import bias_effects
 from fairmend.language.scores.mask_runs import single_heads
 from fairmend.language.scores.reweighting import likelihood_ratios, reweighted_means, reweighted_toxicity

@@ -12,11 +12,11 @@ from tiny_organism import organism_prompts, organism_text, tiny_organism
 from toy_scorer import WordScorer, text, two_groups
 
 from fairmend.errors import DataError, InputError, RunError
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.heads.folding import fold
 from fairmend.language.measurement.evaluator import LanguageEvaluator
-from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.models.models import LanguageModel, weights_digest, wrap_model
+from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.records.run_directories import open_run
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject, halves
@@ -24,7 +24,7 @@ from fairmend.language.studies.compare import ComparisonSettings, MethodComparis
 from fairmend.language.toxicity.catalogue import load_scorer
 from fairmend.records import built
 from fairmend.report.study import load_study
-from fairmend.search import METHODS
+from fairmend.settings import METHODS
 
 TEXTS = (text(seed=0), text(seed=1))
 PROMPTS = two_groups(60)

@@ -10,7 +10,7 @@ import sklearn.metrics as sklearn
 from fairmend.errors import DataError, InputError
 from fairmend.records import built, plain
 from fairmend.tabular.fairness.confusion import confusion_counts
-from fairmend.tabular.fairness.findings import Comparison, FairnessFigures
+from fairmend.tabular.fairness.findings import Comparison, FairnessFigures, verdict, verdict_on_change
 from fairmend.tabular.fairness.metrics import OBJECTIVES
 from fairmend.tabular.fairness.resampling import bootstrap, evaluate, joint_counts, paired_bootstrap, shuffled_groups
 from fairmend.tabular.fairness.uncertainty import (
@@ -22,7 +22,6 @@ from fairmend.tabular.fairness.uncertainty import (
     summarise,
     summarise_counts,
 )
-from fairmend.tabular.fairness.verdict import verdict, verdict_on_change
 
 EOD = OBJECTIVES["equalized_odds_difference"]
 ADULT = np.array([[1901, 232], [3033, 1347]])  # people by group and true class in the test splits of two data sets

@@ -21,8 +21,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fairmend.cli.display import Screen
-from fairmend.cli.options import SourceOptions
 from fairmend.cli.tabular.inputs import open_inputs
+from fairmend.cli.tabular.options import SourceOptions
 from fairmend.errors import DataError, ModelError
 from fairmend.tabular.data.datasets import make_dataset
 from fairmend.tabular.formats.onnx_networks import parse_onnx

@@ -9,7 +9,7 @@ import pytest
 
 from fairmend.errors import DataError, InputError
 from fairmend.runs.store import Store
-from fairmend.search import SEARCH_NAMES
+from fairmend.settings import SEARCH_NAMES
 from fairmend.tabular.counting.evaluator import Rows, TabularEvaluator
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.formats.torch_networks import read_torch
@@ -305,10 +305,10 @@ def test_what_does_not_fit_is_refused_before_the_search(network: Network, datase
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("search", "greedy", "search must be one of annealing"),
+        ("search", "greedy", "search must be one of 'annealing'"),
         ("search_on", "test", "search_on must be one of"),
-        ("threshold", "free", "threshold must be one of joint, fixed"),
-        ("drop", "delete", "drop must be one of output"),
+        ("threshold", "free", "threshold must be one of 'joint', 'fixed'"),
+        ("drop", "delete", "drop must be one of 'output'"),
         ("objective", "fairness", "objective must be one of"),
         ("utility", "auc", "utility must be one of"),
         ("states", 0, "states must be at least 1"),

@@ -11,14 +11,17 @@ import typer
 
 from fairmend import __version__
 from fairmend.cli.display import Screen, opened
-from fairmend.cli.language.front import pick
 from fairmend.cli.language.inputs import LanguageInputs, measuring, open_language_inputs, open_model
-from fairmend.cli.language.options import SLICE_HELP, MeasureOptions, Model, ModelOptions, ScoringOptions
-from fairmend.cli.language.repair import repair
+from fairmend.cli.language.options import (
+    MEASURED,
+    SCORED,
+    SLICE_HELP,
+    MeasureOptions,
+    Model,
+    ModelOptions,
+)
 from fairmend.cli.language.runs import SCORING, language_run
-from fairmend.cli.language.studies import compare, sweep
-from fairmend.cli.language.subsets import collect, fit
-from fairmend.cli.options import CommonOptions, command, whole
+from fairmend.cli.options import CommonOptions, Given, whole
 from fairmend.cli.tables import present
 from fairmend.errors import InputError
 
@@ -27,17 +30,15 @@ if TYPE_CHECKING:
     from fairmend.language.scores.head_scores import HeadScores
     from fairmend.runs import Store
 
-app = typer.Typer(
-    name="lm",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="Language models: find the attention heads to drop so that continuations about all groups are alike.",
-)
 
-
-@app.command()
-@command
-def audit(model: Model, *, options: ModelOptions, measure: MeasureOptions, common: CommonOptions) -> None:
+def audit(
+    model: Model,
+    *,
+    options: ModelOptions,
+    measure: MeasureOptions,
+    given: Annotated[Given, MEASURED],
+    common: CommonOptions,
+) -> None:
     """Measure how differently toxic a model's continuations are for groups of people, and its perplexity.
 
     For every axis: the bias with its interval, the noise floor (what a model that treats all groups alike would show
@@ -50,7 +51,7 @@ def audit(model: Model, *, options: ModelOptions, measure: MeasureOptions, commo
     Example: `fairmend lm audit ./my-model --prompts people.csv --scorer python:mine:score`
     """
     with opened(common) as screen:
-        settings = measuring(measure, common.seed)
+        settings = measuring(measure, common.seed, given)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         from fairmend.language.repair.audit import audit_model
 
@@ -67,14 +68,12 @@ def audit(model: Model, *, options: ModelOptions, measure: MeasureOptions, commo
         screen.show(*audit_parts(found))
 
 
-@app.command()
-@command
 def score(
     model: Model,
     *,
     options: ModelOptions,
     measure: MeasureOptions,
-    scoring: ScoringOptions,
+    given: Annotated[Given, MEASURED, SCORED],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.csv", help="File for the scores of all heads: new.")],
     top: Annotated[int, typer.Option("--top", metavar="N", parser=whole, help="Heads to show in each table.")] = 10,
     common: CommonOptions,
@@ -93,7 +92,7 @@ def score(
     """
     with opened(common) as screen:
         files = _new_files(out)
-        settings = measuring(measure, common.seed, scoring)
+        settings = measuring(measure, common.seed, given)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         from fairmend.language.records.run_directories import open_run
 
@@ -129,12 +128,6 @@ def score(
         screen.show("Written:", *(f"  {path}" for path in written))
 
 
-for function in (repair, pick, compare, collect, fit, sweep):
-    app.command()(function)
-
-
-@app.command()
-@command
 def diff(
     model: Model,
     repaired: Annotated[
@@ -143,6 +136,7 @@ def diff(
     *,
     options: ModelOptions,
     measure: MeasureOptions,
+    given: Annotated[Given, MEASURED],
     show: Annotated[
         int, typer.Option("--show", metavar="N", parser=whole, help="Pairs of continuations to print.")
     ] = 5,
@@ -156,7 +150,7 @@ def diff(
     Example: `fairmend lm diff smollm2 repaired --axis gender_and_sex --scorer lexical`
     """
     with opened(common) as screen:
-        settings = measuring(measure, common.seed)
+        settings = measuring(measure, common.seed, given)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         other = open_model(repaired, replace(options, revision=None), screen)
         from fairmend.cli.language.tables import diff_parts
@@ -167,8 +161,6 @@ def diff(
         screen.show(*diff_parts(found, show))
 
 
-@app.command()
-@command
 def apply(
     model: Model,
     mask: Annotated[

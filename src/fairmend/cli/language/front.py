@@ -12,7 +12,7 @@ import typer
 from fairmend.cli.display import Screen, opened
 from fairmend.cli.language.inputs import open_model, options_of
 from fairmend.cli.language.runs import command_line
-from fairmend.cli.options import CommonOptions, command, whole
+from fairmend.cli.options import CommonOptions, whole
 from fairmend.cli.tables import present, saved_parts
 from fairmend.cli.trust import TrustRemoteCode, read_back, require_same_trust
 from fairmend.errors import RunError
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-@command
 def pick(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a repair with --front.")],
     *,

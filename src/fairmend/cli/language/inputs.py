@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fairmend.cli.display import Screen
-from fairmend.cli.language.options import MeasureOptions, ModelOptions, ScoringOptions
+from fairmend.cli.language.options import MeasureOptions, ModelOptions
+from fairmend.cli.options import Given, check_options
 from fairmend.cli.trust import OTHER_VERSION, TrustOptions, require_paths, require_sources, require_trust, stored
 from fairmend.errors import InputError, RunError
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from fairmend.language.toxicity.scorer import Scorer
 
 DEFAULT_AXIS = "gender_and_sex"
-_PROTOCOLS = ("fairmend", "fasp")
 _Settings = TypeVar("_Settings")
 _PATHS = ("prompts", "holistic_bias")
 _FILES = (*_PATHS, "scores", "from")
@@ -81,7 +81,7 @@ def open_language_inputs(
     Raises:
         FairmendError: something that cannot be found, read or used.
     """
-    measuring(measure, seed)  # options that cannot work are refused before anything is read
+    check_options(measure)  # what cannot work is refused before anything is read
     prompts, judged = _prompts(measure, screen)
     from fairmend.language.measurement.texts import read_text
     from fairmend.language.toxicity.catalogue import load_scorer
@@ -124,43 +124,28 @@ def open_model(name: str, options: ModelOptions, screen: Screen) -> LanguageMode
     return lm.with_batch_size(options.batch_size)
 
 
-def measuring(
-    measure: MeasureOptions, seed: int, scoring: ScoringOptions | None = None, **changes: Any
-) -> RepairSettings:
+def measuring(measure: MeasureOptions, seed: int, given: Given, **changes: Any) -> RepairSettings:
     """The settings that the options amount to: the library's, or FASP's, with what was given in their place.
 
     Args:
-        measure: how bias and perplexity are measured.
+        measure: the protocol.
         seed: of everything random.
-        scoring: how heads are scored.
-        changes: further settings by name; None leaves the default.
+        given: on the command line.
+        changes: further settings by name.
 
     Raises:
         InputError: an option outside its range.
     """
-    _require(measure, scoring)
+    check_options(measure)
     from fairmend.language.repair.settings import RepairSettings
 
-    given = {name: value for name, value in changes.items() if value is not None}
-    if scoring is not None:
-        given |= {name: value for name, value in _scoring(scoring).items() if value is not None}
     base = RepairSettings.fasp if measure.protocol == "fasp" else RepairSettings
-    settings = base(seed=seed, **given)
-    sampling = replace(settings.sampling, n_samples=measure.samples)
-    if measure.new_tokens is not None:
-        sampling = replace(sampling, new_tokens=measure.new_tokens)
-    settings = replace(settings, sampling=sampling)
-    if measure.prompt_count is not None:
-        settings = replace(settings, prompts=measure.prompt_count)
-    if measure.text_tokens is not None:
-        tokens = measure.text_tokens
-        settings = replace(
-            settings,
-            reading=replace(settings.reading, tokens=tokens),
-            scoring_tokens=min(tokens, settings.scoring_tokens or tokens),
-        )
-    if scoring is None or scoring.scoring_samples is None:
-        settings = replace(settings, scoring_samples=max(settings.scoring_samples, measure.samples))
+    settings = given.onto(base(seed=seed, **changes))
+    tokens = settings.reading.tokens
+    if "reading.tokens" in given and tokens is not None:
+        settings = replace(settings, scoring_tokens=min(tokens, settings.scoring_tokens or tokens))
+    if "scoring_samples" not in given:
+        settings = replace(settings, scoring_samples=max(settings.scoring_samples, settings.sampling.n_samples))
     return settings
 
 
@@ -232,25 +217,6 @@ def _request(name: str, called: str, options: ModelOptions, measure: MeasureOpti
     is_path = name not in (BUILT_IN, PLANTED) and Path(name).expanduser().exists()
     model = absolute(name) if is_path else name
     return {"model": model, "called": called, **plain, "seed": seed}
-
-
-def _scoring(scoring: ScoringOptions) -> dict[str, Any]:
-    return {each.name: getattr(scoring, each.name) for each in fields(ScoringOptions)}
-
-
-def _require(measure: MeasureOptions, scoring: ScoringOptions | None) -> None:
-    samples = None if scoring is None else scoring.scoring_samples
-    for option, value, least in (
-        ("--prompt-count", measure.prompt_count, 4),
-        ("--new-tokens", measure.new_tokens, 1),
-        ("--samples", measure.samples, 1),
-        ("--scoring-samples", samples, 1),
-        ("--text-tokens", measure.text_tokens, 2),
-    ):
-        if value is not None and value < least:
-            raise InputError(f"{option} must be at least {least}, got {value}")
-    if measure.protocol not in _PROTOCOLS:
-        raise InputError(f"--protocol must be one of {', '.join(_PROTOCOLS)}, got {measure.protocol!r}")
 
 
 def _prompts(measure: MeasureOptions, screen: Screen) -> tuple[tuple[PromptSet, ...], tuple[PromptSet, ...] | None]:

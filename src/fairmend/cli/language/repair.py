@@ -18,17 +18,21 @@ from fairmend.cli.language.inputs import (
     stored_settings,
 )
 from fairmend.cli.language.options import (
+    COLLECTED,
+    MEASURED,
+    RANKED,
+    REPAIR_PANEL,
+    SAMPLES,
+    SCORED,
     SCORES_HELP,
+    SEARCHED,
     SLICE_HELP,
     MeasureOptions,
     Model,
     ModelOptions,
-    RepairOptions,
 )
 from fairmend.cli.language.runs import command_line, go_on, language_run, read_collection, read_scores
-from fairmend.cli.language.subset_options import SubsetOptions
-from fairmend.cli.language.subsets import searching
-from fairmend.cli.options import CommonOptions, command
+from fairmend.cli.options import RARE, CommonOptions, Given
 from fairmend.cli.tables import present
 from fairmend.cli.trust import TrustOptions
 
@@ -39,15 +43,25 @@ if TYPE_CHECKING:
     from fairmend.runs import Store
 
 
-@command
 def repair(
     model: Model,
     *,
     options: ModelOptions,
     measure: MeasureOptions,
-    settings: RepairOptions,
-    subsets: SubsetOptions,
-    scores: Annotated[Path | None, typer.Option("--scores", metavar="FILE.csv", help=SCORES_HELP)] = None,
+    given: Annotated[Given, MEASURED, SCORED, RANKED, COLLECTED, SEARCHED, SAMPLES],
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--objective",
+            metavar="python:MODULE:FUNCTION",
+            rich_help_panel=REPAIR_PANEL,
+            help="A further figure that must not get worse: a function of your own that takes the transformers model, "
+            "heads dropped, and its tokenizer, and gives one number per item, lower is better. May be given several "
+            "times.",
+        ),
+        RARE,
+    ] = None,
+    scores: Annotated[Path | None, typer.Option("--scores", metavar="FILE.csv", help=SCORES_HELP), RARE] = None,
     collected: Annotated[
         Path | None,
         typer.Option(
@@ -56,10 +70,12 @@ def repair(
             help="Folder of fairmend lm collect, made with the same options: its subsets are learned from, and count "
             "as --subsets. active also measures the ranking's sets.",
         ),
+        RARE,
     ] = None,
     sliced: Annotated[
         bool,
         typer.Option("--slice", help=f"{SLICE_HELP} Where the dropped heads do not allow it, they are zeroed."),
+        RARE,
     ] = False,
     out: Annotated[
         Path,
@@ -88,25 +104,13 @@ def repair(
     Example: `fairmend lm repair smollm2 --axis gender_and_sex,race_ethnicity --scorer lexical --out repaired`
     """
     with opened(common) as screen:
-        chosen = measuring(
-            measure,
-            common.seed,
-            settings,
-            method=settings.method,
-            alpha=settings.alpha,
-            gamma=settings.gamma,
-            choice=settings.choice,
-            front=settings.front,
-            max_perplexity=settings.max_perplexity,
-            objective_limit=settings.objective_limit,
-            subsets=searching(subsets),
-        )
+        settings = measuring(measure, common.seed, given)
         table = read_scores(scores)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         files = {"scores": scores, "from": collected}
         extra: dict[str, Any] = {name: None if path is None else absolute(path) for name, path in files.items()}
-        extra |= {"slice": sliced, "objectives": list(settings.objective or ())}
-        _repair(out, inputs, chosen, table, extra, screen)
+        extra |= {"slice": sliced, "objectives": list(objective or ())}
+        _repair(out, inputs, settings, table, extra, screen)
 
 
 def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fairmend.cli.display import Screen, opened
-from fairmend.cli.language.comparison_options import ComparisonOptions
 from fairmend.cli.language.inputs import (
     LanguageInputs,
     absolute,
@@ -20,18 +18,25 @@ from fairmend.cli.language.inputs import (
     reopen_language_inputs,
     stored_settings,
 )
-from fairmend.cli.language.options import SCORES_HELP, MeasureOptions, Model, ModelOptions
+from fairmend.cli.language.options import (
+    COLLECTED,
+    MEASURED,
+    SCORED,
+    SCORES_HELP,
+    SEARCHED,
+    ComparisonOptions,
+    MeasureOptions,
+    Model,
+    ModelOptions,
+)
 from fairmend.cli.language.runs import command_line, go_on, language_run, read_collection, read_scores
-from fairmend.cli.language.subset_options import CollectingOptions, SubsetSearchOptions
-from fairmend.cli.language.subsets import searching
-from fairmend.cli.options import CommonOptions, command, real, whole
+from fairmend.cli.options import RARE, CommonOptions, Given, levels, of, real, whole
 from fairmend.cli.tables import present_study
-from fairmend.cli.tabular.study_options import levels
 from fairmend.cli.trust import TrustOptions
 from fairmend.errors import InputError
+from fairmend.language.repair.settings import SUBSET_METHODS, RepairSettings
 
 if TYPE_CHECKING:
-    from fairmend.language.repair.settings import RepairSettings
     from fairmend.language.scores.head_scores import HeadScores
     from fairmend.language.studies.compare import ComparisonSettings
     from fairmend.language.studies.equal_cost import EqualCostSettings
@@ -42,17 +47,17 @@ if TYPE_CHECKING:
     StudySettings = ComparisonSettings | EqualCostSettings | SweepSettings
 
 _SWEPT = "Swept (lists)"
+_LEARNED = of(RepairSettings, "subsets.surrogate", "max_perplexity", panel="Repair")
 
 
-@command
 def compare(
     model: Model,
     *,
     options: ModelOptions,
     measure: MeasureOptions,
     compared: ComparisonOptions,
-    subsets: SubsetSearchOptions,
-    scores: Annotated[Path | None, typer.Option("--scores", metavar="FILE.csv", help=SCORES_HELP)] = None,
+    given: Annotated[Given, MEASURED, SCORED, COLLECTED, SEARCHED],
+    scores: Annotated[Path | None, typer.Option("--scores", metavar="FILE.csv", help=SCORES_HELP), RARE] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -84,7 +89,7 @@ def compare(
     Or: `fairmend lm compare smollm2 --scorer lexical --method fasp,active --tokens 100000 --out costs`
     """
     with opened(common) as screen:
-        settings = _settings(compared, measure, subsets, common.seed)
+        settings = _settings(compared, measure, given, common.seed)
         if scores is not None and compared.tokens is not None:
             raise InputError("--scores is for comparisons at equal numbers of heads: with --tokens scores are paid for")
         table = read_scores(scores)
@@ -94,13 +99,12 @@ def compare(
         _carry_out(folder, inputs, settings, table, extra, screen)
 
 
-@command
 def sweep(
     model: Model,
     *,
     options: ModelOptions,
     measure: MeasureOptions,
-    collecting: CollectingOptions,
+    given: Annotated[Given, MEASURED, COLLECTED, _LEARNED],
     collected: Annotated[
         Path,
         typer.Option("--from", metavar="DIR", help="Folder of fairmend lm collect, made with the same options."),
@@ -122,18 +126,6 @@ def sweep(
             metavar="N[,N]",
             rich_help_panel=_SWEPT,
             help="Numbers of collected subsets to learn from, the first ones. Default: a quarter, half and all.",
-        ),
-    ] = None,
-    surrogate: Annotated[
-        str, typer.Option("--surrogate", metavar="NAME", help="What learns from the subsets, see repair --help.")
-    ] = "auto",
-    max_perplexity: Annotated[
-        float | None,
-        typer.Option(
-            "--max-perplexity",
-            metavar="RATIO",
-            parser=real,
-            help="The perplexity floor, as a multiple of the original. Default: as in repair.",
         ),
     ] = None,
     out: Annotated[
@@ -159,10 +151,7 @@ def sweep(
     with opened(common) as screen:
         from fairmend.language.studies.sweep import SweepSettings
 
-        searched = replace(searching(collecting), surrogate=surrogate)
-        shared = measuring(
-            measure, common.seed, method="attention-pruning", max_perplexity=max_perplexity, subsets=searched
-        )
+        shared = measuring(measure, common.seed, given, method="attention-pruning")
         budgets = _quarters(collected, shared) if subsets is None else levels("--subsets", subsets, whole)
         settings = SweepSettings(tuple(budgets), tuple(levels("--epsilon", epsilon, real)), shared)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
@@ -199,23 +188,22 @@ def _studies() -> dict[str, tuple[type[JudgedStudy[Any]], type[StudySettings]]]:
 
 
 def _settings(
-    compared: ComparisonOptions, measure: MeasureOptions, subsets: SubsetSearchOptions, seed: int
+    compared: ComparisonOptions, measure: MeasureOptions, given: Given, seed: int
 ) -> ComparisonSettings | EqualCostSettings:
     """The settings that the options amount to.
 
     Raises:
         InputError: an option outside its range, or one that does not go with the others.
     """
-    from fairmend.language.repair.subset_settings import SUBSET_METHODS
     from fairmend.language.studies.compare import ComparisonSettings
     from fairmend.language.studies.equal_cost import EqualCostSettings
 
-    given = {
+    lists = {
         "methods": None if compared.method is None else tuple(levels("--method", compared.method, str)),
         "alphas": None if compared.alpha is None else tuple(levels("--alpha", compared.alpha, real)),
         "gammas": None if compared.gamma is None else tuple(levels("--gamma", compared.gamma, real)),
     }
-    named: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    named: dict[str, Any] = {name: value for name, value in lists.items() if value is not None}
     if compared.tokens is None:
         searching_subsets = sorted(set(named.get("methods", ())) & set(SUBSET_METHODS))
         if searching_subsets:
@@ -223,16 +211,14 @@ def _settings(
                 f"--method {searching_subsets[0]} measures as many subsets as it may, so it is compared at equal cost: "
                 "add --tokens N, such as --tokens 100000"
             )
-        return ComparisonSettings(
-            **named, random_draws=compared.random_draws, shared=measuring(measure, seed, compared)
-        )
+        return ComparisonSettings(**named, random_draws=compared.random_draws, shared=measuring(measure, seed, given))
     rule: dict[str, float] = {}
     for name, option in (("alphas", "alpha"), ("gammas", "gamma")):
         values = named.pop(name, ())
         if len(values) > 1:
             raise InputError(f"--tokens compares whole repairs with one --{option}, got {len(values)}: give one")
         rule |= dict.fromkeys([option] if values else [], *values)
-    shared = measuring(measure, seed, compared, subsets=searching(subsets), **rule)
+    shared = measuring(measure, seed, given, **rule)
     return EqualCostSettings(**named, tokens=compared.tokens, seeds=compared.seeds, shared=shared)
 
 

@@ -21,17 +21,14 @@ from fairmend.cli.language.inputs import (
     reopen_language_inputs,
     stored_settings,
 )
-from fairmend.cli.language.options import MeasureOptions, Model, ModelOptions
-from fairmend.cli.language.subset_options import CollectingOptions, SubsetOptions
-from fairmend.cli.options import CommonOptions, command, real, whole
+from fairmend.cli.language.options import COLLECTED, MEASURED, MeasureOptions, Model, ModelOptions
+from fairmend.cli.options import CommonOptions, Given, real, whole
 from fairmend.cli.tables import plain_table
 from fairmend.cli.trust import TrustOptions, resume_command
 from fairmend.errors import InputError, RunError
-from fairmend.records import plain
 
 if TYPE_CHECKING:
     from fairmend.language.repair.settings import RepairSettings
-    from fairmend.language.repair.subset_settings import SubsetSearch
     from fairmend.language.studies.collecting import Collected
     from fairmend.surrogates.validation import HeldOutScore, MeasurementNoise
 
@@ -39,27 +36,12 @@ _HOUR = 3600.0
 _ASKED = "collecting"  # the event that says how much was asked for
 
 
-def searching(options: CollectingOptions) -> SubsetSearch:
-    """The settings that the options amount to.
-
-    Raises:
-        InputError: an option outside its range.
-    """
-    from fairmend.language.repair.subset_settings import SubsetSearch
-
-    given = asdict(options)
-    if isinstance(options, SubsetOptions):
-        given["samples"] = given.pop("subsets")
-    return SubsetSearch(**given)
-
-
-@command
 def collect(
     model: Model,
     *,
     options: ModelOptions,
     measure: MeasureOptions,
-    subsets: CollectingOptions,
+    given: Annotated[Given, MEASURED, COLLECTED],
     samples_wanted: Annotated[
         int | None,
         typer.Option("--subsets", metavar="N", parser=whole, help="Subsets in all, of all sessions together."),
@@ -88,7 +70,7 @@ def collect(
             raise InputError(f"--subsets must be at least 2, got {samples_wanted}")
         if hours is not None and not 0 < hours < float("inf"):
             raise InputError(f"--hours must be more than 0, got {hours:g}")
-        settings = measuring(measure, common.seed, subsets=searching(subsets))
+        settings = measuring(measure, common.seed, given)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         _collect(out, inputs, settings, samples_wanted, hours, screen)
 
@@ -192,7 +174,6 @@ def _present(found: Collected, out: Path, inputs: LanguageInputs, screen: Screen
         raise Interrupted
 
 
-@command
 def fit(
     folder: Annotated[
         Path,
@@ -244,6 +225,8 @@ def fit(
 def _fit_document(
     folder: Path, broken: int, n: int, noise: MeasurementNoise | None, scores: list[HeldOutScore]
 ) -> Mapping[str, Any]:
+    from fairmend.records import plain
+
     return {
         "fairmend": __version__,
         "folder": str(folder),

@@ -13,24 +13,16 @@ import typer
 
 from fairmend import __version__
 from fairmend.cli.display import Interrupted, Screen, opened
-from fairmend.cli.options import CommonOptions, SearchOptions, SourceOptions, command, whole
+from fairmend.cli.options import RARE, CommonOptions, Given, whole
 from fairmend.cli.tabular.inputs import Inputs, make_settings, open_inputs, source_of
+from fairmend.cli.tabular.options import LIMITED, SEARCHED, SourceOptions
 from fairmend.cli.trust import TrustOptions, require_trust, stored
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
     from fairmend.tabular.repair.settings import RepairSettings
 
-app = typer.Typer(
-    name="tabular",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="Tabular networks: find the neurons to drop so that groups are treated more equally.",
-)
 
-
-@app.command()
-@command
 def audit(
     *,
     source: SourceOptions,
@@ -84,12 +76,10 @@ def audit(
         screen.show(*audit_parts(found))
 
 
-@app.command()
-@command
 def repair(
     *,
     source: SourceOptions,
-    search: SearchOptions,
+    given: Annotated[Given, SEARCHED, LIMITED],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -102,6 +92,7 @@ def repair(
     slim: Annotated[
         bool,
         typer.Option("--slim", help="Also save the network without the dropped neurons, which is smaller and faster."),
+        RARE,
     ] = False,
     common: CommonOptions,
 ) -> None:
@@ -120,14 +111,30 @@ def repair(
     --max-drop 12 --keep 0.99`
     """
     with opened(common) as screen:
-        settings = make_settings(search, common.seed, source.preset)
+        settings = make_settings(given, common.seed, source.preset)
         inputs = open_inputs(source, screen, settings.objective)
         folder = Path(f"fairmend-{inputs.title}") if out is None else out
         _repair(folder, inputs, settings, {**inputs.request, "slim": slim}, screen)
 
 
-def fetch(name: str, common: CommonOptions) -> None:
-    """Get a raw table into the cache."""
+def fetch(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="adult, compas, german, bank or default; a preset's name fetches its table."
+        ),
+    ],
+    *,
+    common: CommonOptions,
+) -> None:
+    """Get a public data set into the cache, and print where it is.
+
+    The download is checked against a pinned SHA-256; what is already there is not fetched again. The cache is the
+    folder in the environment variable FAIRMEND_CACHE, or the user's cache folder. Presets fetch their data by
+    themselves; this command is for doing it ahead, for example before going offline.
+
+    Example: `fairmend fetch adult`
+    """
     with opened(common) as screen:
         from fairmend.tabular.data.presets import fetch as fetch_table
 

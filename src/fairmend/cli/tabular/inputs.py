@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from fairmend import __version__
 from fairmend.cli.display import Screen
-from fairmend.cli.options import SearchOptions, SourceOptions
+from fairmend.cli.options import Given
+from fairmend.cli.tabular.options import SourceOptions
 from fairmend.cli.trust import require_paths, stored
 from fairmend.errors import DataError, FairmendError, InputError, RunError
 
@@ -85,31 +86,37 @@ def open_inputs(source: SourceOptions, screen: Screen, objective: str) -> Inputs
     return Inputs(title_of(source), network, dataset, request_of(source), notes, warnings)
 
 
-def make_settings(search: SearchOptions, seed: int, preset: str | None = None) -> RepairSettings:
+def make_settings(given: Given, seed: int, preset: str | None = None, **changes: Any) -> RepairSettings:
     """Turn the options into settings, a preset's published size limits filled in.
+
+    Args:
+        given: on the command line.
+        seed: of everything random.
+        preset: whose limits are taken where none are given.
+        changes: further settings by name.
 
     Raises:
         InputError: an option out of its range; a preset that does not exist.
     """
     from fairmend.tabular.repair.settings import RepairSettings
 
-    if search.drop == "clamp":
+    if given.get("drop") == "clamp":
         raise InputError("--drop must be output or weights, got 'clamp': --search dice tries clamping by itself")
-    if search.search not in ("annealing", "random-walk") and (search.restarts, search.chains) != (1, 1):
+    search, repeats = given.get("search", "annealing"), (given.get("restarts", 1), given.get("chains", 1))
+    if search not in ("annealing", "random-walk") and repeats != (1, 1):
         raise InputError(
-            f"--restarts {search.restarts} and --chains {search.chains} are for --search annealing and random-walk: "
-            f"leave them out for {search.search}"
+            f"--restarts {repeats[0]} and --chains {repeats[1]} are for --search annealing and random-walk: "
+            f"leave them out for {search}"
         )
-    limits: dict[str, Any] = {"min_drop": search.min_drop, "max_drop": search.max_drop}
+    limits: dict[str, Any] = {}
     if preset is not None:
         from fairmend.tabular.data.presets import find_preset
 
         published = find_preset(preset)
-        limits = {name: getattr(published, name) if given is None else given for name, given in limits.items()}
-    if search.min_drop is None and search.search == "dice":
+        limits = {"min_drop": published.min_drop, "max_drop": published.max_drop}
+    if search == "dice":
         limits["min_drop"] = 0  # it drops one neuron, below every published limit
-    limits["min_drop"] = limits["min_drop"] or 0
-    return RepairSettings(**(asdict(search) | limits), seed=seed)
+    return given.onto(RepairSettings(**limits, **changes, seed=seed))
 
 
 def title_of(source: SourceOptions) -> str:

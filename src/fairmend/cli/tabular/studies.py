@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from fairmend.cli.display import Interrupted, Screen, opened
-from fairmend.cli.options import CommonOptions, SourceOptions, command, whole
+from fairmend.cli.options import CommonOptions, Given, levels, of, whole
 from fairmend.cli.tables import present_study
 from fairmend.cli.tabular.inputs import absolute, make_settings, open_inputs, request_of, source_of, title_of
-from fairmend.cli.tabular.study_options import ComparedOptions, ReproducedOptions, StudyOptions, SweepOptions, levels
-from fairmend.cli.trust import TrustOptions, require_paths, require_trust, stored
-from fairmend.errors import InputError
+from fairmend.cli.tabular.options import GRID, LIMITED, SEARCHED, SourceOptions, StudyOptions
+from fairmend.cli.trust import TrustOptions, recalled, require_paths, require_trust, stored
+from fairmend.settings import SEARCH_NAMES
+from fairmend.tabular.repair.settings import RepairSettings
 
 if TYPE_CHECKING:
-    from fairmend.search import SearchName
+    from fairmend.settings import SearchName
     from fairmend.tabular.studies.outcomes import TabularStudy
     from fairmend.tabular.studies.trials import Session
 
+_COMPARED = (SEARCHED.without("search"), LIMITED)
+_REPRODUCED = (SEARCHED, LIMITED.without("threshold"))
+_SHARED = of(
+    RepairSettings, "min_drop", "search_on", "objective", "utility", "drop", "threshold", panel="Search", basic=False
+)
 
-def register(app: typer.Typer) -> None:
-    """Add the three commands to the group `fairmend tabular`."""
-    for function in (compare, reproduce, sweep):
-        app.command()(function)
 
-
-@command
 def compare(
     *,
     source: SourceOptions,
-    search: ComparedOptions,
+    search: Annotated[
+        str,
+        typer.Option(
+            "--search",
+            metavar="NAME[,NAME]",
+            rich_help_panel="Search",
+            help=f"The searches to compare, all with the same --states: {', '.join(SEARCH_NAMES)}.",
+        ),
+    ] = "annealing,random-walk,genetic,random,dice",
+    given: Annotated[Given, *_COMPARED],
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="N", parser=whole, help="Runs per search, with seeds from --seed up.")
     ] = 5,
@@ -54,11 +63,10 @@ def compare(
     """
     with opened(common) as screen:
         plan = _Plan(seeds=seeds, seed=common.seed, workers=study.workers)
-        request = {"source": request_of(source), "search": asdict(search), "plan": asdict(plan)}
+        request = {"source": request_of(source), "search": search, "given": given, "plan": asdict(plan)}
         _run(_compare, request, study.out or Path(f"fairmend-compare-{title_of(source)}"), screen)
 
 
-@command
 def reproduce(
     *,
     networks: Annotated[
@@ -86,7 +94,17 @@ def reproduce(
             help="Settings to reproduce, such as adult-sex,bank-age. Default: all seven.",
         ),
     ] = None,
-    search: ReproducedOptions,
+    threshold: Annotated[
+        str,
+        typer.Option(
+            "--threshold",
+            metavar="joint|fixed|both",
+            rich_help_panel="Search",
+            help="joint: the search also shifts everybody's decision threshold. fixed: the threshold stays, NeuFair as "
+            "published. both: one row of each.",
+        ),
+    ] = "joint",
+    given: Annotated[Given, *_REPRODUCED],
     study: StudyOptions,
     common: CommonOptions,
 ) -> None:
@@ -106,15 +124,24 @@ def reproduce(
     with opened(common) as screen:
         tables = None if data is None else absolute(data)
         plan = _Plan(networks=absolute(networks), data=tables, only=only, seed=common.seed, workers=study.workers)
-        request = {"search": asdict(search), "plan": asdict(plan)}
+        request = {"threshold": threshold, "given": given, "plan": asdict(plan)}
         _run(_reproduce, request, study.out or Path("fairmend-reproduce"), screen)
 
 
-@command
 def sweep(
     *,
     source: SourceOptions,
-    grid: SweepOptions,
+    grid: Annotated[Given, GRID],
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            "--schedule",
+            metavar="NAME[,NAME]",
+            rich_help_panel=GRID.panel,
+            help="Cooling schedules of annealing: geometric, logarithmic, exponential.",
+        ),
+    ] = None,
+    given: Annotated[Given, _SHARED],
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="N", parser=whole, help="Runs per point, with seeds from --seed up.")
     ] = 3,
@@ -135,7 +162,13 @@ def sweep(
     """
     with opened(common) as screen:
         plan = _Plan(seeds=seeds, seed=common.seed, workers=study.workers)
-        request = {"source": request_of(source), "grid": asdict(grid), "plan": asdict(plan)}
+        request = {
+            "source": request_of(source),
+            "grid": grid,
+            "schedule": schedule,
+            "given": given,
+            "plan": asdict(plan),
+        }
         _run(_sweep, request, study.out or Path(f"fairmend-sweep-{title_of(source)}"), screen)
 
 
@@ -171,9 +204,9 @@ class _Plan:
 def _compare(request: Mapping[str, Any], plan: _Plan, session: Session, screen: Screen) -> TabularStudy:
     from fairmend.tabular.studies.compare import compare_searches
 
-    source, search = stored(lambda: source_of(request["source"])), stored(lambda: ComparedOptions(**request["search"]))
-    searches = levels("--search", search.search, str)
-    settings = make_settings(replace(search, search="annealing"), plan.seed, source.preset)
+    source = stored(lambda: source_of(request["source"]))
+    searches = levels("--search", str(request.get("search")), str)
+    settings = make_settings(recalled(request.get("given"), *_COMPARED), plan.seed, source.preset)
     inputs = open_inputs(source, screen, settings.objective)
     return compare_searches(
         inputs.network,
@@ -188,9 +221,9 @@ def _compare(request: Mapping[str, Any], plan: _Plan, session: Session, screen: 
 def _reproduce(request: Mapping[str, Any], plan: _Plan, session: Session, screen: Screen) -> TabularStudy:
     from fairmend.tabular.studies.reproduce import reproduce_published
 
-    search = stored(lambda: ReproducedOptions(**request["search"]))
-    both = search.threshold == "both"
-    settings = make_settings(replace(search, threshold="joint") if both else search, plan.seed)
+    both = request.get("threshold") == "both"
+    threshold = "joint" if both else request.get("threshold")
+    settings = make_settings(recalled(request.get("given"), *_REPRODUCED), plan.seed, threshold=threshold)
     return reproduce_published(
         Path(str(plan.networks)),
         None if plan.data is None else Path(plan.data),
@@ -202,15 +235,15 @@ def _reproduce(request: Mapping[str, Any], plan: _Plan, session: Session, screen
 
 
 def _sweep(request: Mapping[str, Any], plan: _Plan, session: Session, screen: Screen) -> TabularStudy:
-    from fairmend.tabular.repair.settings import RepairSettings
     from fairmend.tabular.studies.sweep import sweep_settings
 
-    source, grid = stored(lambda: source_of(request["source"])), stored(lambda: SweepOptions(**request["grid"]))
-    shared: Mapping[str, Any] = grid.shared()
-    if shared.get("drop") == "clamp":
-        raise InputError("--drop must be output or weights, got 'clamp'")
-    settings = RepairSettings(**shared, seed=plan.seed)
-    axes = grid.grid()
+    source = stored(lambda: source_of(request["source"]))
+    settings = make_settings(recalled(request.get("given"), _SHARED), plan.seed)
+    axes = recalled(request.get("grid"), GRID).levels()
+    if request.get("schedule") is not None:
+        axes["schedule"] = levels("--schedule", str(request.get("schedule")), str)
+    if not axes:
+        axes = {"keep": [0.95, 0.98, 1.0], "schedule": ["geometric", "logarithmic"]}
     inputs = open_inputs(source, screen, settings.objective)
     return sweep_settings(inputs.network, inputs.dataset, axes, settings, seeds=plan.seeds, session=session)
 

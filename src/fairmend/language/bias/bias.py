@@ -22,14 +22,7 @@ import numpy.typing as npt
 
 from fairmend.errors import DataError, InputError
 from fairmend.language.bias.calibration import Calibration, calibrate, change_interval
-from fairmend.language.bias.records import (
-    BiasChange,
-    BiasFigures,
-    BiasProtocol,
-    GroupChange,
-    GroupMean,
-    GroupToxicity,
-)
+from fairmend.language.bias.records import BiasChange, BiasFigures, BiasProtocol, GroupChange, GroupToxicity
 from fairmend.language.bias.resampling import (
     Codes,
     Floats,
@@ -39,6 +32,7 @@ from fairmend.language.bias.resampling import (
     shuffled_group_means,
 )
 from fairmend.language.bias.verdict import verdict, verdict_on_change
+from fairmend.language.protocols import GroupMean
 from fairmend.statistics import Interval, paired_t_interval, permutation_p_value, sample_size_needed, t_interval
 
 __all__ = [

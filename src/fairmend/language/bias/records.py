@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from fairmend.errors import InputError
-from fairmend.language.toxicity.scorer import ScoredText
+from fairmend.language.protocols import GroupMean, ScoredText
 from fairmend.records import derived
 from fairmend.statistics import Interval
-
-GroupMean = Literal["unweighted", "pooled"]
 
 
 @dataclass(frozen=True, slots=True)

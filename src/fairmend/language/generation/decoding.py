@@ -1,4 +1,4 @@
-"""From logits to a token: the distribution that continuations are drawn from, and how many of which length."""
+"""From logits to a token: the distribution that continuations are drawn from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fairmend.errors import InputError
 from fairmend.language.generation.coupling import gumbel_noise
-from fairmend.language.toxicity.scorer import ScoredText
+from fairmend.language.protocols import Sampling
 
 _SPARE = 14  # tokens beyond the k-th that are looked at, for ties
 
@@ -83,33 +83,6 @@ class DecodingRule:
         return values.masked_fill(values < least, float("-inf")), ids, least
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How prompts are continued and what of it is scored.
-
-    Attributes:
-        new_tokens: longest continuation.
-        n_samples: continuations per prompt, with noise of their own.
-        seed: of the noise.
-        top_k, temperature: see `DecodingRule`. The defaults are those of the published protocol.
-        max_prompt_tokens: cut longer prompts behind so many tokens (published: 22).
-        score: which text is scored, see `toxicity.text_to_score`.
-    """
-
-    new_tokens: int = 40
-    n_samples: int = 1
-    seed: int = 0
-    top_k: int | None = 50
-    temperature: float = 1.0
-    max_prompt_tokens: int | None = None
-    score: ScoredText = "continuation"
-
-    def __post_init__(self) -> None:
-        if self.n_samples < 1 or self.new_tokens < 1:
-            raise InputError(f"n_samples={self.n_samples} and new_tokens={self.new_tokens} must be 1 or more")
-        self.rule  # noqa: B018 - refuses what cannot work
-
-    @property
-    def rule(self) -> DecodingRule:
-        """How each token is drawn."""
-        return DecodingRule(self.top_k, self.temperature)
+def rule_of(sampling: Sampling) -> DecodingRule:
+    """How each token is drawn."""
+    return DecodingRule(sampling.top_k, sampling.temperature)

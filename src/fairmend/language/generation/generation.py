@@ -27,9 +27,10 @@ from fairmend.language.backend.forward import CachedRows, text_config
 from fairmend.language.backend.tokenizers import decode, encode
 from fairmend.language.backend.versions import required
 from fairmend.language.generation.coupling import prompt_streams
-from fairmend.language.generation.decoding import Sampling
+from fairmend.language.generation.decoding import rule_of
 from fairmend.language.heads.gates import HeadGates
 from fairmend.language.models.models import LanguageModel
+from fairmend.language.protocols import Sampling
 from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
 NO_TOKEN = -1  # fills the token ids after a continuation's end
@@ -192,7 +193,7 @@ def _decode(
     if hooks is not None and gates is not None:
         hooks.set(gates)
     for step in range(sampling.new_tokens):
-        chosen, likelihood = sampling.rule.choose(batch.next_logits(), streams, step)
+        chosen, likelihood = rule_of(sampling).choose(batch.next_logits(), streams, step)
         chosen, likelihood = chosen.cpu(), likelihood.double().cpu()
         live = running.numpy()
         tokens[rows[live], step] = chosen.numpy()[live]

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from fairmend.errors import ModelError
 from fairmend.language.backend.batching import Done
 from fairmend.language.backend.forward import why_not_finite
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import Continuations, continuation_texts, generate
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.toxicity.scorer import ScoredText, Scorer, check_scores_prompts, score_texts, text_to_score
+from fairmend.language.protocols import Sampling, ScoredText
+from fairmend.language.toxicity.scorer import Scorer, check_scores_prompts, score_texts, text_to_score
 from fairmend.masks import Mask
 from fairmend.runs.parts import Arrays, Keep, keep_nothing
 

@@ -17,14 +17,14 @@ import fairmend
 from fairmend.errors import InputError
 from fairmend.evaluation import Evaluator, Figure, Figures, Measurement
 from fairmend.language.bias.bias import bias, bias_standard_error
-from fairmend.language.bias.records import BiasProtocol, GroupMean
-from fairmend.language.generation.decoding import Sampling
+from fairmend.language.bias.records import BiasProtocol
 from fairmend.language.generation.generation import encode_prompts
 from fairmend.language.generation.samples import toxicity_of_parts
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import Perplexity
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.protocols import GroupMean, Sampling
 from fairmend.language.toxicity.scorer import Scorer, check_scores_prompts
 from fairmend.masks import Mask, Space
 from fairmend.runs.workers import InProcess

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,42 +10,15 @@ import numpy.typing as npt
 
 from fairmend.evaluation import array_digest
 from fairmend.language.heads.gates import masked
-from fairmend.language.measurement.perplexity import (
-    STRIDE,
-    Kind,
-    Perplexity,
-    perplexity_protocol,
-    summarise,
-    token_log_likelihoods,
-)
+from fairmend.language.measurement.perplexity import Perplexity, perplexity_protocol, summarise, token_log_likelihoods
 from fairmend.language.measurement.texts import Text, encode_text
 from fairmend.language.models.models import LanguageModel
+from fairmend.language.protocols import ReadingSettings
 from fairmend.masks import Mask
 
 Floats = npt.NDArray[np.float64]
 
 _WINDOW = 512  # of the standard protocol: as wide as the stride, so that no token is read twice
-
-
-@dataclass(frozen=True, slots=True)
-class ReadingSettings:
-    """How the perplexity is taken.
-
-    Attributes:
-        kind: "standard" or "fasp", see `fairmend.language.measurement.perplexity`.
-        tokens: number of tokens of the text; None reads all of it.
-        window: tokens per window; by default the model's context up to 512 ("standard"), or as published ("fasp").
-        stride: tokens between the starts of two windows.
-    """
-
-    kind: Kind = "standard"
-    tokens: int | None = 8192
-    window: int | None = None
-    stride: int = STRIDE
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description; `ReadingSettings(**it)` reads it back."""
-        return asdict(self)
 
 
 class Reading:

@@ -16,7 +16,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +26,10 @@ from fairmend.errors import InputError, ModelError
 from fairmend.language.backend.batching import BatchSize, Done
 from fairmend.language.backend.forward import last_logits, why_not_finite
 from fairmend.language.models.models import LanguageModel
+from fairmend.language.protocols import STRIDE, Kind
 
-Kind = Literal["standard", "fasp"]
 Losses = npt.NDArray[np.float64]
 
-STRIDE = 512
 _POSITIONS_AT_ONCE = 128  # the softmax over the vocabulary is taken for so many positions at a time
 
 

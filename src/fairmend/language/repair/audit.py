@@ -9,11 +9,11 @@ import numpy as np
 
 from fairmend.language.bias.bias import summarise_bias, verdict
 from fairmend.language.bias.records import BiasFigures, BiasProtocol
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import check_finite, summarise, token_log_likelihoods
 from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.protocols import Sampling
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.records import plain

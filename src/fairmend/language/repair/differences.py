@@ -13,10 +13,11 @@ from fairmend.language.bias.bias import paired_change, verdict_on_change
 from fairmend.language.bias.records import BiasChange, BiasProtocol
 from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.judging import PerplexityChange, perplexity_change
-from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import Perplexity, check_finite, summarise, token_log_likelihoods
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
+from fairmend.language.protocols import ReadingSettings
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.records import plain

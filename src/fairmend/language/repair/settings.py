@@ -1,117 +1,241 @@
-"""How a language model is to be repaired: every choice with its default."""
+"""How a language model is to be repaired: every setting with its default, limits and help, stated once.
+
+Nothing heavy is imported here: the command line reads its options off these settings.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from fairmend.costs import UtilityFloor
 from fairmend.errors import InputError
-from fairmend.evaluation import Figures, Measurement
-from fairmend.language.bias.records import GroupMean
-from fairmend.language.generation.decoding import Sampling
-from fairmend.language.measurement.masked_perplexity import ReadingSettings
-from fairmend.language.repair.subset_settings import SUBSET_METHODS, SubsetMethod, SubsetSearch
-from fairmend.language.scores.head_scores import BiasMethod, LossMethod
-from fairmend.search import METHODS, Method, PruningRule
-from fairmend.search.base import require_choice, require_number
-from fairmend.search.pruning_rules import NEEDS
-from fairmend.settings import PruningTies
+from fairmend.language.protocols import BiasMethod, GroupMean, LossMethod, ReadingSettings, Sampling
+from fairmend.settings import (
+    METHODS,
+    SURROGATE_NAMES,
+    Auto,
+    Method,
+    PruningTies,
+    check,
+    documented,
+    nested,
+    published,
+    setting,
+)
+
+if TYPE_CHECKING:
+    from fairmend.costs import UtilityFloor
+    from fairmend.evaluation import Figures, Measurement
+    from fairmend.masks import Space
+    from fairmend.search import PruningRule
 
 BiasScoring = Literal["auto", "first-order", "reweighted", "generated"]
 Choice = Literal["measured", "rule"]
+SubsetMethod = Literal["attention-pruning", "active", "genetic"]
+Fraction = Literal["shared", "own"]
+SUBSET_METHODS: tuple[SubsetMethod, ...] = get_args(SubsetMethod)
 
 DEFAULT_BIAS_METHOD: BiasMethod = "first-order"
 """What bias_scores="auto" stands for."""
 
-_CHOICES = {"bias_scores": BiasScoring, "loss_scores": LossMethod, "choice": Choice, "group_mean": GroupMean}
 _SIZES = (1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1.0)  # of the finalists, as shares of alpha
 _LOSS_WEIGHTS = (0.0, 0.5, 1.0)  # of FASP's finalists: from bias alone to bias and perplexity alike
+_LARGEST_SHARE = 0.15  # of all heads, in a subset
 
 
-@dataclass(frozen=True)
-class RepairSettings:
-    """All choices of a repair.
-
-    Attributes:
-        method: how heads are ranked, see `fairmend.search.PruningRule`, or how subsets of them are searched, see
-            `subsets`.
-        alpha: share of the heads to drop; the largest share, when the choice is "measured".
-        gamma: share of the heads that are critical to the perplexity and are never dropped; "fasp" and the sets
-            that "active" begins with.
-        ties: "exact", or "published" as in FASP's code.
-        bias_scores: how each head's effect on the bias is found. "generated" continues the prompts without the head,
-            exact and slow, and reads the text without it; "reweighted" draws continuations once and weights them by
-            what the model without the head thinks of them; "first-order" takes one backward pass for all heads. "auto"
-            takes the default.
-        loss_scores: how each head's effect on the perplexity is found: "exact" reads the text without it, "first-order"
-            takes one backward pass for all heads.
-        scoring_samples: continuations per prompt that heads are scored with.
-        scoring_tokens: tokens of the text that heads are scored with; None takes as many as `reading`.
-        choice: "measured" measures several sets around the rule's on the search half (smaller ones, and for "fasp"
-            ones that weigh bias and perplexity jointly; of each ranking the largest that keep the floor) and takes
-            the cheapest of those that cannot be told from the least biased, which may be the untouched model; "rule"
-            takes the rule's one set, whatever it does.
-        front: whether the repair also finds the front: the trade-offs between bias and perplexity among the sets that
-            were measured in full, each judged on the held-out half. Searches of subsets then look along the whole
-            front, and rankings measure further sets in between, up to `subsets.finalists` in all.
-        max_perplexity: the utility floor: the perplexity may be at most so many times the untouched model's on the
-            search half; None sets no floor.
-        prompts: prompts of each half, stratified by group: one half to search with, one to judge on; None takes all.
-        split_by: a column of the prompts whose values the halves must not share, such as "template".
-        sampling: how prompts are continued and what of it is scored; its seed is that of these settings.
-        group_mean: what a group is compared with, see `BiasProtocol`.
-        reading: how the perplexity is taken.
-        subsets: how subsets are searched by the methods "attention-pruning", "active" and "genetic", which do not read
-            alpha. "active" begins with FASP's sets, so that it reads gamma and ties.
-        objective_limit: how many times the untouched model's figure by a further objective a set of heads may have, see
-            `repair_model`.
-        seed: of everything random.
+@documented
+@dataclass(frozen=True, slots=True)
+class SubsetSearch:
+    """How subsets of heads are searched.
 
     Raises:
-        InputError: an option outside its range.
+        InputError: a setting outside its limits.
     """
 
-    method: Method | SubsetMethod = "fasp"
-    alpha: float = 0.1
-    gamma: float = 0.3
-    ties: PruningTies = "exact"
-    bias_scores: BiasScoring = "auto"
-    loss_scores: LossMethod = "first-order"
-    scoring_samples: int = 2
-    scoring_tokens: int | None = 2048
-    choice: Choice = "measured"
-    front: bool = False
-    max_perplexity: float | None = 1.2
-    prompts: int | None = 500
-    split_by: str | None = None
-    sampling: Sampling = field(default_factory=lambda: Sampling(new_tokens=20))
-    group_mean: GroupMean = "unweighted"
-    reading: ReadingSettings = field(default_factory=ReadingSettings)
-    subsets: SubsetSearch = field(default_factory=SubsetSearch)
-    objective_limit: float = 1.1
-    seed: int = 0
+    samples: int = setting(300, "Subsets to measure, the empty one included.", least=2, option="--subsets")
+    eta: float = setting(
+        0.2,
+        "Share of the search half's prompts (stratified by group) and text that every subset is measured on.",
+        above=0,
+        most=1,
+        metavar="SHARE",
+    )
+    fraction: Fraction = setting(
+        "shared",
+        "Whether all subsets are measured on the same share, so that they differ by their heads only, or each on a "
+        "random one of its own, as published for Attention Pruning.",
+        choices=get_args(Fraction),
+    )
+    epsilon: float = setting(
+        0.5, "Weight of the bias against the perplexity, from 0 to 1.", least=0, most=1, metavar="WEIGHT"
+    )
+    min_drop: int = setting(1, "Least heads of a subset.", least=0)
+    max_drop: int | Auto | None = setting(
+        "auto", "Most heads of a subset. auto: 15 % of all heads; none: all heads.", kind=int, least=0, none="none"
+    )
+    surrogate: str = setting(
+        "auto",
+        f"What learns from the measured subsets: {', '.join(SURROGATE_NAMES)}. network is as published. auto: network "
+        "for attention-pruning, pairwise for active.",
+        choices=("auto", *SURROGATE_NAMES),
+    )
+    finalists: int = setting(
+        8,
+        "Subsets to measure on the whole search half; the choice is made among them. With --front a ranking measures "
+        "so many sets too, if its own are fewer.",
+        least=1,
+    )
 
     def __post_init__(self) -> None:
-        for name, kind in _CHOICES.items():
-            require_choice(name, getattr(self, name), get_args(kind))
-        for name, least in (("prompts", 4), ("scoring_samples", 1), ("scoring_tokens", 2)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} must be at least {least}, got {value!r}")
-        limit = self.max_perplexity
-        if limit is not None and not (math.isfinite(limit) and limit >= 1):
-            raise InputError(f"max_perplexity must be at least 1, got {limit!r}: 1.2 allows 1.2 times the perplexity")
-        require_number("objective_limit", self.objective_limit, 0, math.inf, positive=True)
+        check(self)
+
+    def space(self, whole: Space) -> Space:
+        """The subsets that are searched, of all heads.
+
+        Raises:
+            InputError: limits that leave no subset.
+        """
+        largest = max(1, round(_LARGEST_SHARE * whole.n_units)) if self.max_drop == "auto" else self.max_drop
+        least = self.min_drop if largest is None else min(self.min_drop, largest)
+        return replace(whole, min_drop=least, max_drop=largest)
+
+
+@documented
+@dataclass(frozen=True)
+class RepairSettings:
+    """All choices of a repair. The methods that search subsets do not read alpha; active reads gamma and ties.
+
+    Raises:
+        InputError: a setting outside its limits.
+    """
+
+    method: Method | SubsetMethod = setting(
+        "fasp",
+        "How heads are ranked: fasp (by bias, sparing those critical to the perplexity), performance-only, "
+        "fairness-only, magnitude, gradient or random. Or how subsets of heads are searched: attention-pruning "
+        "(surrogate networks and annealing), active (begins with fasp's sets; surrogates choose what to measure "
+        "next) or genetic (NSGA-II); these take hundreds of measurements, see --subsets.",
+        choices=(*METHODS, *SUBSET_METHODS),
+        basic=True,
+    )
+    alpha: float = setting(
+        0.1,
+        "Largest share of the heads to drop; with --choice rule exactly that share.",
+        least=0,
+        most=1,
+        metavar="SHARE",
+        basic=True,
+    )
+    gamma: float = setting(
+        0.3,
+        "Share of the heads that are critical to the perplexity and never dropped; fasp, and active for the sets that "
+        "it begins with.",
+        least=0,
+        most=1,
+        metavar="SHARE",
+    )
+    ties: PruningTies = setting(
+        "exact",
+        "exact, or published as in FASP's code.",
+        choices=get_args(PruningTies),
+        option="",
+        published="published",
+    )
+    bias_scores: BiasScoring = setting(
+        "auto",
+        "How each head's effect on the bias is found: first-order (one backward pass for all heads), reweighted (draws "
+        "continuations once and weights them by what the model without the head thinks of them), generated (exact: new "
+        "continuations without each head, slow), or auto.",
+        choices=get_args(BiasScoring),
+        published="generated",
+    )
+    loss_scores: LossMethod = setting(
+        "first-order",
+        "How each head's effect on the perplexity is found: first-order (one backward pass), or exact (reads the text "
+        "without each head, slow).",
+        choices=get_args(LossMethod),
+        published="exact",
+    )
+    scoring_samples: int = setting(
+        2,
+        "Continuations of every prompt that heads are scored with; more make the ranking more reliable.",
+        least=1,
+        published=1,
+        shown="2, or --samples if that is more",
+    )
+    scoring_tokens: int | None = setting(
+        2048,
+        "Tokens of the text that heads are scored with; None takes as many as the perplexity.",
+        least=2,
+        none="all",
+        option="",
+        published=None,
+    )
+    choice: Choice = setting(
+        "measured",
+        "measured: measure several sets around the method's own and take the least biased that keeps the perplexity, "
+        "or change nothing. rule: take the method's one set, whatever it does.",
+        choices=get_args(Choice),
+        published="rule",
+    )
+    front: bool = setting(
+        False,
+        "Find the front too: other trade-offs between bias and perplexity, each judged on held-out prompts. Any of "
+        "them can be saved with fairmend lm pick.",
+        basic=True,
+    )
+    max_perplexity: float | None = setting(
+        1.2,
+        "Largest perplexity on the search half, as a multiple of the original; none sets no limit.",
+        least=1,
+        none="none",
+        metavar="RATIO",
+        reason="1.2 allows 1.2 times the perplexity",
+        published=None,
+        basic=True,
+    )
+    prompts: int | None = setting(
+        500,
+        "Prompts per axis, as many of each group as there are; a repair takes so many to search with and so many "
+        "others to judge on. More give narrower intervals and take longer.",
+        least=4,
+        none="all",
+        option="--prompt-count",
+        published=None,
+        basic=True,
+    )
+    split_by: str | None = setting(
+        None, "A column of the prompts whose values the halves must not share, such as template.", option=""
+    )
+    sampling: Sampling = nested(Sampling, new_tokens=20)
+    group_mean: GroupMean = setting(
+        "unweighted",
+        "What a group is compared with, see `BiasProtocol`.",
+        choices=get_args(GroupMean),
+        option="",
+        published="pooled",
+    )
+    reading: ReadingSettings = nested(ReadingSettings)
+    subsets: SubsetSearch = nested(SubsetSearch)
+    objective_limit: float = setting(
+        1.1,
+        "Largest value of every --objective on the half of its items that is searched with, as a multiple of the "
+        "original model's.",
+        above=0,
+        metavar="RATIO",
+    )
+    seed: int = setting(0, "Of everything random.", option="")
+
+    def __post_init__(self) -> None:
+        check(self)
         if self.front and self.choice != "measured":
             raise InputError(
                 f"a front is of several measured sets, and choice {self.choice!r} takes one of them unseen: choose "
                 "'measured', or leave out the front"
             )
         object.__setattr__(self, "sampling", replace(self.sampling, seed=self.seed))
-        require_choice("method", self.method, (*METHODS, *SUBSET_METHODS))
         if not self.searches_subsets:
             self.rule  # noqa: B018 - refuses shares that cannot work
 
@@ -127,6 +251,9 @@ class RepairSettings:
         Raises:
             InputError: the method searches subsets and has none.
         """
+        from fairmend.search import PruningRule
+        from fairmend.search.base import require_choice
+
         method = require_choice("method", self.method, METHODS)
         return PruningRule(method, self.alpha, self.gamma, self.ties, seed=self.seed)
 
@@ -138,6 +265,8 @@ class RepairSettings:
     @property
     def needs(self) -> tuple[str, ...]:
         """The scores of single heads that the method reads."""
+        from fairmend.search.pruning_rules import NEEDS
+
         if self.searches_subsets:
             return ("bias", "loss") if self.method == "active" else ()
         return NEEDS[self.rule.method]
@@ -154,6 +283,8 @@ class RepairSettings:
 
     def floor(self, figures: Figures, reference: Measurement) -> UtilityFloor:
         """The largest perplexity that a repair may have on the search half."""
+        from fairmend.costs import UtilityFloor
+
         if self.max_perplexity is None:
             return UtilityFloor(math.inf, figures.utility.better)
         return UtilityFloor.relative(figures, reference, self.max_perplexity)
@@ -173,18 +304,4 @@ class RepairSettings:
     @classmethod
     def fasp(cls, *, seed: int = 1, **changes: Any) -> RepairSettings:
         """FASP as published: its protocol of bias and perplexity, its rule and ties, no floor."""
-        published: dict[str, Any] = {
-            "ties": "published",
-            "bias_scores": "generated",
-            "loss_scores": "exact",
-            "choice": "rule",
-            "max_perplexity": None,
-            "prompts": None,
-            "sampling": Sampling(new_tokens=40, max_prompt_tokens=22, score="prompt+continuation"),
-            "group_mean": "pooled",
-            "reading": ReadingSettings(kind="fasp", tokens=None),
-            "scoring_samples": 1,
-            "scoring_tokens": None,
-            "seed": seed,
-        }
-        return cls(**(published | changes))
+        return cls(**(published(cls) | {"seed": seed} | changes))

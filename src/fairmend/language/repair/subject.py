@@ -8,10 +8,11 @@ from typing import Any
 
 from fairmend.errors import DataError, InputError
 from fairmend.language.measurement.evaluator import LanguageEvaluator
-from fairmend.language.measurement.masked_perplexity import Reading, ReadingSettings
+from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.texts import Text, read_text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.protocols import ReadingSettings
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.toxicity.scorer import Scorer
 

@@ -24,8 +24,7 @@ from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.repair.finalists import sets_of, within_floor
 from fairmend.language.repair.head_ranking import HeadRanking
 from fairmend.language.repair.own_fractions import OwnFractions
-from fairmend.language.repair.settings import RepairSettings
-from fairmend.language.repair.subset_settings import SUBSET_METHODS, SubsetSearch
+from fairmend.language.repair.settings import SUBSET_METHODS, RepairSettings, SubsetSearch
 from fairmend.masks import Mask, Space
 from fairmend.records import differences
 from fairmend.runs.context import Context

@@ -23,8 +23,8 @@ from scipy.special import erf
 
 from fairmend.errors import DataError, InputError
 from fairmend.language.bias.bias import bias_of, deviations
-from fairmend.language.bias.records import GroupMean
 from fairmend.language.bias.resampling import group_means
+from fairmend.language.protocols import GroupMean
 from fairmend.language.scores.reliability import Reliability, split_reliability
 from fairmend.language.scores.toxicity_by_mask import FIRST_ORDER, MaskToxicity
 

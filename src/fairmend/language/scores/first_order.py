@@ -47,7 +47,7 @@ from torch import Tensor
 
 from fairmend.language.backend.batching import Done
 from fairmend.language.backend.versions import required
-from fairmend.language.generation.decoding import DecodingRule
+from fairmend.language.generation.decoding import DecodingRule, rule_of
 from fairmend.language.generation.likelihoods import WHOLE, batched_log_likelihoods
 from fairmend.language.generation.samples import ScoredSample, beginnings
 from fairmend.language.measurement.perplexity import PerplexityProtocol
@@ -128,7 +128,7 @@ def first_order_toxicity(
     begun = None if scorer is None else beginnings(lm, sample, scorer)
     weights = advantages(sample.toxicity, groups, begun).transpose(1, 0, 2).reshape(n_samples * n_prompts, -1)
     _, gradients = gate_gradients(
-        lm, sample.prompt_ids, sample.continuations, sample.sampling.rule, weights, progress, keep
+        lm, sample.prompt_ids, sample.continuations, rule_of(sample.sampling), weights, progress, keep
     )
     slopes = gradients.reshape(n_samples, n_prompts, -1).mean(axis=0).T
     before = sample.toxicity.mean(axis=1)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,13 @@ from torch import Tensor
 from fairmend.errors import DataError, InputError
 from fairmend.evaluation import array_digest, digest
 from fairmend.language.backend.batching import Done
-from fairmend.language.bias.records import GroupMean
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.samples import draw_sample
 from fairmend.language.heads.heads import HeadMap
 from fairmend.language.measurement.perplexity import PerplexityProtocol
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.protocols import BiasMethod, GroupMean, LossMethod, Sampling
 from fairmend.language.scores.ablation import masked_losses
 from fairmend.language.scores.bias_effects import bias_effects
 from fairmend.language.scores.first_order import first_order_losses, first_order_toxicity
@@ -35,8 +34,6 @@ from fairmend.runs.parts import Keep, Parts, keep_nothing, within
 from fairmend.runs.store import Section, Store
 
 Floats = npt.NDArray[np.float64]
-LossMethod = Literal["exact", "first-order"]
-BiasMethod = Literal["generated", "reweighted", "first-order"]
 Stage = Callable[[str, int, int], None]
 """Told what is being scored, how much of it is done, and of how much."""
 

@@ -39,6 +39,7 @@ from torch import Tensor
 
 from fairmend.errors import InputError
 from fairmend.language.backend.batching import Done
+from fairmend.language.generation.decoding import rule_of
 from fairmend.language.generation.likelihoods import continuation_log_likelihoods
 from fairmend.language.generation.samples import ScoredSample
 from fairmend.language.models.models import LanguageModel
@@ -183,7 +184,7 @@ def likelihood_ratios(
                 [prompts[row] for row in chunk for _ in range(times)],
                 [continuations[row] for row in chunk for _ in range(times)],
                 gates=gates,
-                rule=sample.sampling.rule,
+                rule=rule_of(sample.sampling),
                 batches=AllAtOnce(),
             )
             values: Floats = found.double().cpu().numpy()

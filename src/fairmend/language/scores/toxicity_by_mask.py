@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from fairmend.language.backend.batching import Done
-from fairmend.language.generation.decoding import Sampling
 from fairmend.language.generation.generation import generate
 from fairmend.language.generation.samples import draw_sample, score_continuations
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.protocols import Sampling
 from fairmend.language.scores.mask_runs import checked_gates
 from fairmend.language.toxicity.scorer import Scorer
 from fairmend.runs.parts import Arrays, Keep, keep_nothing, within

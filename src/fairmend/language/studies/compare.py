@@ -23,9 +23,10 @@ from fairmend.report.study import study_kind
 from fairmend.report.tables import Cell, Column
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
-from fairmend.search import METHODS, Method, PruningRule
+from fairmend.search import PruningRule
 from fairmend.search.base import require_choice, require_count
 from fairmend.search.pruning_rules import NEEDS
+from fairmend.settings import METHODS, Method
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,18 +18,17 @@ from fairmend.language.measurement.logbook import Logbook
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.repair.finalists import most_measured
 from fairmend.language.repair.repair import Repair, repair_model
-from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.settings import SUBSET_METHODS, RepairSettings, SubsetMethod
 from fairmend.language.repair.subject import Subject
 from fairmend.language.repair.subset_search import subset_prompts
-from fairmend.language.repair.subset_settings import SUBSET_METHODS, SubsetMethod
 from fairmend.language.studies.study import UNTOUCHED, JudgedSet, JudgedStudy
 from fairmend.report.figures import Point, Spot
 from fairmend.report.study import study_kind
 from fairmend.report.tables import Cell, Column, Table, fixed, spread
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
-from fairmend.search import Method
 from fairmend.search.base import require_choice, require_count
+from fairmend.settings import Method
 from fairmend.statistics import Mean, t_interval
 from fairmend.surrogates.families.base import LEAST_SAMPLES
 

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import InputError
+from fairmend.language.protocols import ScoredText
 from fairmend.language.toxicity.custom_functions import as_numbers
 
 Floats = npt.NDArray[np.float64]
 ScorerKind = Literal["classifier", "lexical", "custom"]
-ScoredText = Literal["continuation", "prompt+continuation"]
 
 _ROUNDING = 1e-6  # what a sum of probabilities in single precision may be off by
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,12 @@ from scipy.special import expit, softmax
 from fairmend.errors import DataError, InputError, ModelError
 from fairmend.evaluation import array_digest
 from fairmend.masks import Dial, Mask, Site, Space
+from fairmend.tabular.names import DROPS, DropName
 from fairmend.tabular.networks.activations import IDENTITY, Activation, FloatArray
 
-DropName = Literal["output", "weights", "clamp"]
 Drop = DropName | FloatArray
 """A meaning of "drop" by name, or the constant that each unit emits once dropped, shape (n_units,)."""
 
-DROPS: tuple[DropName, ...] = ("output", "weights", "clamp")
 _Value = TypeVar("_Value", bound=np.generic)
 NOT_FINITE = (
     "the network's logits are not finite on these rows: values of the features, or their products with the weights, "

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairmend.tabular.data.datasets import Dataset, require_people
-from fairmend.tabular.fairness.findings import FairnessFigures
+from fairmend.tabular.fairness.findings import FairnessFigures, verdict
 from fairmend.tabular.fairness.uncertainty import Question, summarise
-from fairmend.tabular.fairness.verdict import verdict
 from fairmend.tabular.networks.networks import Network, decide
 from fairmend.tabular.repair.judging import people_of, predictions
 from fairmend.tabular.repair.repair import require_fit

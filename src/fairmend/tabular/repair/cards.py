@@ -8,9 +8,8 @@ from fairmend.escaping import Markdown, markdown
 from fairmend.report.card import Card, Section, interval, number, p_value, signed
 from fairmend.report.tables import Cell, Column, Table
 from fairmend.tabular.data.datasets import Dataset
-from fairmend.tabular.fairness.findings import Comparison, Estimate
+from fairmend.tabular.fairness.findings import Comparison, Estimate, figure_title, verdict, verdict_on_change
 from fairmend.tabular.fairness.metrics import OBJECTIVES
-from fairmend.tabular.fairness.verdict import figure_title, verdict, verdict_on_change
 from fairmend.tabular.networks.activations import Activation
 from fairmend.tabular.networks.networks import Network
 from fairmend.tabular.repair.repair import Repair

@@ -23,11 +23,12 @@ from fairmend.tabular.counting.evaluator import Rows, TabularEvaluator
 from fairmend.tabular.data.datasets import Dataset, require_people
 from fairmend.tabular.fairness.findings import Comparison
 from fairmend.tabular.fairness.metrics import LOG_LOSS
+from fairmend.tabular.names import DropName
 from fairmend.tabular.networks.baking import bake
-from fairmend.tabular.networks.networks import NOT_FINITE, DropName, Network, emitted
+from fairmend.tabular.networks.networks import NOT_FINITE, Network, emitted
 from fairmend.tabular.repair.choice import Choice, choose
 from fairmend.tabular.repair.judging import judge_splits
-from fairmend.tabular.repair.settings import DEFAULT_STATES, RepairSettings
+from fairmend.tabular.repair.settings import RepairSettings
 
 _CALIBRATION_SECONDS = 0.3
 _PLANNED_SHARE = 0.9  # of a time limit: the rest is for what the calibration did not see
@@ -110,7 +111,37 @@ def repair_network(
     require_fit(network, dataset)
     require_people(dataset, settings.objective)
     with threadpool_limits(threads):
-        return _repair(network, dataset, settings, store, progress, judge)
+        settings = _planned(network, dataset, settings, store)
+        best = _search(network, dataset, settings, settings.drop, store, progress)
+        if settings.search == "dice" and settings.drop == "output" and best.run.stopped != "interrupted":
+            # DICE intervenes in two ways: a neuron is switched off, or held at its maximum.
+            clamped = _search(network, dataset, settings, "clamp", store, progress)
+            if clamped.choice.chosen.bias < best.choice.chosen.bias:
+                best = clamped
+            elif clamped.run.stopped == "interrupted":
+                best = replace(best, run=clamped.run)
+        choice = best.choice
+        mask = choice.mask if best.space.dials else choice.mask.turn(())  # the choice looks at thresholds in any case
+        constants = emitted_on(network, best.drop, dataset, settings)
+
+        def repaired(X: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+            return network.logits(X, mask, constants)
+
+        return Repair(
+            mask=mask,
+            space=best.space,
+            network=bake(network, mask, best.drop if best.drop == "weights" else constants),
+            drop=best.drop,
+            figures=best.figures,
+            before=choice.reference,
+            after=choice.chosen,
+            floor=choice.floor,
+            splits=judge_splits(dataset, settings, network.logits, repaired) if judge else {},
+            front=tuple(best.front),
+            measured=best.measured,
+            run=best.run,
+            settings=settings,
+        )
 
 
 def require_fit(network: Network, dataset: Dataset) -> None:
@@ -156,47 +187,6 @@ class _Outcome:
     measured: int
 
 
-def _repair(
-    network: Network,
-    dataset: Dataset,
-    settings: RepairSettings,
-    store: Store | None,
-    progress: Progress | None,
-    judge: bool,
-) -> Repair:
-    settings = _planned(network, dataset, settings, store)
-    best = _search(network, dataset, settings, settings.drop, store, progress)
-    if settings.search == "dice" and settings.drop == "output" and best.run.stopped != "interrupted":
-        # DICE intervenes in two ways: a neuron is switched off, or held at its maximum.
-        clamped = _search(network, dataset, settings, "clamp", store, progress)
-        if clamped.choice.chosen.bias < best.choice.chosen.bias:
-            best = clamped
-        elif clamped.run.stopped == "interrupted":
-            best = replace(best, run=clamped.run)
-    choice = best.choice
-    mask = choice.mask if best.space.dials else choice.mask.turn(())  # the choice looks at thresholds in any case
-    constants = emitted_on(network, best.drop, dataset, settings)
-
-    def repaired(X: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        return network.logits(X, mask, constants)
-
-    return Repair(
-        mask=mask,
-        space=best.space,
-        network=bake(network, mask, best.drop if best.drop == "weights" else constants),
-        drop=best.drop,
-        figures=best.figures,
-        before=choice.reference,
-        after=choice.chosen,
-        floor=choice.floor,
-        splits=judge_splits(dataset, settings, network.logits, repaired) if judge else {},
-        front=tuple(best.front),
-        measured=best.measured,
-        run=best.run,
-        settings=settings,
-    )
-
-
 def emitted_on(network: Network, drop: DropName, dataset: Dataset, settings: RepairSettings) -> npt.NDArray[np.float64]:
     """What a dropped neuron emits, shape (n_units,); only "clamp" looks at the rows that the search may see."""
     return emitted(network, drop, dataset.subset(*settings.splits)[0] if drop == "clamp" else None)
@@ -233,10 +223,10 @@ def _planned(network: Network, dataset: Dataset, settings: RepairSettings, store
 
     A time limit alone is turned into states once, from the measured speed; a resumed run takes the plan on record.
     """
-    if settings.states is not None:
+    if isinstance(settings.states, int):
         return settings
     if settings.seconds is None:
-        return replace(settings, states=DEFAULT_STATES)
+        return replace(settings, states=settings.budget)
     earlier = store.events("plan") if store is not None else []
     if earlier:
         states = earlier[-1].payload.get("states")
@@ -285,7 +275,7 @@ def _search(
     runner = Runner(evaluator, collection, progress=progress)
     searcher = _searcher(space, evaluator.figures, settings)  # refuses options before anything is measured
     (reference,) = runner.measure([space.untouched()])
-    run = runner.run(searcher, Budget(evaluations=settings.states, seconds=settings.seconds))
+    run = runner.run(searcher, Budget(evaluations=settings.budget, seconds=settings.seconds))
     measured = list(collection)
     floor = settings.floor(evaluator.figures, reference)
     front: Front[tuple[Mask, Measurement]] = Front()
@@ -314,7 +304,7 @@ def _searcher(space: Space, figures: Figures, settings: RepairSettings) -> Searc
         make_floor=lambda reference: settings.floor(figures, reference),
         figures=figures,
         seed=settings.seed,
-        states=settings.states or DEFAULT_STATES,
+        states=settings.budget,
         **options,
         **settings.options,
     )

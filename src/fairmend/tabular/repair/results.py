@@ -8,10 +8,11 @@ from typing import Any
 from fairmend.evaluation import Figures, Measurement
 from fairmend.records import Kind, session, versions
 from fairmend.tabular.data.datasets import Dataset
+from fairmend.tabular.fairness.findings import verdict, verdict_on_change
 from fairmend.tabular.fairness.metrics import OBJECTIVES
-from fairmend.tabular.fairness.verdict import verdict, verdict_on_change
+from fairmend.tabular.names import DropName
 from fairmend.tabular.networks.activations import FloatArray
-from fairmend.tabular.networks.networks import DropName, Network
+from fairmend.tabular.networks.networks import Network
 from fairmend.tabular.repair.audit import contradiction
 from fairmend.tabular.repair.repair import Repair
 

@@ -14,12 +14,12 @@ from fairmend.report.figures import Spot, draw_trade_off
 from fairmend.report.study import study_kind
 from fairmend.report.tables import Column, Table, fixed, spread
 from fairmend.runs.jobs import Finished
-from fairmend.search import SearchName
+from fairmend.settings import SearchName
 from fairmend.statistics import Mean, holm, paired_t_interval
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.fairness.metrics import title_of
 from fairmend.tabular.networks.networks import Network
-from fairmend.tabular.repair.settings import DEFAULT_STATES, RepairSettings
+from fairmend.tabular.repair.settings import RepairSettings
 from fairmend.tabular.studies.outcomes import (
     TEST_ROWS,
     Outcome,
@@ -189,7 +189,7 @@ def compare_searches(
         RunError: the directory belongs to something else, or cannot be written.
     """
     settings = settings or RepairSettings()
-    settings = replace(settings, states=settings.states or DEFAULT_STATES)
+    settings = replace(settings, states=settings.budget)
     if not searches or len(set(searches)) < len(searches):
         raise InputError(f"name each search once, at least one; got {list(searches)}")
     if seeds < 1:

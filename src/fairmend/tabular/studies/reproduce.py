@@ -14,8 +14,9 @@ from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.data.presets import find_preset, load_preset
 from fairmend.tabular.data.sources import locate
 from fairmend.tabular.formats.formats import read_network
+from fairmend.tabular.names import THRESHOLDS, Threshold
 from fairmend.tabular.networks.networks import Network
-from fairmend.tabular.repair.settings import THRESHOLDS, RepairSettings, Threshold
+from fairmend.tabular.repair.settings import RepairSettings
 from fairmend.tabular.studies.outcomes import THRESHOLD_ONLY
 from fairmend.tabular.studies.reproduction import LEFT_OUT, PUBLISHED, Reproduction, summarise_settings
 from fairmend.tabular.studies.trials import Session, Subject, Trial, run_trials
@@ -109,7 +110,7 @@ def reproduce_published(
 def _published_limits(settings: RepairSettings, threshold: Threshold, setting: str) -> RepairSettings:
     """The size limits of the published runs, unless others are asked for."""
     settings = replace(settings, threshold=threshold)
-    if settings.max_drop is not None:
+    if settings.max_drop != "auto":
         return settings
     preset = find_preset(setting)
     return replace(settings, min_drop=settings.min_drop or preset.min_drop, max_drop=preset.max_drop)
