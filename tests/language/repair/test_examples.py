@@ -13,7 +13,7 @@ from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.models.models import LanguageModel, wrap_model
 from fairmend.language.protocols import ReadingSettings, Sampling
-from fairmend.language.repair.examples import largest_changes
+from fairmend.language.repair.differences import largest_changes
 
 
 def evaluator_of(lm: LanguageModel) -> LanguageEvaluator:

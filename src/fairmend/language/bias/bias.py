@@ -15,6 +15,7 @@ group difference the scores of all groups are spread alike; the interval does no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
@@ -22,7 +23,15 @@ import numpy.typing as npt
 
 from fairmend.errors import DataError, InputError
 from fairmend.language.bias.calibration import Calibration, calibrate, change_interval
-from fairmend.language.bias.records import BiasChange, BiasFigures, BiasProtocol, GroupChange, GroupToxicity
+from fairmend.language.bias.records import (
+    BiasChange,
+    BiasFigures,
+    BiasProtocol,
+    GroupChange,
+    GroupToxicity,
+    verdict,
+    verdict_on_change,
+)
 from fairmend.language.bias.resampling import (
     Codes,
     Floats,
@@ -31,7 +40,6 @@ from fairmend.language.bias.resampling import (
     group_means,
     shuffled_group_means,
 )
-from fairmend.language.bias.verdict import verdict, verdict_on_change
 from fairmend.language.protocols import GroupMean
 from fairmend.statistics import Interval, paired_t_interval, permutation_p_value, sample_size_needed, t_interval
 
@@ -39,11 +47,11 @@ __all__ = [
     "BiasChange",
     "BiasFigures",
     "BiasProtocol",
+    "Draws",
     "GroupChange",
     "GroupToxicity",
     "bias",
     "bias_difference_error",
-    "bias_floor",
     "bias_standard_error",
     "group_toxicity",
     "paired_change",
@@ -86,7 +94,7 @@ def bias(scores: npt.ArrayLike, groups: npt.ArrayLike, n_groups: int, group_mean
         DataError, InputError: an empty group, an unknown `group_mean`, or arrays that do not fit.
     """
     values, codes = _inputs(scores, groups, n_groups)
-    return bias_of(group_means(values, codes, n_groups), _shares(codes, n_groups, group_mean))
+    return bias_of(group_means(values, codes, n_groups), group_shares(codes, n_groups, group_mean))
 
 
 def bias_standard_error(
@@ -104,7 +112,7 @@ def bias_standard_error(
     """
     values, codes = _inputs(scores, groups, n_groups)
     draws = bootstrap_group_means(values, codes, n_groups, n_boot, rng)
-    errors: Floats = bias_of(draws, _shares(codes, n_groups, group_mean)).std(axis=0, ddof=1)
+    errors: Floats = bias_of(draws, group_shares(codes, n_groups, group_mean)).std(axis=0, ddof=1)
     return errors
 
 
@@ -124,28 +132,37 @@ def bias_difference_error(
     """
     values, codes = _inputs(scores, groups, n_groups)
     draws = bootstrap_group_means(values, codes, n_groups, n_boot, rng)
-    biases = bias_of(draws, _shares(codes, n_groups, group_mean))
+    biases = bias_of(draws, group_shares(codes, n_groups, group_mean))
     errors: Floats = (biases - biases[:, [against]]).std(axis=0, ddof=1)
     return errors
 
 
-def bias_floor(
-    scores: npt.ArrayLike,
-    groups: npt.ArrayLike,
-    n_groups: int,
-    *,
-    rng: np.random.Generator,
-    group_mean: GroupMean = "unweighted",
-    n_perm: int = 200,
-) -> Floats:
-    """Give the mean bias of every mask when group labels are shuffled, the same shuffles for all masks.
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """How a bias is resampled.
 
-    Args and errors as for `bias`; scores of shape (..., n_prompts) give floors of shape (...,).
+    Attributes:
+        n_boot, n_perm: numbers of bootstrap and permutation draws, at least 100 each.
+        level: of the intervals, and 1 - level of the test.
+
+    Raises:
+        InputError: too few draws, or no such level.
     """
-    values, codes = _inputs(scores, groups, n_groups)
-    draws = shuffled_group_means(values, codes, n_groups, n_perm, rng)
-    floors: Floats = bias_of(draws, _shares(codes, n_groups, group_mean)).mean(axis=0)
-    return floors
+
+    n_boot: int = 2000
+    n_perm: int = 2000
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if min(self.n_boot, self.n_perm) < 100:
+            raise InputError(
+                f"n_boot and n_perm must be at least 100 to mean anything, got {self.n_boot} and {self.n_perm}"
+            )
+        if not 0 < self.level < 1:
+            raise InputError(f"the confidence level must lie strictly between 0 and 1, got {self.level!r}")
+
+
+_DRAWS = Draws()
 
 
 def summarise_bias(
@@ -156,9 +173,7 @@ def summarise_bias(
     rng: np.random.Generator,
     protocol: BiasProtocol | None = None,
     scorer: str = "",
-    n_boot: int = 2000,
-    n_perm: int = 2000,
-    level: float = 0.95,
+    draws: Draws = _DRAWS,
 ) -> BiasFigures:
     """Give the bias of one model on one axis with everything that says how far to trust it.
 
@@ -169,15 +184,14 @@ def summarise_bias(
         rng: owns all draws.
         protocol: the default one when not given; `score` must say what was scored.
         scorer: name of the toxicity scorer.
-        n_boot, n_perm: numbers of bootstrap and permutation draws, at least 100 each.
-        level: of the intervals, and 1 - level of the test.
+        draws: how it is resampled.
 
     Raises:
         DataError: a group with fewer than 2 prompts: its noise is unknown.
-        InputError: scores outside [0, 1] or undefined, too few draws, or arrays that do not fit.
+        InputError: scores outside [0, 1] or undefined, or arrays that do not fit.
     """
     protocol = protocol or BiasProtocol()
-    figures, _ = _analyse(scores, groups, names, rng, protocol, scorer, n_boot, n_perm, level)
+    figures, _ = _analyse(scores, groups, names, rng, protocol, scorer, draws)
     return figures
 
 
@@ -190,9 +204,7 @@ def paired_change(
     rng: np.random.Generator,
     protocol: BiasProtocol | None = None,
     scorer: str = "",
-    n_boot: int = 2000,
-    n_perm: int = 2000,
-    level: float = 0.95,
+    draws: Draws = _DRAWS,
 ) -> BiasChange:
     """Compare the bias of two models on the same prompts, prompt by prompt.
 
@@ -204,7 +216,7 @@ def paired_change(
     Raises:
         DataError, InputError: as `summarise_bias`, or scores of different shapes.
     """
-    protocol = protocol or BiasProtocol()
+    protocol, level = protocol or BiasProtocol(), draws.level
     old_scores, new_scores = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     if old_scores.shape[:1] != new_scores.shape[:1]:
         raise InputError(
@@ -214,7 +226,7 @@ def paired_change(
     # One seed for both: they see the same resamples and the same shuffles.
     seed = int(rng.integers(2**63))
     old, new = (
-        _analyse(values, groups, names, np.random.default_rng(seed), protocol, scorer, n_boot, n_perm, level)
+        _analyse(values, groups, names, np.random.default_rng(seed), protocol, scorer, draws)
         for values in (old_scores, new_scores)
     )
     (first, first_calibration), (second, second_calibration) = old, new
@@ -260,19 +272,13 @@ def _analyse(
     rng: np.random.Generator,
     protocol: BiasProtocol,
     scorer: str,
-    n_boot: int,
-    n_perm: int,
-    level: float,
+    draws: Draws,
 ) -> tuple[BiasFigures, Calibration]:
     samples = np.asarray(scores, dtype=np.float64)
     if samples.ndim not in (1, 2) or samples.size == 0:
         raise InputError(f"scores must have shape (n_prompts,) or (n_prompts, n_samples), got {samples.shape}")
     if not bool(((samples >= 0) & (samples <= 1)).all()):
         raise InputError(f"toxicity scores must lie in [0, 1], got {samples.min()} to {samples.max()}")
-    if min(n_boot, n_perm) < 100:
-        raise InputError(f"n_boot and n_perm must be at least 100 to mean anything, got {n_boot} and {n_perm}")
-    if not 0 < level < 1:
-        raise InputError(f"the confidence level must lie strictly between 0 and 1, got {level!r}")
     values = _per_prompt(samples)
     codes = group_codes(groups, len(names), len(values))
     sizes = np.bincount(codes, minlength=len(names))
@@ -280,14 +286,15 @@ def _analyse(
     if lonely:
         raise DataError(f"groups with fewer than 2 prompts: {', '.join(lonely)}; add prompts or leave them out")
 
-    shares = _shares(codes, len(names), protocol.group_mean)
+    shares = group_shares(codes, len(names), protocol.group_mean)
     means = group_means(values, codes, len(names))
     value = float(bias_of(means, shares))
-    null = bias_of(shuffled_group_means(values, codes, len(names), n_perm, rng), shares)
+    null = bias_of(shuffled_group_means(values, codes, len(names), draws.n_perm, rng), shares)
     floor = float(null.mean())
     # A resample of n prompts varies by (n - 1) / n as much as a sample does.
-    errors = (bootstrap_group_means(values, codes, len(names), n_boot, rng) - means) * np.sqrt(sizes / (sizes - 1))
-    calibration = calibrate(deviations(means, shares), deviations(errors, shares), level)
+    resampled = bootstrap_group_means(values, codes, len(names), draws.n_boot, rng)
+    errors = (resampled - means) * np.sqrt(sizes / (sizes - 1))
+    calibration = calibrate(deviations(means, shares), deviations(errors, shares), draws.level)
     figures = BiasFigures(
         value=value,
         interval=calibration.interval.reaching(value),
@@ -295,15 +302,15 @@ def _analyse(
         corrected=calibration.estimate,
         floor=floor,
         excess=value - floor,
-        critical_value=float(np.quantile(null, level)),
+        critical_value=float(np.quantile(null, draws.level)),
         p_value=permutation_p_value(value, null),
         n=len(values),
         n_samples=samples.size // len(values),
-        groups=tuple(_group(name, samples[codes == code], level) for code, name in enumerate(names)),
+        groups=tuple(_group(name, samples[codes == code], draws.level) for code, name in enumerate(names)),
         protocol=protocol,
         scorer=scorer,
-        n_boot=n_boot,
-        n_perm=n_perm,
+        n_boot=draws.n_boot,
+        n_perm=draws.n_perm,
     )
     return figures, calibration
 
@@ -333,7 +340,12 @@ def bias_of(means: Floats, shares: Floats) -> Floats:
     return total
 
 
-def _shares(codes: Codes, n_groups: int, group_mean: GroupMean) -> Floats:
+def group_shares(codes: Codes, n_groups: int, group_mean: GroupMean) -> Floats:
+    """The weight of each group in the mean that groups are compared with, (n_groups,).
+
+    Raises:
+        InputError: an unknown `group_mean`.
+    """
     if group_mean not in get_args(GroupMean):
         raise InputError(f"group_mean must be one of {', '.join(get_args(GroupMean))}, got {group_mean!r}")
     if group_mean == "unweighted":

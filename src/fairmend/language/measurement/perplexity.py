@@ -197,7 +197,7 @@ def token_log_likelihoods(
 
 def summarise(protocol: PerplexityProtocol, log_likelihoods: Sequence[Losses]) -> Perplexity:
     """The perplexity that the tokens' log-likelihoods, one array per window, amount to."""
-    loss, error = _mean_loss(protocol.kind, [-values for values in log_likelihoods])
+    loss, error = _mean_of(protocol.kind, [-values for values in log_likelihoods])
     with np.errstate(over="ignore"):
         value = float(np.exp(loss))
     n_tokens = sum(len(values) for values in log_likelihoods)
@@ -220,7 +220,7 @@ def perplexity_ratio(before: Perplexity, after: Perplexity) -> PerplexityRatio:
     kind: Kind = "fasp" if before.protocol.startswith("fasp") else "standard"
     pairs = zip(before.log_likelihoods, after.log_likelihoods, strict=True)
     with np.errstate(over="ignore", invalid="ignore"):
-        loss, error = _mean_loss(kind, [old - new for old, new in pairs])
+        loss, error = _mean_of(kind, [old - new for old, new in pairs])
         value = float(np.exp(loss))
     return PerplexityRatio(value, value * error)
 
@@ -239,18 +239,34 @@ def check_finite(result: Perplexity, lm: LanguageModel) -> Perplexity:
     return result
 
 
-def _mean_loss(kind: Kind, losses: Sequence[Losses]) -> tuple[float, float]:
-    """Mean loss and its standard error over windows: of tokens, or of the windows' means."""
-    sums = np.array([values.sum() for values in losses])
-    counts = np.array([len(values) for values in losses], dtype=np.float64)
+def mean_loss(kind: Kind, sums: Losses, counts: Losses) -> tuple[Losses, Losses]:
+    """Mean loss and its standard error over windows, taken as independent; NaN with a single window.
+
+    Args:
+        kind: FASP's protocol takes the mean of the windows' means, the standard one that of the tokens.
+        sums: summed loss of each window, (..., n_windows).
+        counts: scored tokens of each window, (n_windows,).
+
+    Returns:
+        Both of shape (...,).
+    """
     if kind == "fasp":
-        sums, counts = sums / counts, np.ones(len(losses))
-    n = len(losses)
+        sums, counts = sums / counts, np.ones_like(counts)
+    n, total = len(counts), counts.sum()
     with np.errstate(invalid="ignore"):
-        mean = sums.sum() / counts.sum()
+        mean = np.asarray(sums.sum(axis=-1) / total, dtype=np.float64)
+        if n < 2:
+            return mean, np.full_like(mean, math.nan)
         # The mean is a ratio of two sums over windows, hence the delta method.
-        spread = math.sqrt(n / (n - 1) * float(((sums - mean * counts) ** 2).sum())) if n > 1 else math.nan
-    return float(mean), spread / float(counts.sum())
+        squares = ((sums - mean[..., None] * counts) ** 2).sum(axis=-1)
+        return mean, np.asarray(np.sqrt(n / (n - 1) * squares) / total, dtype=np.float64)
+
+
+def _mean_of(kind: Kind, losses: Sequence[Losses]) -> tuple[float, float]:
+    """The same of the losses of every token, one array per window."""
+    sums = np.array([values.sum() for values in losses])
+    mean, error = mean_loss(kind, sums, np.array([len(values) for values in losses], dtype=np.float64))
+    return float(mean), float(error)
 
 
 def _score(lm: LanguageModel, rows: Tensor, n_scored: int) -> Losses:

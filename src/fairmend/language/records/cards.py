@@ -12,7 +12,7 @@ from fairmend.language.bias.bias import verdict
 from fairmend.language.measurement.judging import AxisJudgement, Judgement
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.records.results import describe_data, describe_outcome, figures_in_words, slicing_in_words
-from fairmend.language.repair.examples import CHOSEN
+from fairmend.language.repair.differences import CHOSEN
 from fairmend.language.repair.repair import Repair
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.records import built

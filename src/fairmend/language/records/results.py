@@ -12,7 +12,7 @@ from fairmend.language.heads.slicing import Slicing
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.repair.examples import CHOSEN
+from fairmend.language.repair.differences import CHOSEN
 from fairmend.language.repair.repair import Repair
 from fairmend.masks import Mask, Space
 from fairmend.records import Kind, built, plain, session, versions

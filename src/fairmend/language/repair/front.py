@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from fairmend.costs import UtilityFloor
 from fairmend.evaluation import Figures, Measurement
-from fairmend.language.measurement.judged_figures import JUDGED, draw_judged, judgement_cells, spot_of
-from fairmend.language.measurement.judging import Judgement
+from fairmend.language.measurement.judging import JUDGED, Judgement, draw_judged, judgement_cells, spot_of
 from fairmend.language.repair.finalists import Finalist
 from fairmend.masks import Mask, Space
 from fairmend.report.tables import Cell, Column, Table, fixed

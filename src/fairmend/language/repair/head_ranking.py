@@ -16,9 +16,8 @@ from fairmend.language.measurement.logbook import Logbook, in_turn
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.language.scores.ablation import MaskLosses
-from fairmend.language.scores.bias_effects import bias_effects
 from fairmend.language.scores.first_order import first_order_losses
-from fairmend.language.scores.head_scores import BiasScores, HeadScores, LossScores, origin_of, score_heads
+from fairmend.language.scores.head_scores import HeadScores, head_scores, origin_of, score_heads
 from fairmend.language.scores.magnitude import head_magnitudes
 from fairmend.language.scores.toxicity_by_mask import GENERATED, MaskToxicity
 from fairmend.records import built, plain
@@ -183,22 +182,4 @@ def _generated(evaluator: LanguageEvaluator, settings: RepairSettings, log: Logb
         n_samples=evaluator.sampling.n_samples,
         scorer=evaluator.scorer.name,
     )
-    effects = bias_effects(table, rng=np.random.default_rng(settings.seed), group_mean=evaluator.protocol.group_mean)
-    sites = evaluator.lm.head_map.sites
-    return HeadScores(
-        modules=tuple(site.name for site in sites for _ in range(site.n_heads)),
-        layers=np.array([site.layer for site in sites for _ in range(site.n_heads)]),
-        heads=np.array([head for site in sites for head in range(site.n_heads)]),
-        loss=LossScores(
-            losses.perplexity_before,
-            losses.effect,
-            losses.effect_error,
-            (losses.method,) * len(singles),
-            losses.reliability(np.random.default_rng(settings.seed)),
-        ),
-        axes=(
-            BiasScores(
-                prompts.axis, effects.before, effects.effect, effects.standard_error, table.methods, effects.reliability
-            ),
-        ),
-    )
+    return head_scores(evaluator.lm.head_map, losses, [table], evaluator.protocol.group_mean, settings.seed)

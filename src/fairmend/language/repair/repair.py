@@ -10,18 +10,16 @@ from fairmend.errors import ModelError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.language.backend.forward import why_not_finite
 from fairmend.language.measurement.evaluator import LanguageEvaluator
-from fairmend.language.measurement.judging import Judgement, judge, measure_held_out
+from fairmend.language.measurement.judging import Judgement, judge_measured, measure_held_out
 from fairmend.language.measurement.logbook import Logbook, in_turn
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.repair.differences import Pair
-from fairmend.language.repair.examples import largest_changes
+from fairmend.language.repair.differences import Pair, largest_changes
 from fairmend.language.repair.finalists import Finalist, choose, sets_of, within_floor
 from fairmend.language.repair.front import RepairFront, front_of
 from fairmend.language.repair.head_ranking import HeadRanking, given_ranking, rank_heads
-from fairmend.language.repair.objective_judging import MeasuredObjective, begin_objectives, measure_objectives
-from fairmend.language.repair.objectives import Objective
+from fairmend.language.repair.objectives import MeasuredObjective, Objective, begin_objectives, measure_objectives
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.language.repair.subset_search import find_subsets, require_searchable
@@ -205,9 +203,9 @@ def _judged(
     """What the chosen mask and others do on held-out data, and what it does to single continuations."""
     if not judges:
         return {}, ()
-    wanted = list(dict.fromkeys([mask, *others]))
+    wanted = [mask, *others]
     measured = measure_held_out(judges, wanted, log)
-    judgements = {each: judge(measured, each, settings.seed) for each in wanted}
+    judgements = judge_measured(measured, wanted, settings.seed)
     held = measured[judges[0]]
     return judgements, largest_changes(judges[0], held[judges[0].space.untouched()], held[mask], mask)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fairmend.language.backend.batching import Done
 from fairmend.language.heads.gates import HeadGates
-from fairmend.language.measurement.perplexity import PerplexityProtocol, Window, token_log_likelihoods
+from fairmend.language.measurement.perplexity import PerplexityProtocol, Window, mean_loss, token_log_likelihoods
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.scores.layer_resume import AllAtOnce
 from fairmend.language.scores.mask_runs import MaskRuns, checked_gates, rows_at_once
@@ -53,53 +53,45 @@ class MaskLosses:
     def perplexity_before(self) -> float:
         """Perplexity without a mask."""
         with np.errstate(over="ignore"):
-            return float(np.exp(self._mean(self.before)))
+            return float(np.exp(mean_loss(self.protocol.kind, self.before, self.counts)[0]))
 
     @property
     def perplexity(self) -> Floats:
         """Perplexity with each mask, `(n_masks,)`."""
         with np.errstate(over="ignore"):
-            return np.asarray(np.exp(self._mean(self.without)), dtype=np.float64)
+            return np.asarray(np.exp(self._losses[0]), dtype=np.float64)
 
     @property
     def standard_error(self) -> Floats:
         """Standard error of each perplexity as a figure of its own, by the delta method over windows, `(n_masks,)`."""
-        return np.asarray(self.perplexity * self._error(self.without), dtype=np.float64)
+        return np.asarray(self.perplexity * self._losses[1], dtype=np.float64)
 
     @property
     def effect(self) -> Floats:
         """What each mask adds to the mean loss, nats per token, `(n_masks,)`."""
-        return self._mean(self.without - self.before)
+        return self._effects[0]
 
     @property
     def effect_error(self) -> Floats:
         """Standard error of each effect, from the same windows with and without the mask, `(n_masks,)`."""
-        return self._error(self.without - self.before)
+        return self._effects[1]
+
+    @property
+    def _losses(self) -> tuple[Floats, Floats]:
+        return mean_loss(self.protocol.kind, self.without, self.counts)
+
+    @property
+    def _effects(self) -> tuple[Floats, Floats]:
+        return mean_loss(self.protocol.kind, self.without - self.before, self.counts)
 
     def reliability(self, rng: np.random.Generator) -> Reliability:
         """How far the ranking of the masks would repeat on another text of this length."""
 
         def effects(windows: npt.NDArray[np.int64]) -> Floats:
-            return self._mean((self.without - self.before)[:, windows], self.counts[windows])
+            changes = (self.without - self.before)[:, windows]
+            return mean_loss(self.protocol.kind, changes, self.counts[windows])[0]
 
         return split_reliability(effects, np.zeros(len(self.counts)), rng=rng, unit="windows")
-
-    def _mean(self, sums: Floats, counts: Floats | None = None) -> Floats:
-        sums, sizes = self._weighed(sums, self.counts if counts is None else counts)
-        return np.asarray(sums.sum(axis=-1) / sizes.sum(), dtype=np.float64)
-
-    def _error(self, sums: Floats) -> Floats:
-        sums, sizes = self._weighed(sums, self.counts)
-        n = len(sizes)
-        if n < 2:
-            return np.full(len(sums), np.nan)
-        mean = sums.sum(axis=-1, keepdims=True) / sizes.sum()
-        squares = ((sums - mean * sizes) ** 2).sum(axis=-1)
-        return np.asarray(np.sqrt(n / (n - 1) * squares) / sizes.sum(), dtype=np.float64)
-
-    def _weighed(self, sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
-        """FASP's protocol takes the mean of the windows' means, the standard one that of the tokens."""
-        return (sums / counts, np.ones_like(counts)) if self.protocol.kind == "fasp" else (sums, counts)
 
 
 def masked_losses(

@@ -15,18 +15,19 @@ when the mean is pooled). Two forms of a mask's effect:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import erf
 
-from fairmend.errors import DataError, InputError
-from fairmend.language.bias.bias import bias_of, deviations
+from fairmend.errors import DataError
+from fairmend.language.bias.bias import bias_of, deviations, group_shares
 from fairmend.language.bias.resampling import group_means
 from fairmend.language.protocols import GroupMean
 from fairmend.language.scores.reliability import Reliability, split_reliability
 from fairmend.language.scores.toxicity_by_mask import FIRST_ORDER, MaskToxicity
+from fairmend.search.base import require_choice
 
 Floats = npt.NDArray[np.float64]
 Members = npt.NDArray[np.int64]
@@ -76,16 +77,12 @@ def bias_effects(
     """
     if form is None:
         form = "first-order" if table.methods[0] == FIRST_ORDER else "difference"
-    if form not in ("difference", "first-order") or group_mean not in ("unweighted", "pooled"):
-        raise InputError(
-            f"form={form!r} and group_mean={group_mean!r}: need 'difference' or 'first-order', and 'unweighted' or "
-            "'pooled'"
-        )
+    require_choice("form", form, get_args(Form))
     codes, sizes = table.prompts.groups, np.bincount(table.prompts.groups)
     lonely = [name for name, size in zip(table.prompts.group_names, sizes, strict=True) if size < 2]
     if lonely:
         raise DataError(f"groups with fewer than 2 prompts: {', '.join(lonely)}; add prompts or leave them out")
-    shares = sizes / sizes.sum() if group_mean == "pooled" else np.full(len(sizes), 1 / len(sizes))
+    shares = group_shares(codes, len(sizes), group_mean)
     seed = int(rng.integers(2**63))
 
     def contributions(members: Members) -> Floats:

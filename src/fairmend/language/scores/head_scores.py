@@ -23,7 +23,7 @@ from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.protocols import BiasMethod, GroupMean, LossMethod, Sampling
-from fairmend.language.scores.ablation import masked_losses
+from fairmend.language.scores.ablation import MaskLosses, masked_losses
 from fairmend.language.scores.bias_effects import bias_effects
 from fairmend.language.scores.first_order import first_order_losses, first_order_toxicity
 from fairmend.language.scores.reliability import Reliability
@@ -269,22 +269,40 @@ def score_heads(
     def tell(what: str) -> Done:
         return lambda done, total: progress(what, done, total) if progress is not None else None
 
-    axes = []
-    for axis in prompts:
-        table = _toxicity(lm, axis, scorer, bias_method, sampling, tell, within(keep, axis.axis))
-        effects = bias_effects(table, rng=np.random.default_rng(seed), group_mean=group_mean)
-        axes.append(
-            BiasScores(
-                axis.axis, effects.before, effects.effect, effects.standard_error, table.methods, effects.reliability
-            )
-        )
+    tables = [_toxicity(lm, axis, scorer, bias_method, sampling, tell, within(keep, axis.axis)) for axis in prompts]
     reading = tell("perplexity")
     losses_kept = within(keep, "perplexity")
     if loss_method == "exact":
         losses = masked_losses(lm, tokens, protocol, progress=reading, keep=losses_kept)
     else:
         losses = first_order_losses(lm, tokens, protocol, progress=reading, keep=losses_kept)
-    modules, layers, heads = _places(lm.head_map)
+    return head_scores(lm.head_map, losses, tables, group_mean, seed)
+
+
+def head_scores(
+    head_map: HeadMap, losses: MaskLosses, tables: Sequence[MaskToxicity], group_mean: GroupMean, seed: int
+) -> HeadScores:
+    """The scores that losses and toxicities without every single head amount to.
+
+    Args:
+        head_map: of the heads.
+        losses: on the text.
+        tables: one per axis.
+        group_mean: what a group is compared with, see `BiasProtocol`.
+        seed: of the splits that reliability and signs are taken from.
+
+    Raises:
+        DataError: a group with fewer than 2 prompts.
+    """
+    axes = []
+    for table in tables:
+        found = bias_effects(table, rng=np.random.default_rng(seed), group_mean=group_mean)
+        axes.append(
+            BiasScores(
+                table.prompts.axis, found.before, found.effect, found.standard_error, table.methods, found.reliability
+            )
+        )
+    modules, layers, heads = _places(head_map)
     loss = LossScores(
         losses.perplexity_before,
         losses.effect,

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from fairmend.errors import InputError
-from fairmend.language.measurement.judged_figures import draw_judged, spot_of
-from fairmend.language.measurement.judging import judge_sets
+from fairmend.language.measurement.judging import draw_judged, judge_sets, spot_of
 from fairmend.language.measurement.logbook import Logbook
 from fairmend.language.repair.head_ranking import given_ranking, rank_heads
 from fairmend.language.repair.settings import RepairSettings

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from fairmend.errors import InputError
-from fairmend.language.measurement.judged_figures import draw_judged, spot_of
-from fairmend.language.measurement.judging import judge_sets
+from fairmend.language.measurement.judging import draw_judged, judge_sets, spot_of
 from fairmend.language.measurement.logbook import Logbook
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.repair.finalists import most_measured

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from fairmend.language.measurement.evaluator import LanguageEvaluator
-from fairmend.language.measurement.judged_figures import JUDGED, judgement_cells
-from fairmend.language.measurement.judging import Judgement
+from fairmend.language.measurement.judging import JUDGED, Judgement, judgement_cells
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.records.results import PACKAGES, describe_data, describe_model
 from fairmend.language.repair.subject import Subject

@@ -16,8 +16,7 @@ import numpy as np
 
 from fairmend.errors import DataError, InputError
 from fairmend.evaluation import Measurement
-from fairmend.language.measurement.judged_figures import spot_of
-from fairmend.language.measurement.judging import judge_sets
+from fairmend.language.measurement.judging import judge_sets, spot_of
 from fairmend.language.measurement.logbook import Logbook
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
