@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, overload
 
@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fairmend.errors import DataError, InputError
 from fairmend.masks import Mask
-from fairmend.settings import SearchName
+from fairmend.settings import settings_of
 from fairmend.tabular.data.columns import in_float32
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.data.features import group_codes, label_text, ordered_classes
@@ -29,7 +29,6 @@ from fairmend.tabular.fairness.uncertainty import People, compare_predictions
 from fairmend.tabular.formats.formats import SUPPORTED, bake_model, is_model, read_model
 from fairmend.tabular.formats.sklearn_networks import is_fitted, require_order
 from fairmend.tabular.formats.wrappers import is_sklearn, unwrapped, way_inside
-from fairmend.tabular.names import DropName, Threshold
 from fairmend.tabular.networks.activations import FloatArray
 from fairmend.tabular.networks.networks import NOT_FINITE, Network, decide, emitted, probabilities
 from fairmend.tabular.repair.audit import contradiction
@@ -42,6 +41,12 @@ if TYPE_CHECKING:
 
 _ROWS = "search"
 _HIDDEN = (32, 16)
+
+
+_SETTINGS = {
+    **{name: each.default for name, each in settings_of(RepairSettings).items() if name not in ("search_on", "seed")},
+    "options": None,
+}
 
 
 class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -78,50 +83,11 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             `classes_[1]`.
     """
 
-    def __init__(
-        self,
-        estimator: Model | None = None,
-        *,
-        search: SearchName = "annealing",
-        states: int | None = None,
-        seconds: float | None = None,
-        min_drop: int = 0,
-        max_drop: int | None = None,
-        objective: str = "equalized_odds_difference",
-        utility: str = "f1",
-        keep: float = 0.98,
-        penalty: float = 3.0,
-        drop: DropName = "output",
-        threshold: Threshold = "joint",
-        restarts: int = 1,
-        chains: int = 1,
-        finalists: int = RepairSettings.finalists,
-        rows_per_cell: int | None = RepairSettings.rows_per_cell,
-        options: Mapping[str, Any] | None = None,
-        positive: str | float | None = None,
-        sensitive_column: str | int | None = None,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        self.estimator = estimator
-        self.search = search
-        self.states = states
-        self.seconds = seconds
-        self.min_drop = min_drop
-        self.max_drop = max_drop
-        self.objective = objective
-        self.utility = utility
-        self.keep = keep
-        self.penalty = penalty
-        self.drop = drop
-        self.threshold = threshold
-        self.restarts = restarts
-        self.chains = chains
-        self.finalists = finalists
-        self.rows_per_cell = rows_per_cell
-        self.options = options
-        self.positive = positive
-        self.sensitive_column = sensitive_column
-        self.random_state = random_state
+    def __init__(self, *given: Any, **named: Any) -> None:
+        bound = inspect.signature(type(self).__init__).bind(self, *given, **named)
+        bound.apply_defaults()
+        for name, value in list(bound.arguments.items())[1:]:
+            setattr(self, name, value)
 
     @overload
     def fit(self, X: Model, y: Any, /, *labels: Any, sensitive_features: Any = None) -> Self: ...
@@ -238,26 +204,8 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         return tuple(getattr(self, "feature_names_in_", ())) or tuple(f"x{at}" for at in range(self.n_features_in_))
 
     def _settings(self, seed: int) -> RepairSettings:
-        return RepairSettings(
-            search=self.search,
-            states=self.states,
-            seconds=self.seconds,
-            min_drop=self.min_drop,
-            max_drop=self.max_drop,
-            objective=self.objective,
-            utility=self.utility,
-            keep=self.keep,
-            penalty=self.penalty,
-            drop=self.drop,
-            search_on="validation",
-            threshold=self.threshold,
-            restarts=self.restarts,
-            chains=self.chains,
-            finalists=self.finalists,
-            rows_per_cell=self.rows_per_cell,
-            seed=seed,
-            options=dict(self.options or {}),
-        )
+        given = {name: getattr(self, name) for name in _SETTINGS if name != "options"}
+        return RepairSettings(**given, search_on="validation", seed=seed, options=dict(self.options or {}))
 
     def _model(self, X: npt.NDArray[Any], y: npt.NDArray[Any], seed: int) -> Any:
         """The network that `fit(X, y)` repairs, trained first if need be."""
@@ -267,6 +215,17 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         if is_sklearn(model) and not is_fitted(model):
             return clone(model).fit(X, y)
         return model
+
+
+def _signature() -> inspect.Signature:
+    """The parameters of the estimator, which scikit-learn reads: the settings of a repair among them."""
+    defaults = {"estimator": None, **_SETTINGS, "positive": None, "sensitive_column": None, "random_state": None}
+    named = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=each) for name, each in defaults.items()]
+    first = named[0].replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return inspect.Signature([inspect.Parameter("self", first.kind), first, *named[1:]])
+
+
+NeuronRepair.__init__.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
 def _sorted_out(first: Any, second: Any, labels: tuple[Any, ...]) -> tuple[Any, Any, Any]:
