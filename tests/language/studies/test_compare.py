@@ -22,6 +22,7 @@ from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject, halves
 from fairmend.language.studies.compare import ComparisonSettings, MethodComparison, compare_methods, rule_name
 from fairmend.language.toxicity.catalogue import load_scorer
+from fairmend.records import built
 from fairmend.report.study import load_study
 from fairmend.settings import METHODS
 
@@ -72,7 +73,7 @@ def test_figures_are_those_of_a_folded_copy_on_the_judging_half(compared: Any, l
 
 
 def test_no_prompt_is_both_scored_on_and_judged_on(compared: Any):
-    assert not set(compared.search_prompts.texts) & set(compared.judge_prompts.texts)
+    assert not set(compared.search_prompts.texts) & set(compared.judge.prompts.texts)
 
 
 def test_other_axes_are_watched(compared: Any):
@@ -103,9 +104,9 @@ def test_a_directory_belongs_to_one_comparison(tmp_path: Path, lm: LanguageModel
         open_run(tmp_path / "out", subject(lm), replace(SETTINGS, alphas=(0.2,)), kind=SETTINGS.kind)
     with pytest.raises(RunError, match="has not finished"):
         load_study(tmp_path / "out", MethodComparison)
-    compared.save(lm, SETTINGS, tmp_path / "out")
+    compared.save(SETTINGS, tmp_path / "out")
     saved = load_study(tmp_path / "out", MethodComparison)
-    assert ComparisonSettings.from_json(saved["settings"]) == SETTINGS
+    assert built(saved["settings"], ComparisonSettings) == SETTINGS
     assert [row["dropped"] for row in saved["rows"]] == [list(row.mask.units()) for row in compared.rows]
     (tmp_path / "out" / "compare.json").write_text("{}")
     with pytest.raises(RunError, match="is not the result of a fairmend language comparison"):

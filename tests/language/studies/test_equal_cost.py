@@ -47,14 +47,14 @@ def test_every_method_is_repaired_with_every_seed_and_judged_on_the_same_prompts
     ]
     changes = [row.judgement.main.change for row in found.rows]
     assert {change.before.value for change in changes} == {found.untouched.main.change.before.value}
-    assert {change.before.n for change in changes} == {len(found.judge_prompts)}
+    assert {change.before.n for change in changes} == {len(found.judge.prompts)}
     seen = set(found.search_prompts.texts)
-    assert not seen & set(found.judge_prompts.texts)
+    assert not seen & set(found.judge.prompts.texts)
 
 
 def test_nobody_generates_more_than_allowed(whole):
     found, counts = whole
-    length, n_groups = SETTINGS.sampling.new_tokens, len(found.judge_prompts.group_names)
+    length, n_groups = SETTINGS.sampling.new_tokens, len(found.judge.prompts.group_names)
     for row in found.rows:
         name = f"{row.method}, seed {row.seed}"
         sizes = {"search": row.prompts, "subsets": subset_prompts(SETTINGS.subsets, row.prompts, n_groups)}

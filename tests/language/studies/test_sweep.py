@@ -20,6 +20,7 @@ from fairmend.language.repair.subject import halves
 from fairmend.language.repair.subset_search import CONTEXT
 from fairmend.language.studies.collecting import collect, open_collection
 from fairmend.language.studies.sweep import SubsetSweep, SweepSettings, sweep_subsets
+from fairmend.records import built
 from fairmend.report.study import load_study
 from fairmend.runs import Store
 from fairmend.runs.context import Context
@@ -133,10 +134,10 @@ def test_a_stopped_sweep_goes_on_and_measures_every_set_once(
 
 
 def test_files_hold_every_winner(tmp_path: Path, swept: SubsetSweep) -> None:
-    files = swept.save(organism.tiny_organism(), SWEPT, tmp_path)
+    files = swept.save(SWEPT, tmp_path)
     assert set(files) == {"sweep.csv", "sweep.png", "sweep.svg", "sweep.json"}
     saved = load_study(tmp_path, SubsetSweep)
-    assert SweepSettings.from_json(saved["settings"]) == SWEPT
+    assert built(saved["settings"], SweepSettings) == SWEPT
     assert [row["dropped"] for row in saved["rows"]] == [list(row.mask.units()) for row in swept.rows]
     assert len(files["sweep.csv"].read_text().splitlines()) == 2 + len(swept.rows)
     assert saved == json.loads(json.dumps(saved, allow_nan=False))

@@ -94,11 +94,15 @@ def score(
         files = _new_files(out)
         settings = measuring(measure, common.seed, given)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
+        from fairmend.language.records.run_directories import open_run
+
         unfinished = out.with_name(f"{out.name}.unfinished")
         again = "give the same command again to go on with it"
-        with language_run(
-            unfinished, inputs, settings, screen, kind=SCORING, request=inputs.request, again=again
-        ) as store:
+
+        def begin() -> Store:
+            return open_run(unfinished, inputs.subject, settings, kind=SCORING, request=inputs.request)
+
+        with language_run(unfinished, begin, screen, again) as store:
             found = _score(inputs, settings, store, screen)
         from fairmend.cli.language.tables import score_parts
         from fairmend.files import write_atomically

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from fairmend.language.models.models import LanguageModel
     from fairmend.language.repair.settings import RepairSettings
     from fairmend.language.scores.head_scores import HeadScores
+    from fairmend.runs import Store
 
 
 def repair(
@@ -139,7 +140,7 @@ def _repair(
     screen: Screen,
 ) -> None:
     from fairmend.language.models.writing import require_savable
-    from fairmend.language.records.run_directories import REPAIR
+    from fairmend.language.records.run_directories import open_run
     from fairmend.language.records.saving import save_repair
     from fairmend.language.repair.objectives import load_objective
     from fairmend.language.repair.repair import repair_model
@@ -150,11 +151,13 @@ def _repair(
         _require_sliceable(lm)
     request = {**inputs.request, **extra}
     objectives = [load_objective(spec) for spec in extra["objectives"]]
+
+    def begin() -> Store:
+        return open_run(out, inputs.subject, settings, scores=scores, objectives=objectives, request=request)
+
     with (
         read_collection(extra["from"], settings) as subsets,
-        language_run(
-            out, inputs, settings, screen, kind=REPAIR, request=request, scores=scores, objectives=objectives
-        ) as store,
+        language_run(out, begin, screen, go_on(out, request)) as store,
     ):
         repaired = repair_model(
             inputs.subject,

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairmend.cli.display import Interrupted, Screen
-from fairmend.cli.language.inputs import LanguageInputs
 from fairmend.cli.trust import resume_command
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
-    from fairmend.language.records.run_directories import Settings
-    from fairmend.language.repair.objectives import Objective
     from fairmend.language.repair.settings import RepairSettings
     from fairmend.language.scores.head_scores import HeadScores
     from fairmend.runs import Store
@@ -27,47 +24,26 @@ SCORING = "head scores"
 
 
 @contextmanager
-def language_run(
-    out: Path,
-    inputs: LanguageInputs,
-    settings: Settings,
-    screen: Screen,
-    *,
-    kind: str,
-    request: Mapping[str, Any],
-    scores: HeadScores | None = None,
-    objectives: Sequence[Objective] = (),
-    again: str | None = None,
-) -> Iterator[Store]:
+def language_run(out: Path, begin: Callable[[], Store], screen: Screen, again: str) -> Iterator[Store]:
     """The store of a run in a folder, open while the body works on it.
 
     Args:
         out: the folder; it is removed again if the body finds that its input cannot work before anything is measured.
-        inputs, settings, scores, objectives: what the run is about.
+        begin: starts the run there, or opens it.
         screen: where it is said how to go on after Ctrl-C.
-        kind: of run.
-        request: the options that lead here, for `fairmend resume`.
-        again: how to go on, in words, where it is not by `fairmend resume`.
+        again: how to go on, in words.
 
     Raises:
         Interrupted: Ctrl-C.
-        RunError: the folder holds something else.
     """
-    from fairmend.language.records.run_directories import open_run
     from fairmend.runs.directories import tidy
 
-    _ = inputs.lm.head_map  # a model without heads to drop is refused before a folder is made
     with tidy(out):
         try:
-            store = open_run(
-                out, inputs.subject, settings, scores=scores, objectives=objectives, kind=kind, request=request
-            )
-            with closing(store):
+            with closing(begin()) as store:
                 yield store
         except KeyboardInterrupt:
-            screen.warn(
-                f"Stopped by Ctrl-C. Everything measured so far is kept in {out}; {again or go_on(out, request)}"
-            )
+            screen.warn(f"Stopped by Ctrl-C. Everything measured so far is kept in {out}; {again}")
             raise Interrupted from None
 
 

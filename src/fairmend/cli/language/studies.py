@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +29,7 @@ from fairmend.cli.language.options import (
     Model,
     ModelOptions,
 )
-from fairmend.cli.language.runs import command_line, language_run, read_collection, read_scores
+from fairmend.cli.language.runs import command_line, go_on, language_run, read_collection, read_scores
 from fairmend.cli.options import RARE, CommonOptions, Given, levels, of, real, whole
 from fairmend.cli.tables import present_study
 from fairmend.cli.trust import TrustOptions
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from fairmend.language.studies.equal_cost import EqualCostSettings
     from fairmend.language.studies.study import JudgedStudy
     from fairmend.language.studies.sweep import SweepSettings
+    from fairmend.runs import Store
 
     StudySettings = ComparisonSettings | EqualCostSettings | SweepSettings
 
@@ -159,8 +160,10 @@ def sweep(
 
 def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen: Screen) -> None:
     """Go on with the study in a folder, whose store has this header."""
-    _, read = _studies()[header["kind"]]
-    settings = stored_settings(read, header)
+    from fairmend.records import built
+
+    _, kind = _studies()[header["kind"]]
+    settings: StudySettings = stored_settings(lambda payload: built(payload, kind), header)
     inputs = reopen_language_inputs(header, folder, trust, screen, settings.shared.seed)
     extra = {name: header["request"][name] for name in ("scores", "from") if name in header["request"]}
     _carry_out(folder, inputs, settings, read_scores(extra.get("scores")), extra, screen)
@@ -173,14 +176,14 @@ def show(folder: Path, screen: Screen) -> None:
     present_study(load_study(folder, *(study for study, _ in _studies().values())), screen, tight=True)
 
 
-def _studies() -> dict[str, tuple[type[JudgedStudy[Any]], Callable[[Mapping[str, Any]], StudySettings]]]:
+def _studies() -> dict[str, tuple[type[JudgedStudy[Any]], type[StudySettings]]]:
     """What is found and how it is set, by kind of run."""
     from fairmend.language.studies import compare, equal_cost, sweep
 
     return {
-        compare.ComparisonSettings.kind: (compare.MethodComparison, compare.ComparisonSettings.from_json),
-        equal_cost.EqualCostSettings.kind: (equal_cost.CostComparison, equal_cost.EqualCostSettings.from_json),
-        sweep.SweepSettings.kind: (sweep.SubsetSweep, sweep.SweepSettings.from_json),
+        compare.ComparisonSettings.kind: (compare.MethodComparison, compare.ComparisonSettings),
+        equal_cost.EqualCostSettings.kind: (equal_cost.CostComparison, equal_cost.EqualCostSettings),
+        sweep.SweepSettings.kind: (sweep.SubsetSweep, sweep.SweepSettings),
     }
 
 
@@ -242,14 +245,19 @@ def _carry_out(
         extra: further options for the record: the file of the scores, the folder of collected subsets.
         screen: where it is shown.
     """
+    from fairmend.language.records.run_directories import open_run
     from fairmend.language.studies import compare, equal_cost, sweep
     from fairmend.report.study import load_study
 
     request = {**inputs.request, **extra}
     found: JudgedStudy[Any]
+
+    def begin() -> Store:
+        return open_run(out, inputs.subject, settings, scores=scores, kind=settings.kind, request=request)
+
     with (
         read_collection(extra.get("from"), settings.shared) as collected,
-        language_run(out, inputs, settings, screen, kind=settings.kind, request=request, scores=scores) as store,
+        language_run(out, begin, screen, go_on(out, request)) as store,
     ):
         given: dict[str, Any] = {"store": store, "progress": screen.steps}
         if isinstance(settings, compare.ComparisonSettings):
@@ -260,7 +268,7 @@ def _carry_out(
             assert collected is not None
             found = sweep.sweep_subsets(inputs.subject, settings, collected, **given)
         screen.steps.close()
-        files = found.save(inputs.lm, settings, out, request=request, command=command_line())
+        files = found.save(settings, out, request=request, command=command_line())
     present_study(load_study(out, type(found)), screen, files, tight=True)
 
 

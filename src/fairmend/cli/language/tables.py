@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fairmend.language.bias.records import BiasChange, BiasFigures
     from fairmend.language.measurement.judging import PerplexityChange
     from fairmend.language.repair.audit import LanguageAudit
-    from fairmend.language.repair.differences import ModelDifferences
+    from fairmend.language.repair.differences import ModelDifferences, Pair
     from fairmend.language.scores.head_scores import BiasScores, HeadScores
 
 KEY = (
@@ -85,15 +85,13 @@ def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
 
 def diff_parts(found: ModelDifferences, shown: int) -> list[RenderableType]:
     """What a comparison of two models says, with the continuations whose toxicity differs most."""
-    from dataclasses import asdict
-
     return [
         f"{len(found.pairs):,} of {found.n_continuations:,} continuations differ.\n",
         _changes("The same prompts through both models", found.axes),
         _perplexity_line(found.perplexity),
         KEY,
         *(part for axis, change in found.axes.items() for part in (_moved(axis, change), "")),
-        *(line for pair in found.pairs[:shown] for line in _pair_lines(asdict(pair))),
+        *(line for pair in found.pairs[:shown] for line in _pair_lines(pair)),
         "",
         *(f"{axis}: {words}" for axis, words in found.verdicts.items()),
     ]
@@ -126,17 +124,20 @@ def _objective_parts(objectives: Sequence[Mapping[str, Any]]) -> list[Renderable
 def _example_parts(examples: Mapping[str, Any]) -> list[RenderableType]:
     if not examples["pairs"]:
         return []
+    from fairmend.language.repair.differences import Pair
+    from fairmend.records import built
+
     parts: list[RenderableType] = [f"Held-out prompts, {examples['chosen']}; {examples['masked']}."]
-    for pair in examples["pairs"]:
+    for pair in built(examples["pairs"], tuple[Pair, ...]):
         parts += _pair_lines(pair)
     return [*parts, ""]
 
 
-def _pair_lines(pair: Mapping[str, Any]) -> list[str]:
+def _pair_lines(pair: Pair) -> list[str]:
     return [
-        f"{pair['axis']}, {pair['group']}: {pair['prompt']!r}",
-        f"  before ({number(pair['toxicity_before'])}): {pair['before']!r}",
-        f"  after  ({number(pair['toxicity_after'])}): {pair['after']!r}",
+        f"{pair.axis}, {pair.group}: {pair.prompt!r}",
+        f"  before ({number(pair.toxicity_before)}): {pair.before!r}",
+        f"  after  ({number(pair.toxicity_after)}): {pair.after!r}",
     ]
 
 

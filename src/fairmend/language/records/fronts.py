@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from fairmend.language.repair.repair import Repair
 from fairmend.masks import Mask
 from fairmend.records import RUN, Kind, document, read, session, versions
 from fairmend.report.card import render_card
+from fairmend.report.study import tables_of
 
 FRONT = Kind("language front", file="front.json", noun="front")
 POINT = Kind("language front point", file="point.json", noun="saved point", again="pick the point")
@@ -129,7 +131,8 @@ def save_point(
     require_new(out)
     point = point_of(front, number)
     kept = ("caveat", "figures", "heads", "space", "settings", "data", "model", "versions")
-    tables = [{**table, "rows": [table["rows"][number]]} for table in front["tables"]]
+    shown = tables_of(front) if "tables" in front else ()  # fairmend 0.1 saved none
+    tables = [replace(table, rows=table.rows[number : number + 1]) for table in shown]
     described = {name: front[name] for name in kept} | {"tables": tables}
     described |= {"point": dict(point), "session": session(None, command)}
     files = {

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import fairmend
 from fairmend.errors import InputError
 from fairmend.language.repair.objectives import Objective
 from fairmend.language.repair.subject import Subject
 from fairmend.language.scores.head_scores import HeadScores
+from fairmend.records import plain
 from fairmend.runs.directories import open_directory
 from fairmend.runs.store import Store
 
@@ -20,17 +21,10 @@ _MATERIAL = ("model", "prompts", "judge_prompts", "others", "texts", "scorer", "
 _IDENTITY = ("kind", "settings", *_MATERIAL)
 
 
-class Settings(Protocol):
-    """What is to be done, as far as it tells runs apart."""
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description."""
-
-
 def open_run(
     out: str | Path,
     subject: Subject,
-    settings: Settings,
+    settings: object,
     *,
     scores: HeadScores | None = None,
     objectives: Sequence[Objective] = (),
@@ -48,8 +42,10 @@ def open_run(
 
     Raises:
         RunError: the directory holds another run (what differs is named) or other files, or cannot be written.
+        ModelError: a model without heads to drop.
         InputError: its path is not UTF-8, which no tokenizer can be saved under.
     """
+    _ = subject.lm.head_map  # a model without heads to drop is refused before a folder is made
     try:
         os.fspath(Path(out).absolute()).encode()
     except UnicodeEncodeError:
@@ -60,7 +56,7 @@ def open_run(
     header = {
         "kind": kind,
         "fairmend": fairmend.__version__,
-        "settings": settings.to_json(),
+        "settings": plain(settings),
         **subject.fingerprint(),
         "scores": None if scores is None else scores.digest(),
         "objectives": [objective.fingerprint() for objective in objectives] or None,

@@ -88,16 +88,6 @@ class ComparisonSettings:
             ]
         return tuple(rules)
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description; `from_json` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> ComparisonSettings:
-        """The settings that `to_json` described."""
-        lists = {name: tuple(payload[name]) for name in ("methods", "alphas", "gammas")}
-        return cls(**lists, random_draws=payload["random_draws"], shared=RepairSettings.from_json(payload["shared"]))
-
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedSet(JudgedSet):
@@ -161,6 +151,7 @@ class MethodComparison(JudgedStudy[ComparedSet]):
     def draw(self) -> Figure:
         """Bias against perplexity on held-out data, one panel per share of dropped heads."""
         before = spot_of(UNTOUCHED, self.untouched, hollow=True)
+        n_heads = self.judge.space.n_units
         several_gammas = len({row.rule.gamma for row in self.rows if row.rule.method == "fasp"}) > 1
         panels = {}
         for alpha in dict.fromkeys(row.rule.alpha for row in self.rows):
@@ -169,12 +160,12 @@ class MethodComparison(JudgedStudy[ComparedSet]):
                 f"fasp, gamma {row.rule.gamma:g}" if row.rule.method == "fasp" and several_gammas else row.rule.method
                 for row in rows
             ]
-            name = f"alpha {alpha:g}: {rows[0].rule.count(self.space.n_units)} of {self.space.n_units} heads dropped"
+            name = f"alpha {alpha:g}: {rows[0].rule.count(n_heads)} of {n_heads} heads dropped"
             panels[name] = [before, *(spot_of(label, row.judgement) for label, row in zip(labels, rows, strict=True))]
         return draw_judged(
             panels,
-            bias=self.figures.bias.name,
-            title=f"held-out: {len(self.judge_prompts):,} prompts that no score saw, 95 % intervals",
+            bias=self.judge.figures.bias.name,
+            title=f"held-out: {len(self.judge.prompts):,} prompts that no score saw, 95 % intervals",
         )
 
 
@@ -225,12 +216,9 @@ def compare_methods(
     return MethodComparison(
         rows=tuple(rows),
         untouched=judgements[space.untouched()],
-        model=subject.lm.name,
-        space=space,
-        figures=evaluators[0].figures,
+        subject=subject,
         search_prompts=subject.halves(shared)[0],
-        judge_prompts=evaluators[0].prompts,
-        texts=subject.texts,
+        judge=evaluators[0],
         notes=tuple(notes),
     )
 

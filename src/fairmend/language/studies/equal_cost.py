@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from fairmend.errors import InputError
@@ -66,17 +66,6 @@ class EqualCostSettings:
             require_choice("method", method, (*get_args(Method), *SUBSET_METHODS))
         require_count("tokens", self.tokens, 1)
         require_count("seeds", self.seeds, 1)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description; `from_json` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> EqualCostSettings:
-        """The settings that `to_json` described."""
-        return cls(
-            tuple(payload["methods"]), payload["tokens"], payload["seeds"], RepairSettings.from_json(payload["shared"])
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,8 +217,8 @@ class CostComparison(JudgedStudy[SeedRepair]):
         ]
         return draw_judged(
             {"every seed": [start, *singles], "mean over seeds": [start, *means]},
-            bias=self.figures.bias.name,
-            title=f"{self.tokens:,} tokens each, {len(self.judge_prompts):,} held-out prompts, 95 % intervals",
+            bias=self.judge.figures.bias.name,
+            title=f"{self.tokens:,} tokens each, {len(self.judge.prompts):,} held-out prompts, 95 % intervals",
         )
 
 
@@ -342,7 +331,6 @@ def compare_at_equal_cost(
         repairs.append(repaired)
     masks = [repaired.mask for repaired in repairs]
     judgements = judge_sets(evaluators, masks, Logbook(store, progress), shared.seed)
-    space = subject.lm.head_map.space()
     return CostComparison(
         rows=tuple(
             SeedRepair(
@@ -356,13 +344,10 @@ def compare_at_equal_cost(
             )
             for plan, repaired in zip(plans, repairs, strict=True)
         ),
-        untouched=judgements[space.untouched()],
-        model=subject.lm.name,
-        space=space,
-        figures=evaluators[0].figures,
-        tokens=settings.tokens,
+        untouched=judgements[evaluators[0].space.untouched()],
+        subject=subject,
         search_prompts=searchable,
-        judge_prompts=evaluators[0].prompts,
-        texts=subject.texts,
+        judge=evaluators[0],
+        tokens=settings.tokens,
         notes=tuple(dict.fromkeys(note for repaired in repairs for note in repaired.ranking.notes)),
     )

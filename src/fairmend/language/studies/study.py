@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from fairmend.evaluation import Figures
+from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.judging import JUDGED, Judgement, judgement_cells
-from fairmend.language.measurement.texts import Text
-from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.records.results import PACKAGES, describe_data, describe_model
-from fairmend.language.records.run_directories import Settings
-from fairmend.masks import Mask, Space
+from fairmend.language.repair.subject import Subject
+from fairmend.masks import Mask
 from fairmend.records import plain, session, versions
 from fairmend.report.study import Study, save_study
 from fairmend.report.tables import Cell, Column, Table
@@ -59,12 +57,9 @@ class JudgedStudy(Study, Generic[Line]):
     Attributes:
         rows: one per set of heads.
         untouched: the model as it is, against itself.
-        model: name of the model.
-        space: the heads.
-        figures: what bias and perplexity mean.
+        subject: the model, and everything that it could be repaired for and judged on.
         search_prompts: what was searched with.
-        judge_prompts: what every set was judged on.
-        texts: the text searched with and the one judged on.
+        judge: what measured every set on held-out prompts and text.
         notes: what a reader should know.
         caveat: what the figures do not mean.
         before: how the untouched model's line begins, see `JudgedSet.cells`.
@@ -72,12 +67,9 @@ class JudgedStudy(Study, Generic[Line]):
 
     rows: tuple[Line, ...]
     untouched: Judgement
-    model: str
-    space: Space
-    figures: Figures
+    subject: Subject
     search_prompts: PromptSet
-    judge_prompts: PromptSet
-    texts: tuple[Text, Text]
+    judge: LanguageEvaluator
     notes: tuple[str, ...] = ()
 
     caveat: ClassVar[str]
@@ -99,7 +91,7 @@ class JudgedStudy(Study, Generic[Line]):
         """One row per set of heads, the untouched model first."""
         lines = [(self.before, self.untouched, ""), *((row.cells(), row.judgement, _units(row)) for row in self.rows)]
         rows = tuple({**cells, **judgement_cells(judged), "dropped": dropped} for cells, judged, dropped in lines)
-        title = f"{self.model}, {self.figures.bias.name}: held-out prompts and text"
+        title = f"{self.subject.lm.name}, {self.judge.figures.bias.name}: held-out prompts and text"
         caveat = f"{self.caveat[:1].upper()}{self.caveat[1:]}."
         notes = (self._noise(), *self.remarks(), *self.notes, caveat)
         return (Table(title, (*self.columns(), *JUDGED), rows, notes),)
@@ -112,34 +104,27 @@ class JudgedStudy(Study, Generic[Line]):
             "rows": [row.to_json() | {"dropped": list(row.mask.units())} | plain(row.judgement) for row in self.rows],
             "notes": list(self.notes),
             "untouched": self.untouched,
-            "figures": plain(self.figures) | {"parts": []},
-            "heads": self.space.n_units,
-            "data": describe_data(self.search_prompts, self.judge_prompts, self.texts),
+            "figures": plain(self.judge.figures) | {"parts": []},
+            "heads": self.judge.space.n_units,
+            "data": describe_data(self.search_prompts, self.judge.prompts, self.subject.texts),
         }
 
     def save(
-        self,
-        lm: LanguageModel,
-        settings: Settings,
-        out: str | Path,
-        *,
-        request: Mapping[str, Any] | None = None,
-        command: str = "",
+        self, settings: object, out: str | Path, *, request: Mapping[str, Any] | None = None, command: str = ""
     ) -> dict[str, Path]:
         """Write the table as CSV, the picture and, last, everything as JSON; return the paths by name.
 
         Two studies of the same things differ under "session" only.
 
         Args:
-            lm: the model.
-            settings: of the study.
+            settings: of the study, a dataclass.
             out: the folder.
             request, command: see `fairmend.records.session`.
 
         Raises:
             RunError: a file cannot be written.
         """
-        others = {"settings": settings.to_json(), "model": describe_model(lm), "versions": versions(*PACKAGES)}
+        others = {"settings": settings, "model": describe_model(self.subject.lm), "versions": versions(*PACKAGES)}
         return save_study(self, Path(out), others | {"session": session(request, command)})
 
     def _noise(self) -> str:

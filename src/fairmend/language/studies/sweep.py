@@ -85,16 +85,6 @@ class SweepSettings:
         alone = [(epsilon, False) for epsilon in self.epsilons if epsilon in (0.0, 1.0)]
         return (*((epsilon, True) for epsilon in self.epsilons), *alone)
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready description; `from_json` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> SweepSettings:
-        """The settings that `to_json` described."""
-        lists = {name: tuple(payload[name]) for name in ("budgets", "epsilons")}
-        return cls(**lists, shared=RepairSettings.from_json(payload["shared"]))
-
 
 @dataclass(frozen=True, slots=True)
 class Winner:
@@ -194,10 +184,10 @@ class SubsetSweep(JudgedStudy[JudgedWinner]):
             return Panel("", "epsilon: weight of the bias", y_label, [before, *by_budget])
 
         rows = [
-            [panel(f"{self.figures.bias.name}", [(winner, spot.y) for winner, spot in spots], start.y)],
+            [panel(f"{self.judge.figures.bias.name}", [(winner, spot.y) for winner, spot in spots], start.y)],
             [panel("perplexity", [(winner, spot.x) for winner, spot in spots], start.x)],
         ]
-        return pictures.draw_panels(rows, title=f"{len(self.judge_prompts):,} held-out prompts, 95 % intervals")
+        return pictures.draw_panels(rows, title=f"{len(self.judge.prompts):,} held-out prompts, 95 % intervals")
 
 
 def sweep_subsets(
@@ -238,14 +228,11 @@ def sweep_subsets(
     return SubsetSweep(
         rows=tuple(JudgedWinner(winner=winner, mask=mask, judgement=judgements[mask]) for winner, mask in winners),
         untouched=judgements[search.space.untouched()],
-        model=subject.lm.name,
-        space=search.space,
-        figures=judges[0].figures,
+        subject=subject,
+        search_prompts=search.prompts,
+        judge=judges[0],
         surrogate=surrogate_name(shared),
         max_perplexity=shared.max_perplexity,
-        search_prompts=search.prompts,
-        judge_prompts=judges[0].prompts,
-        texts=subject.texts,
     )
 
 
