@@ -19,7 +19,13 @@ from fairmend.language.repair.differences import Pair, largest_changes
 from fairmend.language.repair.finalists import Finalist, choose, sets_of, within_floor
 from fairmend.language.repair.front import RepairFront, front_of
 from fairmend.language.repair.head_ranking import HeadRanking, given_ranking, rank_heads
-from fairmend.language.repair.objectives import MeasuredObjective, Objective, begin_objectives, measure_objectives
+from fairmend.language.repair.objectives import (
+    MeasuredObjective,
+    Objective,
+    ObjectiveEvaluator,
+    begin_objectives,
+    measure_objectives,
+)
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.language.repair.subset_search import find_subsets, require_searchable
@@ -27,14 +33,14 @@ from fairmend.language.scores.head_scores import HeadScores
 from fairmend.masks import Mask, Space
 from fairmend.runs.context import Context
 from fairmend.runs.progress import Progress
-from fairmend.runs.runner import RunSummary
+from fairmend.runs.runner import Runner, RunSummary
 from fairmend.runs.store import Section, Store
 from fairmend.search import PruningRule
 
 
 @dataclass(frozen=True)
-class Repair:
-    """What a repair found, with everything needed to judge it.
+class Found:
+    """What the search found on its half of the prompts.
 
     Attributes:
         mask: the dropped heads; untouched if nothing better was found.
@@ -44,14 +50,8 @@ class Repair:
         floor: the utility floor on the search half.
         ranking: the scores of every head.
         finalists: the sets that were measured on the search half.
-        held_out: before against after on the judging half and the other axes; None if it was not asked for.
-        front: the trade-offs between bias and perplexity, if they were asked for and judged.
-        examples: held-out continuations before and after, those whose toxicity changed most.
-        search_prompts, judge_prompts: the two halves of the repaired axis.
-        texts: the text searched with and the one judged on.
-        run: how the measuring of the finalists went.
-        settings: how it was set.
         objectives: further figures of the finalists, which kept some from being chosen.
+        run: how the measuring of the finalists went.
     """
 
     mask: Mask
@@ -62,15 +62,8 @@ class Repair:
     floor: UtilityFloor
     ranking: HeadRanking
     finalists: tuple[Finalist, ...]
-    held_out: Judgement | None
-    front: RepairFront | None
-    examples: tuple[Pair, ...]
-    search_prompts: PromptSet
-    judge_prompts: PromptSet
-    texts: tuple[Text, Text]
+    objectives: tuple[MeasuredObjective, ...]
     run: RunSummary
-    settings: RepairSettings
-    objectives: tuple[MeasuredObjective, ...] = ()
 
     @property
     def feasible(self) -> bool:
@@ -81,6 +74,37 @@ class Repair:
     def improved(self) -> bool:
         """Whether anything was changed at all."""
         return not self.mask.is_untouched
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What prompts and text that the search never saw say of it.
+
+    Attributes:
+        held_out: before against after on the judging half and the other axes; None if it was not asked for.
+        front: the trade-offs between bias and perplexity, if they were asked for and judged.
+        examples: held-out continuations before and after, those whose toxicity changed most.
+    """
+
+    held_out: Judgement | None = None
+    front: RepairFront | None = None
+    examples: tuple[Pair, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair(HeldOut, Found):
+    """What a repair found, with everything needed to judge it: `Found`, `HeldOut` and what led there.
+
+    Attributes:
+        search_prompts, judge_prompts: the two halves of the repaired axis.
+        texts: the text searched with and the one judged on.
+        settings: how it was set.
+    """
+
+    search_prompts: PromptSet
+    judge_prompts: PromptSet
+    texts: tuple[Text, Text]
+    settings: RepairSettings
 
 
 def repair_model(
@@ -122,7 +146,7 @@ def repair_model(
     """
     settings, log = settings or RepairSettings(), Logbook(store, progress)
     further = begin_objectives(subject.lm, objectives)
-    searched, judged = subject.halves(settings)
+    half, other_half = subject.halves(settings)
     search = subject.searching(settings)
     require_searchable(search, settings, subsets)
     judges = subject.judging(settings) if held_out else []  # what cannot be judged on is refused before the search
@@ -130,39 +154,16 @@ def repair_model(
     ranking = given_ranking(subject, scores, settings)  # refused before anything is measured
     before = _whole(runner.measure([search.space.untouched()])[0], subject.lm)
     ranking = ranking or rank_heads(subject.scoring(settings), settings, log)
-    floor = settings.floor(search.figures, before)
-
-    sets = _sets(search, ranking, floor, settings, subsets, log)
-    # Without the further objectives of all of them nothing can be chosen.
-    run = (runner.finish if further else runner.run)(*in_turn(search, list(sets)))
-    measured = runner.collection
-    finalists = tuple(Finalist(mask, rule, measured[mask]) for mask, rule in sets.items() if measured.get(mask))
-    objected = measure_objectives(further, [each.mask for each in finalists], settings.objective_limit, log)
-    admitted = [each for each in finalists if all(objective.admits(each.mask) for objective in objected)]
-    mask = _chosen(search, before, finalists if settings.choice == "rule" else admitted, floor, settings)
-
-    finished = run.stopped != "interrupted"
-    points = front_of(search.space.untouched(), before, admitted, floor) if settings.front and finished else ()
-    judgements, examples = _judged(judges if finished else [], mask, [point.mask for point in points], settings, log)
-    points = tuple(replace(point, judgement=judgements.get(point.mask)) for point in points)
+    sets = _sets(search, ranking, settings.floor(search.figures, before), settings, subsets, log)
+    found = _found(search, runner, sets, ranking, further, settings, log)
+    held = _held_out(judges, len(other_half), found, settings, log)
     return Repair(
-        mask=mask,
-        space=search.space,
-        figures=search.figures,
-        before=before,
-        after=measured[mask],
-        floor=floor,
-        ranking=ranking,
-        finalists=finalists,
-        held_out=judgements.get(mask),
-        front=RepairFront.of(points, mask, search.space, search.figures, len(judged)) if points else None,
-        examples=examples,
-        search_prompts=searched,
-        judge_prompts=judged,
+        **vars(found),
+        **vars(held),
+        search_prompts=half,
+        judge_prompts=other_half,
         texts=subject.texts,
-        run=run,
         settings=settings,
-        objectives=objected,
     )
 
 
@@ -183,31 +184,55 @@ def _sets(
     return within_floor(search, sets, floor, log.progress, settings.subsets.finalists if settings.front else 0)
 
 
-def _chosen(
+def _found(
     search: LanguageEvaluator,
-    before: Measurement,
-    finalists: Sequence[Finalist],
-    floor: UtilityFloor,
+    runner: Runner,
+    sets: Mapping[Mask, PruningRule | None],
+    ranking: HeadRanking,
+    further: Sequence[ObjectiveEvaluator],
     settings: RepairSettings,
-) -> Mask:
+    log: Logbook,
+) -> Found:
+    """Measure the sets on the whole search half, and choose one of them."""
+    # Without the further objectives of all of them nothing can be chosen.
+    run = (runner.finish if further else runner.run)(*in_turn(search, list(sets)))
+    measured, untouched = runner.collection, search.space.untouched()
+    before = measured[untouched]
+    floor = settings.floor(search.figures, before)
+    finalists = tuple(Finalist(mask, rule, measured[mask]) for mask, rule in sets.items() if measured.get(mask))
+    objectives = measure_objectives(further, [each.mask for each in finalists], settings.objective_limit, log)
     if settings.choice == "rule":
         chosen = finalists[0] if finalists else None
     else:
-        chosen = choose(search, before, finalists, floor)
-    return search.space.untouched() if chosen is None else chosen.mask
+        chosen = choose(search, before, _admitted(finalists, objectives), floor)
+    mask = untouched if chosen is None else chosen.mask
+    return Found(mask, search.space, search.figures, before, measured[mask], floor, ranking, finalists, objectives, run)
 
 
-def _judged(
-    judges: Sequence[LanguageEvaluator], mask: Mask, others: Sequence[Mask], settings: RepairSettings, log: Logbook
-) -> tuple[dict[Mask, Judgement], tuple[Pair, ...]]:
-    """What the chosen mask and others do on held-out data, and what it does to single continuations."""
-    if not judges:
-        return {}, ()
-    wanted = [mask, *others]
-    measured = measure_held_out(judges, wanted, log)
-    judgements = judge_measured(measured, wanted, settings.seed)
-    held = measured[judges[0]]
-    return judgements, largest_changes(judges[0], held[judges[0].space.untouched()], held[mask], mask)
+def _admitted(finalists: Sequence[Finalist], objectives: Sequence[MeasuredObjective]) -> list[Finalist]:
+    return [each for each in finalists if all(objective.admits(each.mask) for objective in objectives)]
+
+
+def _held_out(
+    judges: Sequence[LanguageEvaluator], prompts: int, found: Found, settings: RepairSettings, log: Logbook
+) -> HeldOut:
+    """Judge the chosen mask and the front on data that the search never saw; nothing, if the search was interrupted."""
+    if found.run.stopped == "interrupted":
+        return HeldOut()
+    untouched, mask = found.space.untouched(), found.mask
+    admitted = _admitted(found.finalists, found.objectives)
+    points = front_of(untouched, found.before, admitted, found.floor) if settings.front else ()
+    judgements: Mapping[Mask, Judgement] = {}
+    examples: tuple[Pair, ...] = ()
+    if judges:
+        wanted = [mask, *(point.mask for point in points)]
+        measured = measure_held_out(judges, wanted, log)
+        judgements = judge_measured(measured, wanted, settings.seed)
+        held = measured[judges[0]]
+        examples = largest_changes(judges[0], held[untouched], held[mask], mask)
+    points = tuple(replace(point, judgement=judgements.get(point.mask)) for point in points)
+    front = RepairFront.of(points, mask, found.space, found.figures, prompts) if points else None
+    return HeldOut(judgements.get(mask), front, examples)
 
 
 def _whole(untouched: Measurement, lm: LanguageModel) -> Measurement:
