@@ -27,7 +27,6 @@ from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.protocols import GroupMean, Sampling
 from fairmend.language.toxicity.scorer import Scorer, check_scores_prompts
 from fairmend.masks import Mask, Space
-from fairmend.runs.workers import InProcess
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
@@ -253,14 +252,6 @@ class PackingEvaluator(Evaluator, Protocol):
     @property
     def masks_at_once(self) -> int:
         """How many masks are continued in one batch."""
-
-
-class Packed(InProcess):
-    """Measures in this process, handing the evaluator as many masks as fit one of its batches."""
-
-    def __init__(self, evaluator: PackingEvaluator) -> None:
-        super().__init__(evaluator)
-        self.size = evaluator.masks_at_once
 
 
 def _described(sampling: Sampling) -> str:

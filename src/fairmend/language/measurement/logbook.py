@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fairmend.evaluation import Evaluator
-from fairmend.language.measurement.evaluator import Packed, PackingEvaluator
+from fairmend.language.measurement.evaluator import PackingEvaluator
 from fairmend.masks import Mask
 from fairmend.runs.budgets import Budget
 from fairmend.runs.collection import Collection
 from fairmend.runs.progress import Progress
 from fairmend.runs.runner import Runner
 from fairmend.runs.store import Section, Store
+from fairmend.runs.workers import InProcess
 from fairmend.search import Candidates
 
 
@@ -45,7 +46,9 @@ class Logbook:
             RunError: see `collection`.
         """
         collection = self.collection(name, evaluator)
-        return Runner(evaluator, collection, workers=Packed(evaluator), progress=self.progress)
+        return Runner(
+            evaluator, collection, workers=InProcess(evaluator, evaluator.masks_at_once), progress=self.progress
+        )
 
     def measure(self, name: str, evaluator: PackingEvaluator, masks: Sequence[Mask]) -> Collection:
         """Measure the untouched model and every mask; a model that is broken as it is, alone.
