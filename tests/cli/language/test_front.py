@@ -103,7 +103,7 @@ def test_a_stopped_front_goes_on_with_the_same_answer(
     options = FRONT | {"--method": method, "--subsets": 24, "--eta": 0.6, "--max-drop": 4, "--finalists": 6}
     assert lm(run, "repair", options | {"--out": "whole"}).code == 0
     with monkeypatch.context() as pressed:
-        pressed.setattr("fairmend.language.repair.repair.judge", press)
+        pressed.setattr("fairmend.language.measurement.judging.judge", press)
         assert lm(run, "repair", options).code == 130
     assert not Path("out/front.json").exists()
     assert "fairmend resume" in run("lm", "pick", "out", "--point", "1", "--out", "picked").message

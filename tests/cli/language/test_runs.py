@@ -20,7 +20,7 @@ COMPARE: dict[str, Any] = (
     MEASURE | {"--loss-scores": "first-order", "--method": "fasp,random", "--out": "out"} | {"--alpha": "0.17,0.34"}
 )
 RUNS = [
-    pytest.param("repair", REPAIR, "fairmend.language.repair.repair.judge", "result.json", id="repair"),
+    pytest.param("repair", REPAIR, "fairmend.language.measurement.judging.judge", "result.json", id="repair"),
     pytest.param("compare", COMPARE, "fairmend.language.measurement.judging.judge", "compare.json", id="compare"),
 ]
 
@@ -78,7 +78,7 @@ def test_what_was_measured_survives_running_out_of_memory(
         raise ModelError("out of memory with one prompt at a time")
 
     with monkeypatch.context() as full:
-        full.setattr("fairmend.language.repair.repair.judge", too_large)
+        full.setattr("fairmend.language.measurement.judging.judge", too_large)
         assert lm(run, "repair", REPAIR).code == 2
     assert Path("out/run.sqlite").is_file()
     assert run("resume", "out", "--scorer", MEASURE["--scorer"]).code == 0
