@@ -10,8 +10,8 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 import yaml
@@ -145,9 +145,9 @@ def test_the_demo_runs_the_commands_that_the_readme_shows() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_documented_commands_have_the_options_that_they_are_shown_with(document: Path) -> None:
     for arguments in commands(document):
-        command: click.Command = typer.main.get_command(app)
+        command: Any = typer.main.get_command(app)
         rest = arguments
-        while isinstance(command, click.Group):
+        while hasattr(command, "commands"):  # whichever click typer brings
             name, *rest = rest
             assert name in command.commands, f"{document.name}: no command {name!r} in {shlex.join(arguments)}"
             command = command.commands[name]

@@ -7,9 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from fairmend.errors import RunError
+from fairmend.runs.jobs import FINISHED
+from fairmend.runs.store import Store
 
 from .conftest import OWN, arguments
 
@@ -115,13 +120,20 @@ def state_of(process: int) -> str:
         return "Z"
 
 
+def finished() -> list[str]:
+    """The repairs that the folder `out` has on record."""
+    with suppress(RunError), Store.open(Path("out/run.sqlite"), read_only=True) as store:
+        return [event.payload["name"] for event in store.events(FINISHED)]
+    return []
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked for in /proc")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)])
 def test_workers_end_with_their_parent_and_what_is_finished_is_kept(desk: Path, number: int, code: int) -> None:
     words = arguments(OWN | {"--search": "dice,annealing", "--states": 900_000_000, "--workers": 2, "--out": "out"})
     process = start("-m", "fairmend", "tabular", "compare", *words)
     give_up = time.monotonic() + 60
-    while not list(Path("out/repairs").glob("dice*.json")) and time.monotonic() < give_up:
+    while not finished() and time.monotonic() < give_up:
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         time.sleep(0.05)
     workers = children(process.pid)
@@ -134,4 +146,4 @@ def test_workers_end_with_their_parent_and_what_is_finished_is_kept(desk: Path, 
     while living(workers) and time.monotonic() < give_up:
         time.sleep(0.05)
     assert living(workers) == []
-    assert list(Path("out/repairs").glob("dice*.json"))
+    assert [name for name in finished() if name.startswith("dice")]
