@@ -255,7 +255,7 @@ class TestLanguage:
         assert r"[oops] :key: <script>alert(1)</script>" in outcome.out
         for command in ("<script", "](http", "p://evil", "\n# heading"):
             assert command not in card
-        assert r"### \$\\foo\$ (repaired for)" in card
+        assert r"## Held-out figures: \$\\foo\$ (repaired for)" in card
 
     def test_a_folder_that_no_tokenizer_can_be_saved_in_is_refused_before_the_search(
         self, run: Run, office: Path

@@ -110,7 +110,7 @@ def test_the_card_has_a_header_and_the_held_out_figures(tmp_path: Path, lm: Lang
     assert load_model(str(tmp_path / "out")).licence == "apache-2.0"
     change = repaired.held_out.main.change  # type: ignore[union-attr]
     assert f"{change.before.value:.3f}" in card  # type: ignore[union-attr]
-    assert "### other (not repaired for: did it move?)" in card
+    assert "## Held-out figures: other (not repaired for: did it move?)" in card
     assert "overstate the gain" in card
     assert "nan" not in card.lower().split()
 
