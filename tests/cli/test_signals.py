@@ -133,13 +133,16 @@ def test_workers_end_with_their_parent_and_what_is_finished_is_kept(desk: Path, 
     words = arguments(OWN | {"--search": "dice,annealing", "--states": 900_000_000, "--workers": 2, "--out": "out"})
     process = start("-m", "fairmend", "tabular", "compare", *words)
     give_up = time.monotonic() + 60
-    while not finished() and time.monotonic() < give_up:
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
-        time.sleep(0.05)
-    workers = children(process.pid)
+    try:
+        while not finished() and time.monotonic() < give_up:
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            time.sleep(0.05)
+        workers = children(process.pid)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()  # a search of days must not outlive a failed test
     assert len(workers) >= 2
-    process.send_signal(number)
-    _, err = process.communicate(timeout=30)
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert number == signal.SIGKILL or "Every finished repair is kept" in err
