@@ -33,6 +33,7 @@ from fairmend.language.repair.subset_search import CONTEXT
 from fairmend.language.studies.collecting import collect, measured_noise, open_collection
 from fairmend.language.toxicity.lexical import star_offensive
 from fairmend.masks import Mask, Site, Space
+from fairmend.records import plain
 from fairmend.report.figures import drawing, png, svg
 from fairmend.runs import Store
 from fairmend.surrogates import Ridge, Samples, anneal, cross_validate, fit_pair, floored_sum
@@ -93,7 +94,7 @@ def fit(collected: Path, out: Path) -> None:
         measured, noise = store.context(CONTEXT), measured_noise(store)
         samples = Samples.of(measured, measured.figures)
         scores = cross_validate(samples, measured.figures, {"pairwise": Ridge(pairs=True)}, folds=3, noise=noise)
-    write_atomically(out, json.dumps([score.to_json() for score in scores]).encode())
+    write_atomically(out, json.dumps(plain(scores)).encode())
 
 
 def repair(lm: LanguageModel, out: Path, collected: Path, journal: Journal) -> None:

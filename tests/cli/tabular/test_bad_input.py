@@ -140,12 +140,12 @@ NETWORKS = [
 ]
 
 CHOICES = [
-    Case("an unknown search", ("'anealing'", "annealing, random-walk"), {"--search": "anealing"}),
+    Case("an unknown search", ("'anealing'", "'annealing', 'random-walk'"), {"--search": "anealing"}),
     Case("an unknown objective", ("'fairness'", "equalized_odds_difference"), {"--objective": "fairness"}),
     Case("an unknown utility", ("'auc'", "f1"), {"--utility": "auc"}),
-    Case("an unknown meaning of drop", ("'prune'", "output, weights"), {"--drop": "prune"}),
+    Case("an unknown meaning of drop", ("'prune'", "'output', 'weights'"), {"--drop": "prune"}),
     Case("clamp, which is not for a person", ("'clamp'", "dice"), {"--drop": "clamp"}),
-    Case("an unknown threshold", ("'moving'", "joint, fixed"), {"--threshold": "moving"}),
+    Case("an unknown threshold", ("'moving'", "'joint', 'fixed'"), {"--threshold": "moving"}),
     Case("an unknown set of rows", ("'test'", "train+validation"), {"--search-on": "test"}),
     Case("keep above one", ("1.5", "(0, 1]"), {"--keep": 1.5}),
     Case("keep that is not a number", ("nan", "(0, 1]"), {"--keep": "nan"}),

@@ -391,8 +391,8 @@ def test_large_rows_start_with_a_small_batch():
         ([], [], {}, "at least one"),
         (["w4"], [1, 2], {}, "1 prompts need as many ids, got 2"),
         (["w4", ""], [1, 2], {}, "has no tokens"),
-        (["w4"], [1], {"new_tokens": 0}, "must be 1 or more"),
-        (["w4"], [1], {"max_prompt_tokens": 0}, "must be 1 or more"),
+        (["w4"], [1], {"new_tokens": 0}, "must be at least 1"),
+        (["w4"], [1], {"max_prompt_tokens": 0}, "must be at least 1"),
         (["w4"], [1], {"new_tokens": 64}, "does not fit the 64 tokens"),
     ],
 )

@@ -17,6 +17,7 @@ from fairmend.language.studies.equal_cost import (
     compare_at_equal_cost,
     plan_repair,
 )
+from fairmend.records import built, plain
 from fairmend.runs import Store
 
 TOKENS = 9_000
@@ -127,4 +128,4 @@ def test_settings_that_cannot_work_are_refused(changes, words):
 
 
 def test_settings_survive_json():
-    assert EqualCostSettings.from_json(COMPARED.to_json()) == COMPARED
+    assert built(plain(COMPARED), EqualCostSettings) == COMPARED
