@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, cast, get_args
 
@@ -190,18 +190,6 @@ def amended(settings: _Settings, given: Mapping[str, Any]) -> _Settings:
         inner = {name.partition(".")[2]: value for name, value in given.items() if name.startswith(f"{group}.")}
         changes[group] = amended(getattr(settings, group), inner)
     return cast(_Settings, replace(cast(Any, settings), **changes))
-
-
-def require_known(group: type, names: Iterable[str]) -> None:
-    """Refuse names that are no settings.
-
-    Raises:
-        InputError: such a name.
-    """
-    known = [each.name for each in fields(group)]
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        raise InputError(f"no setting {', '.join(map(repr, unknown))}: there are {', '.join(known)}")
 
 
 def documented(group: _Class) -> _Class:

@@ -17,11 +17,11 @@ from fairmend.search.front import Front, hypervolume
 from fairmend.search.genetic import MakeFloor
 from fairmend.settings import documented, setting
 from fairmend.surrogates.evaluator import SurrogateEvaluator
-from fairmend.surrogates.families.base import one_thread
 from fairmend.surrogates.fitting import FittedPair
 from fairmend.surrogates.learning import LearningOptions, LearningSearcher
 from fairmend.surrogates.objectives import costs_along_front, terms_of
 from fairmend.surrogates.proposals import ProposalSettings, propose
+from fairmend.threads import one_thread
 
 _REACH, _LEAST_REACH = 1.4, 4
 

@@ -16,11 +16,12 @@ from fairmend.search.base import Incumbent, MakeCost, Options, SteppedSearcher, 
 from fairmend.search.front import Front, along_front
 from fairmend.search.genetic import MakeFloor
 from fairmend.settings import documented, setting
-from fairmend.surrogates.families.base import Predictor, one_thread
+from fairmend.surrogates.families.base import Predictor
 from fairmend.surrogates.families.forms import Floats
 from fairmend.surrogates.fitting import FittedPair, fit_pair, make_surrogate
 from fairmend.surrogates.objectives import terms_of
 from fairmend.surrogates.samples import Samples, Scale
+from fairmend.threads import one_thread
 
 _MARGIN = 2.33  # standard errors between a chosen mask and the utility floor: the best of many is a lucky one
 

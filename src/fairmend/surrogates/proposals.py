@@ -14,7 +14,7 @@ from fairmend.search.front import crowding_distances
 from fairmend.search.genetic import Genetic, MakeFloor
 from fairmend.surrogates.annealing import anneal
 from fairmend.surrogates.evaluator import SurrogateEvaluator
-from fairmend.surrogates.families.base import one_thread
+from fairmend.threads import one_thread
 
 
 @dataclass(frozen=True, slots=True)

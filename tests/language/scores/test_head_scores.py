@@ -110,7 +110,7 @@ def test_broken_heads_and_awkward_axis_names_survive_the_file(tmp_path: Path) ->
         np.array([0, 0, 1]),
         np.array([0, 1, 0]),
         LossScores(12.5, effect, effect, ("masking",) * 3, Reliability(0.9, 4, "windows")),
-        (BiasScores('age, "old" [x]', 0.2, effect, effect, ("generated",) * 3, unknown),),
+        (BiasScores(0.2, effect, effect, ("generated",) * 3, unknown, 'age, "old" [x]'),),
     )
     table.write(tmp_path / "scores.csv")
     back = HeadScores.read(tmp_path / "scores.csv")

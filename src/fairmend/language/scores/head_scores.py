@@ -46,7 +46,16 @@ _BIAS_FACTS = ("bias_before", "bias_reliability", "bias_prompts")
 
 
 @dataclass(frozen=True, eq=False)
-class LossScores:
+class _Effects:
+    before: float
+    effect: Floats
+    standard_error: Floats
+    methods: tuple[str, ...]
+    reliability: Reliability
+
+
+@dataclass(frozen=True, eq=False)
+class LossScores(_Effects):
     """Every head's effect on the loss on a text.
 
     Attributes:
@@ -57,12 +66,6 @@ class LossScores:
         reliability: of the ranking.
     """
 
-    before: float
-    effect: Floats
-    standard_error: Floats
-    methods: tuple[str, ...]
-    reliability: Reliability
-
     @property
     def without(self) -> Floats:
         """Perplexity without each head, `(n_heads,)`."""
@@ -71,24 +74,18 @@ class LossScores:
 
 
 @dataclass(frozen=True, eq=False)
-class BiasScores:
+class BiasScores(_Effects):
     """Every head's effect on the bias of one axis.
 
     Attributes:
-        axis: name of the axis.
         before: bias of the model as it is.
         effect: what the bias gains without each head, `(n_heads,)`; negative is better.
         standard_error: of the effect, over prompts, `(n_heads,)`.
-        methods: how it was measured, one per head.
-        reliability: of the ranking.
+        methods, reliability: see `LossScores`.
+        axis: name of the axis.
     """
 
     axis: str
-    before: float
-    effect: Floats
-    standard_error: Floats
-    methods: tuple[str, ...]
-    reliability: Reliability
 
     @property
     def without(self) -> Floats:
@@ -197,7 +194,7 @@ class HeadScores:
                 heads=np.array([int(row["head"]) for row in rows], dtype=np.int64),
                 loss=LossScores(*_scores(rows, _LOSS_COLUMNS, _LOSS_FACTS, "", "windows")),
                 axes=tuple(
-                    BiasScores(axis, *_scores(rows, _BIAS_COLUMNS, _BIAS_FACTS, f"[{axis}]", "prompts"))
+                    BiasScores(*_scores(rows, _BIAS_COLUMNS, _BIAS_FACTS, f"[{axis}]", "prompts"), axis)
                     for axis in axes
                 ),
                 origin=origin,
@@ -299,7 +296,7 @@ def head_scores(
         found = bias_effects(table, rng=np.random.default_rng(seed), group_mean=group_mean)
         axes.append(
             BiasScores(
-                table.prompts.axis, found.before, found.effect, found.standard_error, table.methods, found.reliability
+                found.before, found.effect, found.standard_error, table.methods, found.reliability, table.prompts.axis
             )
         )
     modules, layers, heads = _places(head_map)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import ThreadpoolController
 
 from fairmend.errors import InputError
 from fairmend.surrogates.families.forms import Floats, Form
@@ -162,24 +158,3 @@ def typical_noise(noise: Floats) -> float:
     """Root mean square of the known standard errors; 0 when none is known."""
     known = noise[np.isfinite(noise)]
     return float(np.sqrt(np.mean(known**2))) if known.size else 0.0
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Numerical libraries on one thread: sums then do not depend on the machine, and a run resumes exactly."""
-    torch = sys.modules.get("torch")  # who needs it has imported it; it costs seconds
-    threads = 0 if torch is None else torch.get_num_threads()
-    if torch is not None:
-        torch.set_num_threads(1)
-    try:
-        with _libraries(len(sys.modules)).limit(limits=1):
-            yield
-    finally:
-        if torch is not None:
-            torch.set_num_threads(threads)
-
-
-@lru_cache(maxsize=1)
-def _libraries(n_modules: int) -> ThreadpoolController:
-    """The loaded numerical libraries. Looking for them takes milliseconds, and only an import can bring another one."""
-    return ThreadpoolController()

@@ -20,11 +20,11 @@ from fairmend.surrogates.families.base import (
     Examples,
     FixedPredictor,
     examples,
-    one_thread,
     sample_weights,
     typical_noise,
 )
 from fairmend.surrogates.families.forms import Floats, Form, Layer
+from fairmend.threads import one_thread
 
 if TYPE_CHECKING:
     import torch

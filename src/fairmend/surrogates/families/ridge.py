@@ -23,10 +23,10 @@ from fairmend.surrogates.families.base import (
     FixedPredictor,
     Prediction,
     examples,
-    one_thread,
     sample_weights,
 )
 from fairmend.surrogates.families.forms import Floats, Form
+from fairmend.threads import one_thread
 
 _FLAT = 100.0  # prior variance of what is not shrunk, in variances of the targets
 _MOST_FOR_STRENGTHS = 600  # masks that the strengths are chosen on: their likelihood costs O(n^3) many times

@@ -6,8 +6,7 @@ Full training on one CPU thread; the same data, settings and seed give bit-ident
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from fairmend.errors import DataError, InputError
 from fairmend.tabular.fairness.confusion import codes, confusion_counts
 from fairmend.tabular.fairness.metrics import find_utility, log_loss
+from fairmend.threads import one_thread
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +115,7 @@ def train_network(
         raise DataError(f"validation rows have {held_out[0].shape[1]} features, training rows {features.shape[1]}")
 
     order = np.random.default_rng(training.seed)
-    with _one_thread(), torch.random.fork_rng(devices=[]):
+    with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         network = _build(features.shape[1], training)
         criterion = _criterion(n_classes, _class_weights(training.class_weight, rows_per_class))
@@ -211,19 +211,6 @@ def _judge(
     predicted = (logits[:, 0] > 0).numpy() if n_classes == 2 else logits.argmax(dim=1).numpy()
     everyone_outside = np.full(len(labels), -1)
     return float(find_utility("f1").value(confusion_counts(labels, predicted, everyone_outside, 0, n_classes)))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run torch on one thread: bit-identical sums, and no threads that wait for each other on a busy machine."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _table(
