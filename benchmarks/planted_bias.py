@@ -53,7 +53,7 @@ from fairmend.language.toxicity.catalogue import load_scorer
 from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Mask
 from fairmend.runs import Store
-from fairmend.settings import METHODS
+from fairmend.search.names import METHODS
 
 READ = {"loss", "bias"}
 PARTS = ("held out", "unseen templates")

@@ -74,11 +74,14 @@ def test_repairing_a_model_reads_on_one_page() -> None:
     assert repair.end_lineno - repair.lineno < LONGEST_COMPOSITION
 
 
-def test_contributing_names_every_folder_and_no_other() -> None:
+def test_contributing_names_every_module_and_folder_and_no_other_folder() -> None:
     table = (ROOT / "CONTRIBUTING.md").read_text().partition("**Where things are.**")[2].partition("**A new")[0]
     named = set(re.findall(r"^\| `(?:src/fairmend/)?([\w/]+)/`", table, re.MULTILINE))
 
+    beside = set(re.findall(r"`(\w+)`", table.partition("Beside the folders:")[2]))
+
     assert named == {str(folder.relative_to(PACKAGE)) for folder in FOLDERS} - {"."}
+    assert {module.stem for module in PACKAGE.glob("[a-z]*.py")} <= beside
 
 
 def test_the_commonest_changes_are_shown_in_a_few_lines_that_work() -> None:

@@ -11,18 +11,11 @@ import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast
 
 from fairmend.errors import InputError
 
 Auto = Literal["auto"]
-SearchName = Literal["annealing", "random-walk", "genetic", "exhaustive", "dice", "random"]
-Method = Literal["fasp", "performance-only", "fairness-only", "magnitude", "gradient", "random"]
-PruningTies = Literal["exact", "published"]
-SurrogateName = Literal["network", "additive", "pairwise"]
-SEARCH_NAMES: tuple[SearchName, ...] = get_args(SearchName)
-METHODS: tuple[Method, ...] = get_args(Method)
-SURROGATE_NAMES: tuple[SurrogateName, ...] = get_args(SurrogateName)
 
 _LONG = 30  # characters of choices that are shown one by one
 _OWN = object()  # there is no published value but the default

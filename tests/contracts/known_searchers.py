@@ -15,7 +15,7 @@ import fairmend.search
 import fairmend.surrogates
 from fairmend.masks import Mask, Space
 from fairmend.search import Candidates, Searcher, SpreadSampling, make_searcher
-from fairmend.settings import SEARCH_NAMES
+from fairmend.search.names import SEARCH_NAMES
 from fairmend.surrogates import Active, AttentionPruning, ProposalSettings, Ridge
 
 SEARCHES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in SEARCH_NAMES} | {

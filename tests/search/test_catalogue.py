@@ -13,7 +13,7 @@ from fairmend.search import (
     UniformSampling,
     make_searcher,
 )
-from fairmend.settings import SEARCH_NAMES
+from fairmend.search.names import SEARCH_NAMES
 
 CLASSES = {
     "annealing": Annealing,

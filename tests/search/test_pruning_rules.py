@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fairmend.errors import InputError
 from fairmend.search import PruningRule
-from fairmend.settings import METHODS
+from fairmend.search.names import METHODS
 
 PUBLISHED = ["distilgpt2", "gpt2", "EleutherAI/gpt-neo-1.3B", "EleutherAI/gpt-j-6B"]
 

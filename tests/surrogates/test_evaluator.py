@@ -12,7 +12,7 @@ from fairmend.evaluation import Evaluator, Figure, Figures, Measurement, digest
 from fairmend.masks import Dial, Mask, Site, Space
 from fairmend.runs import Runner
 from fairmend.search import make_searcher
-from fairmend.settings import SEARCH_NAMES
+from fairmend.search.names import SEARCH_NAMES
 from fairmend.surrogates import (
     FlooredSum,
     Ridge,

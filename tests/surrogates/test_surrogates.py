@@ -10,11 +10,11 @@ from sklearn.gaussian_process.kernels import DotProduct, WhiteKernel
 from sklearn.linear_model import LinearRegression
 
 from fairmend.errors import InputError
-from fairmend.settings import SURROGATE_NAMES
 from fairmend.surrogates.families.base import Surrogate
 from fairmend.surrogates.families.forms import Floats, Form
 from fairmend.surrogates.families.ridge import Ridge
 from fairmend.surrogates.fitting import make_surrogate
+from fairmend.surrogates.names import SURROGATE_NAMES
 
 N = 12
 

@@ -11,8 +11,8 @@ from fairmend.masks import Space
 from fairmend.search.annealing import Annealing, RandomWalk
 from fairmend.search.base import MakeCost, Searcher, require_choice
 from fairmend.search.genetic import Genetic, MakeFloor
+from fairmend.search.names import SEARCH_NAMES
 from fairmend.search.sampling import Exhaustive, SingleInterventions, UniformSampling
-from fairmend.settings import SEARCH_NAMES
 
 _CLASSES: dict[str, type[Any]] = {
     "annealing": Annealing,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from fairmend.errors import InputError
 from fairmend.search.base import require_choice, require_count, require_number
-from fairmend.settings import METHODS, Method, PruningTies
+from fairmend.search.names import METHODS, Method, PruningTies
 
 Floats = npt.NDArray[np.float64]
 

@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from fairmend.errors import InputError
 from fairmend.evaluation import Figures
-from fairmend.settings import SURROGATE_NAMES
 from fairmend.surrogates.families.base import Dropped, FixedPredictor, Predictor, Surrogate
 from fairmend.surrogates.families.forms import Floats
 from fairmend.surrogates.families.networks import NeuralNetwork
 from fairmend.surrogates.families.ridge import Ridge
+from fairmend.surrogates.names import SURROGATE_NAMES
 from fairmend.surrogates.samples import Samples, Scale, can_take_log, prior_of
 
 

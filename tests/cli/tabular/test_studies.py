@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from fairmend.cli.display import INTERRUPTED, USAGE_ERROR
 from fairmend.cli.main import app
+from fairmend.search.names import SEARCH_NAMES
 from fairmend.search.schedules import SCHEDULES
-from fairmend.settings import SEARCH_NAMES
 from fairmend.tabular.studies.compare import DEFAULT_SEARCHES
 from fairmend.tabular.studies.sweep import AXES
 

@@ -30,7 +30,7 @@ from fairmend.language.repair.repair import Repair
 from fairmend.language.repair.subject import halves
 from fairmend.language.scores.head_scores import score_heads
 from fairmend.search import PruningRule
-from fairmend.settings import METHODS
+from fairmend.search.names import METHODS
 
 
 @pytest.fixture(scope="module")

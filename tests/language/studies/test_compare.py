@@ -24,7 +24,7 @@ from fairmend.language.studies.compare import ComparisonSettings, MethodComparis
 from fairmend.language.toxicity.catalogue import load_scorer
 from fairmend.records import built
 from fairmend.report.study import load_study
-from fairmend.settings import METHODS
+from fairmend.search.names import METHODS
 
 TEXTS = (text(seed=0), text(seed=1))
 PROMPTS = two_groups(60)

@@ -9,7 +9,7 @@ import pytest
 
 from fairmend.errors import DataError, InputError
 from fairmend.runs.store import Store
-from fairmend.settings import SEARCH_NAMES
+from fairmend.search.names import SEARCH_NAMES
 from fairmend.tabular.counting.evaluator import Rows, TabularEvaluator
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.formats.torch_networks import read_torch

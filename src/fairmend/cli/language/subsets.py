@@ -197,8 +197,8 @@ def fit(
         from fairmend.language.studies.collecting import measured_noise
         from fairmend.runs import Store
         from fairmend.runs.directories import RUN
-        from fairmend.settings import SURROGATE_NAMES
         from fairmend.surrogates.fitting import make_surrogate
+        from fairmend.surrogates.names import SURROGATE_NAMES
         from fairmend.surrogates.samples import Samples
         from fairmend.surrogates.validation import cross_validate
 

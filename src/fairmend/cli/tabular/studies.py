@@ -15,11 +15,11 @@ from fairmend.cli.tables import present_study
 from fairmend.cli.tabular.inputs import absolute, make_settings, open_inputs, request_of, source_of, title_of
 from fairmend.cli.tabular.options import GRID, LIMITED, SEARCHED, SourceOptions, StudyOptions
 from fairmend.cli.trust import TrustOptions, recalled, require_paths, require_trust, stored
-from fairmend.settings import SEARCH_NAMES
+from fairmend.search.names import SEARCH_NAMES
 from fairmend.tabular.repair.settings import RepairSettings
 
 if TYPE_CHECKING:
-    from fairmend.settings import SearchName
+    from fairmend.search.names import SearchName
     from fairmend.tabular.studies.outcomes import TabularStudy
     from fairmend.tabular.studies.trials import Session
 

@@ -12,18 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fairmend.errors import InputError
 from fairmend.language.protocols import BiasMethod, GroupMean, LossMethod, ReadingSettings, Sampling
-from fairmend.settings import (
-    METHODS,
-    SURROGATE_NAMES,
-    Auto,
-    Method,
-    PruningTies,
-    check,
-    documented,
-    nested,
-    published,
-    setting,
-)
+from fairmend.search.names import METHODS, Method, PruningTies
+from fairmend.settings import Auto, check, documented, nested, published, setting
+from fairmend.surrogates.names import SURROGATE_NAMES
 
 if TYPE_CHECKING:
     from fairmend.costs import UtilityFloor

@@ -24,8 +24,8 @@ from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
 from fairmend.search import PruningRule
 from fairmend.search.base import require_choice, require_count
+from fairmend.search.names import METHODS, Method
 from fairmend.search.pruning_rules import NEEDS
-from fairmend.settings import METHODS, Method
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

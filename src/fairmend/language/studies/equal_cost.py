@@ -27,7 +27,7 @@ from fairmend.report.tables import Cell, Column, Table, fixed, spread
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
 from fairmend.search.base import require_choice, require_count
-from fairmend.settings import Method
+from fairmend.search.names import Method
 from fairmend.statistics import Mean, t_interval
 from fairmend.surrogates.families.base import LEAST_SAMPLES
 

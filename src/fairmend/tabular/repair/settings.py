@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fairmend.errors import InputError
-from fairmend.settings import SEARCH_NAMES, Auto, SearchName, check, documented, setting
+from fairmend.search.names import SEARCH_NAMES, SearchName
+from fairmend.settings import Auto, check, documented, setting
 from fairmend.tabular.names import (
     DROPS,
     OBJECTIVE_NAMES,

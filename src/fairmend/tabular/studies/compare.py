@@ -14,7 +14,7 @@ from fairmend.report.figures import Spot, draw_trade_off
 from fairmend.report.study import study_kind
 from fairmend.report.tables import Column, Table, fixed, spread
 from fairmend.runs.jobs import Finished
-from fairmend.settings import SearchName
+from fairmend.search.names import SearchName
 from fairmend.statistics import Mean, holm, paired_t_interval
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.fairness.metrics import title_of

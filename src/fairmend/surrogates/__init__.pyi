@@ -1,0 +1,29 @@
+"""The public names of surrogates."""
+
+from .active import Active as Active
+from .annealing import Annealed as Annealed
+from .annealing import anneal as anneal
+from .attention_pruning import AttentionPruning as AttentionPruning
+from .attention_pruning import published_cost as published_cost
+from .evaluator import SurrogateEvaluator as SurrogateEvaluator
+from .families.base import Prediction as Prediction
+from .families.base import Predictor as Predictor
+from .families.base import Surrogate as Surrogate
+from .families.networks import NeuralNetwork as NeuralNetwork
+from .families.ridge import Ridge as Ridge
+from .fitting import FittedPair as FittedPair
+from .fitting import fit_pair as fit_pair
+from .fitting import make_surrogate as make_surrogate
+from .names import SURROGATE_NAMES as SURROGATE_NAMES
+from .names import SurrogateName as SurrogateName
+from .objectives import FlooredSum as FlooredSum
+from .objectives import floored_sum as floored_sum
+from .proposals import ProposalSettings as ProposalSettings
+from .proposals import propose as propose
+from .samples import Samples as Samples
+from .samples import Scale as Scale
+from .validation import PUBLISHED_MSE as PUBLISHED_MSE
+from .validation import HeldOutScore as HeldOutScore
+from .validation import MeasurementNoise as MeasurementNoise
+from .validation import cross_validate as cross_validate
+from .validation import noise_from_repeats as noise_from_repeats
