@@ -78,6 +78,30 @@ class Mean:
         return self.interval.half_width
 
 
+@dataclass(frozen=True)
+class Draws:
+    """How a figure is resampled.
+
+    Attributes:
+        n_boot, n_perm: numbers of bootstrap and permutation draws, at least 100 each.
+        level: of the intervals, and 1 - level of the test.
+
+    Raises:
+        InputError: too few draws, or no such level.
+    """
+
+    n_boot: int = 2000
+    n_perm: int = 2000
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if min(self.n_boot, self.n_perm) < 100:
+            raise InputError(
+                f"n_boot and n_perm must be at least 100 to mean anything, got {self.n_boot} and {self.n_perm}"
+            )
+        _check_level(self.level)
+
+
 def t_interval(values: npt.ArrayLike, level: float = 0.95) -> Mean:
     """Give the mean of independent values with Student's t-interval.
 

@@ -14,7 +14,6 @@ from fairmend.language.bias.bias import (
     BiasChange,
     BiasFigures,
     BiasProtocol,
-    Draws,
     bias,
     bias_standard_error,
     group_toxicity,
@@ -25,6 +24,7 @@ from fairmend.language.bias.bias import (
     verdict_on_change,
 )
 from fairmend.records import built, plain
+from fairmend.statistics import Draws
 
 FAST = {"draws": Draws(300, 300)}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_organism as organism
 
-from fairmend.language.bias.bias import Draws, summarise_bias
+from fairmend.language.bias.bias import summarise_bias
 from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.masked_perplexity import Reading
@@ -14,6 +14,7 @@ from fairmend.language.models.models import weights_digest
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.language.toxicity.catalogue import load_scorer
+from fairmend.statistics import Draws
 
 SAMPLING = Sampling(new_tokens=organism.NEW_TOKENS, seed=3, top_k=None)
 READING = ReadingSettings(tokens=600, stride=8)

@@ -9,6 +9,7 @@ import sklearn.metrics as sklearn
 
 from fairmend.errors import DataError, InputError
 from fairmend.records import built, plain
+from fairmend.statistics import Draws
 from fairmend.tabular.fairness.confusion import confusion_counts
 from fairmend.tabular.fairness.findings import Comparison, FairnessFigures, verdict, verdict_on_change
 from fairmend.tabular.fairness.metrics import OBJECTIVES
@@ -33,7 +34,7 @@ def rng(seed=0):
 
 
 def asked(objective=EOD.name, utilities=(), **draws):
-    return Question(objective, utilities, **draws)
+    return Question(objective, utilities, Draws(**draws))
 
 
 def counted(counts, names, generator, **question):

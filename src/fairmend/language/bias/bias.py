@@ -15,7 +15,6 @@ group difference the scores of all groups are spread alike; the interval does no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
@@ -41,7 +40,7 @@ from fairmend.language.bias.resampling import (
     shuffled_group_means,
 )
 from fairmend.language.protocols import GroupMean
-from fairmend.statistics import Interval, paired_t_interval, permutation_p_value, sample_size_needed, t_interval
+from fairmend.statistics import Draws, Interval, paired_t_interval, permutation_p_value, sample_size_needed, t_interval
 
 __all__ = [
     "BiasChange",
@@ -135,31 +134,6 @@ def bias_difference_error(
     biases = bias_of(draws, group_shares(codes, n_groups, group_mean))
     errors: Floats = (biases - biases[:, [against]]).std(axis=0, ddof=1)
     return errors
-
-
-@dataclass(frozen=True, slots=True)
-class Draws:
-    """How a bias is resampled.
-
-    Attributes:
-        n_boot, n_perm: numbers of bootstrap and permutation draws, at least 100 each.
-        level: of the intervals, and 1 - level of the test.
-
-    Raises:
-        InputError: too few draws, or no such level.
-    """
-
-    n_boot: int = 2000
-    n_perm: int = 2000
-    level: float = 0.95
-
-    def __post_init__(self) -> None:
-        if min(self.n_boot, self.n_perm) < 100:
-            raise InputError(
-                f"n_boot and n_perm must be at least 100 to mean anything, got {self.n_boot} and {self.n_perm}"
-            )
-        if not 0 < self.level < 1:
-            raise InputError(f"the confidence level must lie strictly between 0 and 1, got {self.level!r}")
 
 
 _DRAWS = Draws()

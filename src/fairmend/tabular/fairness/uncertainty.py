@@ -16,13 +16,14 @@ How the intervals are made, and why:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import InputError
 from fairmend.statistics import (
+    Draws,
     Interval,
     Mean,
     paired_t_interval,
@@ -82,24 +83,17 @@ class Question:
     Attributes:
         objective: by name, see `OBJECTIVES`.
         utilities: by name, see `UTILITIES`, or "log_loss".
-        n_boot, n_perm: numbers of bootstrap and permutation draws, at least 100 each.
-        level: of the intervals, and 1 - level of the test.
+        draws: how it is resampled.
 
     Raises:
-        InputError: an unknown name or too few draws.
+        InputError: an unknown name.
     """
 
     objective: str = "equalized_odds_difference"
     utilities: Sequence[str] = ("f1", "accuracy")
-    n_boot: int = 2000
-    n_perm: int = 2000
-    level: float = 0.95
+    draws: Draws = field(default_factory=Draws)
 
     def __post_init__(self) -> None:
-        if min(self.n_boot, self.n_perm) < 100:
-            raise InputError(
-                f"n_boot and n_perm must be at least 100 to mean anything, got {self.n_boot} and {self.n_perm}"
-            )
         _ = self.target, self.counted
 
     @property
@@ -138,12 +132,12 @@ def summarise_counts(
         question: what is asked.
         rng: owns all draws.
     """
-    target, jobs, level = question.target, question.counted, question.level
+    target, jobs, level = question.target, question.counted, question.draws.level
     unfairness = float(target.unfairness(counts))
-    null = permutation_null(counts, target, question.n_perm, rng)
+    null = permutation_null(counts, target, question.draws.n_perm, rng)
     draws = evaluate(
         lambda size: bootstrap(counts, target.given_class, size, rng),
-        question.n_boot,
+        question.draws.n_boot,
         counts.size,
         lambda block: {"": target.unfairness(block)} | {name: job.value(block) for name, job in jobs.items()},
     )
@@ -172,8 +166,8 @@ def summarise_counts(
             for name, job in jobs.items()
         },
         groups=rates_by_group(counts, names),
-        n_boot=question.n_boot,
-        n_perm=question.n_perm,
+        n_boot=question.draws.n_boot,
+        n_perm=question.draws.n_perm,
     )
 
 
@@ -188,7 +182,7 @@ def summarise(people: People, predicted: Predictions, question: Question, rng: n
     counts = confusion_counts(people.y, predicted.classes, people.groups, len(people.names), people.n_classes)
     figures = summarise_counts(counts, people.names, question, rng)
     if LOG_LOSS in question.utilities:
-        figures.utilities[LOG_LOSS] = _from_mean(t_interval(_losses(people, predicted), question.level))
+        figures.utilities[LOG_LOSS] = _from_mean(t_interval(_losses(people, predicted), question.draws.level))
     return figures
 
 
@@ -200,7 +194,7 @@ def compare_predictions(
     Raises:
         DataError, InputError: as `summarise`.
     """
-    target, jobs, level = question.target, question.counted, question.level
+    target, jobs, level = question.target, question.counted, question.draws.level
     first, second = (summarise(people, predicted, question, rng) for predicted in (before, after))
     n_groups, n_classes = len(people.names), people.n_classes
     joint = joint_counts(
@@ -222,7 +216,7 @@ def compare_predictions(
         } | {f"utility {name}": job.value(new) - job.value(old) for name, job in jobs.items()}
 
     draws = evaluate(
-        lambda size: paired_bootstrap(joint, target.given_class, size, rng), question.n_boot, joint.size, figures
+        lambda size: paired_bootstrap(joint, target.given_class, size, rng), question.draws.n_boot, joint.size, figures
     )
     interval = percentile_interval(draws["change"], level)
     if not second.is_significant:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fairmend.statistics import Draws
 from fairmend.tabular.data.datasets import Dataset, require_people
 from fairmend.tabular.fairness.findings import FairnessFigures, verdict
 from fairmend.tabular.fairness.uncertainty import Question, summarise
@@ -68,7 +69,7 @@ def audit(
         DataError: a data set that does not fit the network, or a group without the people that a rate needs.
         InputError: an unknown name or too few draws.
     """
-    question = Question(objective, tuple(dict.fromkeys(utilities)), n_boot, n_perm)
+    question = Question(objective, tuple(dict.fromkeys(utilities)), Draws(n_boot, n_perm))
     require_fit(network, dataset)
     require_people(dataset, objective)
     warned = contradiction(network, dataset)
