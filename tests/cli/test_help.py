@@ -7,9 +7,11 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
 import fairmend
 from fairmend.cli.language import options as language
+from fairmend.cli.main import app
 from fairmend.cli.options import CommonOptions
 from fairmend.cli.tabular import options as tabular
 from fairmend.language.repair.settings import RepairSettings as LanguageSettings
@@ -102,6 +104,18 @@ def test_help_shows_what_most_need_and_says_where_the_rest_is(run, words):
     rest = len(options) - len(shown)
     assert (f"{rest} more options: fairmend {' '.join(words)} --help-all" in few) == (rest > 0)
     assert "more options" not in whole
+
+
+def test_every_option_of_every_command_has_a_help_text():
+    waiting, unsaid, n_options = [("fairmend", typer.main.get_command(app))], [], 0
+    while waiting:
+        name, command = waiting.pop()
+        waiting += [(f"{name} {word}", inner) for word, inner in getattr(command, "commands", {}).items()]
+        options = [each for each in command.params if each.param_type_name == "option"]
+        n_options += len(options)
+        unsaid += [f"{name} {each.opts[0]}" for each in options if not each.help]
+    assert unsaid == []
+    assert n_options > 300
 
 
 def test_the_commonest_options_are_in_the_short_help(run):
