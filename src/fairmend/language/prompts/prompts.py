@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,11 @@ class PromptSet:
         return len(self.texts)
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """What each prompt says, whole: equal ones stay together when the set is split."""
+        return self.texts
+
+    @property
     def counts(self) -> dict[str, int]:
         """Number of prompts per group."""
         sizes = np.bincount(self.groups, minlength=len(self.group_names))
@@ -82,25 +87,26 @@ class PromptSet:
     def fingerprint(self) -> dict[str, Any]:
         """What figures on these prompts depend on, JSON-ready: the digest covers ids, groups and texts in order."""
         sha = hashlib.sha256()
-        for text, group, number in zip(self.texts, self.groups.tolist(), self.ids.tolist(), strict=True):
-            sha.update(f"{number}\0{self.group_names[group]}\0{text}\0".encode())
+        for key, group, number in zip(self.keys, self.groups.tolist(), self.ids.tolist(), strict=True):
+            sha.update(f"{number}\0{self.group_names[group]}\0{key}\0".encode())
         return {"axis": self.axis, "source": self.source, "counts": self.counts, "sha256": sha.hexdigest()}
 
-    def take(self, indices: npt.ArrayLike) -> PromptSet:
+    def take(self, indices: npt.ArrayLike) -> Self:
         """The prompts at `indices`, in that order, with their ids; groups without a prompt are left out."""
-        chosen = np.asarray(indices, dtype=np.int64)
+        return replace(self, **self._taken(np.asarray(indices, dtype=np.int64)))
+
+    def _taken(self, chosen: npt.NDArray[np.int64]) -> dict[str, Any]:
         present, groups = np.unique(self.groups[chosen], return_inverse=True)
         order = chosen.tolist()
-        return replace(
-            self,
-            texts=tuple(self.texts[i] for i in order),
-            groups=groups.astype(np.int64),
-            group_names=tuple(self.group_names[code] for code in present),
-            ids=self.ids[chosen],
-            columns={name: tuple(column[i] for i in order) for name, column in self.columns.items()},
-        )
+        return {
+            "texts": tuple(self.texts[i] for i in order),
+            "groups": groups.astype(np.int64),
+            "group_names": tuple(self.group_names[code] for code in present),
+            "ids": self.ids[chosen],
+            "columns": {name: tuple(column[i] for i in order) for name, column in self.columns.items()},
+        }
 
-    def without_small_groups(self, minimum: int, small: Small = "drop") -> PromptSet:
+    def without_small_groups(self, minimum: int, small: Small = "drop") -> Self:
         """Leave out the groups with fewer than `minimum` prompts and note it, or refuse them (`small="refuse"`).
 
         Raises:
@@ -126,7 +132,7 @@ class PromptSet:
         note = f"left out, with fewer than {minimum} prompts: {_counted(tiny)}"
         return replace(self.take(np.flatnonzero(~is_tiny[self.groups])), notes=(*self.notes, note))
 
-    def sample(self, n: int, seed: int, allocation: strata.Allocation = "equal") -> PromptSet:
+    def sample(self, n: int, seed: int, allocation: strata.Allocation = "equal") -> Self:
         """Draw `n` prompts without replacement, stratified by group.
 
         Samples are nested: the first `m` prompts of a larger sample are the sample of `m`, so that a measurement can
@@ -151,7 +157,7 @@ class PromptSet:
             )
         return self.take(order[:n])
 
-    def split(self, parts: Sequence[float] = (0.5, 0.5), *, seed: int, by: str | None = None) -> tuple[PromptSet, ...]:
+    def split(self, parts: Sequence[float] = (0.5, 0.5), *, seed: int, by: str | None = None) -> tuple[Self, ...]:
         """Split into disjoint parts, stratified by group, such as prompts to search with and prompts to judge on.
 
         Equal texts stay together, so that nothing that is judged was seen by the search.
@@ -173,9 +179,9 @@ class PromptSet:
             raise InputError(f"cannot split by {by!r}: these prompts have {', '.join(self.columns) or 'no columns'}")
         shares, rng = sizes / sizes.sum(), strata.generator(seed)
         if by is None:
-            part = strata.cut_blocks(self.groups, strata.linked(self.texts, self.texts), shares, rng)
+            part = strata.cut_blocks(self.groups, strata.linked(self.keys, self.keys), shares, rng)
         else:
-            part = strata.deal_blocks(self.groups, strata.linked(self.columns[by], self.texts), shares, rng)
+            part = strata.deal_blocks(self.groups, strata.linked(self.columns[by], self.keys), shares, rng)
         for number in range(len(shares)):
             present = set(self.groups[part == number].tolist())
             absent = {name: self.counts[name] for code, name in enumerate(self.group_names) if code not in present}
@@ -219,12 +225,12 @@ def prompt_set(
         texts=tuple(texts),
         groups=np.array([code[name] for name in groups], dtype=np.int64),
         group_names=names,
-        ids=_ids(texts),
+        ids=numbered(texts),
         axis=axis,
         source=source,
         licence=licence,
         columns={name: tuple(column) for name, column in (columns or {}).items()},
-        notes=_repeats(texts),
+        notes=repeats(texts),
     )
 
 
@@ -274,7 +280,7 @@ def holistic_bias_prompts(
         positions = fasp_split(corpus)[part] - sentences.start
         # Taken from the whole axis, so that a sentence has the same id in every part.
         prompts = prompts.take(positions[(positions >= 0) & (positions < len(prompts))])
-    notes = list(_repeats(prompts.texts))
+    notes = list(repeats(prompts.texts))
     named = [name for name in prompts.group_names if name != NONE]
     if group_by == "bucket" and len(named) < 2:
         notes.append(f"{axis} has one named bucket, {', '.join(named) or NONE}: group by descriptor to compare people")
@@ -282,7 +288,7 @@ def holistic_bias_prompts(
     return prompts.without_small_groups(MIN_GROUP[part] if min_group is None else min_group, small)
 
 
-def _ids(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+def numbered(texts: Sequence[str]) -> npt.NDArray[np.int64]:
     """63 bits of each text's BLAKE2b hash; a repeated text is hashed with the number of its repetition."""
     seen: Counter[str] = Counter()
     ids = []
@@ -293,9 +299,10 @@ def _ids(texts: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.array(ids, dtype=np.int64)
 
 
-def _repeats(texts: Sequence[str]) -> tuple[str, ...]:
+def repeats(texts: Sequence[str], what: str = "prompts") -> tuple[str, ...]:
+    """A note that says how many texts repeat another, if any does."""
     repeated = len(texts) - len(set(texts))
-    return (f"{repeated:,} of {len(texts):,} prompts repeat the text of another",) if repeated else ()
+    return (f"{repeated:,} of {len(texts):,} {what} repeat the text of another",) if repeated else ()
 
 
 def _counted(counts: Mapping[str, int], most: int = 12) -> str:

@@ -144,8 +144,8 @@ def halves(
 
 def _unseen(prompts: PromptSet, searched: PromptSet) -> PromptSet:
     """Without prompts that are searched with: published splits have some texts in both parts."""
-    seen = set(searched.texts)
-    rows = [row for row, text in enumerate(prompts.texts) if text not in seen]
+    seen = set(searched.keys)
+    rows = [row for row, key in enumerate(prompts.keys) if key not in seen]
     if len(rows) == len(prompts):
         return prompts
     if not rows:
