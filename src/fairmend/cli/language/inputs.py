@@ -12,10 +12,12 @@ from fairmend.cli.language.options import MeasureOptions, ModelOptions
 from fairmend.cli.options import Given, check_options
 from fairmend.cli.trust import OTHER_VERSION, TrustOptions, require_paths, require_sources, require_trust, stored
 from fairmend.errors import InputError, RunError
+from fairmend.language.prompts.names import SUFFIXES
 
 if TYPE_CHECKING:
     from fairmend.language.measurement.texts import Text
     from fairmend.language.models.models import LanguageModel
+    from fairmend.language.prompts.choices import ChoiceSet
     from fairmend.language.prompts.prompts import PromptSet
     from fairmend.language.repair.settings import RepairSettings
     from fairmend.language.repair.subject import Subject
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_AXIS = "gender_and_sex"
 _Settings = TypeVar("_Settings")
 _PATHS = ("prompts", "holistic_bias")
+_NAMED = ("bias", "knowledge")  # a name or a file
 _FILES = (*_PATHS, "scores", "from")
 
 
@@ -39,9 +42,10 @@ class LanguageInputs:
 
     Attributes:
         lm: the model.
-        prompts: one set per axis, the first one to be repaired.
+        prompts: one set per axis, the first one to be repaired; choices before prompts to continue.
         judged: as `prompts`, to judge on; None where `prompts` are to be split.
-        scorer: of toxicity.
+        scorer: of toxicity; None where all are choices.
+        knowledge: what must stay; None where nothing is to be kept.
         texts: to search with and to judge on.
         request: the options that lead here, JSON-ready, with absolute paths; `options_of` reads it back.
     """
@@ -49,7 +53,8 @@ class LanguageInputs:
     lm: LanguageModel
     prompts: tuple[PromptSet, ...]
     judged: tuple[PromptSet, ...] | None
-    scorer: Scorer
+    scorer: Scorer | None
+    knowledge: ChoiceSet | None
     texts: tuple[Text, Text]
     request: dict[str, Any]
 
@@ -63,7 +68,7 @@ class LanguageInputs:
         """The model and everything else with prompts that are not split."""
         from fairmend.language.repair.subject import Subject
 
-        return Subject(self.lm, axes[0], self.scorer, self.texts, axes[1:])
+        return Subject(self.lm, axes[0], self.scorer, self.texts, axes[1:], knowledge=self.knowledge)
 
 
 def open_language_inputs(
@@ -82,21 +87,25 @@ def open_language_inputs(
         FairmendError: something that cannot be found, read or used.
     """
     check_options(measure)  # what cannot work is refused before anything is read
-    prompts, judged = _prompts(measure, screen)
+    choices = _choices(measure, screen)
+    prompts, judged = _prompts(measure, choices, screen)
+    knowledge = _knowledge(measure, choices[0] if choices else None)
     from fairmend.language.measurement.texts import read_text
     from fairmend.language.toxicity.catalogue import load_scorer
 
     texts = (read_text(measure.text, "search"), read_text(measure.text, "judge", screen.steps.download))
-    scorer = load_scorer(measure.scorer, label=measure.scorer_label, device=options.device)
+    scorer = None
+    if len(prompts) > len(choices):
+        scorer = load_scorer(measure.scorer, label=measure.scorer_label, device=options.device)
     lm = open_model(name, options, screen)
     if called is not None:
         lm = replace(lm, name=called)
     for part in prompts:
         for note in part.notes:
             screen.note(f"Note: {part.axis}: {note}")
-    if scorer.kind == "lexical":
+    if scorer is not None and scorer.kind == "lexical":
         screen.note("Note: the lexical scorer sees words only: it misses what is unkind without a rude word")
-    return LanguageInputs(lm, prompts, judged, scorer, texts, _request(name, lm.name, options, measure, seed))
+    return LanguageInputs(lm, prompts, judged, scorer, knowledge, texts, _request(name, lm.name, options, measure, seed))
 
 
 def open_model(name: str, options: ModelOptions, screen: Screen) -> LanguageModel:
@@ -202,6 +211,7 @@ def _request(name: str, called: str, options: ModelOptions, measure: MeasureOpti
     """The options as JSON; whatever is a file or folder here is named so that it is found from any folder."""
     plain = asdict(options) | asdict(measure)
     plain |= {key: absolute(plain[key]) for key in _PATHS if plain[key] is not None}
+    plain |= {key: absolute(plain[key]) for key in _NAMED if plain[key] is not None and _is_file(plain[key])}
     scheme, colon, rest = str(plain["text"] or "").partition(":")
     if colon and scheme == "wikitext2":
         plain["text"] = f"{scheme}:{absolute(rest)}"
@@ -219,11 +229,50 @@ def _request(name: str, called: str, options: ModelOptions, measure: MeasureOpti
     return {"model": model, "called": called, **plain, "seed": seed}
 
 
-def _prompts(measure: MeasureOptions, screen: Screen) -> tuple[tuple[PromptSet, ...], tuple[PromptSet, ...] | None]:
+def _is_file(named: str) -> bool:
+    """Whether a bias or knowledge is a file: it looks like one, or is there."""
+    return Path(named).suffix.lower() in SUFFIXES or Path(named).expanduser().is_file()
+
+
+def _choices(measure: MeasureOptions, screen: Screen) -> list[ChoiceSet]:
+    """The choices that --bias names, in order."""
+    if measure.bias is None:
+        return []
+    if measure.protocol == "fasp":
+        raise InputError("--protocol fasp measures toxicity: leave out --bias, or leave out --protocol")
+    from fairmend.language.prompts.benchmarks import choice_benchmark
+    from fairmend.language.prompts.choice_files import read_choices
+
+    if _is_file(measure.bias):
+        return [read_choices(measure.bias)]
+    try:
+        names = [name.strip() for name in measure.bias.split(",") if name.strip()]
+        if not names:
+            raise InputError(f"--bias {measure.bias!r} names nothing: give one such as pronouns, or a file")
+        return [choice_benchmark(name, screen.steps.download) for name in names]
+    finally:
+        screen.steps.close()
+
+
+def _knowledge(measure: MeasureOptions, bias: ChoiceSet | None) -> ChoiceSet | None:
+    """What the model must go on knowing, if choices are repaired."""
+    if bias is None or measure.knowledge == "none":
+        return None
+    from fairmend.language.prompts.choice_files import read_knowledge
+    from fairmend.language.prompts.knowledge import knowledge_items
+
+    if not _is_file(measure.knowledge):
+        return knowledge_items(measure.knowledge)
+    return read_knowledge(measure.knowledge, bias)
+
+
+def _prompts(
+    measure: MeasureOptions, choices: Sequence[ChoiceSet], screen: Screen
+) -> tuple[tuple[PromptSet, ...], tuple[PromptSet, ...] | None]:
     """The prompts of every axis; with the published split those of its valid part, and those of its test part."""
     from fairmend.language.prompts.prompt_files import read_prompts
 
-    found = [] if measure.prompts is None else [read_prompts(measure.prompts)]
+    found: list[PromptSet] = [*choices, *([] if measure.prompts is None else [read_prompts(measure.prompts)])]
     published = measure.protocol == "fasp"
     if published and found:
         raise InputError("--protocol fasp has prompts of its own: leave out --prompts, or leave out --protocol")

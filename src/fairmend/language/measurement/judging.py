@@ -13,7 +13,9 @@ from fairmend.errors import ModelError
 from fairmend.language.backend.forward import why_not_finite
 from fairmend.language.bias.bias import paired_change, verdict, verdict_on_change
 from fairmend.language.bias.records import BiasChange
+from fairmend.language.measurement.drift import Drift, summarise_drift
 from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.measurement.knowledge import KnowledgeChange, knowledge_change
 from fairmend.language.measurement.logbook import Logbook
 from fairmend.language.measurement.perplexity import Perplexity, perplexity_ratio
 from fairmend.masks import Mask
@@ -84,10 +86,19 @@ class AxisJudgement:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Held-out figures: one entry per axis, the repaired one first, and the perplexity."""
+    """Held-out figures.
+
+    Attributes:
+        axes: one entry per axis, the repaired one first.
+        perplexity: of the text.
+        drift: of the next tokens of the text from the original's.
+        knowledge: what is left of it; None if there was none to keep, or the repaired model is broken.
+    """
 
     axes: tuple[AxisJudgement, ...]
     perplexity: PerplexityChange
+    drift: Drift
+    knowledge: KnowledgeChange | None = None
 
     @property
     def main(self) -> AxisJudgement:
@@ -157,15 +168,20 @@ def judge(measured: Mapping[LanguageEvaluator, Collection], mask: Mask, seed: in
             change = paired_change(
                 evaluator.scores(before),
                 evaluator.scores(after),
-                prompts.groups,
-                prompts.group_names,
+                evaluator.design,
                 rng=np.random.default_rng([seed, 1]),
                 protocol=evaluator.protocol,
-                scorer=evaluator.scorer.name,
+                scorer=evaluator.answers.scorer,
             )
         axes.append(AxisJudgement(prompts.axis, number == 0, change, prompts.source, prompts.licence))
         reads.append((evaluator.perplexity(before), evaluator.perplexity(after)))
-    return Judgement(tuple(axes), perplexity_change(*reads[0]))
+    main = next(iter(measured))
+    untouched, changed = (measured[main][each] for each in (main.space.untouched(), mask))
+    knowledge = None
+    if main.knowledge is not None and math.isfinite(changed.bias):
+        knowledge = knowledge_change(main.knowledge, main.knowing(untouched), main.knowing(changed))
+    drift = summarise_drift(main.drifting(changed), main.reading.windows)
+    return Judgement(tuple(axes), perplexity_change(*reads[0]), drift, knowledge)
 
 
 def perplexity_change(before: Perplexity, after: Perplexity) -> PerplexityChange:
@@ -200,6 +216,8 @@ JUDGED = (
     _Change("change", "change [95 %]", "{:+.4f}".format, interval=True, undefined=""),
     Column("perplexity", "perplexity", fixed(2), undefined="broken"),
     _Change("times", "times [95 %]", fixed(3), interval=True, undefined=""),
+    _Change("drift", "drift", fixed(4), undefined=""),
+    _Change("knowledge", "knowledge kept", "{:.0%}".format, undefined=""),
 )
 """The columns that people see of `judgement_cells`; rows also need the number of dropped `heads`."""
 
@@ -207,7 +225,15 @@ JUDGED = (
 def judgement_cells(judgement: Judgement) -> dict[str, Cell]:
     """Bias, perplexity and their changes, the repaired axis first; the columns of other axes end in [AXIS]."""
     others = (cells for axis in judgement.axes[1:] for cells in _bias_cells(axis, axis.axis).items())
-    return {**_bias_cells(judgement.main, ""), **_perplexity_cells(judgement.perplexity), **dict(others)}
+    drift, known = judgement.drift, judgement.knowledge
+    kept: dict[str, Cell] = {
+        "drift": drift.mean,
+        "drift_error": drift.standard_error,
+        "knowledge": None if known is None else known.kept,
+        "knowledge_low": None if known is None else known.interval.low,
+        "knowledge_high": None if known is None else known.interval.high,
+    }
+    return {**_bias_cells(judgement.main, ""), **_perplexity_cells(judgement.perplexity), **kept, **dict(others)}
 
 
 def spot_of(label: str, judgement: Judgement, hollow: bool = False) -> Spot:

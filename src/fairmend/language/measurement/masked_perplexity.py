@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fairmend.evaluation import array_digest
 from fairmend.language.heads.gates import masked
+from fairmend.language.measurement.drift import drift_of
 from fairmend.language.measurement.perplexity import Perplexity, perplexity_protocol, summarise, token_log_likelihoods
 from fairmend.language.measurement.texts import Text, encode_text
 from fairmend.language.models.models import LanguageModel
@@ -44,20 +45,32 @@ class Reading:
         self.protocol = perplexity_protocol(lm, settings.kind, window, settings.stride)
         self.tokens = encode_text(lm, text, settings.tokens)
         self.windows = self.protocol.windows(len(self.tokens))
-        self._sums: dict[int, Floats] = {}
+        self._sums: dict[Mask, Floats] = {}
+        self._drifts: dict[Mask, Floats] = {}
 
-    def sums(self, mask: Mask) -> Floats:
-        """Log-likelihood of the scored tokens of each window under `mask`, (n_windows,). Read once per mask."""
-        if mask.bits not in self._sums:
-            self._sums[mask.bits] = self.sums_of(mask, range(len(self.windows)))
-        return self._sums[mask.bits]
+    def sums(self, mask: Mask, numbers: Sequence[int] | None = None) -> Floats:
+        """Log-likelihood of the scored tokens of windows under `mask`, (n_numbers,). The whole is read once per mask.
 
-    def sums_of(self, mask: Mask, numbers: Sequence[int]) -> Floats:
-        """The same of some windows, by their numbers, (n_numbers,)."""
+        Args:
+            mask: of the model's heads.
+            numbers: of the windows; all of them, in order, by default.
+        """
+        is_whole = numbers is None or len(numbers) == len(self.windows)
+        if is_whole and mask in self._sums:
+            return self._sums[mask]
+        windows = self.windows if numbers is None else [self.windows[number] for number in numbers]
         with masked(self.lm.model, mask, self.lm.head_map):
-            windows = [self.windows[number] for number in numbers]
             found = token_log_likelihoods(self.lm, self.tokens, windows)
-        return np.array([values.sum() for values in found])
+        sums = np.array([values.sum() for values in found])
+        if is_whole:
+            self._sums[mask] = sums
+        return sums
+
+    def drifts(self, mask: Mask) -> Floats:
+        """How far the next tokens drift from the original under `mask`, summed in each window, (n_windows,)."""
+        if mask not in self._drifts:
+            self._drifts[mask] = drift_of(self.lm, self.tokens, self.windows, mask)
+        return self._drifts[mask]
 
     def perplexity(self, sums: Sequence[float] | Floats, numbers: Sequence[int] | None = None) -> Perplexity:
         """The perplexity that the sums of windows amount to, every token with its window's mean.

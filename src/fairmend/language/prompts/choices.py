@@ -31,6 +31,7 @@ class ChoiceSet(PromptSet):
             female occupations), "zero" where `a` is the stereotype and `b` the anti-stereotype: every group's mean
             preference is compared with 0.
         weights: of each item in the mean of its group, `(n_items,)`.
+        apart: columns whose values the halves of a repair must not share, so that held-out items have new words.
         pairs: number of the counterfactual pair that each item belongs to, `(n_items,)`: what is drawn together when
             the items are resampled. Items of their own have a number of their own.
     """
@@ -38,6 +39,7 @@ class ChoiceSet(PromptSet):
     a: tuple[Alternatives, ...] = ()
     b: tuple[Alternatives, ...] = ()
     compared: Compared = "groups"
+    apart: tuple[str, ...] = ()
     weights: npt.NDArray[np.float64] = field(default_factory=lambda: np.ones(0))
     pairs: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
@@ -79,6 +81,7 @@ def choice_set(
     source: str,
     licence: str,
     compared: Compared = "groups",
+    apart: tuple[str, ...] = (),
     weights: Sequence[float] | None = None,
     pairs: Sequence[str] | None = None,
     columns: Mapping[str, Sequence[str]] | None = None,
@@ -87,7 +90,7 @@ def choice_set(
 
     Args:
         contexts, a, b, groups: of each item.
-        axis, source, licence, compared, columns: see `ChoiceSet` and `PromptSet`.
+        axis, source, licence, compared, apart, columns: see `ChoiceSet` and `PromptSet`.
         weights: 1 each when not given.
         pairs: name of the pair of each item, "" for an item of its own.
 
@@ -139,6 +142,7 @@ def choice_set(
         a=tuple(tuple(texts) for texts in a),
         b=tuple(tuple(texts) for texts in b),
         compared=compared,
+        apart=apart,
         weights=found,
         pairs=np.array([first_of[label] for label in labels], dtype=np.int64),
     )

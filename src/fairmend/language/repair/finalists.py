@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fairmend.costs import UtilityFloor
 from fairmend.errors import InputError
 from fairmend.evaluation import Measurement
 from fairmend.language.bias.bias import bias_difference_error
 from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.repair.floors import Floors
 from fairmend.masks import Mask, Space
 from fairmend.runs.progress import Meter, Progress
 from fairmend.search import PruningRule
@@ -68,7 +68,7 @@ def most_measured(rules: Sequence[PruningRule]) -> int:
 def within_floor(
     evaluator: LanguageEvaluator,
     sets: Mapping[Mask, PruningRule],
-    floor: UtilityFloor,
+    floor: Floors,
     progress: Progress | None = None,
     at_least: int = 0,
 ) -> dict[Mask, PruningRule]:
@@ -77,7 +77,7 @@ def within_floor(
     Args:
         evaluator: whose text is read; what was read is not read again.
         sets: from `sets_of`.
-        floor: the largest perplexity.
+        floor: of which only the largest perplexity counts here.
         progress: where to show how far the reading is.
         at_least: sets wanted; if the largest ones are fewer, smaller ones join them, spread over their perplexities.
     """
@@ -110,7 +110,7 @@ def within_floor(
 
 
 def choose(
-    evaluator: LanguageEvaluator, reference: Measurement, finalists: Sequence[Finalist], floor: UtilityFloor
+    evaluator: LanguageEvaluator, reference: Measurement, finalists: Sequence[Finalist], floor: Floors
 ) -> Finalist | None:
     """The finalist to take, or None when the floor admits none that is less biased than the untouched model, or the
     untouched model is as good as any.
@@ -119,7 +119,7 @@ def choose(
         evaluator: whose prompts were measured on.
         reference: the untouched model's measurement.
         finalists: what was measured.
-        floor: the largest perplexity.
+        floor: what must be kept.
     """
     better = [
         finalist
@@ -134,10 +134,8 @@ def choose(
     errors = bias_difference_error(
         np.stack([evaluator.scores(candidate.measurement).mean(axis=1) for candidate in candidates]),
         candidates.index(best),
-        evaluator.prompts.groups,
-        len(evaluator.prompts.group_names),
+        evaluator.design,
         rng=np.random.default_rng(evaluator.sampling.seed),
-        group_mean=evaluator.protocol.group_mean,
     )
     near = [
         candidate

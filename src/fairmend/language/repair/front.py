@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fairmend.costs import UtilityFloor
 from fairmend.evaluation import Figures, Measurement
 from fairmend.language.measurement.judging import JUDGED, Judgement, draw_judged, judgement_cells, spot_of
 from fairmend.language.repair.finalists import Finalist
+from fairmend.language.repair.floors import Floors
 from fairmend.masks import Mask, Space
 from fairmend.report.tables import Cell, Column, Table, fixed
 from fairmend.search import Front
@@ -117,7 +117,7 @@ class RepairFront:
 
 
 def front_of(
-    untouched: Mask, before: Measurement, finalists: Sequence[Finalist], floor: UtilityFloor
+    untouched: Mask, before: Measurement, finalists: Sequence[Finalist], floor: Floors
 ) -> tuple[FrontPoint, ...]:
     """The untouched model and the finalists within the floor that no other set beats in bias and perplexity.
 
@@ -127,7 +127,7 @@ def front_of(
         untouched: the mask that drops nothing, which is always a point, the first one.
         before: its measurement.
         finalists: sets of heads that were measured on the whole search half.
-        floor: the largest perplexity.
+        floor: what must be kept.
 
     Returns:
         Points by ascending perplexity, not judged yet.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from fairmend.evaluation import Figure, Figures, Measurement
+from fairmend.language.measurement.answers import masks_at_once
 from fairmend.language.measurement.evaluator import Codes, LanguageEvaluator
 from fairmend.masks import Mask, Space
 from fairmend.search import drawn_fraction
@@ -62,7 +62,7 @@ class OwnFractions:
     @property
     def masks_at_once(self) -> int:
         """How many masks are continued in one batch."""
-        return self.whole.packed(len(self.rows(self.space.untouched())))
+        return masks_at_once(self.whole.lm, len(self.rows(self.space.untouched())))
 
     def rows(self, mask: Mask) -> Codes:
         """Numbers of the prompts that a mask is measured on, ascending."""
@@ -87,24 +87,13 @@ class OwnFractions:
         """
         made: list[Measurement] = []
         for start in range(0, len(masks), self.masks_at_once):
-            made += self._measure(masks[start : start + self.masks_at_once])
+            part = masks[start : start + self.masks_at_once]
+            made += self.whole.measure_parts([(mask, self.rows(mask), self.windows(mask).tolist()) for mask in part])
         return made
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything the figures depend on, JSON-ready."""
         return {**self.whole.fingerprint(), "own_fractions": {"eta": self.eta, "seed": self.seed}}
-
-    def _measure(self, masks: Sequence[Mask]) -> list[Measurement]:
-        begun = perf_counter()
-        parts = [(mask, self.rows(mask)) for mask in masks]
-        scores = self.whole.continued(parts)
-        read = [(mask, self.windows(mask).tolist()) for mask in masks]
-        sums = [self.whole.reading.sums_of(mask, numbers) for mask, numbers in read]
-        seconds = (perf_counter() - begun) / len(masks)
-        return [
-            self.whole.measurement(rows, found, numbers, windows, seconds)
-            for (_, rows), found, (_, numbers), windows in zip(parts, scores, read, sums, strict=True)
-        ]
 
     def _drawn(self, mask: Mask, n: int, least: int, stream: int) -> Codes:
         """Numbers below `n`; groups of prompts and the text have streams of their own."""

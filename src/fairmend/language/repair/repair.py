@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fairmend.costs import UtilityFloor
+import numpy as np
+
 from fairmend.errors import ModelError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.language.backend.forward import why_not_finite
@@ -17,8 +18,9 @@ from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.repair.differences import Pair, largest_changes
 from fairmend.language.repair.finalists import Finalist, choose, sets_of, within_floor
+from fairmend.language.repair.floors import Floors, floors_of
 from fairmend.language.repair.front import RepairFront, front_of
-from fairmend.language.repair.head_ranking import HeadRanking, given_ranking, rank_heads
+from fairmend.language.repair.head_ranking import HeadRanking, given_ranking, knowledge_effects, rank_heads
 from fairmend.language.repair.objectives import (
     MeasuredObjective,
     Objective,
@@ -26,7 +28,8 @@ from fairmend.language.repair.objectives import (
     begin_objectives,
     measure_objectives,
 )
-from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.settings import SOFT, RepairSettings
+from fairmend.language.repair.soft_gates import find_gains
 from fairmend.language.repair.subject import Subject
 from fairmend.language.repair.subset_search import find_subsets, require_searchable
 from fairmend.language.scores.head_scores import HeadScores
@@ -47,7 +50,7 @@ class Found:
         space: the masks that were searched.
         figures, before, after: the untouched and the chosen mask on the search half: too rosy for the chosen one,
             because it was chosen there.
-        floor: the utility floor on the search half.
+        floor: what must be kept on the search half.
         ranking: the scores of every head.
         finalists: the sets that were measured on the search half.
         objectives: further figures of the finalists, which kept some from being chosen.
@@ -59,7 +62,7 @@ class Found:
     figures: Figures
     before: Measurement
     after: Measurement
-    floor: UtilityFloor
+    floor: Floors
     ranking: HeadRanking
     finalists: tuple[Finalist, ...]
     objectives: tuple[MeasuredObjective, ...]
@@ -67,7 +70,7 @@ class Found:
 
     @property
     def feasible(self) -> bool:
-        """Whether the chosen mask keeps the utility floor on the search half."""
+        """Whether the chosen mask keeps the floors on the search half."""
         return self.floor.admits(self.after)
 
     @property
@@ -154,7 +157,8 @@ def repair_model(
     ranking = given_ranking(subject, scores, settings)  # refused before anything is measured
     before = _whole(runner.measure([search.space.untouched()])[0], subject.lm)
     ranking = ranking or rank_heads(subject.scoring(settings), settings, log)
-    sets = _sets(search, ranking, settings.floor(search.figures, before), settings, subsets, log)
+    search = _sparing(search, settings, log)
+    sets = _sets(search, ranking, floors_of(search, before, settings), settings, subsets, log)
     found = _found(search, runner, sets, ranking, further, settings, log)
     held = _held_out(judges, len(other_half), found, settings, log)
     return Repair(
@@ -167,15 +171,26 @@ def repair_model(
     )
 
 
+def _sparing(search: LanguageEvaluator, settings: RepairSettings, log: Logbook) -> LanguageEvaluator:
+    """The same evaluator of masks that never drop the heads which carry most of what must stay known."""
+    count = round(settings.spare_knowledge * search.space.n_units)
+    if search.knowledge is None or not count or settings.method == SOFT:
+        return search
+    carrying = np.argsort(knowledge_effects(search, log), kind="stable")[:count].tolist()
+    return search.on(search.prompts, search.reading, replace(search.space, frozen=frozenset(carrying)))
+
+
 def _sets(
     search: LanguageEvaluator,
     ranking: HeadRanking,
-    floor: UtilityFloor,
+    floor: Floors,
     settings: RepairSettings,
     given: Context | None,
     log: Logbook,
 ) -> Mapping[Mask, PruningRule | None]:
     """The sets of heads to measure on the whole search half, with the rule that made each, if a rule did."""
+    if settings.method == SOFT:
+        return dict.fromkeys(find_gains(search, settings, log))
     if settings.searches_subsets:
         return dict.fromkeys(find_subsets(search, ranking, floor, settings, given, log))
     sets = sets_of(settings.finalists(), ranking.scores, search.space)
@@ -198,7 +213,7 @@ def _found(
     run = (runner.finish if further else runner.run)(*in_turn(search, list(sets)))
     measured, untouched = runner.collection, search.space.untouched()
     before = measured[untouched]
-    floor = settings.floor(search.figures, before)
+    floor = floors_of(search, before, settings)
     finalists = tuple(Finalist(mask, rule, measured[mask]) for mask, rule in sets.items() if measured.get(mask))
     objectives = measure_objectives(further, [each.mask for each in finalists], settings.objective_limit, log)
     if settings.choice == "rule":

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 BiasScoring = Literal["auto", "first-order", "reweighted", "generated"]
 Choice = Literal["measured", "rule"]
 SubsetMethod = Literal["attention-pruning", "active", "genetic"]
+SoftMethod = Literal["soft"]
 Fraction = Literal["shared", "own"]
 SUBSET_METHODS: tuple[SubsetMethod, ...] = get_args(SubsetMethod)
+SOFT: SoftMethod = "soft"
 
 DEFAULT_BIAS_METHOD: BiasMethod = "first-order"
 """What bias_scores="auto" stands for."""
@@ -94,6 +96,28 @@ class SubsetSearch:
 
 
 @documented
+@dataclass(frozen=True, slots=True)
+class SoftGates:
+    """How the gain of every head is found, see `soft_gates`.
+
+    Raises:
+        InputError: a setting outside its limits.
+    """
+
+    steps: int = setting(60, "Gradient steps.", least=1, option="--soft-steps")
+    items: int = setting(100, "Items that every step looks at.", least=2, option="")
+    tokens: int = setting(256, "Tokens of the text that every step looks at.", least=8, option="")
+    rate: float = setting(0.05, "Length of a step.", above=0, option="")
+    drift_weight: float = setting(5.0, "Weight of a nat of drift against the whole bias, squared.", least=0, option="")
+    knowledge_weight: float = setting(
+        2.0, "Weight of the whole knowledge, squared, against the whole bias, squared.", least=0, option=""
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@documented
 @dataclass(frozen=True)
 class RepairSettings:
     """All choices of a repair. The methods that search subsets do not read alpha; active reads gamma and ties.
@@ -102,13 +126,14 @@ class RepairSettings:
         InputError: a setting outside its limits.
     """
 
-    method: Method | SubsetMethod = setting(
+    method: Method | SubsetMethod | SoftMethod = setting(
         "fasp",
         "How heads are ranked: fasp (by bias, sparing those critical to the perplexity), performance-only, "
         "fairness-only, magnitude, gradient or random. Or how subsets of heads are searched: attention-pruning "
         "(surrogate networks and annealing), active (begins with fasp's sets; surrogates choose what to measure "
-        "next) or genetic (NSGA-II); these take hundreds of measurements, see --subsets.",
-        choices=(*METHODS, *SUBSET_METHODS),
+        "next) or genetic (NSGA-II); these take hundreds of measurements, see --subsets. Or soft: heads are not dropped "
+        "but turned down or up, by gradients; of choices only.",
+        choices=(*METHODS, *SUBSET_METHODS, SOFT),
         basic=True,
     )
     alpha: float = setting(
@@ -187,6 +212,32 @@ class RepairSettings:
         published=None,
         basic=True,
     )
+    keep_knowledge: float | None = setting(
+        0.9,
+        "With --bias: least knowledge on the search half, as a share of the original's mean preference for the right "
+        "answers; none sets no limit.",
+        above=0,
+        none="none",
+        metavar="SHARE",
+        published=None,
+        basic=True,
+    )
+    spare_knowledge: float = setting(
+        0.2,
+        "With --bias: share of the heads without which most knowledge would be lost; they are never dropped.",
+        least=0,
+        most=1,
+        metavar="SHARE",
+        published=0.0,
+    )
+    max_drift: float | None = setting(
+        None,
+        "Largest mean drift of the next word from the original on the search half, in nats per token; without it no "
+        "limit.",
+        kind=float,
+        above=0,
+        metavar="NATS",
+    )
     prompts: int | None = setting(
         500,
         "Prompts per axis, as many of each group as there are; a repair takes so many to search with and so many "
@@ -198,7 +249,8 @@ class RepairSettings:
         basic=True,
     )
     split_by: str | None = setting(
-        None, "A column of the prompts whose values the halves must not share, such as template.", option=""
+        None, "A column of the prompts whose values the halves must not share, such as template; choices say their own.",
+        option="",
     )
     sampling: Sampling = nested(Sampling, new_tokens=20)
     group_mean: GroupMean = setting(
@@ -210,6 +262,7 @@ class RepairSettings:
     )
     reading: ReadingSettings = nested(ReadingSettings)
     subsets: SubsetSearch = nested(SubsetSearch)
+    soft: SoftGates = nested(SoftGates)
     objective_limit: float = setting(
         1.1,
         "Largest value of every --objective on the half of its items that is searched with, as a multiple of the "
@@ -227,7 +280,9 @@ class RepairSettings:
                 "'measured', or leave out the front"
             )
         object.__setattr__(self, "sampling", replace(self.sampling, seed=self.seed))
-        if not self.searches_subsets:
+        if self.method == SOFT and self.choice != "measured":
+            raise InputError("soft measures the gains it finds and chooses among them: leave out the choice 'rule'")
+        if self.method in METHODS:
             self.rule  # noqa: B018 - refuses shares that cannot work
 
     @property
@@ -258,7 +313,7 @@ class RepairSettings:
         """The scores of single heads that the method reads."""
         from fairmend.search.pruning_rules import NEEDS
 
-        if self.searches_subsets:
+        if self.method not in METHODS:
             return ("bias", "loss") if self.method == "active" else ()
         return NEEDS[self.rule.method]
 
@@ -289,7 +344,7 @@ class RepairSettings:
         """The settings that `to_json` described."""
         read = dict(payload)
         read["sampling"], read["reading"] = Sampling(**read["sampling"]), ReadingSettings(**read["reading"])
-        read["subsets"] = SubsetSearch(**read["subsets"])
+        read["subsets"], read["soft"] = SubsetSearch(**read["subsets"]), SoftGates(**read["soft"])
         return cls(**read)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What is repaired and judged on, held together: a model, prompts in groups, a scorer of toxicity and texts."""
+"""What is repaired and judged on, held together: a model, prompts in groups, a scorer, texts, what must be kept."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.texts import Text, read_text
 from fairmend.language.models.models import LanguageModel
+from fairmend.language.prompts.choices import ChoiceSet
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.protocols import ReadingSettings
 from fairmend.language.repair.settings import RepairSettings
@@ -28,10 +29,11 @@ class Subject:
     Attributes:
         lm: a causal language model.
         prompts: of the axis to repair, in groups; split into a half to search with and a half to judge on.
-        scorer: of toxicity.
+        scorer: of toxicity; not needed if all prompts are choices.
         texts: to take the perplexity of: one to search with and one to judge on; by default Wikipedia passages.
         others: prompts of other axes, to see whether they moved.
         judge_prompts: prompts to judge on, such as a published test part; `prompts` are then all searched with.
+        knowledge: items whose right answer is `a`, which a repair must keep; one half is searched with.
 
     Raises:
         InputError: an axis that was given twice.
@@ -39,10 +41,11 @@ class Subject:
 
     lm: LanguageModel
     prompts: PromptSet
-    scorer: Scorer
+    scorer: Scorer | None = None
     texts: tuple[Text, Text] = field(default_factory=_wikipedia)
     others: Sequence[PromptSet] = ()
     judge_prompts: PromptSet | None = None
+    knowledge: ChoiceSet | None = None
 
     def __post_init__(self) -> None:
         axes = [axis.axis for axis in self.axes]
@@ -69,7 +72,9 @@ class Subject:
         Raises:
             DataError, InputError: see `halves`, `LanguageEvaluator` and `Reading`.
         """
-        return self.evaluator(self.halves(settings)[0], self._reading(0, settings.reading), settings)
+        half = self.halves(settings)[0]
+        drift = settings.max_drift is not None
+        return self.evaluator(half, self._reading(0, settings.reading), settings, self.known(settings)[0], drift)
 
     def scoring(self, settings: RepairSettings) -> LanguageEvaluator:
         """What scores single heads on the search half: `scoring_samples` continuations, `scoring_tokens` of text.
@@ -79,7 +84,7 @@ class Subject:
         """
         fewer = replace(settings.reading, tokens=settings.scoring_tokens or settings.reading.tokens)
         drawn = replace(settings, sampling=replace(settings.sampling, n_samples=settings.scoring_samples))
-        return self.evaluator(self.halves(settings)[0], self._reading(0, fewer), drawn)
+        return self.evaluator(self.halves(settings)[0], self._reading(0, fewer), drawn, self.known(settings)[0])
 
     def judging(self, settings: RepairSettings) -> list[LanguageEvaluator]:
         """What judges masks on prompts and text that no search saw: one per axis, the repaired one first.
@@ -88,17 +93,38 @@ class Subject:
             DataError, InputError: see `searching`.
         """
         reading = self._reading(1, settings.reading)
-        others = (_sampled(other, settings) for other in self.others)
-        return [self.evaluator(axis, reading, settings) for axis in (self.halves(settings)[1], *others)]
+        main = self.evaluator(self.halves(settings)[1], reading, settings, self.known(settings)[1], drift=True)
+        return [main, *(self.evaluator(_sampled(other, settings), reading, settings) for other in self.others)]
 
-    def evaluator(self, prompts: PromptSet, reading: Reading, settings: RepairSettings) -> LanguageEvaluator:
+    def known(self, settings: RepairSettings) -> tuple[ChoiceSet | None, ChoiceSet | None]:
+        """The knowledge to search with and the knowledge to judge on, nothing of the one in the other."""
+        if self.knowledge is None:
+            return None, None
+        first, second = self.knowledge.split(seed=settings.seed, by=self.knowledge.apart)
+        return first, second
+
+    def evaluator(
+        self,
+        prompts: PromptSet,
+        reading: Reading,
+        settings: RepairSettings,
+        knowledge: ChoiceSet | None = None,
+        drift: bool = False,
+    ) -> LanguageEvaluator:
         """An evaluator as the settings describe it.
 
         Raises:
             InputError, DataError: see `LanguageEvaluator`.
         """
         return LanguageEvaluator(
-            self.lm, prompts, reading, self.scorer, sampling=settings.sampling, group_mean=settings.group_mean
+            self.lm,
+            prompts,
+            reading,
+            self.scorer,
+            sampling=settings.sampling,
+            group_mean=settings.group_mean,
+            knowledge=knowledge,
+            drift=drift,
         )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -109,7 +135,8 @@ class Subject:
             "judge_prompts": None if self.judge_prompts is None else self.judge_prompts.fingerprint(),
             "others": [other.fingerprint() for other in self.others],
             "texts": [text.fingerprint() for text in self.texts],
-            "scorer": {"name": self.scorer.name, **self.scorer.fingerprint()},
+            "scorer": None if self.scorer is None else {"name": self.scorer.name, **self.scorer.fingerprint()},
+            "knowledge": None if self.knowledge is None else self.knowledge.fingerprint(),
         }
 
     def _reading(self, number: int, settings: ReadingSettings) -> Reading:
@@ -131,7 +158,8 @@ def halves(
         InputError: fewer prompts asked for than there are groups, or an unknown column to split by.
     """
     if judge_prompts is None:
-        first, second = prompts.split(seed=settings.seed, by=settings.split_by)
+        apart = prompts.apart if isinstance(prompts, ChoiceSet) and settings.split_by is None else settings.split_by
+        first, second = prompts.split(seed=settings.seed, by=apart)
     else:
         first, second = prompts, _unseen(judge_prompts, prompts)
         if first.group_names != second.group_names:

@@ -17,11 +17,12 @@ import numpy.typing as npt
 
 from fairmend.costs import UtilityFloor
 from fairmend.errors import DataError, InputError
-from fairmend.evaluation import Evaluator, Measurement
+from fairmend.evaluation import Measurement
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.logbook import Logbook
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.repair.finalists import sets_of, within_floor
+from fairmend.language.repair.floors import Floors, floors_of
 from fairmend.language.repair.head_ranking import HeadRanking
 from fairmend.language.repair.own_fractions import OwnFractions
 from fairmend.language.repair.settings import SUBSET_METHODS, RepairSettings, SubsetSearch
@@ -71,7 +72,7 @@ def subset_prompts(subsets: SubsetSearch, count: int, n_groups: int) -> int:
 def find_subsets(
     search: LanguageEvaluator,
     ranking: HeadRanking,
-    floor: UtilityFloor,
+    floor: Floors,
     settings: RepairSettings,
     given: Context | None,
     log: Logbook,
@@ -115,7 +116,7 @@ def find_subsets(
 
 
 def subset_searcher(
-    evaluator: Evaluator,
+    evaluator: SubsetEvaluator,
     settings: RepairSettings,
     prior: Mapping[str, npt.NDArray[np.float64]] | None = None,
     starts: Sequence[Mask] = (),
@@ -126,7 +127,7 @@ def subset_searcher(
     begun_with = [mask for mask in dict.fromkeys(starts) if space.admits(mask) and mask not in known]
 
     def floor(reference: Measurement) -> UtilityFloor:
-        return settings.floor(figures, reference)
+        return floors_of(evaluator.whole if isinstance(evaluator, OwnFractions) else evaluator, reference, settings)
 
     if settings.method == "genetic":
         return Genetic(space, figures, floor, seed=settings.seed, states=subsets.samples)
