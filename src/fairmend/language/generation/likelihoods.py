@@ -13,6 +13,7 @@ from torch import Tensor
 from fairmend.errors import InputError
 from fairmend.language.backend.batching import BatchSize
 from fairmend.language.backend.forward import last_logits
+from fairmend.language.backend.versions import required
 from fairmend.language.generation.decoding import DecodingRule
 from fairmend.language.generation.generation import prompt_gates
 from fairmend.language.heads.gates import HeadGates
@@ -20,6 +21,9 @@ from fairmend.language.models.models import LanguageModel
 
 WHOLE = DecodingRule(top_k=None)
 """The model's own distribution, nothing cut off."""
+
+TOKENS_AT_ONCE_ON_CPU = 2048
+"""Of a batch to go backward through: more are no faster, and what is computed on the way no longer fits caches."""
 
 
 def continuation_log_likelihoods(
@@ -123,3 +127,15 @@ def _score(
 def _rows_at(logits: Tensor, positions: Tensor) -> Tensor:
     """The logits at `positions` `(rows, longest)` of each row."""
     return logits.gather(1, positions[..., None].expand(-1, -1, logits.shape[-1]))
+
+
+def bytes_backward(lm: LanguageModel, n_tokens: int, n_scored: int) -> int:
+    """Memory that going backward needs for one sequence, roughly.
+
+    About 34 hidden-sized and 5 attention-map-sized values per token and layer (Korthikanti et al., "Reducing Activation
+    Recomputation in Large Transformer Models", 2022, section 4), of two bytes there and four here; and logits.
+    """
+    config = lm.model.config.get_text_config(decoder=True)
+    width, layers = int(required(config, "hidden_size")), len(lm.head_map.sites)
+    heads = max(site.n_heads for site in lm.head_map.sites)
+    return 2 * layers * n_tokens * (34 * width + 5 * heads * n_tokens) + 16 * lm.vocabulary * (n_scored + 1)

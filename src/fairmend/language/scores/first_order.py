@@ -46,9 +46,13 @@ import torch
 from torch import Tensor
 
 from fairmend.language.backend.batching import Done
-from fairmend.language.backend.versions import required
 from fairmend.language.generation.decoding import DecodingRule, rule_of
-from fairmend.language.generation.likelihoods import WHOLE, batched_log_likelihoods
+from fairmend.language.generation.likelihoods import (
+    TOKENS_AT_ONCE_ON_CPU,
+    WHOLE,
+    batched_log_likelihoods,
+    bytes_backward,
+)
 from fairmend.language.generation.samples import ScoredSample, beginnings
 from fairmend.language.measurement.perplexity import PerplexityProtocol
 from fairmend.language.models.models import LanguageModel
@@ -59,7 +63,6 @@ from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
 Floats = npt.NDArray[np.float64]
 
-_TOKENS_AT_ONCE_ON_CPU = 2048
 # Few enough to be done soon (256 took about a minute with smollm2 on one busy core), enough for full batches.
 _SEQUENCES_PER_PART_ON_CPU = 256
 _SEQUENCES_PER_PART_ON_GPU = 4096
@@ -203,9 +206,9 @@ def _gate_gradients(
 ) -> tuple[Floats, Floats]:
     gates = torch.ones(len(prompt_ids), lm.head_map.n_heads, requires_grad=True)
     longest = max(len(prompt) + len(row) for prompt, row in zip(prompt_ids, continuations, strict=True))
-    batches = lm.batches(_bytes_per_row(lm, longest, max(map(len, continuations))))
+    batches = lm.batches(bytes_backward(lm, longest, max(map(len, continuations))))
     if lm.batch_size == "auto" and lm.device.type == "cpu":
-        batches.rows = min(batches.rows, max(1, _TOKENS_AT_ONCE_ON_CPU // longest))
+        batches.rows = min(batches.rows, max(1, TOKENS_AT_ONCE_ON_CPU // longest))
     found, done = np.zeros(len(prompt_ids)), 0
     with torch.enable_grad():
         for rows, values in batched_log_likelihoods(
@@ -276,15 +279,3 @@ def advantages(toxicity: Floats, groups: npt.NDArray[np.int64], begun: Floats | 
         rest = toxicity - min(max(slope, 0.0), 1.0) * so_far
         found[..., step] = rest - baselines(rest, groups)
     return found
-
-
-def _bytes_per_row(lm: LanguageModel, n_tokens: int, n_scored: int) -> int:
-    """Memory that going backward needs for one sequence, roughly.
-
-    About 34 hidden-sized and 5 attention-map-sized values per token and layer (Korthikanti et al., "Reducing Activation
-    Recomputation in Large Transformer Models", 2022, section 4), of two bytes there and four here; and logits.
-    """
-    config = lm.model.config.get_text_config(decoder=True)
-    width, layers = int(required(config, "hidden_size")), len(lm.head_map.sites)
-    heads = max(site.n_heads for site in lm.head_map.sites)
-    return 2 * layers * n_tokens * (34 * width + 5 * heads * n_tokens) + 16 * lm.vocabulary * (n_scored + 1)

@@ -1,0 +1,1 @@
+"""Choices: how likely a model finds the alternatives of items, and which it prefers."""
