@@ -162,16 +162,6 @@ def differentiable_preferences(
         return _preference(plan, _alternatives(lm, plan, hooks, gates))
 
 
-def mask_gates(lm: LanguageModel, mask: Mask) -> Tensor:
-    """The gate of every head under a mask, `(n_heads,)`.
-
-    Raises:
-        ModelError: the mask belongs to another model.
-    """
-    lm.head_map.check(mask)
-    return torch.from_numpy(~mask.dropped()).float()
-
-
 def _measured(
     lm: LanguageModel, encoded: EncodedChoices, parts: Sequence[Part], whole: bool
 ) -> tuple[list[Readings], list[Floats]]:
@@ -180,7 +170,7 @@ def _measured(
     plans = [made[rows.tobytes()] for _, rows in parts]
     gates = None
     if any(mask is not None and not mask.is_untouched for mask, _ in parts):
-        each = [torch.ones(lm.head_map.n_heads) if mask is None else mask_gates(lm, mask) for mask, _ in parts]
+        each = [torch.ones(lm.head_map.n_heads) if mask is None else lm.head_map.gates(mask) for mask, _ in parts]
         sizes = torch.tensor([len(plan.inputs) for plan in plans])
         gates = each[0] if len(parts) == 1 else torch.stack(each).repeat_interleave(sizes, dim=0)
     together = _joined(plans)

@@ -15,15 +15,14 @@ import numpy as np
 from fairmend.errors import InputError, ModelError
 from fairmend.language.backend.batching import Done
 from fairmend.language.backend.forward import why_not_finite
-from fairmend.language.bias.records import PREFERENCE
-from fairmend.language.choices.encoding import encode_choices
+from fairmend.language.choices.encoding import EncodedChoices, encode_choices
 from fairmend.language.choices.likelihoods import preferences
 from fairmend.language.generation.generation import encode_prompts
 from fairmend.language.generation.samples import Codes, Floats, draw_sample, toxicity_of_parts
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.choices import ChoiceSet
 from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.protocols import Sampling
+from fairmend.language.protocols import Averaged, Sampling
 from fairmend.language.toxicity.scorer import Scorer, check_scores_prompts
 from fairmend.masks import Mask
 
@@ -38,8 +37,8 @@ class Answers(Protocol):
 
     lm: LanguageModel
     n_samples: int
-    quantity: str
-    """What the numbers are: what of the continuations' toxicity, or the preference."""
+    quantity: Averaged
+    """What the numbers are: the toxicity of which text, or the preference."""
     scorer: str
     """Name of what gave them; "" where the model itself did."""
     described: str
@@ -87,7 +86,7 @@ class Toxicity:
         self.judge = scorer
         self.sampling = sampling
         self.n_samples = sampling.n_samples
-        self.quantity = sampling.score
+        self.quantity: Averaged = sampling.score
         self.scorer = scorer.name
         self.described = f"by {scorer.name}; {_described(sampling)}"
 
@@ -122,16 +121,16 @@ class Preferences:
     """
 
     n_samples = 1
-    quantity = PREFERENCE
+    quantity: Averaged = "preference"
     scorer = ""
-    described = "log P(a | context) - log P(b | context), nats"
+    described = "log P(a | context) - log P(b | context)"
 
     def __init__(self, lm: LanguageModel, prompts: ChoiceSet) -> None:
         self.lm = lm
         self.prompts = prompts
 
     @cached_property
-    def encoded(self) -> Any:
+    def encoded(self) -> EncodedChoices:
         """The items as the model reads them."""
         return encode_choices(self.lm, self.prompts)
 
@@ -152,7 +151,7 @@ class Preferences:
 
     def n_tokens(self, rows: Codes) -> int:
         """See `Answers`."""
-        return int(self.encoded.n_tokens(rows))
+        return self.encoded.n_tokens(rows)
 
     def fingerprint(self) -> dict[str, Any]:
         """See `Answers`."""

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import fairmend
 from fairmend.errors import InputError
 from fairmend.evaluation import Evaluator, Figure, Figures, Measurement
-from fairmend.language.bias.bias import bias, bias_standard_error, design_of
+from fairmend.language.bias.bias import bias, bias_standard_error
+from fairmend.language.bias.design import design_of
 from fairmend.language.bias.records import BiasProtocol
 from fairmend.language.measurement.answers import Preferences, answers_of, masks_at_once
 from fairmend.language.measurement.masked_perplexity import Reading
@@ -95,8 +96,8 @@ class LanguageEvaluator:
                 f"{lm.head_map.n_heads} heads, and no dials or one each: build it with head_map.space()"
             )
         self.answers = answers_of(lm, prompts, scorer, self.sampling)
-        self.protocol = BiasProtocol(group_mean, self.answers.quantity)
         self.design = design_of(prompts, group_mean)
+        self.protocol = BiasProtocol(self.design.reference, self.answers.quantity)
         self._knowing = None if knowledge is None else Preferences(lm, knowledge)
 
     def on(self, prompts: PromptSet, reading: Reading, space: Space | None = None) -> LanguageEvaluator:
@@ -129,7 +130,7 @@ class LanguageEvaluator:
             bias=Figure(f"{self.prompts.axis} bias", "lower", f"{self.protocol}, {self.answers.described}"),
             utility=Figure("perplexity", "lower", self.reading.protocol.name),
             parts=(
-                *(f"{self.protocol.noun} of prompt {each // samples}" for each in range(len(self.prompts) * samples)),
+                *(f"{self.protocol.words.mean} of prompt {each // samples}" for each in range(len(self.prompts) * samples)),
                 *(f"log-likelihood of window {number}" for number in windows),
                 *(f"preference of knowledge {number}" for number in range(len(self.knowledge or ()))),
                 *(f"drift of window {number}" for number in windows if self.has_drift),

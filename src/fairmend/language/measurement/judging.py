@@ -170,7 +170,7 @@ def judge(measured: Mapping[LanguageEvaluator, Collection], mask: Mask, seed: in
                 evaluator.scores(after),
                 evaluator.design,
                 rng=np.random.default_rng([seed, 1]),
-                protocol=evaluator.protocol,
+                score=evaluator.answers.quantity,
                 scorer=evaluator.answers.scorer,
             )
         axes.append(AxisJudgement(prompts.axis, number == 0, change, prompts.source, prompts.licence))
