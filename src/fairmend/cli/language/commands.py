@@ -224,6 +224,7 @@ def _new_files(out: Path) -> tuple[Path, Path, Path]:
 
 def _score(inputs: LanguageInputs, settings: RepairSettings, store: Store, screen: Screen) -> HeadScores:
     """The scores of all heads, on what a repair searches with."""
+    from fairmend.language.measurement.answers import answers_of
     from fairmend.language.measurement.masked_perplexity import Reading
     from fairmend.language.repair.subject import halves
     from fairmend.language.scores.head_scores import origin_of, score_heads
@@ -233,16 +234,16 @@ def _score(inputs: LanguageInputs, settings: RepairSettings, store: Store, scree
     reading = Reading(inputs.lm, text, settings.reading)
     parts: list[Any] = [inputs.prompts] if inputs.judged is None else [inputs.prompts, inputs.judged]
     searched = [halves(part, settings, *rest)[0] for part, *rest in zip(*parts, strict=True)]
+    sampling = replace(settings.sampling, n_samples=settings.scoring_samples)
+    answers = [answers_of(inputs.lm, part, inputs.scorer, sampling) for part in searched]
     with Stages(screen.steps, "heads one by one: ") as stages:
         found = score_heads(
             inputs.lm,
             reading.tokens,
             reading.protocol,
-            searched,
-            inputs.scorer,
+            answers,
             loss_method=settings.loss_scores,
             bias_method=settings.bias_method,
-            sampling=replace(settings.sampling, n_samples=settings.scoring_samples),
             group_mean=settings.group_mean,
             seed=settings.seed,
             store=store,

@@ -36,6 +36,7 @@ class Answers(Protocol):
     """What a model makes of prompts: one number per prompt and sample."""
 
     lm: LanguageModel
+    prompts: PromptSet
     n_samples: int
     quantity: Averaged
     """What the numbers are: the toxicity of which text, or the preference."""

@@ -10,7 +10,10 @@ import numpy.typing as npt
 
 from fairmend.errors import RunError
 from fairmend.evaluation import digest
+from fairmend.language.bias.design import design_of
+from fairmend.language.choices.likelihoods import preference_gradients
 from fairmend.language.heads.heads import HeadMap
+from fairmend.language.measurement.answers import Preferences
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.logbook import Logbook, in_turn
 from fairmend.language.repair.settings import RepairSettings
@@ -21,6 +24,7 @@ from fairmend.language.scores.head_scores import HeadScores, head_scores, origin
 from fairmend.language.scores.magnitude import head_magnitudes
 from fairmend.language.scores.toxicity_by_mask import GENERATED, MaskToxicity
 from fairmend.records import built, plain
+from fairmend.runs.parts import Keep, Parts, keep_nothing
 from fairmend.runs.progress import Stages
 
 Floats = npt.NDArray[np.float64]
@@ -109,6 +113,28 @@ def given_ranking(subject: Subject, scores: HeadScores | None, settings: RepairS
     return HeadRanking.of(scores, axis, settings.needs)
 
 
+def knowledge_effects(evaluator: LanguageEvaluator, log: Logbook = _NOWHERE) -> Floats:
+    """What the mean preference for the right answer gains without each head, to first order, nats, (n_heads,).
+
+    Args:
+        evaluator: whose knowledge it is.
+        log: where gradients are kept.
+
+    Raises:
+        ModelError: out of memory.
+    """
+    items, lm = evaluator.knowledge, evaluator.lm
+    assert items is not None
+    keep: Keep = keep_nothing
+    if log.store is not None:
+        keep = Parts(log.store, {"knowledge": {"model": lm.fingerprint(), "items": items.fingerprint()}})
+    with Stages(log.progress, "heads one by one: ") as shown:
+        heard = shown.of("knowledge")
+        _, slopes = preference_gradients(lm, Preferences(lm, items).encoded, progress=heard, keep=keep)
+    effects: Floats = -design_of(items).means(slopes.T).mean(axis=-1)
+    return effects
+
+
 def gradient_scores(losses: MaskLosses, head_map: HeadMap) -> Floats:
     """FASP's gradient baseline: sum over windows of |dLoss/dgate|, L2-normalised per layer, (n_heads,).
 
@@ -136,19 +162,18 @@ def _rank(evaluator: LanguageEvaluator, settings: RepairSettings, log: Logbook) 
     if not needs:
         return HeadRanking({})
     axis = evaluator.prompts.axis
-    if "bias" in needs and settings.bias_method == "generated":
+    is_sampled = not isinstance(evaluator.answers, Preferences)
+    if "bias" in needs and settings.bias_method == "generated" and is_sampled:
         return HeadRanking.of(_generated(evaluator, settings, log), axis, needs)
     with Stages(log.progress, "heads one by one: ") as shown:
         table = score_heads(
             lm,
             reading.tokens,
             reading.protocol,
-            [evaluator.prompts] if "bias" in needs else [],
-            evaluator.scorer,
+            [evaluator.answers] if "bias" in needs else [],
             loss_method=settings.loss_scores if "loss" in needs else "first-order",
             bias_method=settings.bias_method,
-            sampling=evaluator.sampling,
-            group_mean=evaluator.protocol.group_mean,
+            group_mean=evaluator.group_mean,
             seed=settings.seed,
             progress=shown,
             store=log.store,
@@ -172,14 +197,14 @@ def _generated(evaluator: LanguageEvaluator, settings: RepairSettings, log: Logb
         protocol=reading.protocol,
         method="exact",
     )
-    sizes = np.bincount(prompts.groups) * float(evaluator.sampling.n_samples)
+    sizes = np.bincount(prompts.groups) * float(evaluator.answers.n_samples)
     table = MaskToxicity(
         before=evaluator.scores(before).mean(axis=1),
         without=np.stack([evaluator.scores(made).mean(axis=1) for made in singles]),
         prompts=prompts,
         methods=(GENERATED,) * len(singles),
         effective_sizes=np.tile(sizes, (len(singles), 1)),
-        n_samples=evaluator.sampling.n_samples,
-        scorer=evaluator.scorer.name,
+        n_samples=evaluator.answers.n_samples,
+        scorer=evaluator.answers.scorer,
     )
-    return head_scores(evaluator.lm.head_map, losses, [table], evaluator.protocol.group_mean, settings.seed)
+    return head_scores(evaluator.lm.head_map, losses, [table], evaluator.group_mean, settings.seed)

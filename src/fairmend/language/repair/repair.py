@@ -29,7 +29,7 @@ from fairmend.language.repair.objectives import (
     measure_objectives,
 )
 from fairmend.language.repair.settings import SOFT, RepairSettings
-from fairmend.language.repair.soft_gates import find_gains
+from fairmend.language.repair.soft_gates import soft_masks
 from fairmend.language.repair.subject import Subject
 from fairmend.language.repair.subset_search import find_subsets, require_searchable
 from fairmend.language.scores.head_scores import HeadScores
@@ -156,9 +156,14 @@ def repair_model(
     runner = log.runner("search", search)
     ranking = given_ranking(subject, scores, settings)  # refused before anything is measured
     before = _whole(runner.measure([search.space.untouched()])[0], subject.lm)
-    ranking = ranking or rank_heads(subject.scoring(settings), settings, log)
+    scoring = subject.scoring(settings)
+    ranking = ranking or rank_heads(scoring, settings, log)
     search = _sparing(search, settings, log)
-    sets = _sets(search, ranking, floors_of(search, before, settings), settings, subsets, log)
+    sets = (
+        dict.fromkeys(soft_masks(scoring, search.space, settings, log))
+        if settings.method == SOFT
+        else _sets(search, ranking, floors_of(search, before, settings), settings, subsets, log)
+    )
     found = _found(search, runner, sets, ranking, further, settings, log)
     held = _held_out(judges, len(other_half), found, settings, log)
     return Repair(
@@ -189,8 +194,6 @@ def _sets(
     log: Logbook,
 ) -> Mapping[Mask, PruningRule | None]:
     """The sets of heads to measure on the whole search half, with the rule that made each, if a rule did."""
-    if settings.method == SOFT:
-        return dict.fromkeys(find_gains(search, settings, log))
     if settings.searches_subsets:
         return dict.fromkeys(find_subsets(search, ranking, floor, settings, given, log))
     sets = sets_of(settings.finalists(), ranking.scores, search.space)

@@ -14,8 +14,11 @@ from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.choices import ChoiceSet
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.protocols import ReadingSettings
-from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.settings import SOFT, RepairSettings
 from fairmend.language.toxicity.scorer import Scorer
+
+
+_FOLDS = (2 / 3, 1 / 3)
 
 
 def _wikipedia() -> tuple[Text, Text]:
@@ -67,24 +70,25 @@ class Subject:
         return halves(self.prompts, settings, self.judge_prompts)
 
     def searching(self, settings: RepairSettings) -> LanguageEvaluator:
-        """What measures masks on the search half.
+        """What measures masks on the search half; soft gates on the part of it that their gradients do not see.
 
         Raises:
             DataError, InputError: see `halves`, `LanguageEvaluator` and `Reading`.
         """
-        half = self.halves(settings)[0]
-        drift = settings.max_drift is not None
-        return self.evaluator(half, self._reading(0, settings.reading), settings, self.known(settings)[0], drift)
+        part, drift = self._folds(settings)[1], settings.max_drift is not None
+        return self.evaluator(part, self._reading(0, settings.reading), settings, self.known(settings)[0], drift)
 
     def scoring(self, settings: RepairSettings) -> LanguageEvaluator:
-        """What scores single heads on the search half: `scoring_samples` continuations, `scoring_tokens` of text.
+        """What single heads are scored on, or gates are fitted to: the search half, or the part of it for gradients.
+
+        `scoring_samples` continuations, `scoring_tokens` of text.
 
         Raises:
             DataError, InputError: see `searching`.
         """
         fewer = replace(settings.reading, tokens=settings.scoring_tokens or settings.reading.tokens)
         drawn = replace(settings, sampling=replace(settings.sampling, n_samples=settings.scoring_samples))
-        return self.evaluator(self.halves(settings)[0], self._reading(0, fewer), drawn, self.known(settings)[0])
+        return self.evaluator(self._folds(settings)[0], self._reading(0, fewer), drawn, self.known(settings)[0])
 
     def judging(self, settings: RepairSettings) -> list[LanguageEvaluator]:
         """What judges masks on prompts and text that no search saw: one per axis, the repaired one first.
@@ -123,6 +127,7 @@ class Subject:
             self.scorer,
             sampling=settings.sampling,
             group_mean=settings.group_mean,
+            space=self.lm.head_map.space(gains=settings.method == SOFT),
             knowledge=knowledge,
             drift=drift,
         )
@@ -138,6 +143,15 @@ class Subject:
             "scorer": None if self.scorer is None else {"name": self.scorer.name, **self.scorer.fingerprint()},
             "knowledge": None if self.knowledge is None else self.knowledge.fingerprint(),
         }
+
+    def _folds(self, settings: RepairSettings) -> tuple[PromptSet, PromptSet]:
+        """The search half twice; for soft gates the part to take gradients of and the part to choose on."""
+        half = self.halves(settings)[0]
+        if settings.method != SOFT:
+            return half, half
+        by = half.apart[0] if isinstance(half, ChoiceSet) and half.apart else None
+        first, second = half.split(_FOLDS, seed=settings.seed, by=by)
+        return first, second
 
     def _reading(self, number: int, settings: ReadingSettings) -> Reading:
         return Reading(self.lm, self.texts[number], settings)

@@ -18,18 +18,19 @@ from fairmend.evaluation import array_digest, digest
 from fairmend.language.backend.batching import Done
 from fairmend.language.generation.samples import draw_sample
 from fairmend.language.heads.heads import HeadMap
+from fairmend.language.measurement.answers import Answers, Preferences, Toxicity
 from fairmend.language.measurement.perplexity import PerplexityProtocol
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.protocols import BiasMethod, GroupMean, LossMethod, Sampling
+from fairmend.language.protocols import BiasMethod, GroupMean, LossMethod
 from fairmend.language.scores.ablation import MaskLosses, masked_losses
 from fairmend.language.scores.bias_effects import bias_effects
 from fairmend.language.scores.first_order import first_order_losses, first_order_toxicity
+from fairmend.language.scores.preferences_by_mask import preferences_by_mask
 from fairmend.language.scores.reliability import Reliability
 from fairmend.language.scores.reweighting import reweighted_toxicity
 from fairmend.language.scores.toxicity_by_mask import MaskToxicity, generated_toxicity
-from fairmend.language.toxicity.scorer import Scorer
 from fairmend.runs.parts import Keep, Parts, keep_nothing, within
 from fairmend.runs.store import Section, Store
 
@@ -210,12 +211,10 @@ def score_heads(
     lm: LanguageModel,
     tokens: Tensor,
     protocol: PerplexityProtocol,
-    prompts: Sequence[PromptSet],
-    scorer: Scorer,
+    answers: Sequence[Answers],
     *,
     loss_method: LossMethod = "exact",
     bias_method: BiasMethod = "first-order",
-    sampling: Sampling | None = None,
     group_mean: GroupMean = "unweighted",
     seed: int = 0,
     store: Store | Section | None = None,
@@ -227,12 +226,10 @@ def score_heads(
         lm: the model; masks that are already on it stay in force.
         tokens: token ids of the text, `(n_tokens,)`, from `texts.encode_text`.
         protocol: of the perplexity, from `perplexity_protocol`.
-        prompts: one set per axis.
-        scorer: gives the toxicity.
+        answers: what the model makes of the prompts of every axis.
         loss_method: "exact" (`ablation`) or "first-order".
-        bias_method: "generated" (`mask_toxicity`), "reweighted" (`reweighting`, generated where the sample says too
+        bias_method: "generated" (measured without every single head), "reweighted" (`reweighting`, generated where the sample says too
             little), or "first-order" (`first_order`).
-        sampling: of the continuations; the defaults when not given.
         group_mean: what a group is compared with, see `BiasProtocol`.
         seed: of the splits that reliability and signs are taken from.
         store: where what is drawn and measured is kept; an interrupted scoring of the same is gone on with.
@@ -249,24 +246,21 @@ def score_heads(
     ):
         if value not in allowed:
             raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-    sampling = sampling or Sampling()
     keep: Keep = keep_nothing
     if store is not None:
         work = {
             "model": lm.fingerprint(),
             "tokens": array_digest(tokens.cpu().numpy()),
             "protocol": asdict(protocol),
-            "prompts": [axis.fingerprint() for axis in prompts],
-            "scorer": {"name": scorer.name, **scorer.fingerprint()},
+            "prompts": [axis.prompts.fingerprint() | axis.fingerprint() for axis in answers],
             "methods": [loss_method, bias_method],
-            "sampling": asdict(sampling),
         }
         keep = Parts(store, {"head scores": work})
 
     def tell(what: str) -> Done:
         return lambda done, total: progress(what, done, total) if progress is not None else None
 
-    tables = [_toxicity(lm, axis, scorer, bias_method, sampling, tell, within(keep, axis.axis)) for axis in prompts]
+    tables = [_by_mask(axis, bias_method, tell, within(keep, axis.prompts.axis)) for axis in answers]
     reading = tell("perplexity")
     losses_kept = within(keep, "perplexity")
     if loss_method == "exact":
@@ -316,20 +310,16 @@ def origin_of(lm: LanguageModel, text: Text, prompts: Sequence[PromptSet]) -> di
     return found | {f"prompts_sha256[{part.axis}]": str(part.fingerprint()["sha256"]) for part in prompts}
 
 
-def _toxicity(
-    lm: LanguageModel,
-    prompts: PromptSet,
-    scorer: Scorer,
-    method: BiasMethod,
-    sampling: Sampling,
-    tell: Callable[[str], Done],
-    keep: Keep,
-) -> MaskToxicity:
-    scoring = tell(f"bias, {prompts.axis}")
+def _by_mask(answers: Answers, method: BiasMethod, tell: Callable[[str], Done], keep: Keep) -> MaskToxicity:
+    axis = answers.prompts.axis
+    scoring = tell(f"bias, {axis}")
+    if isinstance(answers, Preferences):
+        return preferences_by_mask(answers, method, progress=scoring, keep=keep)
+    assert isinstance(answers, Toxicity)
+    lm, prompts, scorer, sampling = answers.lm, answers.prompts, answers.judge, answers.sampling
     if method == "generated":
         return generated_toxicity(lm, prompts, scorer, sampling=sampling, progress=scoring, keep=keep)
-    drawing = tell(f"continuations, {prompts.axis}")
-    sample = draw_sample(lm, prompts, scorer, sampling, progress=drawing, keep=keep)
+    sample = draw_sample(lm, prompts, scorer, sampling, progress=tell(f"continuations, {axis}"), keep=keep)
     if method == "reweighted":
         return reweighted_toxicity(lm, sample, fallback=scorer, progress=scoring, keep=keep)
     # A classifier takes as long for a beginning as for the whole: more continuations are the better buy.

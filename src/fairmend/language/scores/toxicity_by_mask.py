@@ -27,7 +27,7 @@ from fairmend.runs.parts import Arrays, Keep, keep_nothing, within
 
 Floats = npt.NDArray[np.float64]
 
-GENERATED, REWEIGHTED, FIRST_ORDER = "generated", "reweighted", "first-order"
+GENERATED, REWEIGHTED, FIRST_ORDER, EXACT = "generated", "reweighted", "first-order", "exact"
 
 # Enough rows for full batches of every prompt length; what fits at once is generate's business.
 _ROWS_PER_CALL_ON_CPU = 512
