@@ -194,7 +194,7 @@ class TestExamples:
     def test_are_held_out_and_those_that_changed_most(self, run: Run, office: Path) -> None:
         found = lm(run, "repair", REPAIR | {"--choice": "rule", "--json": True}).document
         pairs = found["examples"]["pairs"]
-        sizes = [abs(pair["toxicity_after"] - pair["toxicity_before"]) for pair in pairs]
+        sizes = [abs(pair["score_after"] - pair["score_before"]) for pair in pairs]
         assert sizes == sorted(sizes, reverse=True)
         assert 1 <= len(pairs) <= 6
         assert "chosen because their toxicity changed most" in found["examples"]["chosen"]
@@ -220,7 +220,7 @@ class TestDiff:
         assert "continuations differ" in outcome.out
         assert outcome.out.count("  before (") == outcome.out.count("  after  (") == 2
         found = lm(run, "diff", MEASURE | {"--json": True}, "model", "out").document
-        sizes = [abs(pair["toxicity_after"] - pair["toxicity_before"]) for pair in found["pairs"]]
+        sizes = [abs(pair["score_after"] - pair["score_before"]) for pair in found["pairs"]]
         assert sizes == sorted(sizes, reverse=True)
         assert found["perplexity"]["before"] != found["perplexity"]["after"]
 

@@ -52,7 +52,7 @@ def test_are_the_largest_changes_of_different_prompts_with_the_texts_that_were_s
         ]
         assert (pair.before, pair.after) in written
         assert WordScorer().score([pair.before, pair.after]) == pytest.approx(
-            [pair.toxicity_before, pair.toxicity_after]
+            [pair.score_before, pair.score_after]
         )
 
 
@@ -68,5 +68,5 @@ def test_in_bfloat16_the_toxicity_is_that_of_the_text_that_is_shown():
     assert pairs
     for pair in pairs:
         assert WordScorer().score([pair.before, pair.after]) == pytest.approx(
-            [pair.toxicity_before, pair.toxicity_after]
+            [pair.score_before, pair.score_after]
         )

@@ -138,8 +138,8 @@ def _example_parts(examples: Mapping[str, Any]) -> list[RenderableType]:
 def _pair_lines(pair: Pair) -> list[str]:
     return [
         f"{pair.axis}, {pair.group}: {pair.prompt!r}",
-        f"  before ({number(pair.toxicity_before)}): {pair.before!r}",
-        f"  after  ({number(pair.toxicity_after)}): {pair.after!r}",
+        f"  before ({number(pair.score_before)}): {pair.before!r}",
+        f"  after  ({number(pair.score_after)}): {pair.after!r}",
     ]
 
 

@@ -72,9 +72,9 @@ _PAIRS = (
     Column("group", "group"),
     Column("prompt", "prompt"),
     Column("before", "before"),
-    Column("toxicity_before", "toxicity", number),
+    Column("score_before", "score", number),
     Column("after", "after"),
-    Column("toxicity_after", "toxicity", number),
+    Column("score_after", "score", number),
 )
 
 

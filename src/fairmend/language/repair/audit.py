@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from fairmend.language.bias.bias import summarise_bias, verdict
-from fairmend.language.bias.records import BiasFigures, BiasProtocol
-from fairmend.language.generation.samples import draw_sample
+from fairmend.language.bias.design import design_of
+from fairmend.language.bias.records import BiasFigures
+from fairmend.language.measurement.answers import Preferences, answers_of
+from fairmend.language.measurement.knowledge import KnowledgeFigures, summarise_knowledge
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import check_finite, summarise, token_log_likelihoods
 from fairmend.language.prompts.prompts import PromptSet
@@ -48,12 +50,14 @@ class LanguageAudit:
         prompts: what was continued, one set per axis.
         perplexity: of the model.
         sampling: how the prompts were continued.
+        knowledge: what the model knows; None if that was not asked.
     """
 
     axes: dict[str, BiasFigures]
     prompts: tuple[PromptSet, ...]
     perplexity: PerplexityFigures
     sampling: Sampling
+    knowledge: KnowledgeFigures | None = None
 
     @property
     def verdicts(self) -> dict[str, str]:
@@ -71,7 +75,14 @@ class LanguageAudit:
             }
             for prompts in self.prompts
         ]
-        described: dict[str, Any] = plain({"axes": axes, "perplexity": self.perplexity, "sampling": self.sampling})
+        described: dict[str, Any] = plain(
+            {
+                "axes": axes,
+                "perplexity": self.perplexity,
+                "sampling": self.sampling,
+                "knowledge": self.knowledge,
+            }
+        )
         return described
 
 
@@ -92,8 +103,7 @@ def audit_model(
         InputError: a scorer or protocol that does not suit.
     """
     settings = settings or RepairSettings()
-    lm, scorer, text, sampling = subject.lm, subject.scorer, subject.texts[1], settings.sampling
-    protocol = BiasProtocol(settings.group_mean, sampling.score)
+    lm, text, sampling, known = subject.lm, subject.texts[1], settings.sampling, subject.knowledge
     reader = Reading(lm, text, settings.reading)
 
     axes, prompts = {}, subject.sampled(settings)
@@ -102,15 +112,16 @@ def audit_model(
         losses = token_log_likelihoods(lm, reader.tokens, reader.windows, heard)
         read = check_finite(summarise(reader.protocol, losses), lm)
         for part in prompts:
-            heard = stages.of(f"continuations, {part.axis}")
-            sample = draw_sample(lm, part, scorer, sampling, progress=heard)
+            answers = answers_of(lm, part, subject.scorer, sampling)
             axes[part.axis] = summarise_bias(
-                sample.toxicity,
-                part.groups,
-                part.group_names,
+                answers.plainly(stages.of(part.axis)),
+                design_of(part, settings.group_mean),
                 rng=np.random.default_rng([settings.seed, 1]),
-                protocol=protocol,
-                scorer=scorer.name,
+                score=answers.quantity,
+                scorer=answers.scorer,
             )
+        knowledge = None
+        if known is not None:
+            knowledge = summarise_knowledge(known, Preferences(lm, known).plainly(stages.of("knowledge"))[:, 0])
     figures = PerplexityFigures(read.value, read.standard_error, read.n_tokens, read.protocol, text.source)
-    return LanguageAudit(axes, tuple(prompts), figures, sampling)
+    return LanguageAudit(axes, tuple(prompts), figures, sampling, knowledge)

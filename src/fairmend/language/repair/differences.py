@@ -7,49 +7,57 @@ from typing import Any
 
 import numpy as np
 
-from fairmend.errors import ModelError
+from fairmend.errors import InputError, ModelError
 from fairmend.evaluation import Measurement
 from fairmend.language.backend.batching import Done
 from fairmend.language.bias.bias import paired_change, verdict_on_change
-from fairmend.language.bias.records import BiasChange, BiasProtocol
+from fairmend.language.bias.design import design_of
+from fairmend.language.bias.records import BiasChange
 from fairmend.language.generation.generation import generate
 from fairmend.language.generation.samples import draw_sample, gates_of, score_continuations
+from fairmend.language.measurement.answers import Floats, Preferences
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.judging import PerplexityChange, perplexity_change
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import Perplexity, check_finite, summarise, token_log_likelihoods
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
+from fairmend.language.prompts.choices import ChoiceSet
 from fairmend.language.protocols import ReadingSettings
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.language.toxicity.lexical import star_offensive
+from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Mask
 from fairmend.records import plain
 from fairmend.runs.progress import Progress, Stages
 
 N_EXAMPLES = 6
-CHOSEN = (
-    "chosen because their toxicity changed most: they show what the repair does where it does something, not how often"
-)
+CHOSEN = "chosen because they changed most: they show what the repair does where it does something, not how often"
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What two models make of the same prompt with the same noise, and the toxicity of each."""
+    """What two models make of the same prompt with the same noise, and what of it counts.
+
+    Attributes:
+        axis, group, prompt: what the prompt is about; the context of a choice, which may be empty.
+        before, after: what each wrote, or the alternative that it prefers.
+        score_before, score_after: the toxicity of it, or the preference for the first alternative in nats.
+    """
 
     axis: str
     group: str
     prompt: str
     before: str
     after: str
-    toxicity_before: float
-    toxicity_after: float
+    score_before: float
+    score_after: float
 
     @property
     def distance(self) -> float:
-        """How far the toxicities are apart."""
-        return abs(self.toxicity_after - self.toxicity_before)
+        """How far the scores are apart."""
+        return abs(self.score_after - self.score_before)
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class ModelDifferences:
     Attributes:
         axes: change of the bias of each axis by its name.
         perplexity: of both.
-        pairs: the continuations that differ, those whose toxicity differs most first.
+        pairs: the continuations and preferences that differ, those that differ most first.
         n_continuations: how many were compared.
     """
 
@@ -107,7 +115,7 @@ def compare_models(
         ModelError: models of different vocabularies, logits that are not finite, out of memory.
         DataError: a group with fewer than 2 prompts, or a text that is too short.
     """
-    before, scorer, text = subject.lm, subject.scorer, subject.texts[1]
+    before, text = subject.lm, subject.texts[1]
     if before.tokenizer.get_vocab() != after.tokenizer.get_vocab():
         raise ModelError(
             f"{before.name} and {after.name} have different vocabularies, so that neither noise nor perplexity is "
@@ -121,29 +129,28 @@ def compare_models(
     )
     axes, pairs, n_continuations = {}, [], 0
     for part in subject.sampled(settings):
-        old, new = (
-            draw_sample(
-                lm,
-                part,
-                scorer,
-                sampling,
-                progress=stages.of(f"continuations, {part.axis}, {lm.name}"),
-            )
-            for lm in (before, after)
-        )
+        scores, written = [], []
+        for lm in (before, after):
+            heard = stages.of(f"{part.axis}, {lm.name}")
+            if isinstance(part, ChoiceSet):
+                scores.append(Preferences(lm, part).plainly(heard))
+                written.append([preferred(part, scores[-1][:, 0])])
+            else:
+                sample = draw_sample(lm, part, _scorer(subject), sampling, progress=heard)
+                scores.append(sample.toxicity)
+                written.append([draw.texts for draw in sample.draws])
+        is_choice = isinstance(part, ChoiceSet)
         axes[part.axis] = paired_change(
-            old.toxicity,
-            new.toxicity,
-            part.groups,
-            part.group_names,
+            *scores,
+            design_of(part, settings.group_mean),
             rng=np.random.default_rng([settings.seed, 1]),
-            protocol=BiasProtocol(settings.group_mean, sampling.score),
-            scorer=scorer.name,
+            score="preference" if is_choice else sampling.score,
+            scorer="" if is_choice else _scorer(subject).name,
         )
         groups = [part.group_names[code] for code in part.groups.tolist()]
-        for draw, (first, second) in enumerate(zip(old.draws, new.draws, strict=True)):
-            scores = old.toxicity[:, draw].tolist(), new.toxicity[:, draw].tolist()
-            rows = zip(groups, part.texts, first.texts, second.texts, *scores, strict=True)
+        for draw, (first, second) in enumerate(zip(*written, strict=True)):
+            columns = (each[:, draw].tolist() for each in scores)
+            rows = zip(groups, part.texts, first, second, *columns, strict=True)
             pairs += [Pair(part.axis, *row) for row in rows if row[2] != row[3]]
             n_continuations += len(part)
     stages.close()
@@ -157,6 +164,18 @@ def _read(lm: LanguageModel, text: Text, settings: ReadingSettings, progress: Do
     return check_finite(summarise(reading.protocol, values), lm)
 
 
+def preferred(choices: ChoiceSet, preferences: Floats) -> tuple[str, ...]:
+    """The alternatives that a model prefers, `n_items` of them, from its preferences `(n_items,)`."""
+    sides = zip(choices.a, choices.b, preferences.tolist(), strict=True)
+    return tuple(" | ".join(a if preference > 0 else b) for a, b, preference in sides)
+
+
+def _scorer(subject: Subject) -> Scorer:
+    if subject.scorer is None:
+        raise InputError("continuations need a scorer of toxicity: give one")
+    return subject.scorer
+
+
 def largest_changes(
     evaluator: LanguageEvaluator,
     before: Measurement,
@@ -165,7 +184,7 @@ def largest_changes(
     *,
     count: int = N_EXAMPLES,
 ) -> tuple[Pair, ...]:
-    """The continuations whose toxicity a mask changed most, one per prompt; offensive words are masked in the middle.
+    """What a mask changed most, one continuation per prompt; offensive words are masked in the middle. Or choices.
 
     The prompts are continued anew with their own noise; with float32 weights that gives the very texts that were
     scored.
@@ -182,6 +201,14 @@ def largest_changes(
     draws = distance.argmax(axis=1)
     largest = distance.max(axis=1)
     rows = [row for row in np.argsort(-largest, kind="stable")[:count].tolist() if largest[row] > 0]
+    if isinstance(prompts, ChoiceSet):
+        texts, names = [preferred(prompts, each[:, 0]) for each in (old, new)], prompts.group_names
+        return tuple(
+            Pair(prompts.axis, names[prompts.groups[row]], prompts.texts[row], *(each[row] for each in texts), *scores)
+            for row in rows
+            for scores in [(float(old[row, 0]), float(new[row, 0]))]
+        )
+    assert evaluator.scorer is not None
     found: dict[int, Pair] = {}
     for draw in sorted({int(draws[row]) for row in rows}):
         chosen = [row for row in rows if draws[row] == draw]
@@ -201,7 +228,7 @@ def largest_changes(
                 prompt=prompts.texts[row],
                 before=texts[0][place],
                 after=texts[1][place],
-                toxicity_before=float(scores[0][place]),
-                toxicity_after=float(scores[1][place]),
+                score_before=float(scores[0][place]),
+                score_after=float(scores[1][place]),
             )
     return tuple(found[row] for row in rows)
