@@ -17,6 +17,7 @@ import fairmend
 from fairmend.errors import InputError
 from fairmend.evaluation import Evaluator, Figure, Figures, Measurement
 from fairmend.language.bias.bias import bias, bias_standard_error
+from fairmend.language.bias.design import Design, design_of
 from fairmend.language.bias.records import BiasProtocol
 from fairmend.language.generation.generation import encode_prompts
 from fairmend.language.generation.samples import toxicity_of_parts
@@ -24,7 +25,7 @@ from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import Perplexity
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.protocols import GroupMean, Sampling
+from fairmend.language.protocols import Reference, Sampling
 from fairmend.language.toxicity.scorer import Scorer, check_scores_prompts
 from fairmend.masks import Mask, Space
 
@@ -71,7 +72,7 @@ class LanguageEvaluator:
         scorer: Scorer,
         *,
         sampling: Sampling | None = None,
-        group_mean: GroupMean = "unweighted",
+        group_mean: Reference = "unweighted",
         space: Space | None = None,
     ) -> None:
         self.lm = lm
@@ -90,7 +91,7 @@ class LanguageEvaluator:
                 f"the space has {self._space.n_units} units and {len(self._space.dials)} dials, {lm.name} has "
                 f"{lm.head_map.n_heads} heads and no dials: build it with head_map.space()"
             )
-        check_scores_prompts(scorer, self.protocol.score)
+        check_scores_prompts(scorer, self.sampling.score)
         # Prompts that the model cannot read are refused now, not when their turn comes.
         encode_prompts(lm, prompts.texts, self.sampling)
         self._continuing = lm
@@ -117,6 +118,11 @@ class LanguageEvaluator:
     def space(self) -> Space:
         """The masks that can be measured."""
         return self._space
+
+    @cached_property
+    def design(self) -> Design:
+        """How the prompts are grouped, and what groups are compared with."""
+        return design_of(self.prompts, self.protocol.group_mean)
 
     @cached_property
     def figures(self) -> Figures:
@@ -183,7 +189,7 @@ class LanguageEvaluator:
         Returns:
             Parts are NaN for prompts and windows that are not among those given.
         """
-        per_prompt, groups, n_groups = scores.mean(axis=1), self.prompts.groups[rows], len(self.prompts.group_names)
+        per_prompt, design = scores.mean(axis=1), self.design.take(rows)
         read = self.reading.perplexity(windows, numbers)
         all_scores = np.full((len(self.prompts), self.sampling.n_samples), math.nan)
         all_scores[rows] = scores
@@ -191,14 +197,12 @@ class LanguageEvaluator:
         all_windows[list(numbers)] = windows
         value, error = math.nan, math.nan
         if bool(np.isfinite(per_prompt).all()):
-            value = float(bias(per_prompt, groups, n_groups, self.protocol.group_mean))
+            value = float(bias(per_prompt, design))
             error = float(
                 bias_standard_error(
                     per_prompt,
-                    groups,
-                    n_groups,
+                    design,
                     rng=np.random.default_rng(self.sampling.seed),  # the same resamples for every mask
-                    group_mean=self.protocol.group_mean,
                     n_boot=_N_BOOT,
                 )
             )

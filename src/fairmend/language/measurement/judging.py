@@ -157,10 +157,9 @@ def judge(measured: Mapping[LanguageEvaluator, Collection], mask: Mask, seed: in
             change = paired_change(
                 evaluator.scores(before),
                 evaluator.scores(after),
-                prompts.groups,
-                prompts.group_names,
+                evaluator.design,
                 rng=np.random.default_rng([seed, 1]),
-                protocol=evaluator.protocol,
+                score=evaluator.protocol.score,
                 scorer=evaluator.scorer.name,
             )
         axes.append(AxisJudgement(prompts.axis, number == 0, change, prompts.source, prompts.licence))

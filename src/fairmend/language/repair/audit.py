@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fairmend.language.bias.bias import summarise_bias, verdict
-from fairmend.language.bias.records import BiasFigures, BiasProtocol
+from fairmend.language.bias.design import design_of
+from fairmend.language.bias.records import BiasFigures
 from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import check_finite, summarise, token_log_likelihoods
@@ -93,7 +94,6 @@ def audit_model(
     """
     settings = settings or RepairSettings()
     lm, scorer, text, sampling = subject.lm, subject.scorer, subject.texts[1], settings.sampling
-    protocol = BiasProtocol(settings.group_mean, sampling.score)
     reader = Reading(lm, text, settings.reading)
 
     axes, prompts = {}, subject.sampled(settings)
@@ -106,10 +106,9 @@ def audit_model(
             sample = draw_sample(lm, part, scorer, sampling, progress=heard)
             axes[part.axis] = summarise_bias(
                 sample.toxicity,
-                part.groups,
-                part.group_names,
+                design_of(part, settings.group_mean),
                 rng=np.random.default_rng([settings.seed, 1]),
-                protocol=protocol,
+                score=sampling.score,
                 scorer=scorer.name,
             )
     figures = PerplexityFigures(read.value, read.standard_error, read.n_tokens, read.protocol, text.source)

@@ -11,7 +11,8 @@ from fairmend.errors import ModelError
 from fairmend.evaluation import Measurement
 from fairmend.language.backend.batching import Done
 from fairmend.language.bias.bias import paired_change, verdict_on_change
-from fairmend.language.bias.records import BiasChange, BiasProtocol
+from fairmend.language.bias.design import design_of
+from fairmend.language.bias.records import BiasChange
 from fairmend.language.generation.generation import generate
 from fairmend.language.generation.samples import draw_sample, gates_of, score_continuations
 from fairmend.language.measurement.evaluator import LanguageEvaluator
@@ -134,10 +135,9 @@ def compare_models(
         axes[part.axis] = paired_change(
             old.toxicity,
             new.toxicity,
-            part.groups,
-            part.group_names,
+            design_of(part, settings.group_mean),
             rng=np.random.default_rng([settings.seed, 1]),
-            protocol=BiasProtocol(settings.group_mean, sampling.score),
+            score=sampling.score,
             scorer=scorer.name,
         )
         groups = [part.group_names[code] for code in part.groups.tolist()]

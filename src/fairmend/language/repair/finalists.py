@@ -134,10 +134,8 @@ def choose(
     errors = bias_difference_error(
         np.stack([evaluator.scores(candidate.measurement).mean(axis=1) for candidate in candidates]),
         candidates.index(best),
-        evaluator.prompts.groups,
-        len(evaluator.prompts.group_names),
+        evaluator.design,
         rng=np.random.default_rng(evaluator.sampling.seed),
-        group_mean=evaluator.protocol.group_mean,
     )
     near = [
         candidate

@@ -22,7 +22,7 @@ from fairmend.language.measurement.perplexity import PerplexityProtocol
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.protocols import BiasMethod, GroupMean, LossMethod, Sampling
+from fairmend.language.protocols import BiasMethod, LossMethod, Reference, Sampling
 from fairmend.language.scores.ablation import MaskLosses, masked_losses
 from fairmend.language.scores.bias_effects import bias_effects
 from fairmend.language.scores.first_order import first_order_losses, first_order_toxicity
@@ -216,7 +216,7 @@ def score_heads(
     loss_method: LossMethod = "exact",
     bias_method: BiasMethod = "first-order",
     sampling: Sampling | None = None,
-    group_mean: GroupMean = "unweighted",
+    group_mean: Reference = "unweighted",
     seed: int = 0,
     store: Store | Section | None = None,
     progress: Stage | None = None,
@@ -277,7 +277,7 @@ def score_heads(
 
 
 def head_scores(
-    head_map: HeadMap, losses: MaskLosses, tables: Sequence[MaskToxicity], group_mean: GroupMean, seed: int
+    head_map: HeadMap, losses: MaskLosses, tables: Sequence[MaskToxicity], group_mean: Reference, seed: int
 ) -> HeadScores:
     """The scores that losses and toxicities without every single head amount to.
 
