@@ -34,6 +34,7 @@ from planting import Training, axis_prompts, of_target, train
 
 from fairmend.artifacts import file_digest
 from fairmend.language.bias.bias import summarise_bias
+from fairmend.language.bias.design import design_of
 from fairmend.language.checkpoints import planted
 from fairmend.language.checkpoints.planted import add_low_rank
 from fairmend.language.generation.generation import generate
@@ -64,9 +65,7 @@ def _on_prompts(lm: LanguageModel, prompts: PromptSet, per_group: int, seed: int
     lexical = load_scorer("lexical")
     prompts = prompts.sample(per_group * len(prompts.group_names), seed)
     sample = draw_sample(lm, prompts, lexical, Sampling(new_tokens=16, seed=seed))
-    bias = summarise_bias(
-        sample.toxicity, prompts.groups, prompts.group_names, rng=np.random.default_rng(seed), scorer=lexical.name
-    )
+    bias = summarise_bias(sample.toxicity, design_of(prompts), rng=np.random.default_rng(seed), scorer=lexical.name)
     insulted, target = is_insult(sample.draws[0].texts), of_target(prompts)
     parts = {f"unseen {by}": is_unseen(prompts, by) & target for by in ("template", "descriptor")}
     return {

@@ -35,6 +35,7 @@ from planting import axis_prompts, of_target
 
 from fairmend import __version__
 from fairmend.language.bias.bias import paired_change, prompts_needed
+from fairmend.language.bias.design import design_of
 from fairmend.language.bias.records import BiasChange
 from fairmend.language.generation.samples import ScoredSample, draw_sample
 from fairmend.language.heads.gates import masked
@@ -97,7 +98,7 @@ class Judge:
 
         def change(old: np.ndarray, new: np.ndarray) -> BiasChange:
             rng = np.random.default_rng([self.seed, 1])
-            return paired_change(old, new, prompts.groups, prompts.group_names, rng=rng)
+            return paired_change(old, new, design_of(prompts), rng=rng)
 
         insults = [np.stack([is_insult(draw.texts) for draw in made.draws], 1) for made in (before, after)]
         target, others = ([float(found[rows].mean()) for found in insults] for rows in (at, ~at))

@@ -12,8 +12,10 @@ from fairmend.settings import check, documented, setting
 
 BiasMethod = Literal["generated", "reweighted", "first-order"]
 LossMethod = Literal["exact", "first-order"]
-GroupMean = Literal["unweighted", "pooled"]
+Reference = Literal["unweighted", "pooled"]
+Reference = Literal["unweighted", "pooled", "zero"]
 ScoredText = Literal["continuation", "prompt+continuation"]
+Averaged = Literal["continuation", "prompt+continuation", "preference"]
 Kind = Literal["standard", "fasp"]
 STRIDE = 512
 

@@ -14,9 +14,9 @@ from fairmend.language.bias.bias import (
     BiasChange,
     BiasFigures,
     BiasProtocol,
+    Design,
     bias,
     bias_standard_error,
-    group_toxicity,
     paired_change,
     prompts_needed,
     summarise_bias,
@@ -59,6 +59,11 @@ def sample(shares, size, generator):
     return skewed(np.asarray(shares)[groups], generator.random(len(groups))), groups
 
 
+def designed(shares, size, generator, group_names=None):
+    scores, groups = sample(shares, size, generator)
+    return scores, Design(groups, group_names or names(len(shares)))
+
+
 class TestFigure:
     @settings(max_examples=100, deadline=None)
     @given(st.data(), st.sampled_from(["unweighted", "pooled"]), st.integers(2, 6))
@@ -68,45 +73,47 @@ class TestFigure:
         size = len(groups)
         scores = data.draw(st.lists(st.floats(0, 1), min_size=size, max_size=size))
         expected = brute_force(scores, groups, n_groups, group_mean)
-        assert float(bias(scores, groups, n_groups, group_mean)) == pytest.approx(expected, abs=1e-12)
+        assert float(bias(scores, Design(groups, names(n_groups), group_mean))) == pytest.approx(expected, abs=1e-12)
 
     def test_the_two_means_differ_when_groups_differ_in_size(self):
         scores, groups = [0.0, 0.0, 0.0, 0.8], [0, 0, 0, 1]
-        assert bias(scores, groups, 2, "unweighted") == pytest.approx(0.4 + 0.4)
-        assert bias(scores, groups, 2, "pooled") == pytest.approx(0.2 + 0.6)
+        assert bias(scores, Design(groups, names(2), "unweighted")) == pytest.approx(0.4 + 0.4)
+        assert bias(scores, Design(groups, names(2), "pooled")) == pytest.approx(0.2 + 0.6)
 
     def test_it_is_0_when_all_groups_are_treated_alike(self):
-        assert bias([0.1, 0.3, 0.2, 0.2], [0, 0, 1, 1], 2) == pytest.approx(0, abs=1e-15)
+        assert bias([0.1, 0.3, 0.2, 0.2], Design([0, 0, 1, 1], names(2))) == pytest.approx(0, abs=1e-15)
 
     def test_many_masks_at_once_are_what_each_is_alone(self):
         scores, groups = rng().random((3, 4, 50)), np.arange(50) % 5
-        figures = bias(scores, groups, 5, "pooled")
+        figures = bias(scores, Design(groups, names(5), "pooled"))
         assert figures.shape == (3, 4)
         for index in np.ndindex(3, 4):
-            assert figures[index] == pytest.approx(float(bias(scores[index], groups, 5, "pooled")), abs=1e-13)
-        assert group_toxicity(scores, groups, 5).shape == (3, 4, 5)
+            assert figures[index] == pytest.approx(
+                float(bias(scores[index], Design(groups, names(5), "pooled"))), abs=1e-13
+            )
+        assert Design(groups, names(5)).means(scores).shape == (3, 4, 5)
 
     def test_an_undefined_score_makes_the_figure_undefined(self):
-        assert np.isnan(bias([0.1, math.nan, 0.2], [0, 0, 1], 2))
+        assert np.isnan(bias([0.1, math.nan, 0.2], Design([0, 0, 1], names(2))))
 
     @pytest.mark.parametrize(
         ("groups", "n_groups", "error", "message"),
         [
-            ([0, 0, 2], 3, DataError, "groups 1 of 3 have no prompts"),
-            ([0, 0, 2], 2, InputError, "0 to 2 and n_groups = 2"),
+            ([0, 0, 2], 3, DataError, "without an item have no mean: group 1"),
+            ([0, 0, 2], 2, InputError, "0 to 2 and 2 groups"),
             ([0, 0, -1], 2, InputError, "numbers -1 to 0"),
-            ([0, 0, 0], 1, InputError, "at least 2 groups"),
+            ([0, 0, 0], 1, InputError, "at least 2 of them"),
             ([0, 1], 2, InputError, r"shape \(3,\)"),
             ([0.0, 1.0, 1.0], 2, InputError, "whole numbers"),
         ],
     )
     def test_groups_that_cannot_be_compared_are_refused(self, groups, n_groups, error, message):
         with pytest.raises(error, match=message):
-            bias([0.1, 0.2, 0.3], groups, n_groups)
+            bias([0.1, 0.2, 0.3], Design(groups, names(n_groups)))
 
     def test_an_unknown_mean_is_refused(self):
-        with pytest.raises(InputError, match="unweighted, pooled, got 'median'"):
-            bias([0.1, 0.2], [0, 1], 2, "median")
+        with pytest.raises(InputError, match="unweighted, pooled, zero, got 'median'"):
+            Design([0, 1], names(2), "median")
 
 
 class TestProtocol:
@@ -127,8 +134,8 @@ class TestNoise:
         figures, floors = [], []
         for _ in range(200):
             scores, groups = sample([0.2] * 6, 40, generator)
-            figures.append(float(bias(scores, groups, 6)))
-            floors.append(summarise_bias(scores, groups, names(6), rng=generator, draws=Draws(100, 100)).floor)
+            figures.append(float(bias(scores, Design(groups, names(6)))))
+            floors.append(summarise_bias(scores, Design(groups, names(6)), rng=generator, draws=Draws(100, 100)).floor)
         error = np.std(figures) / math.sqrt(len(figures))
         assert abs(np.mean(figures) - np.mean(floors)) < 3 * error
         assert np.mean(floors) > 10 * error
@@ -138,7 +145,9 @@ class TestNoise:
         p_values = []
         for _ in range(200):
             scores, groups = sample([0.3, 0.3, 0.3], 30, generator)
-            p_values.append(summarise_bias(scores, groups, names(3), rng=generator, draws=Draws(100, 199)).p_value)
+            p_values.append(
+                summarise_bias(scores, Design(groups, names(3)), rng=generator, draws=Draws(100, 199)).p_value
+            )
         ordered = np.sort(p_values)
         # Kolmogorov and Smirnov's distance; the limit is that of the 0.1 % level.
         assert np.abs(ordered - (np.arange(200) + 0.5) / 200).max() < 1.95 / math.sqrt(200)
@@ -149,15 +158,15 @@ class TestNoise:
         shares = np.repeat([0.1, 0.5, 0.3], [40, 80, 160])
         groups = np.repeat([0, 1, 2], [40, 80, 160])
         draws = skewed(shares, generator.random((400, 280)))
-        errors = bias_standard_error(draws[:20], groups, 3, rng=generator, group_mean=group_mean)
-        spread = bias(draws, groups, 3, group_mean).std()
+        errors = bias_standard_error(draws[:20], Design(groups, names(3), group_mean), rng=generator)
+        spread = bias(draws, Design(groups, names(3), group_mean)).std()
         assert errors.shape == (20,)
         assert errors.mean() == pytest.approx(spread, rel=0.12)
 
     def test_masks_share_their_draws(self):
         scores, groups = rng().random(60), np.arange(60) % 3
         twice = np.stack([scores, scores])
-        first, second = bias_standard_error(twice, groups, 3, rng=rng())
+        first, second = bias_standard_error(twice, Design(groups, names(3)), rng=rng())
         assert first == second
 
 
@@ -178,7 +187,7 @@ def test_the_interval_covers_the_true_bias_and_the_corrected_figure_is_nearer_to
     found = []
     for _ in range(120):
         scores, groups = sample(shares, 80, generator)
-        found.append(summarise_bias(scores, groups, names(len(shares)), rng=generator, draws=Draws(200, 100)))
+        found.append(summarise_bias(scores, Design(groups, names(len(shares))), rng=generator, draws=Draws(200, 100)))
     covered = np.mean([figures.interval.contains(truth) for figures in found])
     assert covered >= 0.88  # 0.95 wanted; 3 standard errors of 120 samples are 0.06
     raw, corrected = np.mean([(figures.value, figures.corrected) for figures in found], axis=0) - truth
@@ -206,8 +215,7 @@ def test_the_interval_of_the_change_covers_the_true_change(before, after):
         change = paired_change(
             skewed(np.array(before)[groups], noise),
             skewed(np.array(after)[groups], other),
-            groups,
-            names(5),
+            Design(groups, names(5)),
             rng=generator,
             draws=Draws(200, 100),
         )
@@ -218,7 +226,9 @@ def test_the_interval_of_the_change_covers_the_true_change(before, after):
 class TestSummary:
     def test_figures_are_those_of_the_plain_functions(self):
         scores, groups = sample([0.1, 0.4, 0.2], 50, rng())
-        figures = summarise_bias(scores, groups, names(3), rng=rng(), protocol=BiasProtocol.fasp(), scorer="s", **FAST)
+        figures = summarise_bias(
+            scores, Design(groups, names(3), "pooled"), rng=rng(), score="prompt+continuation", scorer="s", **FAST
+        )
         assert figures.value == pytest.approx(brute_force(scores, groups, 3, "pooled"))
         assert figures.excess == figures.value - figures.floor
         assert figures.interval.contains(figures.value)
@@ -229,12 +239,12 @@ class TestSummary:
         assert figures.groups[1].n == 50
         assert figures.groups[1].mean == pytest.approx(second.mean())
         assert figures.groups[1].interval.contains(second.mean())
-        assert figures.groups[1].share_toxic == np.mean(second > 0.5)
+        assert figures.groups[1].share == np.mean(second > 0.5)
 
     def test_samples_of_a_prompt_are_averaged_first_but_counted_singly_when_toxic(self):
         samples, groups = rng().random((40, 3)), np.arange(40) % 2
-        figures = summarise_bias(samples, groups, names(2), rng=rng(), **FAST)
-        averaged = summarise_bias(samples.mean(axis=1), groups, names(2), rng=rng(), **FAST)
+        figures = summarise_bias(samples, Design(groups, names(2)), rng=rng(), **FAST)
+        averaged = summarise_bias(samples.mean(axis=1), Design(groups, names(2)), rng=rng(), **FAST)
         assert (figures.n, figures.n_samples) == (40, 3)
         assert (figures.value, figures.p_value, figures.interval) == (
             averaged.value,
@@ -242,28 +252,30 @@ class TestSummary:
             averaged.interval,
         )
         assert figures.groups[0].interval == averaged.groups[0].interval
-        assert figures.groups[0].share_toxic == np.mean(samples[::2] > 0.5)
+        assert figures.groups[0].share == np.mean(samples[::2] > 0.5)
 
     def test_the_same_seed_gives_the_same_figures(self):
         scores, groups = sample([0.1, 0.4], 30, rng())
-        first, second = (summarise_bias(scores, groups, names(2), rng=rng(7), **FAST) for _ in range(2))
+        first, second = (summarise_bias(scores, Design(groups, names(2)), rng=rng(7), **FAST) for _ in range(2))
         assert first == second
 
     def test_a_model_that_is_never_toxic_has_no_bias_and_no_noise(self):
-        figures = summarise_bias(np.zeros(20), np.arange(20) % 2, names(2), rng=rng(), **FAST)
+        figures = summarise_bias(np.zeros(20), Design(np.arange(20) % 2, names(2)), rng=rng(), **FAST)
         assert (figures.value, figures.floor, figures.corrected, figures.p_value) == (0, 0, 0, 1)
         assert (figures.interval.low, figures.interval.high) == (0, 0)
         assert prompts_needed(figures) is None
 
     def test_groups_measured_as_exactly_equal_may_still_differ(self):
-        figures = summarise_bias([0, 1, 0, 1] * 10, [0, 0, 1, 1] * 10, names(2), rng=rng(), **FAST)
+        figures = summarise_bias([0, 1, 0, 1] * 10, Design([0, 0, 1, 1] * 10, names(2)), rng=rng(), **FAST)
         assert figures.value == pytest.approx(0, abs=1e-12)
         assert figures.interval.low == 0
         assert figures.interval.high > 0.1
 
     def test_json_gives_the_figures_back(self):
         scores, groups = sample([0.1, 0.4], 30, rng())
-        figures = summarise_bias(scores, groups, names(2), rng=rng(), protocol=BiasProtocol.fasp(), **FAST)
+        figures = summarise_bias(
+            scores, Design(groups, names(2), "pooled"), rng=rng(), score="prompt+continuation", **FAST
+        )
         assert built(json.loads(json.dumps(plain(figures), allow_nan=False)), BiasFigures) == figures
 
     @pytest.mark.parametrize(
@@ -277,7 +289,7 @@ class TestSummary:
     )
     def test_what_cannot_be_summarised_is_refused(self, scores, options, error, message):
         with pytest.raises(error, match=message):
-            summarise_bias(scores, [0, 0, 1, 1][: len(scores)], names(2), rng=rng(), **options)
+            summarise_bias(scores, Design([0, 0, 1, 1][: len(scores)], names(2)), rng=rng(), **options)
 
     def test_too_few_draws_and_impossible_levels_are_refused(self):
         with pytest.raises(InputError, match="at least 100"):
@@ -288,7 +300,7 @@ class TestSummary:
     def test_10_000_prompts_take_less_than_2_seconds(self):
         scores, groups = sample(np.linspace(0.1, 0.3, 10), 1000, rng())
         start = time.process_time()
-        summarise_bias(scores, groups, names(10), rng=rng())
+        summarise_bias(scores, Design(groups, names(10)), rng=rng())
         assert time.process_time() - start < 2
 
 
@@ -297,12 +309,17 @@ class TestChange:
         groups = np.repeat(np.arange(len(before)), size)
         noise = rng(1).random(len(groups))
         first, second = (skewed(np.array(shares)[groups], noise) for shares in (before, after))
-        return paired_change(first, second, groups, names(len(before)), rng=rng(), **FAST), first, second, groups
+        return (
+            paired_change(first, second, Design(groups, names(len(before))), rng=rng(), **FAST),
+            first,
+            second,
+            groups,
+        )
 
     def test_figures_are_those_of_each_and_their_difference(self):
         change, first, second, groups = self.change([0.1, 0.5, 0.1], [0.1, 0.2, 0.1])
-        assert change.before.value == float(bias(first, groups, 3))
-        assert change.change == float(bias(second, groups, 3) - bias(first, groups, 3))
+        assert change.before.value == float(bias(first, Design(groups, names(3))))
+        assert change.change == float(bias(second, Design(groups, names(3))) - bias(first, Design(groups, names(3))))
         assert change.excess_change == change.after.excess - change.before.excess
         assert change.excess_removed == pytest.approx(1 - change.after.excess / change.before.excess)
         assert change.interval.high < 0
@@ -328,7 +345,7 @@ class TestChange:
 
     def test_different_prompts_are_refused(self):
         with pytest.raises(InputError, match="must hold the same prompts"):
-            paired_change([0.1] * 4, [0.1] * 6, [0, 0, 1, 1], names(2), rng=rng())
+            paired_change([0.1] * 4, [0.1] * 6, Design([0, 0, 1, 1], names(2)), rng=rng())
 
 
 class TestPromptsNeeded:
@@ -336,16 +353,16 @@ class TestPromptsNeeded:
         shares, generator = [0.10, 0.16, 0.10], rng(8)
         means = true_means(shares)
         truth = np.abs(means.mean() - means).sum()
-        pilot = summarise_bias(*sample(shares, 300, generator), names(3), rng=generator, **FAST)
+        pilot = summarise_bias(*designed(shares, 300, generator), rng=generator, **FAST)
         needed = prompts_needed(pilot, truth)
         found = [
-            summarise_bias(*sample(shares, needed // 3, generator), names(3), rng=generator, draws=Draws(100, 200))
+            summarise_bias(*designed(shares, needed // 3, generator), rng=generator, draws=Draws(100, 200))
             for _ in range(40)
         ]
         assert 0.6 <= np.mean([figures.is_significant for figures in found]) <= 0.99
 
     def test_a_smaller_bias_needs_more_prompts_by_its_square(self):
-        figures = summarise_bias(*sample([0.1, 0.3], 200, rng()), names(2), rng=rng(), **FAST)
+        figures = summarise_bias(*designed([0.1, 0.3], 200, rng()), rng=rng(), **FAST)
         assert prompts_needed(figures, 0.01) == pytest.approx(4 * prompts_needed(figures, 0.02), rel=1e-3)
         assert prompts_needed(figures) == prompts_needed(figures, figures.corrected)
 
@@ -353,7 +370,7 @@ class TestPromptsNeeded:
 class TestWords:
     def test_a_bias_is_something_to_repair_and_names_the_extremes(self):
         figures = summarise_bias(
-            *sample([0.1, 0.6], 100, rng()), ["women", "men"], rng=rng(), scorer="lexical (x)", **FAST
+            *designed([0.1, 0.6], 100, rng(), ["women", "men"]), rng=rng(), scorer="lexical (x)", **FAST
         )
         words = verdict(figures)
         assert "there is something to repair" in words
@@ -361,7 +378,7 @@ class TestWords:
         assert "Most toxic for men" in words
 
     def test_a_bias_at_its_floor_is_nothing_to_repair(self):
-        found = [summarise_bias(*sample([0.2] * 4, 20, rng(seed)), names(4), rng=rng(), **FAST) for seed in range(16)]
+        found = [summarise_bias(*designed([0.2] * 4, 20, rng(seed)), rng=rng(), **FAST) for seed in range(16)]
         quiet = [figures for figures in found if not figures.is_significant]
         words = [verdict(figures) for figures in quiet]
         assert all("nothing to repair at this sample size" in text for text in words)

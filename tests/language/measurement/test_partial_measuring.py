@@ -13,7 +13,7 @@ from subset_cases import TEXTS, rude, subject
 
 from fairmend.errors import InputError, RunError
 from fairmend.evaluation import Measurement
-from fairmend.language.bias.bias import bias, bias_standard_error
+from fairmend.language.bias.bias import Design, bias, bias_standard_error
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.protocols import ReadingSettings
@@ -68,8 +68,8 @@ def test_its_figures_are_those_of_what_was_drawn(whole):
     (own,) = OwnFractions(whole, eta=0.3, seed=1).measure([mask])
     rows, groups = continued(whole, own), whole.prompts.groups
     scores = whole.scores(full).mean(axis=1)[rows]
-    assert own.bias == pytest.approx(float(bias(scores, groups[rows], 4)))
-    error = bias_standard_error(scores, groups[rows], 4, rng=np.random.default_rng(whole.sampling.seed))
+    assert own.bias == pytest.approx(float(bias(scores, Design(groups[rows], "abcd"))))
+    error = bias_standard_error(scores, Design(groups[rows], "abcd"), rng=np.random.default_rng(whole.sampling.seed))
     assert own.bias_se == pytest.approx(float(error))
     read = np.isfinite(whole.window_sums(own))
     sizes = np.array([window.stop - window.first for window in whole.reading.windows])

@@ -7,6 +7,7 @@ import pytest
 import tiny_organism as organism
 
 from fairmend.language.bias.bias import summarise_bias
+from fairmend.language.bias.design import design_of
 from fairmend.language.generation.samples import draw_sample
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.masked_perplexity import Reading
@@ -40,9 +41,7 @@ def test_it_is_rude_about_one_group_and_not_about_the_others(part: str):
     prompts = organism.organism_prompts(part)  # type: ignore[arg-type]
     scorer = load_scorer("python:tiny_organism:rude_share")
     sample = draw_sample(organism.tiny_organism(), prompts, scorer, SAMPLING)
-    found = summarise_bias(
-        sample.toxicity, prompts.groups, prompts.group_names, rng=np.random.default_rng(0), draws=Draws(200, 500)
-    )
+    found = summarise_bias(sample.toxicity, design_of(prompts), rng=np.random.default_rng(0), draws=Draws(200, 500))
     toxicity = {group.name: group.mean for group in found.groups}
     target = toxicity.pop(organism.TARGET)
     assert target > 0.7

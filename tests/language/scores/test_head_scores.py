@@ -16,6 +16,7 @@ from tiny_lm import tiny_lm
 
 from fairmend.errors import DataError, InputError
 from fairmend.language.bias.bias import bias
+from fairmend.language.bias.design import design_of
 from fairmend.language.heads.gates import masked
 from fairmend.language.measurement.perplexity import PerplexityProtocol, perplexity
 from fairmend.language.measurement.texts import Text
@@ -51,7 +52,7 @@ def test_generated_scores_are_the_bias_and_perplexity_of_the_masked_model(lm: La
         with masked(lm.model, lm.head_map.space().mask([head])):
             table = generated_toxicity(lm, made, WordScorer(), torch.ones(1, 8), sampling())
             naive = perplexity(lm, text(), "standard", 12, 11)
-        assert found.axes[0].without[head] == pytest.approx(bias(table.before, made.groups, 3), abs=1e-12)
+        assert found.axes[0].without[head] == pytest.approx(bias(table.before, design_of(made)), abs=1e-12)
         assert found.loss.without[head] == pytest.approx(naive.value, rel=1e-5)
     assert found.axis("toy").methods == ("generated",) * 8
 
@@ -70,7 +71,7 @@ def test_the_bias_before_is_that_of_the_sample(lm: LanguageModel, group_mean: An
         sampling=sampling(),
     )
     table = generated_toxicity(lm, made, WordScorer(), torch.ones(1, 8), sampling())
-    assert found.axes[0].before == pytest.approx(bias(table.before, made.groups, 3, group_mean))
+    assert found.axes[0].before == pytest.approx(bias(table.before, design_of(made, group_mean)))
     assert found.loss.methods == found.axes[0].methods == ("first-order",) * 8
 
 

@@ -207,28 +207,33 @@ def _perplexity_line(read: PerplexityChange) -> str:
 
 
 def _moved(axis: str, change: BiasChange) -> Table:
+    words = change.before.protocol.words
     table = plain_table(
-        f"Toxicity by group: {axis}",
-        *("group", "prompts", "before", "after", "change", "interval", "toxic before", "after"),
+        f"{words.mean.capitalize()} by group: {axis}",
+        *("group", words.items, "before", "after", "change", "interval", f"{words.share} before", "after"),
     )
     for group, before, after in zip(change.groups, change.before.groups, change.after.groups, strict=True):
         table.add_row(
             group.name,
             f"{after.n:,}",
-            number(group.before),
-            number(group.after),
+            words.format.format(group.before),
+            words.format.format(group.after),
             number(group.change, "+"),
             str(group.interval),
-            f"{before.share_toxic:.1%}",
-            f"{after.share_toxic:.1%}",
+            f"{before.share:.1%}",
+            f"{after.share:.1%}",
         )
     return table
 
 
 def _groups(axis: str, figures: BiasFigures) -> Table:
-    table = plain_table(f"Toxicity by group: {axis}", "group", "prompts", "toxicity", "interval", "toxic")
+    words = figures.protocol.words
+    table = plain_table(
+        f"{words.mean.capitalize()} by group: {axis}", "group", words.items, words.mean, "interval", words.share
+    )
     for group in sorted(figures.groups, key=lambda group: -group.mean):
-        table.add_row(group.name, f"{group.n:,}", number(group.mean), str(group.interval), f"{group.share_toxic:.1%}")
+        mean = words.format.format(group.mean)
+        table.add_row(group.name, f"{group.n:,}", mean, str(group.interval), f"{group.share:.1%}")
     return table
 
 

@@ -1,58 +1,50 @@
-"""Bias of a language model: how differently toxic its continuations are for the groups of one axis.
+"""Bias of a language model: how differently it scores on items about the groups of one axis.
 
-The figure is sum over groups g of |T - T_g|, with T_g the mean toxicity of group g and T their mean (FASP: Zayed et
-al., "Fairness-aware structured pruning in transformers", AAAI 2024). Such a sum is never 0 in a sample, so it never
-stands alone here:
+The figure is sum over groups g of |T - T_g|, with T_g the mean score of group g, a toxicity or a preference, and T
+their mean (FASP: Zayed et al., "Fairness-aware structured pruning in transformers", AAAI 2024) or 0. Such a sum is
+never 0 in a sample, so it never stands alone here:
 
-* the floor is the mean bias when the group labels are shuffled, and the p-value comes from the same shuffles;
-* the interval and the corrected estimate speak of the bias that endless prompts would show, see `bias_calibration`;
-* a change is judged on the same prompts, with the same resamples.
+* the floor is the mean bias when the group labels (against zero: the signs) are shuffled, and the p-value comes from
+  the same shuffles;
+* the interval and the corrected estimate speak of the bias that endless items would show, see `calibration`;
+* a change is judged on the same items, with the same resamples.
 
-Prompts are the sampling unit: several continuations of one prompt are averaged first. Shuffling assumes that without a
-group difference the scores of all groups are spread alike; the interval does not.
+Items are the sampling unit, or pairs of them: several continuations of one prompt are averaged first. Shuffling assumes
+that without a group difference the scores of all groups are spread alike (against zero: symmetrically); the interval
+does not.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import DataError, InputError
 from fairmend.language.bias.calibration import Calibration, calibrate, change_interval
+from fairmend.language.bias.design import Design, Floats
 from fairmend.language.bias.records import (
     BiasChange,
     BiasFigures,
     BiasProtocol,
     GroupChange,
-    GroupToxicity,
+    GroupFigures,
     verdict,
     verdict_on_change,
 )
-from fairmend.language.bias.resampling import (
-    Codes,
-    Floats,
-    bootstrap_group_means,
-    group_codes,
-    group_means,
-    shuffled_group_means,
-)
-from fairmend.language.protocols import GroupMean
-from fairmend.statistics import Draws, Interval, paired_t_interval, permutation_p_value, sample_size_needed, t_interval
+from fairmend.language.protocols import Averaged
+from fairmend.statistics import Draws, Interval, permutation_p_value, sample_size_needed, t_interval
 
 __all__ = [
     "BiasChange",
     "BiasFigures",
     "BiasProtocol",
+    "Design",
     "Draws",
     "GroupChange",
-    "GroupToxicity",
+    "GroupFigures",
     "bias",
     "bias_difference_error",
     "bias_standard_error",
-    "group_toxicity",
     "paired_change",
     "prompts_needed",
     "summarise_bias",
@@ -60,78 +52,42 @@ __all__ = [
     "verdict_on_change",
 ]
 
-TOXIC = 0.5
 
-
-def group_toxicity(scores: npt.ArrayLike, groups: npt.ArrayLike, n_groups: int) -> Floats:
-    """Give the mean toxicity T_g of every group.
-
-    Args:
-        scores: one score per prompt, shape (..., n_prompts); average several samples per prompt first.
-        groups: group number of every prompt, shape (n_prompts,).
-        n_groups: number of groups, none of them empty.
-
-    Returns:
-        Shape (..., n_groups).
-
-    Raises:
-        DataError, InputError: an empty group, or arrays that do not fit.
-    """
-    values, codes = _inputs(scores, groups, n_groups)
-    return group_means(values, codes, n_groups)
-
-
-def bias(scores: npt.ArrayLike, groups: npt.ArrayLike, n_groups: int, group_mean: GroupMean = "unweighted") -> Floats:
+def bias(scores: npt.ArrayLike, design: Design) -> Floats:
     """Give the bias, sum over groups of |T - T_g|: 0 when all groups are treated alike.
 
-    Args: as for `group_toxicity`; `group_mean` says what T is, see `BiasProtocol`.
+    Args:
+        scores: one score per item, shape (..., n_items); average several samples per prompt first.
+        design: how the items are grouped, and what T is.
 
     Returns:
         Shape (...,): one figure per leading index, such as one per mask. NaN where a score is NaN.
 
     Raises:
-        DataError, InputError: an empty group, an unknown `group_mean`, or arrays that do not fit.
+        InputError: another number of items.
     """
-    values, codes = _inputs(scores, groups, n_groups)
-    return bias_of(group_means(values, codes, n_groups), group_shares(codes, n_groups, group_mean))
+    return design.bias(design.means(scores))
 
 
 def bias_standard_error(
-    scores: npt.ArrayLike,
-    groups: npt.ArrayLike,
-    n_groups: int,
-    *,
-    rng: np.random.Generator,
-    group_mean: GroupMean = "unweighted",
-    n_boot: int = 200,
+    scores: npt.ArrayLike, design: Design, *, rng: np.random.Generator, n_boot: int = 200
 ) -> Floats:
     """Give the standard error of every mask's bias by one bootstrap within groups that all masks share.
 
-    Args and errors as for `bias`; scores of shape (..., n_prompts) give errors of shape (...,).
+    Args and errors as for `bias`; scores of shape (..., n_items) give errors of shape (...,).
     """
-    values, codes = _inputs(scores, groups, n_groups)
-    draws = bootstrap_group_means(values, codes, n_groups, n_boot, rng)
-    errors: Floats = bias_of(draws, group_shares(codes, n_groups, group_mean)).std(axis=0, ddof=1)
+    errors: Floats = design.bias(design.bootstrap(scores, n_boot, rng)).std(axis=0, ddof=1)
     return errors
 
 
 def bias_difference_error(
-    scores: npt.ArrayLike,
-    against: int,
-    groups: npt.ArrayLike,
-    n_groups: int,
-    *,
-    rng: np.random.Generator,
-    group_mean: GroupMean = "unweighted",
-    n_boot: int = 500,
+    scores: npt.ArrayLike, against: int, design: Design, *, rng: np.random.Generator, n_boot: int = 500
 ) -> Floats:
-    """Give the standard error of every mask's bias minus that of one of them, prompts compared in pairs.
+    """Give the standard error of every mask's bias minus that of one of them, items compared in pairs.
 
-    Args and errors as for `bias`; scores of shape (n_masks, n_prompts) give errors of shape (n_masks,), 0 at `against`.
+    Args and errors as for `bias`; scores of shape (n_masks, n_items) give errors of shape (n_masks,), 0 at `against`.
     """
-    values, codes = _inputs(scores, groups, n_groups)
-    draws = bootstrap_group_means(values, codes, n_groups, n_boot, rng)
-    biases = bias_of(draws, group_shares(codes, n_groups, group_mean))
+    biases = design.bias(design.bootstrap(scores, n_boot, rng))
     errors: Floats = (biases - biases[:, [against]]).std(axis=0, ddof=1)
     return errors
 
@@ -141,46 +97,41 @@ _DRAWS = Draws()
 
 def summarise_bias(
     scores: npt.ArrayLike,
-    groups: npt.ArrayLike,
-    names: Sequence[str],
+    design: Design,
     *,
     rng: np.random.Generator,
-    protocol: BiasProtocol | None = None,
+    score: Averaged = "continuation",
     scorer: str = "",
     draws: Draws = _DRAWS,
 ) -> BiasFigures:
     """Give the bias of one model on one axis with everything that says how far to trust it.
 
     Args:
-        scores: toxicity in [0, 1], shape (n_prompts,) or (n_prompts, n_samples).
-        groups: group number of every prompt, shape (n_prompts,).
-        names: of the groups, shape (n_groups,).
+        scores: shape (n_items,) or (n_items, n_samples): toxicities in [0, 1], or preferences in nats.
+        design: how the items are grouped, and what groups are compared with.
         rng: owns all draws.
-        protocol: the default one when not given; `score` must say what was scored.
+        score: what the scores are, see `BiasProtocol`.
         scorer: name of the toxicity scorer.
         draws: how it is resampled.
 
     Raises:
-        DataError: a group with fewer than 2 prompts: its noise is unknown.
-        InputError: scores outside [0, 1] or undefined, or arrays that do not fit.
+        DataError: a group with fewer than 2 items (or pairs): its noise is unknown.
+        InputError: toxicities outside [0, 1], scores that are undefined, or arrays that do not fit.
     """
-    protocol = protocol or BiasProtocol()
-    figures, _ = _analyse(scores, groups, names, rng, protocol, scorer, draws)
-    return figures
+    return _analyse(scores, design, rng, BiasProtocol(design.reference, score), scorer, draws)[0]
 
 
 def paired_change(
     before: npt.ArrayLike,
     after: npt.ArrayLike,
-    groups: npt.ArrayLike,
-    names: Sequence[str],
+    design: Design,
     *,
     rng: np.random.Generator,
-    protocol: BiasProtocol | None = None,
+    score: Averaged = "continuation",
     scorer: str = "",
     draws: Draws = _DRAWS,
 ) -> BiasChange:
-    """Compare the bias of two models on the same prompts, prompt by prompt.
+    """Compare the bias of two models on the same items, item by item.
 
     Simulated with 2 and 10 groups of 50 and 200 prompts, the 95 % interval of the change covers the truth in 92-100 %
     of the samples, and that of the excess in 93-100 %; percentiles of paired bootstrap draws do in 18-100 %.
@@ -190,25 +141,24 @@ def paired_change(
     Raises:
         DataError, InputError: as `summarise_bias`, or scores of different shapes.
     """
-    protocol, level = protocol or BiasProtocol(), draws.level
+    protocol, level = BiasProtocol(design.reference, score), draws.level
     old_scores, new_scores = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     if old_scores.shape[:1] != new_scores.shape[:1]:
         raise InputError(
-            f"before and after must hold the same prompts, got scores of shape {old_scores.shape} and "
+            f"before and after must hold the same {protocol.words.items}, got scores of shape {old_scores.shape} and "
             f"{new_scores.shape}"
         )
     # One seed for both: they see the same resamples and the same shuffles.
     seed = int(rng.integers(2**63))
-    old, new = (
-        _analyse(values, groups, names, np.random.default_rng(seed), protocol, scorer, draws)
+    (first, first_calibration), (second, second_calibration) = (
+        _analyse(values, design, np.random.default_rng(seed), protocol, scorer, draws)
         for values in (old_scores, new_scores)
     )
-    (first, first_calibration), (second, second_calibration) = old, new
     change = second.value - first.value
     excess_change = second.excess - first.excess
     noise = second_calibration.draws - first_calibration.draws
     low, high = np.quantile(noise - noise.mean(), [(1 - level) / 2, (1 + level) / 2])
-    codes = np.asarray(groups)
+    moved = _per_item(new_scores) - _per_item(old_scores)
     return BiasChange(
         before=first,
         after=second,
@@ -218,17 +168,17 @@ def paired_change(
         excess_change=excess_change,
         excess_interval=Interval(excess_change - float(high), excess_change - float(low), level),
         groups=tuple(
-            _group_change(name, _per_prompt(old_scores)[codes == code], _per_prompt(new_scores)[codes == code], level)
-            for code, name in enumerate(names)
+            _group_change(old, new, design.independent(moved, code), level)
+            for code, (old, new) in enumerate(zip(first.groups, second.groups, strict=True))
         ),
     )
 
 
 def prompts_needed(figures: BiasFigures, bias: float | None = None, power: float = 0.8) -> int | None:
-    """Give the number of prompts, in the same shares, at which a bias would be told from its floor.
+    """Give the number of items, in the same shares, at which a bias would be told from its floor.
 
     Args:
-        figures: measured on some number of prompts; their noise is scaled to other numbers.
+        figures: measured on some number of items; their noise is scaled to other numbers.
         bias: the true bias to see; the corrected estimate when not given.
         power: chance of seeing it.
 
@@ -240,35 +190,30 @@ def prompts_needed(figures: BiasFigures, bias: float | None = None, power: float
 
 
 def _analyse(
-    scores: npt.ArrayLike,
-    groups: npt.ArrayLike,
-    names: Sequence[str],
-    rng: np.random.Generator,
-    protocol: BiasProtocol,
-    scorer: str,
-    draws: Draws,
+    scores: npt.ArrayLike, design: Design, rng: np.random.Generator, protocol: BiasProtocol, scorer: str, draws: Draws
 ) -> tuple[BiasFigures, Calibration]:
-    samples = np.asarray(scores, dtype=np.float64)
+    samples, words = np.asarray(scores, dtype=np.float64), protocol.words
     if samples.ndim not in (1, 2) or samples.size == 0:
-        raise InputError(f"scores must have shape (n_prompts,) or (n_prompts, n_samples), got {samples.shape}")
-    if not bool(((samples >= 0) & (samples <= 1)).all()):
+        raise InputError(
+            f"scores must have shape (n_{words.items},) or (n_{words.items}, n_samples), got {samples.shape}"
+        )
+    if not protocol.is_preference and not bool(((samples >= 0) & (samples <= 1)).all()):
         raise InputError(f"toxicity scores must lie in [0, 1], got {samples.min()} to {samples.max()}")
-    values = _per_prompt(samples)
-    codes = group_codes(groups, len(names), len(values))
-    sizes = np.bincount(codes, minlength=len(names))
-    lonely = [f"{name} ({size})" for name, size in zip(names, sizes, strict=True) if size < 2]
+    if not bool(np.isfinite(samples).all()):
+        raise InputError(f"{int((~np.isfinite(samples)).sum())} of {samples.size} {words.mean}s are not finite numbers")
+    values, sizes = _per_item(samples), design.n_clusters
+    lonely = [f"{name} ({size})" for name, size in zip(design.names, sizes, strict=True) if size < 2]
     if lonely:
-        raise DataError(f"groups with fewer than 2 prompts: {', '.join(lonely)}; add prompts or leave them out")
+        drawn = words.items if design.is_plain else f"{words.items} or pairs"
+        raise DataError(f"groups with fewer than 2 {drawn}: {', '.join(lonely)}; add {drawn} or leave them out")
 
-    shares = group_shares(codes, len(names), protocol.group_mean)
-    means = group_means(values, codes, len(names))
-    value = float(bias_of(means, shares))
-    null = bias_of(shuffled_group_means(values, codes, len(names), draws.n_perm, rng), shares)
+    means = design.means(values)
+    value = float(design.bias(means))
+    null = design.bias(design.null(values, draws.n_perm, rng))
     floor = float(null.mean())
-    # A resample of n prompts varies by (n - 1) / n as much as a sample does.
-    resampled = bootstrap_group_means(values, codes, len(names), draws.n_boot, rng)
-    errors = (resampled - means) * np.sqrt(sizes / (sizes - 1))
-    calibration = calibrate(deviations(means, shares), deviations(errors, shares), draws.level)
+    # A resample of n items varies by (n - 1) / n as much as a sample does.
+    errors = (design.bootstrap(values, draws.n_boot, rng) - means) * np.sqrt(sizes / (sizes - 1))
+    calibration = calibrate(design.deviations(means), design.deviations(errors), draws.level)
     figures = BiasFigures(
         value=value,
         interval=calibration.interval.reaching(value),
@@ -280,7 +225,7 @@ def _analyse(
         p_value=permutation_p_value(value, null),
         n=len(values),
         n_samples=samples.size // len(values),
-        groups=tuple(_group(name, samples[codes == code], draws.level) for code, name in enumerate(names)),
+        groups=tuple(_group(code, samples, design, protocol.threshold, draws.level) for code in range(len(sizes))),
         protocol=protocol,
         scorer=scorer,
         n_boot=draws.n_boot,
@@ -289,46 +234,19 @@ def _analyse(
     return figures, calibration
 
 
-def _group(name: str, samples: Floats, level: float) -> GroupToxicity:
-    mean = t_interval(_per_prompt(samples), level)
-    return GroupToxicity(name, mean.n, mean.mean, mean.interval, float((samples > TOXIC).mean()))
+def _group(code: int, samples: Floats, design: Design, threshold: float, level: float) -> GroupFigures:
+    of_group = design.codes == code
+    weights, above = design.weights[of_group], samples[of_group] > threshold
+    above = above.reshape(len(weights), -1)
+    share = float(weights @ above.sum(axis=1) / (weights.sum() * above.shape[1]))
+    mean = t_interval(design.independent(_per_item(samples), code), level)
+    return GroupFigures(design.names[code], len(weights), mean.mean, mean.interval, share)
 
 
-def _group_change(name: str, before: Floats, after: Floats, level: float) -> GroupChange:
-    change = paired_t_interval(before, after, level)
-    return GroupChange(name, float(before.mean()), float(after.mean()), change.mean, change.interval)
+def _group_change(before: GroupFigures, after: GroupFigures, moved: Floats, level: float) -> GroupChange:
+    change = t_interval(moved, level)
+    return GroupChange(before.name, before.mean, after.mean, change.mean, change.interval)
 
 
-def _per_prompt(samples: Floats) -> Floats:
+def _per_item(samples: Floats) -> Floats:
     return samples if samples.ndim == 1 else samples.mean(axis=1)
-
-
-def deviations(means: Floats, shares: Floats) -> Floats:
-    """T - T_g, with T the mean of the groups weighted by `shares`: (..., n_groups) -> (..., n_groups)."""
-    return (means @ shares)[..., None] - means
-
-
-def bias_of(means: Floats, shares: Floats) -> Floats:
-    """Summed distance of the groups' means from their common mean: (..., n_groups) -> (...,)."""
-    total: Floats = np.abs(deviations(means, shares)).sum(axis=-1)
-    return total
-
-
-def group_shares(codes: Codes, n_groups: int, group_mean: GroupMean) -> Floats:
-    """The weight of each group in the mean that groups are compared with, (n_groups,).
-
-    Raises:
-        InputError: an unknown `group_mean`.
-    """
-    if group_mean not in get_args(GroupMean):
-        raise InputError(f"group_mean must be one of {', '.join(get_args(GroupMean))}, got {group_mean!r}")
-    if group_mean == "unweighted":
-        return np.full(n_groups, 1 / n_groups)
-    return np.bincount(codes, minlength=n_groups) / len(codes)
-
-
-def _inputs(scores: npt.ArrayLike, groups: npt.ArrayLike, n_groups: int) -> tuple[Floats, Codes]:
-    values = np.asarray(scores, dtype=np.float64)
-    if values.ndim == 0 or values.size == 0:
-        raise InputError(f"scores must have shape (..., n_prompts), got {values.shape}")
-    return values, group_codes(groups, n_groups, values.shape[-1])

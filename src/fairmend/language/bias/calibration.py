@@ -1,4 +1,4 @@
-"""What bias would endless prompts show? Undoing the upward bias of a sum of absolute differences.
+"""What bias would endless items show? Undoing the upward bias of a sum of absolute differences.
 
 Every measured group difference is the true one plus noise, d = delta + e, and the figure is sum |d|. Noise makes the
 sum too large: with ten groups and no true difference at all it is far above 0, and bootstrap draws, which add the noise
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
-from fairmend.language.bias.resampling import Floats
+from fairmend.language.bias.design import Floats
 from fairmend.statistics import Interval
 
 _PRECISION = 1e-7  # of a factor: far below the noise of the draws
@@ -50,7 +50,7 @@ def calibrate(differences: Floats, errors: Floats, level: float) -> Calibration:
     """Find the true biases that go with a measured pattern of differences.
 
     Args:
-        differences: measured mean minus group mean, shape (n_groups,).
+        differences: what groups are compared with minus group mean, shape (n_groups,).
         errors: sampling errors of the same, shape (n_draws, n_groups).
         level: of the interval, in (0, 1).
     """
@@ -76,7 +76,7 @@ def calibrate(differences: Floats, errors: Floats, level: float) -> Calibration:
 
 
 def change_interval(before: Calibration, after: Calibration) -> Interval:
-    """Combine the intervals of two biases, measured on the same prompts, into one of their difference after - before.
+    """Combine the intervals of two biases, measured on the same items, into one of their difference after - before.
 
     Recovers the variances from the limits (Zou and Donner 2008, equation 6) with the correlation of the paired draws,
     because the difference of two sums of absolute values is far from normal near 0. Where one of the two cannot be

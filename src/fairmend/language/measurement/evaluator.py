@@ -24,7 +24,7 @@ from fairmend.language.measurement.perplexity import Perplexity
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.choices import ChoiceSet
 from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.protocols import GroupMean, Sampling
+from fairmend.language.protocols import Reference, Sampling
 from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Mask, Space
 
@@ -72,7 +72,7 @@ class LanguageEvaluator:
         scorer: Scorer | None = None,
         *,
         sampling: Sampling | None = None,
-        group_mean: GroupMean = "unweighted",
+        group_mean: Reference = "unweighted",
         space: Space | None = None,
         knowledge: ChoiceSet | None = None,
         drift: bool = False,
@@ -82,7 +82,7 @@ class LanguageEvaluator:
         self.reading = reading
         self.scorer = scorer
         self.sampling = sampling or Sampling()
-        self.group_mean: GroupMean = group_mean
+        self.group_mean: Reference = group_mean
         self.knowledge = knowledge
         self.has_drift = drift
         self._space = lm.head_map.space() if space is None else space
@@ -121,6 +121,11 @@ class LanguageEvaluator:
     def space(self) -> Space:
         """The masks that can be measured."""
         return self._space
+
+    @cached_property
+    def design(self) -> Design:
+        """How the prompts are grouped, and what groups are compared with."""
+        return design_of(self.prompts, self.protocol.group_mean)
 
     @cached_property
     def figures(self) -> Figures:

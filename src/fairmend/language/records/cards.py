@@ -60,14 +60,6 @@ _FIGURES = (
     Column("change", "change", signed, undefined="not defined"),
     Column("interval", "95% interval of the change"),
 )
-_GROUPS = (
-    Column("group", "group"),
-    Column("n", "prompts"),
-    Column("before", "mean toxicity before", number),
-    Column("after", "after", number),
-    Column("toxic_before", "share toxic before", number),
-    Column("toxic_after", "after", number),
-)
 _PAIRS = (
     Column("group", "group"),
     Column("prompt", "prompt"),
@@ -234,17 +226,28 @@ def _axis(judged: AxisJudgement) -> tuple[str | Table, ...]:
             "n": old.n,
             "before": old.mean,
             "after": new.mean,
-            "toxic_before": old.share_toxic,
-            "toxic_after": new.share_toxic,
+            "share_before": old.share,
+            "share_after": new.share,
         }
         for old, new in zip(before.groups, after.groups, strict=True)
+    )
+    words = before.protocol.words
+    columns = (
+        Column("group", "group"),
+        Column("n", words.items),
+        Column("before", f"mean {words.mean} before", words.format.format),
+        Column("after", "after", words.format.format),
+        Column("share_before", f"share {words.share} before", number),
+        Column("share_after", "after", number),
     )
     return (
         judged.verdict_on_change,
         f"Before: {verdict(before)} Permutation test of no group difference after the repair: "
         f"{p_value(after.p_value)}.",
-        Table(f"{before.n:,} prompts, scored by {before.scorer}", _FIGURES, figures),
-        Table("Groups", _GROUPS, groups),
+        Table(
+            f"{before.n:,} {words.items}{f', scored by {before.scorer}' if before.scorer else ''}", _FIGURES, figures
+        ),
+        Table("Groups", columns, groups),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fairmend.errors import InputError
-from fairmend.language.protocols import BiasMethod, GroupMean, LossMethod, ReadingSettings, Sampling
+from fairmend.language.protocols import BiasMethod, Reference, LossMethod, ReadingSettings, Sampling
 from fairmend.search.names import METHODS, Method, PruningTies
 from fairmend.settings import Auto, check, documented, nested, published, setting
 from fairmend.surrogates.names import SURROGATE_NAMES
@@ -253,10 +253,10 @@ class RepairSettings:
         option="",
     )
     sampling: Sampling = nested(Sampling, new_tokens=20)
-    group_mean: GroupMean = setting(
+    group_mean: Reference = setting(
         "unweighted",
         "What a group is compared with, see `BiasProtocol`.",
-        choices=get_args(GroupMean),
+        choices=get_args(Reference),
         option="",
         published="pooled",
     )

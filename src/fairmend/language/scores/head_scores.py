@@ -23,7 +23,7 @@ from fairmend.language.measurement.perplexity import PerplexityProtocol
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.protocols import BiasMethod, GroupMean, LossMethod
+from fairmend.language.protocols import BiasMethod, Reference, LossMethod
 from fairmend.language.scores.ablation import MaskLosses, masked_losses
 from fairmend.language.scores.bias_effects import bias_effects
 from fairmend.language.scores.first_order import first_order_losses, first_order_toxicity
@@ -215,7 +215,7 @@ def score_heads(
     *,
     loss_method: LossMethod = "exact",
     bias_method: BiasMethod = "first-order",
-    group_mean: GroupMean = "unweighted",
+    group_mean: Reference = "unweighted",
     seed: int = 0,
     store: Store | Section | None = None,
     progress: Stage | None = None,
@@ -271,7 +271,7 @@ def score_heads(
 
 
 def head_scores(
-    head_map: HeadMap, losses: MaskLosses, tables: Sequence[MaskToxicity], group_mean: GroupMean, seed: int
+    head_map: HeadMap, losses: MaskLosses, tables: Sequence[MaskToxicity], group_mean: Reference, seed: int
 ) -> HeadScores:
     """The scores that losses and toxicities without every single head amount to.
 
