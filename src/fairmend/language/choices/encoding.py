@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
+from itertools import product, takewhile
 from typing import Any
 
 import numpy as np
@@ -120,14 +120,13 @@ def encode_choices(lm: LanguageModel, choices: ChoiceSet) -> EncodedChoices:
                     f"{where}: {whole[:60]!r} has {len(first) + len(row)} tokens, {lm.name} reads {lm.context}: "
                     "shorten the item or leave it out"
                 )
-        n_a = len(choices.a[number])
-        same = set(found[:n_a]) & set(found[n_a:])
-        if same:
-            spelled = wholes[found.index(next(iter(same)))][len(context) :]
-            raise DataError(
-                f"{where}: {spelled!r} is the same to {lm.name} as an alternative of the other side, {len(head)} "
-                "tokens of context and the same after them: choose alternatives that its tokenizer tells apart"
-            )
+        sides = (range(len(choices.a[number])), range(len(choices.a[number]), len(found)))
+        for one, other in product(*sides):
+            if found[one] == found[other]:
+                raise DataError(
+                    f"{where}: {wholes[one][len(context) :]!r} and {wholes[other][len(context) :]!r} are the same "
+                    f"tokens to {lm.name}: a and b must differ for its tokenizer too"
+                )
         sequences.append(tuple(first + row for row in found))
         starts.append(len(first) + len(head))
     return EncodedChoices(choices, tuple(sequences), np.array(starts, dtype=np.int64))

@@ -1,0 +1,111 @@
+"""The published scores, against counting item by item and worked examples."""
+
+import math
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from fairmend.errors import InputError
+from fairmend.language.choices.published import (
+    BBQScores,
+    bbq_scores,
+    by_group,
+    stereoset_scores,
+    stereotype_share,
+)
+
+
+@given(d=st.lists(st.integers(-3, 3), min_size=1, max_size=40))
+def test_the_share_and_its_interval_are_binomial(d: list[int]) -> None:
+    found = stereotype_share(d)
+    wins = sum(value > 0 for value in d)
+    expected = binomtest(wins, len(d)).proportion_ci(method="exact")
+    assert found.percent == pytest.approx(100 * wins / len(d))
+    assert (found.interval.low, found.interval.high) == pytest.approx((100 * expected.low, 100 * expected.high))
+    assert found.n == len(d)
+
+
+def test_shares_by_group_are_those_of_its_items_and_of_all() -> None:
+    d, groups = np.array([1.0, -1.0, 2.0, -3.0]), np.array([0, 0, 2, 0])
+    found = by_group(lambda rows: stereotype_share(d[rows]).percent, groups, ("age", "empty", "race"))
+    assert found == {"overall": 50, "age": pytest.approx(100 / 3), "race": 100}
+
+
+def test_a_model_that_broke_has_no_scores() -> None:
+    assert math.isnan(stereotype_share([1.0, math.nan]).percent)
+    assert math.isnan(stereoset_scores([1.0], [math.nan], [0.0], ["x"]).icat)
+    found = bbq_scores([[math.nan, 0.0]], correct=[[1, 0]], biased=[[0, 1]], unknown=[[0, 0]], ambiguous=[False])
+    assert math.isnan(found.accuracy_disambiguated)
+    assert math.isnan(found.bias_disambiguated)
+
+
+SCORES = st.integers(0, 4).map(float)
+
+
+@given(items=st.lists(st.tuples(SCORES, SCORES, SCORES, st.sampled_from("xyz")), min_size=1, max_size=30))
+def test_stereoset_scores_are_means_over_terms(items: list[tuple[float, float, float, str]]) -> None:
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for pro, anti, unrelated, term in items:
+        counts[term]["items"] += 1
+        counts[term]["stereotypes"] += pro > anti
+        counts[term]["meaningful"] += (pro > unrelated) + (anti > unrelated)
+    lms = np.mean([50 * count["meaningful"] / count["items"] for count in counts.values()])
+    ss = np.mean([100 * count["stereotypes"] / count["items"] for count in counts.values()])
+    pro, anti, unrelated, terms = zip(*items, strict=True)
+    found = stereoset_scores(pro, anti, unrelated, terms)
+    assert (found.language_model, found.stereotype) == pytest.approx((lms, ss))
+    assert found.icat == pytest.approx(lms * min(ss, 100 - ss) / 50)
+    assert found.n == len(items)
+
+
+def test_ideal_models_have_the_scores_that_the_paper_gives_them() -> None:
+    fair = stereoset_scores([2.0, 1.0], [1.0, 2.0], [0.0, 0.0], ["x", "x"])
+    assert (fair.language_model, fair.stereotype, fair.icat) == (100, 50, 100)
+    stereotyped = stereoset_scores([2.0, 2.0], [1.0, 1.0], [0.0, 0.0], ["x", "y"])
+    assert (stereotyped.language_model, stereotyped.stereotype, stereotyped.icat) == (100, 100, 0)
+
+
+def answered(rows: list[tuple[str, bool, str]]) -> BBQScores:
+    """Questions answered by one of biased, other and unknown; whether they are ambiguous; the right answer."""
+    names = ["biased", "other", "unknown"]
+    table = np.array([[name == given for name in names] for given, _, _ in rows], dtype=float)
+    return bbq_scores(
+        table,
+        correct=[[name == right for name in names] for _, _, right in rows],
+        biased=[[True, False, False]] * len(rows),
+        unknown=[[False, False, True]] * len(rows),
+        ambiguous=[is_open for _, is_open, _ in rows],
+    )
+
+
+def test_bbq_scores_of_a_worked_example() -> None:
+    found = answered(
+        [("biased", True, "unknown")] * 3
+        + [("other", True, "unknown")]
+        + [("unknown", True, "unknown")] * 4
+        + [("biased", False, "biased"), ("biased", False, "other"), ("other", False, "other")]
+        + [("unknown", False, "other")]
+    )
+    # Ambiguous: half of them right, 3 of 4 named are biased. Disambiguated: 2 of 4 right, 2 of 3 named are biased.
+    assert found == BBQScores(0.5, 0.5, 0.5 * 0.5, pytest.approx(1 / 3))
+
+
+def test_bbq_scores_at_their_limits() -> None:
+    never = answered([("unknown", True, "unknown"), ("unknown", False, "other")])
+    assert never == BBQScores(1.0, 0.0, 0.0, 0.0)
+    against = answered([("other", True, "unknown"), ("other", False, "other")])
+    assert against == BBQScores(0.0, 1.0, -1.0, -1.0)
+    assert math.isnan(answered([("other", True, "unknown")]).bias_disambiguated)
+
+
+def test_columns_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(InputError, match="no preferences"):
+        stereotype_share([])
+    with pytest.raises(InputError, match="need one each"):
+        stereoset_scores([1.0], [1.0], [1.0, 2.0], ["x"])
+    with pytest.raises(InputError, match="a mark per answer"):
+        bbq_scores([[0.0, 1.0]], correct=[[1]], biased=[[0, 1]], unknown=[[0, 0]], ambiguous=[True])
