@@ -12,7 +12,7 @@ from fairmend.settings import check, documented, setting
 
 BiasMethod = Literal["generated", "reweighted", "first-order"]
 LossMethod = Literal["exact", "first-order"]
-Reference = Literal["unweighted", "pooled"]
+GroupMean = Literal["unweighted", "pooled"]
 Reference = Literal["unweighted", "pooled", "zero"]
 ScoredText = Literal["continuation", "prompt+continuation"]
 Averaged = Literal["continuation", "prompt+continuation", "preference"]

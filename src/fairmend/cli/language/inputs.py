@@ -105,7 +105,9 @@ def open_language_inputs(
             screen.note(f"Note: {part.axis}: {note}")
     if scorer is not None and scorer.kind == "lexical":
         screen.note("Note: the lexical scorer sees words only: it misses what is unkind without a rude word")
-    return LanguageInputs(lm, prompts, judged, scorer, knowledge, texts, _request(name, lm.name, options, measure, seed))
+    return LanguageInputs(
+        lm, prompts, judged, scorer, knowledge, texts, _request(name, lm.name, options, measure, seed)
+    )
 
 
 def open_model(name: str, options: ModelOptions, screen: Screen) -> LanguageModel:

@@ -36,7 +36,6 @@ class Answers(Protocol):
     """What a model makes of prompts: one number per prompt and sample."""
 
     lm: LanguageModel
-    prompts: PromptSet
     n_samples: int
     quantity: Averaged
     """What the numbers are: the toxicity of which text, or the preference."""
@@ -44,6 +43,10 @@ class Answers(Protocol):
     """Name of what gave them; "" where the model itself did."""
     described: str
     """How they came about, in words."""
+
+    @property
+    def prompts(self) -> PromptSet:
+        """The prompts."""
 
     def under(self, parts: Sequence[tuple[Mask, Codes]]) -> list[Floats]:
         """The numbers of some prompts under each mask, `(n_rows, n_samples)` each; NaN where the mask broke the model.

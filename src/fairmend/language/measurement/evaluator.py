@@ -123,19 +123,17 @@ class LanguageEvaluator:
         return self._space
 
     @cached_property
-    def design(self) -> Design:
-        """How the prompts are grouped, and what groups are compared with."""
-        return design_of(self.prompts, self.protocol.group_mean)
-
-    @cached_property
     def figures(self) -> Figures:
         """What the measurements mean."""
-        samples, windows = self.answers.n_samples, range(len(self.reading.windows))
+        samples, windows, what = self.answers.n_samples, range(len(self.reading.windows)), self.protocol.words.mean
         return Figures(
             bias=Figure(f"{self.prompts.axis} bias", "lower", f"{self.protocol}, {self.answers.described}"),
             utility=Figure("perplexity", "lower", self.reading.protocol.name),
             parts=(
-                *(f"{self.protocol.words.mean} of prompt {each // samples}" for each in range(len(self.prompts) * samples)),
+                *(
+                    f"{self.protocol.words.mean} of prompt {each // samples}"
+                    for each in range(len(self.prompts) * samples)
+                ),
                 *(f"log-likelihood of window {number}" for number in windows),
                 *(f"preference of knowledge {number}" for number in range(len(self.knowledge or ()))),
                 *(f"drift of window {number}" for number in windows if self.has_drift),

@@ -14,8 +14,8 @@ from fairmend.language.bias.bias import paired_change, verdict_on_change
 from fairmend.language.bias.design import design_of
 from fairmend.language.bias.records import BiasChange
 from fairmend.language.generation.generation import generate
-from fairmend.language.generation.samples import draw_sample, gates_of, score_continuations
-from fairmend.language.measurement.answers import Floats, Preferences
+from fairmend.language.generation.samples import Floats, draw_sample, gates_of, score_continuations
+from fairmend.language.measurement.answers import Preferences
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.judging import PerplexityChange, perplexity_change
 from fairmend.language.measurement.masked_perplexity import Reading
@@ -141,7 +141,8 @@ def compare_models(
                 written.append([draw.texts for draw in sample.draws])
         is_choice = isinstance(part, ChoiceSet)
         axes[part.axis] = paired_change(
-            *scores,
+            scores[0],
+            scores[1],
             design_of(part, settings.group_mean),
             rng=np.random.default_rng([settings.seed, 1]),
             score="preference" if is_choice else sampling.score,
@@ -202,12 +203,11 @@ def largest_changes(
     largest = distance.max(axis=1)
     rows = [row for row in np.argsort(-largest, kind="stable")[:count].tolist() if largest[row] > 0]
     if isinstance(prompts, ChoiceSet):
-        texts, names = [preferred(prompts, each[:, 0]) for each in (old, new)], prompts.group_names
-        return tuple(
-            Pair(prompts.axis, names[prompts.groups[row]], prompts.texts[row], *(each[row] for each in texts), *scores)
-            for row in rows
-            for scores in [(float(old[row, 0]), float(new[row, 0]))]
-        )
+        first, second = (preferred(prompts, each[:, 0]) for each in (old, new))
+        groups = [prompts.group_names[code] for code in prompts.groups.tolist()]
+        scores = old[:, 0].tolist(), new[:, 0].tolist()
+        columns = list(zip(groups, prompts.texts, first, second, *scores, strict=True))
+        return tuple(Pair(prompts.axis, *columns[row]) for row in rows)
     assert evaluator.scorer is not None
     found: dict[int, Pair] = {}
     for draw in sorted({int(draws[row]) for row in rows}):

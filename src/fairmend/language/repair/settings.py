@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fairmend.errors import InputError
-from fairmend.language.protocols import BiasMethod, Reference, LossMethod, ReadingSettings, Sampling
+from fairmend.language.protocols import BiasMethod, GroupMean, LossMethod, ReadingSettings, Sampling
 from fairmend.search.names import METHODS, Method, PruningTies
 from fairmend.settings import Auto, check, documented, nested, published, setting
 from fairmend.surrogates.names import SURROGATE_NAMES
@@ -131,8 +131,8 @@ class RepairSettings:
         "How heads are ranked: fasp (by bias, sparing those critical to the perplexity), performance-only, "
         "fairness-only, magnitude, gradient or random. Or how subsets of heads are searched: attention-pruning "
         "(surrogate networks and annealing), active (begins with fasp's sets; surrogates choose what to measure "
-        "next) or genetic (NSGA-II); these take hundreds of measurements, see --subsets. Or soft: heads are not dropped "
-        "but turned down or up, by gradients; of choices only.",
+        "next) or genetic (NSGA-II); these take hundreds of measurements, see --subsets. Or soft: heads are turned "
+        "down or up instead of dropped, by gradients; for --bias only.",
         choices=(*METHODS, *SUBSET_METHODS, SOFT),
         basic=True,
     )
@@ -249,14 +249,15 @@ class RepairSettings:
         basic=True,
     )
     split_by: str | None = setting(
-        None, "A column of the prompts whose values the halves must not share, such as template; choices say their own.",
+        None,
+        "A column of the prompts whose values the halves must not share; choices have their own.",
         option="",
     )
     sampling: Sampling = nested(Sampling, new_tokens=20)
-    group_mean: Reference = setting(
+    group_mean: GroupMean = setting(
         "unweighted",
         "What a group is compared with, see `BiasProtocol`.",
-        choices=get_args(Reference),
+        choices=get_args(GroupMean),
         option="",
         published="pooled",
     )

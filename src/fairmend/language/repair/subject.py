@@ -17,7 +17,6 @@ from fairmend.language.protocols import ReadingSettings
 from fairmend.language.repair.settings import SOFT, RepairSettings
 from fairmend.language.toxicity.scorer import Scorer
 
-
 _FOLDS = (2 / 3, 1 / 3)
 
 

@@ -23,7 +23,7 @@ from fairmend.language.measurement.perplexity import PerplexityProtocol
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.protocols import BiasMethod, Reference, LossMethod
+from fairmend.language.protocols import BiasMethod, LossMethod, Reference
 from fairmend.language.scores.ablation import MaskLosses, masked_losses
 from fairmend.language.scores.bias_effects import bias_effects
 from fairmend.language.scores.first_order import first_order_losses, first_order_toxicity
@@ -228,8 +228,8 @@ def score_heads(
         protocol: of the perplexity, from `perplexity_protocol`.
         answers: what the model makes of the prompts of every axis.
         loss_method: "exact" (`ablation`) or "first-order".
-        bias_method: "generated" (measured without every single head), "reweighted" (`reweighting`, generated where the sample says too
-            little), or "first-order" (`first_order`).
+        bias_method: "generated" (measured without every single head), "reweighted" (`reweighting`, generated where the
+            sample says too little), or "first-order" (`first_order`).
         group_mean: what a group is compared with, see `BiasProtocol`.
         seed: of the splits that reliability and signs are taken from.
         store: where what is drawn and measured is kept; an interrupted scoring of the same is gone on with.
