@@ -86,8 +86,9 @@ def open_language_inputs(
     from fairmend.language.measurement.texts import read_text
     from fairmend.language.toxicity.catalogue import load_scorer
 
-    texts = (read_text(measure.text, "search"), read_text(measure.text, "judge", screen.steps.download))
-    scorer = load_scorer(measure.scorer, label=measure.scorer_label, device=options.device)
+    download = screen.steps.download
+    texts = (read_text(measure.text, "search"), read_text(measure.text, "judge", download))
+    scorer = load_scorer(measure.scorer, label=measure.scorer_label, device=options.device, progress=download)
     lm = open_model(name, options, screen)
     if called is not None:
         lm = replace(lm, name=called)
@@ -96,6 +97,8 @@ def open_language_inputs(
             screen.note(f"Note: {part.axis}: {note}")
     if scorer.kind == "lexical":
         screen.note("Note: the lexical scorer sees words only: it misses what is unkind without a rude word")
+    if scorer.kind == "recurrent":
+        screen.note("Note: the scorer toxblock misses negation and what is unkind without a rude word")
     return LanguageInputs(lm, prompts, judged, scorer, texts, _request(name, lm.name, options, measure, seed))
 
 
