@@ -3,15 +3,17 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from tiny_classifiers import TEXTS, save_classifier, save_detoxify
+from tiny_toxblock import cache_wheel
 
 from fairmend.errors import InputError
 from fairmend.evaluation import digest
 from fairmend.language.toxicity.catalogue import load_scorer
-from fairmend.language.toxicity.scorer import Scorer
+from fairmend.language.toxicity.scorer import Scorer, ScorerKind
 
 UNBIASED = ["toxicity", "severe_toxicity", "insult"]
 Make = Callable[..., Scorer]
@@ -37,6 +39,11 @@ def lexical(folder: Path, **options) -> Scorer:
     return load_scorer("lexical", **options)
 
 
+def toxblock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Scorer:
+    cache_wheel(folder / "cache", monkeypatch)
+    return load_scorer("toxblock")
+
+
 def custom(folder: Path, **options) -> Scorer:
     (folder / "my_scorer.py").write_text("def length(texts):\n    return [1 - 1 / (1 + len(text)) for text in texts]\n")
     return load_scorer("python:my_scorer:length", **options)
@@ -50,11 +57,14 @@ SCORERS: dict[str, Make] = {
     "lexical, masked": lambda folder: lexical(folder, identity_words=["dog", "people"]),
     "custom": custom,
 }
+KINDS = [*SCORERS, "toxblock"]
 
 
-@pytest.fixture(params=SCORERS)
+@pytest.fixture(params=KINDS)
 def make(request, tmp_path, monkeypatch) -> Make:
     monkeypatch.chdir(tmp_path)
+    if request.param == "toxblock":
+        return lambda: toxblock(tmp_path, monkeypatch)
     return lambda **options: SCORERS[request.param](tmp_path, **options)
 
 
@@ -62,7 +72,7 @@ def test_scores_are_one_float64_in_0_to_1_per_text(make):
     scorer = make()
     scores = scorer.score(TEXTS)
     assert isinstance(scorer, Scorer)
-    assert scorer.kind in ("classifier", "lexical", "custom")
+    assert scorer.kind in get_args(ScorerKind)
     assert scores.shape == (len(TEXTS),)
     assert scores.dtype == np.float64
     assert ((scores >= 0) & (scores <= 1)).all()

@@ -398,6 +398,9 @@ def test_scores_of_an_object_of_the_user_s_own_are_checked_like_those_of_a_funct
     [
         ("lexical", {"label": "toxicity"}, "has no labels"),
         ("python:json:dumps", {"label": "toxicity"}, "has no labels"),
+        ("toxblock", {"label": "insult"}, "has no labels to choose from"),
+        ("toxblock", {"identity_words": ["gay"]}, "only the scorer 'lexical'"),
+        ("toxblock", {"revision": "main"}, "has no revisions"),
         ("owner/model", {"identity_words": ["gay"]}, "only the scorer 'lexical'"),
         ("owner/model", {"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ("lexical", {"revision": "main"}, "has no revisions"),

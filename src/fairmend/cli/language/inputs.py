@@ -93,10 +93,11 @@ def open_language_inputs(
     from fairmend.language.measurement.texts import read_text
     from fairmend.language.toxicity.catalogue import load_scorer
 
-    texts = (read_text(measure.text, "search"), read_text(measure.text, "judge", screen.steps.download))
+    download = screen.steps.download
+    texts = (read_text(measure.text, "search"), read_text(measure.text, "judge", download))
     scorer = None
     if len(prompts) > len(choices):
-        scorer = load_scorer(measure.scorer, label=measure.scorer_label, device=options.device)
+        scorer = load_scorer(measure.scorer, label=measure.scorer_label, device=options.device, progress=download)
     lm = open_model(name, options, screen)
     if called is not None:
         lm = replace(lm, name=called)
@@ -105,9 +106,10 @@ def open_language_inputs(
             screen.note(f"Note: {part.axis}: {note}")
     if scorer is not None and scorer.kind == "lexical":
         screen.note("Note: the lexical scorer sees words only: it misses what is unkind without a rude word")
-    return LanguageInputs(
-        lm, prompts, judged, scorer, knowledge, texts, _request(name, lm.name, options, measure, seed)
-    )
+    if scorer is not None and scorer.kind == "recurrent":
+        screen.note("Note: the scorer toxblock misses negation and what is unkind without a rude word")
+    request = _request(name, lm.name, options, measure, seed)
+    return LanguageInputs(lm, prompts, judged, scorer, knowledge, texts, request)
 
 
 def open_model(name: str, options: ModelOptions, screen: Screen) -> LanguageModel:

@@ -135,8 +135,9 @@ class MeasureOptions:
     scorer: str = setting(
         "unitary/unbiased-toxic-roberta",
         "What scores toxicity: a Hugging Face id or directory of a classifier, detoxify:PATH, lexical (words only, "
-        "offline, extra 'lexical'), or python:MODULE:FUNCTION, a function of your own that takes a list of texts and "
-        "gives a number from 0 to 1 for each.",
+        "offline, extra 'lexical'), toxblock (a small network of tox-block 0.1.2, offline once its wheel is fetched, "
+        "extra 'toxblock'; MIT, trained on Jigsaw's comments, CC0, and GloVe, PDDL), or python:MODULE:FUNCTION, a "
+        "function of your own that takes a list of texts and gives a number from 0 to 1 for each.",
         basic=True,
     )
     scorer_label: str | None = setting(None, "The classifier's label to score by. Default: toxicity, or toxic.")

@@ -17,7 +17,7 @@ from fairmend.language.heads.heads import HeadMap
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.protocols import Sampling, ScoredText
-from fairmend.language.toxicity.scorer import Scorer, check_scores_prompts, score_texts, text_to_score
+from fairmend.language.toxicity.scorer import Scorer, check_scores_prompts, score_distinct, score_texts, text_to_score
 from fairmend.masks import Mask
 from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
@@ -114,9 +114,7 @@ def draw_sample(
 def score_continuations(prompts: Sequence[str], draw: Continuations, scorer: Scorer, score: ScoredText) -> Floats:
     """Toxicity of every continuation `(n_prompts,)`; NaN where the model broke. Equal texts are scored once."""
     texts = [text_to_score(prompt, text, score) for prompt, text in zip(prompts, draw.texts, strict=True)]
-    distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    scores = score_texts(scorer, list(distinct))[[distinct[text] for text in texts]]
-    return np.where(draw.broken, np.nan, scores)
+    return np.where(draw.broken, np.nan, score_distinct(scorer, texts))
 
 
 def beginnings(lm: LanguageModel, sample: ScoredSample, scorer: Scorer) -> Floats:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from fairmend.errors import InputError
+from fairmend.artifacts import Progress
+from fairmend.errors import ArtifactError, InputError
 from fairmend.language.toxicity.custom_functions import called, load_function, source_digest
 from fairmend.language.toxicity.scorer import Floats, Scorer, ScorerKind, checked_scores, score_visible
 
@@ -21,6 +23,7 @@ def load_scorer(
     batch_size: int = 64,
     identity_words: Sequence[str] = (),
     revision: str | None = None,
+    progress: Progress | None = None,
 ) -> Scorer:
     """Load the scorer that `spec` names.
 
@@ -29,6 +32,7 @@ def load_scorer(
             an id on the Hugging Face hub or a local directory: any sequence-classification model of transformers;
             "detoxify:PATH": a checkpoint file of Detoxify;
             "lexical": the offline word-based scorer of alt-profanity-check (extra "lexical");
+            "toxblock": the offline recurrent network of tox-block (extra "toxblock"), fetched once, 18 MB;
             "python:MODULE:FUNCTION": a function that takes a list of texts and gives a score for each.
         label: the classifier's label to score by; "toxicity" or "toxic" when not given.
         device: of a classifier: "auto" takes a GPU if there is one, or any name that torch knows.
@@ -36,6 +40,7 @@ def load_scorer(
         identity_words: for "lexical" only: words and phrases that are taken out of the text before it is scored, such
             as the descriptors of the axis.
         revision: of a model on the hub.
+        progress: told how far the download of "toxblock" is.
 
     Raises:
         InputError: a malformed spec, an option that the scorer does not have, or no such label.
@@ -45,9 +50,9 @@ def load_scorer(
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
     scheme, _, rest = spec.partition(":")
-    is_classifier = spec != "lexical" and scheme != "python"
+    is_classifier = spec not in ("lexical", "toxblock") and scheme != "python"
     if label is not None and not is_classifier:
-        raise InputError(f"the scorer {spec!r} has no labels, got label={label!r}: leave it out")
+        raise InputError(f"the scorer {spec!r} has no labels to choose from, got label={label!r}: leave it out")
     if identity_words and spec != "lexical":
         raise InputError(f"only the scorer 'lexical' takes identity words, {spec!r} does not: leave them out")
     if revision is not None and (not is_classifier or scheme == "detoxify"):
@@ -56,6 +61,10 @@ def load_scorer(
         from fairmend.language.toxicity.lexical import LexicalScorer
 
         return LexicalScorer(identity_words)
+    if spec == "toxblock":
+        from fairmend.language.toxicity.toxblock import ToxBlockScorer
+
+        return ToxBlockScorer(progress)
     if scheme == "python":
         return CustomScorer(load_function(spec, "scorer", ("texts",)), spec)
     from fairmend.language.toxicity.classifier_files import read_classifier, read_detoxify
@@ -63,6 +72,24 @@ def load_scorer(
 
     model, tokenizer, name = read_detoxify(rest) if scheme == "detoxify" else read_classifier(spec, revision)
     return ClassifierScorer(model, tokenizer, name=name, label=label, device=device, batch_size=batch_size)
+
+
+def second_scorer(first: Scorer) -> Scorer | None:
+    """An offline scorer of another kind than `first`, for a second opinion; None where none is at hand.
+
+    That is tox-block's, or the lexical one beside it or where it is missing. Nothing is downloaded: each counts only
+    where its package is installed and, of tox-block, the wheel cached. It is for continuations, without their prompts.
+    """
+    from fairmend.language.toxicity.lexical import LexicalScorer
+    from fairmend.language.toxicity.toxblock import ToxBlockScorer, is_cached
+
+    with suppress(ArtifactError):  # a cache that cannot be read
+        if first.kind != ToxBlockScorer.kind and is_cached():
+            return ToxBlockScorer()
+    with suppress(ArtifactError):  # not installed, or not with this scikit-learn
+        if first.kind != LexicalScorer.kind:
+            return LexicalScorer()
+    return None
 
 
 class CustomScorer:

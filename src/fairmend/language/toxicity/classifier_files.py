@@ -35,7 +35,8 @@ _DESCRIPTION = ("*.json", "*.txt", "*.model")  # configuration and tokenizer; ne
 _KIND = "SequenceClassification"
 _UNTRUSTED: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 _ALLOWED = (
-    "name a directory with a classifier, an id such as owner/model, detoxify:PATH, lexical, or python:MODULE:FUNCTION"
+    "name a directory with a classifier, an id such as owner/model, detoxify:PATH, lexical, toxblock, or "
+    "python:MODULE:FUNCTION"
 )
 
 # What Detoxify itself renames, so that all its models share their words.
@@ -183,7 +184,7 @@ def _from_hub(source: str, revision: str | None) -> Path:
     at = "" if revision is None else f" --revision {revision}"
     by_hand = (
         f"On a machine with network run: hf download {source}{at}; or name a directory that holds it, a local Detoxify "
-        "checkpoint (detoxify:PATH), or the offline scorer lexical"
+        "checkpoint (detoxify:PATH), or the offline scorer lexical or toxblock"
     )
     return fetch_snapshot(source, revision, (*_DESCRIPTION, "*.safetensors"), _ALLOWED, by_hand)
 

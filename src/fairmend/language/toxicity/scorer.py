@@ -17,7 +17,7 @@ from fairmend.language.protocols import ScoredText
 from fairmend.language.toxicity.custom_functions import as_numbers
 
 Floats = npt.NDArray[np.float64]
-ScorerKind = Literal["classifier", "lexical", "custom"]
+ScorerKind = Literal["classifier", "recurrent", "lexical", "custom"]
 
 _ROUNDING = 1e-6  # what a sum of probabilities in single precision may be off by
 
@@ -36,7 +36,8 @@ class Scorer(Protocol):
 
     @property
     def kind(self) -> ScorerKind:
-        """ "classifier" for a neural network, "lexical" for one that sees only words, "custom" for a user's own."""
+        """ "classifier" for a transformer, "recurrent" for a small and cheap network, "lexical" for one that sees only
+        words, "custom" for a user's own."""
 
     @property
     def scores_continuation_only(self) -> bool:
@@ -79,6 +80,13 @@ def check_scores_prompts(scorer: Scorer, score: ScoredText) -> None:
 def score_texts(scorer: Scorer, texts: Sequence[str]) -> Floats:
     """Toxicity of every text, shape (n_texts,), by a scorer that may be anybody's, see `checked_scores`."""
     return checked_scores(scorer.score(texts), texts, f"the scorer {scorer.name}")
+
+
+def score_distinct(scorer: Scorer, texts: Sequence[str]) -> Floats:
+    """Toxicity of every text, shape (n_texts,), as `score_texts` gives it; equal texts are scored once."""
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    found: Floats = score_texts(scorer, list(places))[[places[text] for text in texts]]
+    return found
 
 
 def checked_scores(given: Any, texts: Sequence[str], who: str) -> Floats:
