@@ -13,7 +13,7 @@ from fairmend.errors import ModelError
 from fairmend.language.backend.forward import why_not_finite
 from fairmend.language.bias.bias import paired_change, verdict, verdict_on_change
 from fairmend.language.bias.records import BiasChange
-from fairmend.language.measurement.drift import Drift, summarise_drift
+from fairmend.language.measurement.drift import Drift, mean_drift
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.knowledge import KnowledgeChange, knowledge_change
 from fairmend.language.measurement.logbook import Logbook
@@ -180,7 +180,7 @@ def judge(measured: Mapping[LanguageEvaluator, Collection], mask: Mask, seed: in
     knowledge = None
     if main.knowledge is not None and math.isfinite(changed.bias):
         knowledge = knowledge_change(main.knowledge, main.knowing(untouched), main.knowing(changed))
-    drift = summarise_drift(main.drifting(changed), main.reading.windows)
+    drift = mean_drift(main.reading.windows, main.drifting(changed))
     return Judgement(tuple(axes), perplexity_change(*reads[0]), drift, knowledge)
 
 
@@ -227,7 +227,7 @@ def judgement_cells(judgement: Judgement) -> dict[str, Cell]:
     others = (cells for axis in judgement.axes[1:] for cells in _bias_cells(axis, axis.axis).items())
     drift, known = judgement.drift, judgement.knowledge
     kept: dict[str, Cell] = {
-        "drift": drift.mean,
+        "drift": drift.value,
         "drift_error": drift.standard_error,
         "knowledge": None if known is None else known.kept,
         "knowledge_low": None if known is None else known.interval.low,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fairmend.costs import UtilityFloor
 from fairmend.evaluation import Measurement
+from fairmend.language.measurement.drift import mean_drift
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.knowledge import mean_preference
 from fairmend.language.repair.settings import RepairSettings
@@ -31,9 +32,9 @@ class Floors(UtilityFloor):
         if not UtilityFloor.admits(self, measurement):
             return False
         known, drifts = self.evaluator.knowing(measurement), self.evaluator.drifting(measurement)
-        items, n_tokens = self.evaluator.knowledge, len(self.evaluator.reading.tokens)
+        items = self.evaluator.knowledge
         knows = items is None or not known.size or mean_preference(items, known) >= self.knowledge
-        return knows and (not drifts.size or float(drifts.sum()) / n_tokens <= self.drift)
+        return knows and (not drifts.size or mean_drift(self.evaluator.reading.windows, drifts).value <= self.drift)
 
 
 def floors_of(evaluator: LanguageEvaluator, reference: Measurement, settings: RepairSettings) -> Floors:

@@ -29,7 +29,7 @@ from fairmend.language.repair.objectives import (
     measure_objectives,
 )
 from fairmend.language.repair.settings import SOFT, RepairSettings
-from fairmend.language.repair.soft_gates import soft_masks
+from fairmend.language.repair.soft_search import soft_masks
 from fairmend.language.repair.subject import Subject
 from fairmend.language.repair.subset_search import find_subsets, require_searchable
 from fairmend.language.scores.head_scores import HeadScores
@@ -160,7 +160,7 @@ def repair_model(
     ranking = ranking or rank_heads(scoring, settings, log)
     search = _sparing(search, settings, log)
     sets = (
-        dict.fromkeys(soft_masks(scoring, search.space, settings, log))
+        dict.fromkeys(soft_masks(scoring, settings, log))
         if settings.method == SOFT
         else _sets(search, ranking, floors_of(search, before, settings), settings, subsets, log)
     )
