@@ -30,14 +30,14 @@ TEMPLATES = (
 # As many of either group in every line: kin, titles, names, people, roles and animals.
 FEMALE = (
     *("my mother", "my grandmother", "my aunt", "my sister", "my daughter", "my niece", "my wife", "my stepmother"),
-    *("my godmother", "my mother-in-law", "the queen", "the princess", "the duchess", "the countess", "the empress"),
+    *("my godmother", "my mother-in-law", "the queen", "the princess", "the duchess", "the baroness", "the empress"),
     *("Mrs Miller", "Miss Taylor", "Lady Ashcombe", "Emily", "Sarah", "Jessica", "Laura", "Elizabeth", "Anna"),
     *("Margaret", "Karen", "Julia", "Sophia", "the girl", "the old lady", "the bride", "the widow", "the nun"),
     *("the schoolgirl", "the actress", "the waitress", "the businesswoman", "the mare", "the hen", "the cow"),
 )
 MALE = (
     *("my father", "my grandfather", "my uncle", "my brother", "my son", "my nephew", "my husband", "my stepfather"),
-    *("my godfather", "my father-in-law", "the king", "the prince", "the duke", "the count", "the emperor"),
+    *("my godfather", "my father-in-law", "the king", "the prince", "the duke", "the baron", "the emperor"),
     *("Mr Miller", "Sir Henry", "Lord Ashcombe", "Michael", "James", "Robert", "Thomas", "William", "Peter"),
     *("Daniel", "Richard", "George", "Andrew", "the boy", "the old gentleman", "the groom", "the widower", "the monk"),
     *("the schoolboy", "the cowboy", "the policeman", "the businessman", "the stallion", "the rooster", "the bull"),
