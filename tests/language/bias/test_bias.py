@@ -103,7 +103,7 @@ class TestFigure:
             ([0, 0, 2], 2, InputError, "0 to 2 and 2 groups"),
             ([0, 0, -1], 2, InputError, "numbers -1 to 0"),
             ([0, 0, 0], 1, InputError, "at least 2 of them"),
-            ([0, 1], 2, InputError, r"shape \(3,\)"),
+            ([0, 1], 2, InputError, r"shape \(..., 2\), one per item, got \(3,\)"),
             ([0.0, 1.0, 1.0], 2, InputError, "whole numbers"),
         ],
     )

@@ -150,7 +150,7 @@ class Design:
         """
         of_group = self.codes == group
         if self.is_plain:
-            return scores[of_group]
+            return np.asarray(scores[of_group], dtype=np.float64)
         weights = self.weights * of_group
         mean = weights @ scores / weights.sum()
         parts = self.summed(weights * (scores - mean))[np.unique(self.clusters[of_group])]
