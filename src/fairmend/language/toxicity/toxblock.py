@@ -14,7 +14,7 @@ import pickletools
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -56,11 +56,8 @@ _BLOCK = 512  # texts per batch
 _INTEGERS, _RECALL, _REMEMBER = {"BININT", "BININT1", "BININT2"}, {"BINGET", "LONG_BINGET"}, {"BINPUT", "LONG_BINPUT"}
 _OF_DICTS = {"BINUNICODE", *_INTEGERS, *_RECALL, *_REMEMBER, "EMPTY_DICT", "MARK", "SETITEM", "SETITEMS"}
 _OF_OBJECTS = {"PROTO", "STOP", "NONE", "NEWTRUE", "NEWFALSE", "EMPTY_TUPLE", "TUPLE1", "NEWOBJ", "REDUCE", "BUILD"}
-_CLASSES = {
-    "tox_block.data_processing.preprocessors TokenSequencer",
-    "keras_preprocessing.text Tokenizer",
-    *("collections OrderedDict", "collections defaultdict", "builtins int"),
-}
+_CLASSES = {"tox_block.data_processing.preprocessors TokenSequencer", "keras_preprocessing.text Tokenizer"}
+_CLASSES |= {"collections OrderedDict", "collections defaultdict", "builtins int"}
 
 
 class ToxBlockScorer:
@@ -131,30 +128,24 @@ class _Network:
     def __call__(self, rows: Tensor) -> Tensor:
         """Probabilities of the labels, (n_texts, 6), of numbers of words, (n_texts, n_words)."""
         both = torch.stack([rows, rows.flip(1)])  # (2, n_texts, n_words)
-        hidden = cell = torch.zeros(2, len(rows), self._recurrent.shape[1])
+        size = self._recurrent.shape[1]
+        hidden = cell = torch.zeros(2, len(rows), size)
         highest = torch.full_like(hidden, -torch.inf)
         for step in range(rows.shape[1]):
             words = self._embedding[both[:, :, step]]
             gates = torch.baddbmm(self._bias[:, None], words, self._kernel) + hidden @ self._recurrent
-            let_in, keep, new, let_out = gates.chunk(4, dim=-1)
-            cell = _hard_sigmoid(keep) * cell + _hard_sigmoid(let_in) * new.tanh()
-            hidden = _hard_sigmoid(let_out) * cell.tanh()
+            new = gates[..., 2 * size : 3 * size].tanh()
+            let_in, keep, _, let_out = (0.2 * gates + 0.5).clamp(0, 1).chunk(4, dim=-1)
+            cell = keep * cell + let_in * new
+            hidden = let_out * cell.tanh()
             highest = torch.maximum(highest, hidden)
         (first, first_bias), (last, last_bias) = self._dense
         dense = (torch.cat([*highest], dim=1) @ first + first_bias).relu()
         return (dense @ last + last_bias).sigmoid()
 
 
-def _hard_sigmoid(values: Tensor) -> Tensor:
-    return (0.2 * values + 0.5).clamp(0, 1)
-
-
 def is_cached() -> bool:
-    """Whether the scorer can be made without a download.
-
-    Raises:
-        ArtifactError: a file of the cache cannot be read.
-    """
+    """Whether the scorer can be made without a download. Raises ArtifactError for a cache that cannot be read."""
     wheel = cached_path(WHEEL)
     return find_spec("h5py") is not None and (_are_whole(wheel.parent / "extracted") or is_whole(wheel, WHEEL.sha256))
 
@@ -205,8 +196,8 @@ def read_vocabulary(pickled: bytes) -> list[str]:
     last: str | None = None  # the string on top of the stack, if there is one
     inside = False
     try:
-        for opcode, argument, _ in pickletools.genops(pickled):
-            name = opcode.name
+        for opcode, found, _ in pickletools.genops(pickled):
+            name, argument = opcode.name, cast(Any, found)
             is_object = name in _OF_OBJECTS or (name == "GLOBAL" and argument in _CLASSES)
             if name not in _OF_DICTS and (inside or not is_object):
                 raise ArtifactError(f"the vocabulary holds {name} {argument or ''}, which has no place there: refused")
