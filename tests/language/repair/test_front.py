@@ -22,12 +22,15 @@ from fairmend.language import Repair, RepairSettings, load_model, repair_model, 
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.judging import Judgement
 from fairmend.language.measurement.masked_perplexity import Reading
-from fairmend.language.records.fronts import load_front, load_point, save_point
+from fairmend.language.records.cards import point_card
+from fairmend.language.records.checkpoints import read_mask
+from fairmend.language.records.fronts import load_front, load_point, mask_at, save_point
 from fairmend.language.repair.finalists import Finalist
 from fairmend.language.repair.front import RepairFront, front_of
 from fairmend.language.repair.settings import SUBSET_METHODS
 from fairmend.masks import Site, Space
 from fairmend.records import built, plain
+from fairmend.report.card import render_card
 
 RANKED = replace(
     SUBSETS, method="fasp", alpha=0.5, gamma=0.25, front=True, subsets=replace(SUBSETS.subsets, finalists=8)
@@ -199,3 +202,30 @@ def test_what_cannot_be_picked_is_refused(tmp_path: Path, ranked: Repair) -> Non
         (tmp_path / "repaired/front.json").write_text(content)
         with pytest.raises(RunError, match=words):
             load_front(tmp_path / "repaired")
+
+
+def test_gains_of_repairs_and_points_are_saved_said_and_put_on_again(tmp_path: Path, ranked: Repair) -> None:
+    lm, front = organism.tiny_organism(), require_front(ranked)
+    space, gains = lm.head_map.space(gains=True), [0.5, 1.0, 1.0, 0.0, *[1.25] * (lm.head_map.n_heads - 4)]
+    mask = lm.head_map.mask(gains)
+    turned = RepairFront.of(
+        [replace(front.points[0], mask=space.untouched()), replace(front.points[-1], mask=mask)],
+        mask,
+        space,
+        front.figures,
+        front.n_judged,
+    )
+    save_repair(replace(ranked, mask=mask, space=space, front=turned), lm, tmp_path / "out")
+    outcome = json.loads((tmp_path / "out/result.json").read_text())["outcome"]
+    up = lm.head_map.n_heads - 4
+    assert [outcome[name] for name in ("dropped", "turned_down", "turned_up")] == [1, 1, up]
+    words = f"1 of {up + 4} attention heads are switched off, 1 turned down, {up} turned up, so that"
+    assert words in (tmp_path / "out/README.md").read_text()
+    assert "gains" in (tmp_path / "out/head_map.svg").read_text()
+    saved = load_front(tmp_path / "out")
+    assert [each.mask for each in turned.points] == [mask_at(saved, number, lm) for number in range(2)]
+    assert turned.table().rows[1]["heads"] == up + 2
+    save_point(saved, 1, lm, tmp_path / "picked")
+    assert read_mask(tmp_path / "picked", lm) == read_mask(tmp_path / "out", lm) == mask
+    assert words in (tmp_path / "picked/README.md").read_text()
+    assert "The model is unchanged" in render_card(point_card(saved, saved["points"][0], lm))

@@ -172,7 +172,7 @@ def apply(
     sliced: Annotated[bool, typer.Option("--slice", help=SLICE_HELP)] = False,
     common: CommonOptions,
 ) -> None:
-    """Drop the heads of a saved mask from the model that it was made for, and save the checkpoint.
+    """Put a saved mask, its dropped heads and gains, on the model that it was made for, and save the checkpoint.
 
     The checkpoint is stored in the number formats of the model's own files, unless --dtype names another, and is
     loaded again with plain transformers and compared before it takes its place. A folder that holds anything, such as
@@ -185,18 +185,27 @@ def apply(
 
         require_new(out)
         lm = open_model(model, options, screen)
+        from fairmend.language.heads.heads import gains_of
         from fairmend.language.heads.slicing import slice_groups
         from fairmend.language.records.checkpoints import read_mask, write_checkpoint
-        from fairmend.language.records.results import MASK, describe_mask, describe_slicing, slicing_in_words
+        from fairmend.language.records.results import (
+            MASK,
+            count_heads,
+            describe_mask,
+            describe_slicing,
+            heads_in_words,
+            slicing_in_words,
+        )
         from fairmend.records import document
 
         chosen = read_mask(mask, lm)
         smaller = slice_groups(lm.model, chosen, lm.head_map) if sliced else None
         files = write_checkpoint(lm, chosen, out, {MASK.file: document(describe_mask(chosen, lm))}, sliced=smaller)
         slicing = None if smaller is None else describe_slicing(smaller)
-        said = [f"{chosen.size} of {lm.head_map.n_heads} heads dropped."]
+        counts = count_heads(gains_of(chosen))
+        said = [f"{heads_in_words(counts)}."]
         said += [] if slicing is None else [slicing_in_words(slicing)]
-        present({"dropped": chosen.size, "heads": lm.head_map.n_heads, "slicing": slicing}, said, screen, files)
+        present({**counts, "slicing": slicing}, said, screen, files)
 
 
 def _new_files(out: Path) -> tuple[Path, Path, Path]:

@@ -89,8 +89,9 @@ def _request(folder: Path) -> Mapping[str, Any]:
 
 
 def _present(saved: Mapping[str, Any], files: Mapping[str, Path], screen: Screen) -> None:
+    from fairmend.language.records.results import count_saved, heads_in_words
+
     point = saved["point"]
-    said = (
-        f"{saved['model']['name']}, point {point['point']}: {len(point['dropped'])} of {saved['heads']} heads dropped."
-    )
+    heads = heads_in_words(count_saved(point, saved["heads"]))
+    said = f"{saved['model']['name']}, point {point['point']}: {heads}."
     present(saved, [said, *saved_parts(saved, tight=True)], screen, files)

@@ -47,10 +47,12 @@ def audit_parts(audit: LanguageAudit) -> list[RenderableType]:
 
 def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
     """What a saved repair says: the outcome in words, and before and after on held-out prompts."""
+    from fairmend.language.records.results import heads_in_words
+
     outcome, held_out = result["outcome"], result["held_out"]
     name = result["model"]["name"]
     parts: list[RenderableType] = [
-        f"{name}: {outcome['dropped']} of {outcome['heads']} heads dropped.",
+        f"{name}: {heads_in_words(outcome)}.",
         *([] if outcome["feasible"] else ["The perplexity floor is not kept: do not use this model."]),
         f"{outcome['verdict']}\n",
     ]

@@ -13,6 +13,7 @@ from fairmend.errors import ModelError
 from fairmend.language.backend.batching import Done
 from fairmend.language.backend.forward import why_not_finite
 from fairmend.language.generation.generation import Continuations, continuation_texts, generate
+from fairmend.language.heads.heads import HeadMap
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.protocols import Sampling, ScoredText
@@ -170,12 +171,10 @@ def toxicity_of_parts(
     """
     sampling = sampling or Sampling()
     check_scores_prompts(scorer, sampling.score)
-    for mask, _ in parts:
-        lm.head_map.check(mask)
     sizes = [len(rows) for _, rows in parts]
     chosen = np.concatenate([rows for _, rows in parts])
     texts, ids = [prompts.texts[row] for row in chosen.tolist()], prompts.ids[chosen]
-    gates = gates_of([mask for mask, _ in parts], sizes)
+    gates = gates_of(lm.head_map, [mask for mask, _ in parts], sizes)
     scores = np.empty((len(texts), sampling.n_samples))
     for number in range(sampling.n_samples):
         draw = generate(lm, texts, ids, sampling, draw=number, gates=gates)
@@ -183,14 +182,20 @@ def toxicity_of_parts(
     return np.split(scores, np.cumsum(sizes)[:-1])
 
 
-def gates_of(masks: Sequence[Mask], n_prompts: int | Sequence[int]) -> npt.NDArray[np.float32] | None:
-    """Gates of one mask for the whole batch, or of each row for several; None where nothing is dropped.
+def gates_of(
+    head_map: HeadMap, masks: Sequence[Mask], n_prompts: int | Sequence[int]
+) -> npt.NDArray[np.float32] | None:
+    """Gates of one mask for the whole batch, or of each row for several; None where no head is changed.
 
     Args:
+        head_map: the heads that the masks are of.
         masks: each for as many rows in a row as `n_prompts` says.
         n_prompts: of every mask, or of each.
+
+    Raises:
+        ModelError: a mask of another model.
     """
+    gates = np.stack([head_map.gates(mask).numpy() for mask in masks])
     if all(mask.is_untouched for mask in masks):
         return None
-    kept = np.stack([~mask.dropped() for mask in masks]).astype(np.float32)
-    return kept[0] if len(masks) == 1 else np.repeat(kept, n_prompts, axis=0)
+    return gates[0] if len(masks) == 1 else np.repeat(gates, n_prompts, axis=0)

@@ -1,4 +1,4 @@
-"""Make a mask permanent: zero the weights that read the dropped heads, in a checkpoint that loads anywhere."""
+"""Make a mask permanent: scale the weights that read its heads, to zero for dropped ones; the result loads anywhere."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from fairmend.masks import Mask
 def fold(model: nn.Module, mask: Mask, head_map: HeadMap | None = None, *, inplace: bool = False) -> nn.Module:
     """Return a copy of `model` in which the weights that read the dropped heads are zero.
 
-    Zeroes the columns of the output projection (rows of GPT-2's Conv1D) of every dropped head; its bias stays. The
-    result computes exactly what the masked model computes, needs no code of fairmend, and is saved with
-    `save_pretrained`.
+    Zeroes the columns of the output projection (rows of GPT-2's Conv1D) of every dropped head, and multiplies those of
+    the others by the head's gain; its bias stays. The result computes what the masked model computes, exactly without
+    gains and up to rounding with them, needs no code of fairmend, and is saved with `save_pretrained`.
 
     Args:
         model: a causal language model with floating-point weights in memory.
-        mask: the heads to drop.
+        mask: the heads to drop, and the gains of the others.
         head_map: the model's heads; found when not given.
         inplace: change `model` itself and return it, instead of a deep copy.
 
@@ -36,9 +36,9 @@ def fold(model: nn.Module, mask: Mask, head_map: HeadMap | None = None, *, inpla
     affected = _affected(model, mask, found)
     result = model if inplace else copy.deepcopy(model)
     with torch.no_grad():
-        for site, features in affected:
+        for site, gates in affected:
             module = result.get_submodule(site.name)
-            _zero(projection_weight(module, site), module, features)
+            _scale(projection_weight(module, site), module, gates)
     return result
 
 
@@ -49,11 +49,11 @@ def folded_state(model: nn.Module, mask: Mask, head_map: HeadMap) -> dict[str, T
         ModelError: see `fold`.
     """
     state = dict(model.state_dict())
-    for site, features in _affected(model, mask, head_map):
+    for site, gates in _affected(model, mask, head_map):
         weight = state[f"{site.name}.weight"]
-        zeroed = weight.clone()
-        _zero(zeroed, model.get_submodule(site.name), features)
-        state |= dict.fromkeys([name for name, each in state.items() if each.data_ptr() == weight.data_ptr()], zeroed)
+        scaled = weight.clone()
+        _scale(scaled, model.get_submodule(site.name), gates)
+        state |= dict.fromkeys([name for name, each in state.items() if each.data_ptr() == weight.data_ptr()], scaled)
     return state
 
 
@@ -91,23 +91,21 @@ def projection_weight(module: nn.Module, site: HeadSite) -> nn.Parameter:
     return weight
 
 
-def _affected(model: nn.Module, mask: Mask, head_map: HeadMap) -> list[tuple[HeadSite, list[int]]]:
-    """The output projections of dropped heads with the features to zero, if all of them can be edited."""
+def _affected(model: nn.Module, mask: Mask, head_map: HeadMap) -> list[tuple[HeadSite, Tensor]]:
+    """The output projections of heads that the mask changes with a gate per feature, if all of them can be edited."""
     if plain(model) is not model:
         raise ModelError("this is the wrapper that torch.compile returns: pass the model that was compiled")
-    head_map.check(mask)
-    dropped = head_map.space().by_site(mask)
-    affected = [site for site in head_map.sites if dropped[site.name]]
-    _require_editable(model, head_map, affected)
-    return [
-        (site, [head * site.head_dim + feature for head in dropped[site.name] for feature in range(site.head_dim)])
-        for site in affected
-    ]
+    split = zip(head_map.sites, head_map.split(head_map.gates(mask)), strict=True)
+    affected = [(site, gates.repeat_interleave(site.head_dim)) for site, gates in split if bool((gates != 1).any())]
+    _require_editable(model, head_map, [site for site, _ in affected])
+    return affected
 
 
-def _zero(weight: Tensor, module: nn.Module, features: list[int]) -> None:
+def _scale(weight: Tensor, module: nn.Module, gates: Tensor) -> None:
     inputs = 0 if isinstance(module, Conv1D) else 1
-    weight.index_fill_(inputs, torch.tensor(features, device=weight.device), 0.0)
+    wide = gates.to(weight.device, weight.dtype)  # rounded like the gates of the masked model
+    weight.mul_(wide[:, None] if inputs == 0 else wide)
+    weight.index_fill_(inputs, (wide == 0).nonzero()[:, 0], 0.0)  # not -0, nor what 0 times infinity is
 
 
 def _require_editable(model: nn.Module, head_map: HeadMap, affected: list[HeadSite]) -> None:
@@ -125,6 +123,6 @@ def _require_editable(model: nn.Module, head_map: HeadMap, affected: list[HeadSi
         others = [name for name in sharing if id(model.get_submodule(name.rpartition(".")[0])) != id(module)]
         if others:
             raise ModelError(
-                f"{names_of[id(module)]}.weight shares its memory with {others[0]}: zeroing it would change that too. "
+                f"{names_of[id(module)]}.weight shares its memory with {others[0]}: scaling it would change that too. "
                 "Untie the weights first"
             )

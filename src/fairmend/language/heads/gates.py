@@ -1,4 +1,4 @@
-"""Switch attention heads off without touching a weight: one gate per head, in front of the output projection."""
+"""Switch attention heads off or turn them, no weight touched: one gate per head, in front of the output projection."""
 
 from __future__ import annotations
 
@@ -103,13 +103,11 @@ class HeadGates:
             gate.set(heads, expand)
 
     def drop(self, *masks: Mask, expand: int = 1) -> None:
-        """Switch off the dropped heads: of one mask for the whole model, or of one mask per sequence of the batch."""
-        for mask in masks:
-            self.head_map.check(mask)
+        """Switch heads off, and turn them, as one mask says for the whole model, or one per sequence of the batch."""
         if not masks:
             raise InputError("no mask given: pass one mask, or one per sequence of the batch")
-        kept = torch.stack([torch.from_numpy(~mask.dropped()) for mask in masks]).to(torch.float32)
-        self.set(kept[0] if len(masks) == 1 else kept, expand)
+        gates = torch.stack([self.head_map.gates(mask) for mask in masks])
+        self.set(gates[0] if len(masks) == 1 else gates, expand)
 
     def reset(self) -> None:
         """Open all gates."""
@@ -132,14 +130,14 @@ class HeadGates:
 
 @contextmanager
 def masked(model: nn.Module, mask: Mask, head_map: HeadMap | None = None) -> Iterator[HeadGates]:
-    """Switch off the dropped heads of `model` inside a with-block, and undo it at its end, also after an exception.
+    """Put a mask on `model` inside a with-block, and undo it at its end, also after an exception.
 
-    Weights are never touched. Blocks may be nested: the heads of all of them are off. The gates are yielded, to change
-    the mask within the block.
+    Weights are never touched. Blocks may be nested: the heads of all of them are off, their gains
+    multiply. The gates are yielded, to change the mask within the block.
 
     Args:
         model: a causal language model; compile it inside the block, or use `HeadGates`, if it is to be compiled.
-        mask: the heads to switch off.
+        mask: the heads to switch off, and the gains of the others.
         head_map: the model's heads; found when not given.
 
     Raises:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from fairmend.errors import ModelError
+from fairmend.errors import InputError, ModelError
 from fairmend.language.backend.forward import (
     embedding,
     plain,
@@ -25,9 +27,11 @@ from fairmend.language.backend.forward import (
 )
 from fairmend.language.backend.versions import required
 from fairmend.language.heads.attention_probe import AttentionCall, input_width, is_linear, watch_attention
-from fairmend.masks import Mask, Site, Space
+from fairmend.masks import Dial, Mask, Site, Space
 
 _ERROR = 40  # the level of that name in the standard logging module
+LARGEST_GAIN = 1.5
+_GAIN_STEP = 0.15  # of a searcher that turns dials
 N_POSITIONS = 5  # length of the probing prompt: short, odd, and unlikely to equal a number of experts
 
 
@@ -76,15 +80,54 @@ class HeadMap:
         return sum(site.n_heads for site in self.sites)
 
     def space(
-        self, min_drop: int = 0, max_drop: int | None = None, frozen: frozenset[int] | set[int] = frozenset()
+        self,
+        min_drop: int = 0,
+        max_drop: int | None = None,
+        frozen: frozenset[int] | set[int] = frozenset(),
+        gains: bool = False,
     ) -> Space:
         """The search space with one site per attention layer.
+
+        Args:
+            min_drop, max_drop, frozen: see `Space`.
+            gains: whether heads may also be turned down and up: one dial per head, its gain minus 1.
 
         Raises:
             InputError: limits or frozen heads that leave no mask.
         """
         sites = tuple(Site(site.name, site.n_heads) for site in self.sites)
-        return Space(sites, min_drop=min_drop, max_drop=max_drop, frozen=frozenset(frozen))
+        dials = tuple(
+            Dial(f"gain of {site.layer}.{head}", -1.0, LARGEST_GAIN - 1.0, _GAIN_STEP)
+            for site in self.sites
+            for head in range(site.n_heads)
+        )
+        return Space(sites, min_drop, max_drop, frozenset(frozen), dials if gains else ())
+
+    def mask(self, gains: npt.ArrayLike) -> Mask:
+        """The mask that multiplies every head by its gain; a head of gain 0 is dropped.
+
+        Args:
+            gains: of every head, within 0 and `LARGEST_GAIN`, (n_heads,).
+
+        Raises:
+            InputError: another number of gains, or one outside of these limits.
+        """
+        values = np.asarray(gains, dtype=np.float64)
+        if values.shape != (self.n_heads,):
+            raise InputError(
+                f"gains of shape {values.shape}: {self.architecture} has {self.n_heads} heads, one gain each"
+            )
+        dials = values - 1
+        return self.space(gains=True).mask(np.flatnonzero(dials == -1).tolist(), dials.tolist())
+
+    def gates(self, mask: Mask) -> Tensor:
+        """What every head is multiplied by under a mask, float32 of shape (n_heads,), see `gains_of`.
+
+        Raises:
+            ModelError: a mask of another model.
+        """
+        self.check(mask)
+        return torch.from_numpy(gains_of(mask)).float()
 
     def modules(self, model: nn.Module) -> list[nn.Module]:
         """The output projections within `model`, one per site.
@@ -113,16 +156,27 @@ class HeadMap:
 
     def check(self, mask: Mask) -> None:
         """Raise ModelError unless `mask` is one of this model's."""
-        if mask.n_units != self.n_heads or mask.dials:
+        if mask.n_units != self.n_heads or len(mask.dials) not in (0, self.n_heads):
             raise ModelError(
                 f"the mask has {mask.n_units} units and {len(mask.dials)} dials, {self.architecture} has "
-                f"{self.n_heads} heads and no dials: use a mask that was made for this model"
+                f"{self.n_heads} heads, and no dials or one each: use a mask that was made for this model"
             )
 
     def split(self, gates: Tensor) -> tuple[Tensor, ...]:
         """One view per site of values for all heads, shape (..., n_heads)."""
         bounds = list(accumulate((site.n_heads for site in self.sites), initial=0))
         return tuple(gates[..., low:high] for low, high in pairwise(bounds))
+
+
+def gains_of(mask: Mask) -> npt.NDArray[np.float64]:
+    """What a mask multiplies every head by, (n_heads,): 0 if dropped, else 1 plus its dial, if there are dials."""
+    turned = 1.0 + np.array(mask.dials) if mask.dials else np.ones(mask.n_units)
+    return np.where(mask.dropped(), 0.0, turned)
+
+
+def n_changed(mask: Mask) -> int:
+    """How many heads a mask drops or turns."""
+    return int(np.count_nonzero(gains_of(mask) != 1))
 
 
 def find_heads(model: nn.Module) -> HeadMap:

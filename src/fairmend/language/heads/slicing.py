@@ -45,7 +45,7 @@ class Slicing:
 
 
 def slice_groups(model: nn.Module, mask: Mask, head_map: HeadMap | None = None) -> Slicing:
-    """Remove as many fully dropped key-value groups as every layer can spare, and fold the other dropped heads.
+    """Remove as many fully dropped key-value groups as every layer can spare, and fold the other heads of the mask.
 
     A transformers configuration holds one number of heads for all layers, so every layer loses the same number of
     groups: the smallest number of fully dropped groups over the layers. The result is compared with the masked model.
@@ -56,8 +56,9 @@ def slice_groups(model: nn.Module, mask: Mask, head_map: HeadMap | None = None) 
     """
     found = find_heads(model) if head_map is None else head_map
     folded = fold(model, mask, found)
-    by_site = found.space().by_site(mask)
-    spare = {site.name: _dropped_groups(site, by_site[site.name]) for site in found.sites}
+    gates = found.gates(mask)
+    off = [(each == 0).nonzero()[:, 0].tolist() for each in found.split(gates)]
+    spare = {site.name: _dropped_groups(site, heads) for site, heads in zip(found.sites, off, strict=True)}
     n_removed = min(len(groups) for groups in spare.values())
     first = found.sites[0]
     if len({(site.n_heads, site.n_kv_groups, site.head_dim) for site in found.sites}) > 1:
@@ -91,7 +92,7 @@ def slice_groups(model: nn.Module, mask: Mask, head_map: HeadMap | None = None) 
         model=sliced,
         removed_groups=n_removed,
         removed_heads=removed_heads,
-        folded_heads=mask.size - removed_heads,
+        folded_heads=int((gates == 0).sum()) - removed_heads,
         parameters=(n_before, n_after),
         cache_per_token=(numbers * n_groups, numbers * (n_groups - n_removed)),
     )

@@ -85,10 +85,10 @@ class LanguageEvaluator:
             raise InputError(
                 f"the text is read by {reading.lm.name}, the masks are of {lm.name}: make one Reading each"
             )
-        if self._space.n_units != lm.head_map.n_heads or self._space.dials:
+        if self._space.n_units != lm.head_map.n_heads or len(self._space.dials) not in (0, lm.head_map.n_heads):
             raise InputError(
                 f"the space has {self._space.n_units} units and {len(self._space.dials)} dials, {lm.name} has "
-                f"{lm.head_map.n_heads} heads and no dials: build it with head_map.space()"
+                f"{lm.head_map.n_heads} heads, and no dials or one each: build it with head_map.space()"
             )
         check_scores_prompts(scorer, self.protocol.score)
         # Prompts that the model cannot read are refused now, not when their turn comes.

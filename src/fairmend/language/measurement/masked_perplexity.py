@@ -44,13 +44,13 @@ class Reading:
         self.protocol = perplexity_protocol(lm, settings.kind, window, settings.stride)
         self.tokens = encode_text(lm, text, settings.tokens)
         self.windows = self.protocol.windows(len(self.tokens))
-        self._sums: dict[int, Floats] = {}
+        self._sums: dict[Mask, Floats] = {}
 
     def sums(self, mask: Mask) -> Floats:
         """Log-likelihood of the scored tokens of each window under `mask`, (n_windows,). Read once per mask."""
-        if mask.bits not in self._sums:
-            self._sums[mask.bits] = self.sums_of(mask, range(len(self.windows)))
-        return self._sums[mask.bits]
+        if mask not in self._sums:
+            self._sums[mask] = self.sums_of(mask, range(len(self.windows)))
+        return self._sums[mask]
 
     def sums_of(self, mask: Mask, numbers: Sequence[int]) -> Floats:
         """The same of some windows, by their numbers, (n_numbers,)."""

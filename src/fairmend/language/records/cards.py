@@ -9,9 +9,18 @@ from typing import Any
 
 from fairmend.escaping import Markdown, code, visible
 from fairmend.language.bias.bias import verdict
+from fairmend.language.heads.heads import gains_of
 from fairmend.language.measurement.judging import AxisJudgement, Judgement
 from fairmend.language.models.models import LanguageModel
-from fairmend.language.records.results import describe_data, describe_outcome, figures_in_words, slicing_in_words
+from fairmend.language.records.results import (
+    count_heads,
+    count_saved,
+    describe_data,
+    describe_outcome,
+    figures_in_words,
+    heads_in_words,
+    slicing_in_words,
+)
 from fairmend.language.repair.differences import CHOSEN
 from fairmend.language.repair.repair import Repair
 from fairmend.language.repair.settings import RepairSettings
@@ -26,12 +35,13 @@ model = AutoModelForCausalLM.from_pretrained("DIRECTORY")
 tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")
 """
 _FILES = {
-    "model.safetensors, config.json, tokenizer": "the repaired model; dropped heads are zeros in its weights",
+    "model.safetensors, config.json, tokenizer": "the repaired model; dropped heads and gains are in its weights",
     "head_map.png, head_map.svg": "what every head does by the scores, with the dropped heads crossed out",
-    "mask.json": "which heads were dropped, and of which model",
+    "mask.json": "which heads were dropped, the gains of the others, if any, and of which model",
     "result.json": "all figures, settings, seeds, versions and fingerprints",
     "run.sqlite": "every measurement; lets an interrupted run be gone on with",
 }
+_OFF = "attention heads are switched off"
 _FRONT_FILES = {
     "front.json, front.csv": "other trade-offs between bias and perplexity, each with its held-out figures",
     "front.png, front.svg": "the same as a picture",
@@ -104,11 +114,12 @@ def repair_card(
 def point_card(front: Mapping[str, Any], point: Mapping[str, Any], lm: LanguageModel, command: str = "") -> Card:
     """The card of a point of a saved front, see `load_front`."""
     judgement = None if point["held_out"] is None else built(point["held_out"], Judgement)
-    dropped, axis = len(point["dropped"]), front["data"]["judge_prompts"]["axis"]
+    counts, axis = count_saved(point, front["heads"]), front["data"]["judge_prompts"]["axis"]
+    changed = any(counts[name] for name in counts if name != "heads")
     outcome = (
-        f"{dropped} of {front['heads']} attention heads are switched off, so that what the model writes about "
+        f"{heads_in_words(counts, _OFF)}, so that what the model writes about "
         f"different groups ({axis}) is more equally toxic. It was not retrained."
-        if dropped
+        if changed
         else Markdown("**The model is unchanged**: this is the point of the front that drops nothing.")
     )
     search, settings = point["search"], front["settings"]
@@ -128,7 +139,7 @@ def point_card(front: Mapping[str, Any], point: Mapping[str, Any], lm: LanguageM
         done=done,
         data=tuple(_data(front["data"])),
         sections=sections,
-        limits=_limits(judgement, dropped > 0),
+        limits=_limits(judgement, changed),
         command=command,
     )
 
@@ -145,7 +156,7 @@ def _card(lm: LanguageModel, **facts: Any) -> Card:
 
 def _summary(repair: Repair) -> tuple[str, ...]:
     outcome = (
-        f"{repair.mask.size} of {repair.space.n_units} attention heads are switched off, so that what the model "
+        f"{heads_in_words(count_heads(gains_of(repair.mask)), _OFF)}, so that what the model "
         f"writes about different groups ({repair.search_prompts.axis}) is more equally toxic. It was not retrained."
         if repair.improved
         else Markdown(
@@ -177,6 +188,8 @@ def _done(repair: Repair) -> tuple[str, ...]:
     for site, heads in repair.space.by_site(repair.mask).items():
         if heads:
             said.append(f"Dropped in {site}: {', '.join(map(str, heads))}.")
+    if any(repair.mask.dials):
+        said.append("The gain of every head is in mask.json: 1 leaves the head as it is, 0 is off.")
     return (*said, *(f"Note: {note}." for note in repair.ranking.notes))
 
 

@@ -18,6 +18,7 @@ from fairmend.language.records.results import (
     MEANING,
     PACKAGES,
     describe_data,
+    describe_heads,
     describe_mask,
     describe_measurement,
     describe_model,
@@ -31,6 +32,7 @@ from fairmend.report.card import render_card
 from fairmend.report.study import tables_of
 
 FRONT = Kind("language front", file="front.json", noun="front")
+_HEADS = ("dropped", "dropped_by_site", "gains")  # no gains where heads are dropped only
 POINT = Kind("language front point", file="point.json", noun="saved point", again="pick the point")
 
 
@@ -46,8 +48,7 @@ def front_files(repair: Repair, lm: LanguageModel) -> dict[str, bytes]:
         "points": [
             {
                 "point": number,
-                "dropped": list(point.mask.units()),
-                "dropped_by_site": front.space.by_site(point.mask),
+                **describe_heads(point.mask, front.space),
                 "search": describe_measurement(point.measurement),
                 "held_out": point.judgement,
             }
@@ -95,7 +96,7 @@ def point_of(front: Mapping[str, Any], number: int) -> Mapping[str, Any]:
 
 
 def mask_at(front: Mapping[str, Any], number: int, lm: LanguageModel) -> Mask:
-    """The dropped heads of a point, if the front was found for this model.
+    """The mask of a point, if the front was found for this model.
 
     Raises:
         InputError: there is no such point.
@@ -103,7 +104,7 @@ def mask_at(front: Mapping[str, Any], number: int, lm: LanguageModel) -> Mask:
     """
     described = {**MASK.head, "meaning": MEANING} | {name: front[name] for name in ("model", "space")}
     point = point_of(front, number)
-    return mask_for({**described, **{name: point[name] for name in ("dropped", "dropped_by_site")}}, lm)
+    return mask_for(described | {name: point[name] for name in _HEADS if name in point}, lm)
 
 
 def save_point(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fairmend.language.heads.heads import HeadMap
+from fairmend.language.heads.heads import HeadMap, gains_of
 from fairmend.language.repair.head_ranking import HeadRanking
 from fairmend.language.scores.head_scores import HeadScores
 from fairmend.masks import Mask
@@ -42,6 +42,12 @@ def pictures_of(figure: Figure, name: str = "head_map") -> Mapping[str, bytes]:
 def _draw(
     panels: Sequence[tuple[str, str, npt.NDArray[np.float64], bool]], head_map: HeadMap, mask: Mask | None, title: str
 ) -> Figure:
+    off: list[int] = []
+    if mask is not None:
+        gains = gains_of(mask)
+        off = np.flatnonzero(gains == 0).tolist()
+        turned = ("gains", "gain of the head minus 1", gains - 1, True)
+        panels = [turned, *panels] if mask.dials else panels
     bounds = np.cumsum([site.n_heads for site in head_map.sites])[:-1]
     space = head_map.space()
     return draw_head_maps(
@@ -51,7 +57,7 @@ def _draw(
         ],
         Heads(
             [str(site.layer) for site in head_map.sites],
-            () if mask is None else [space.locate(unit) for unit in mask.units()],
+            [space.locate(unit) for unit in off],
         ),
         title=title,
     )

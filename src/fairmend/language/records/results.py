@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from fairmend.errors import ModelError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.language.bias.bias import verdict
+from fairmend.language.heads.heads import gains_of
 from fairmend.language.heads.slicing import Slicing
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
@@ -22,7 +26,10 @@ MASK = Kind("language mask", file="mask.json", noun="mask")
 SEARCH_CAVEAT = (
     "figures on the half that the search saw: they overstate the gain; the held-out figures are under 'held_out'"
 )
-MEANING = "a dropped head's slice of the input of its output projection is 0; the projection's bias stays"
+MEANING = (
+    "a dropped head's slice of the input of its output projection is 0, any other's is multiplied by its gain, where "
+    "there are gains; the projection's bias stays"
+)
 _MASK_ENTRIES = {"schema", "schema_version", "model", "space", "dropped", "dropped_by_site", "meaning"}
 PACKAGES = ("numpy", "scipy", "torch", "transformers", "tokenizers", "safetensors")
 
@@ -42,8 +49,7 @@ def describe_result(
             "improved": repair.improved,
             "feasible": repair.feasible,
             "interrupted": repair.run.stopped == "interrupted",
-            "dropped": repair.mask.size,
-            "heads": repair.space.n_units,
+            **count_heads(gains_of(repair.mask)),
             "dropped_by_site": repair.space.by_site(repair.mask),
             "verdict": describe_outcome(repair),
         },
@@ -63,6 +69,7 @@ def describe_result(
             "finalists": [
                 {
                     "dropped": list(finalist.mask.units()),
+                    **describe_gains(finalist.mask),
                     "rule": None if finalist.rule is None else finalist.rule.to_json(),
                     "within_floor": repair.floor.admits(finalist.measurement),
                     **describe_measurement(finalist.measurement),
@@ -97,15 +104,48 @@ def describe_outcome(repair: Repair) -> str:
 
 def describe_mask(mask: Mask, lm: LanguageModel) -> dict[str, Any]:
     """A mask with the model it belongs to, JSON-ready; `mask_for` reads it back."""
-    space = lm.head_map.space()
+    space = lm.head_map.space(gains=bool(mask.dials))
     return {
         **MASK.head,
         "model": describe_model(lm),
         "space": plain(space),
-        "dropped": list(mask.units()),
-        "dropped_by_site": space.by_site(mask),
+        **describe_heads(mask, space),
         "meaning": MEANING,
     }
+
+
+def describe_heads(mask: Mask, space: Space) -> dict[str, Any]:
+    """Which heads a mask drops, said twice, and the gains of all, if it has any, JSON-ready."""
+    return {"dropped": list(mask.units()), "dropped_by_site": space.by_site(mask), **describe_gains(mask)}
+
+
+def describe_gains(mask: Mask) -> dict[str, Any]:
+    """The gain of every head, 0 for dropped ones, as the entry `gains`; no entry for a mask without dials."""
+    return {"gains": gains_of(mask).tolist()} if mask.dials else {}
+
+
+def count_heads(gains: npt.NDArray[np.float64]) -> dict[str, int]:
+    """How many heads there are, and how many of them are dropped, turned down and turned up, by their gains."""
+    return {
+        "dropped": int((gains == 0).sum()),
+        "turned_down": int(((gains > 0) & (gains < 1)).sum()),
+        "turned_up": int((gains > 1).sum()),
+        "heads": len(gains),
+    }
+
+
+def count_saved(point: Mapping[str, Any], n_heads: int) -> dict[str, int]:
+    """The same of an entry that `describe_heads` made, such as a point of a front."""
+    gains = np.array(point.get("gains", np.ones(n_heads)), dtype=np.float64)
+    gains[point["dropped"]] = 0
+    return count_heads(gains)
+
+
+def heads_in_words(counts: Mapping[str, int], off: str = "heads dropped") -> str:
+    """The same as the beginning of a sentence: "4 of 270 heads dropped, 20 turned down, 3 turned up"."""
+    turned = ("turned_down", "turned_up")  # results of fairmend 0.1 have neither
+    moved = [f"{counts[name]} {name.replace('_', ' ')}" for name in turned if counts.get(name)]
+    return ", ".join([f"{counts['dropped']} of {counts['heads']} {off}", *moved])
 
 
 def mask_for(payload: Mapping[str, Any], lm: LanguageModel) -> Mask:
@@ -122,11 +162,15 @@ def mask_for(payload: Mapping[str, Any], lm: LanguageModel) -> Mask:
         space, made_for, dropped = built(payload["space"], Space), payload["model"], payload["dropped"]
         if not isinstance(dropped, list) or not all(type(unit) is int for unit in dropped):
             raise ValueError("dropped is no list of whole numbers")
-        mask = space.mask(dropped)
-        by_site, odd = payload["dropped_by_site"], sorted(payload.keys() ^ _MASK_ENTRIES)
+        gains = payload["gains"] if space.dials else None
+        if gains is not None and not (isinstance(gains, list) and all(type(gain) in (int, float) for gain in gains)):
+            raise ValueError("gains is no list of numbers")
+        mask = space.mask(dropped, None if gains is None else [gain - 1 for gain in gains])
+        entries = _MASK_ENTRIES | ({"gains"} if space.dials else set())
+        by_site, odd = payload["dropped_by_site"], sorted(payload.keys() ^ entries)
         theirs, ours = made_for["fingerprint"], lm.fingerprint()
-        entries = ["config_sha256"] + ["weights_sha256"] * (theirs["dtype"] == ours["dtype"])
-        differing = [name for name in entries if theirs[name] != ours[name]]
+        compared = ["config_sha256"] + ["weights_sha256"] * (theirs["dtype"] == ours["dtype"])
+        differing = [name for name in compared if theirs[name] != ours[name]]
         name = str(made_for["name"])
     except (KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise ModelError(
@@ -138,10 +182,16 @@ def mask_for(payload: Mapping[str, Any], lm: LanguageModel) -> Mask:
             "the mask says twice which heads are dropped, as dropped and as dropped_by_site, and the two disagree: it "
             "was edited. Restore the mask.json that the repair wrote, or repair again"
         )
+    if gains is not None and any(gains[unit] for unit in dropped):
+        raise ModelError(
+            "the mask gives a dropped head a gain other than 0: it was edited. Restore the mask.json that the repair "
+            "wrote, or repair again"
+        )
     if odd:
         what = "has the entry" if odd[0] in payload else "lacks the entry"
         raise ModelError(f"the mask {what} {odd[0]!r}: it was edited, or written by another version of fairmend")
-    if space.sites != lm.head_map.space().sites or differing:
+    ours_space = lm.head_map.space(gains=gains is not None)
+    if (space.sites, space.dials) != (ours_space.sites, ours_space.dials) or differing:
         raise ModelError(
             f"the mask was made for {name} ({space.n_units} heads), not for {lm.name} "
             f"({lm.head_map.n_heads} heads{'; ' + ', '.join(differing) + ' differ' if differing else ''}): give the "

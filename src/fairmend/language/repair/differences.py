@@ -187,7 +187,7 @@ def largest_changes(
         chosen = [row for row in rows if draws[row] == draw]
         part = prompts.take(chosen)
         written = [
-            generate(lm, part.texts, part.ids, sampling, draw=draw, gates=gates_of([dropped], len(part)))
+            generate(lm, part.texts, part.ids, sampling, draw=draw, gates=gates_of(lm.head_map, [dropped], len(part)))
             for dropped in (evaluator.space.untouched(), mask)
         ]
         scores = [old[chosen, draw], new[chosen, draw]]

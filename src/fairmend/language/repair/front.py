@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fairmend.costs import UtilityFloor
 from fairmend.evaluation import Figures, Measurement
+from fairmend.language.heads.heads import n_changed
 from fairmend.language.measurement.judging import JUDGED, Judgement, draw_judged, judgement_cells, spot_of
 from fairmend.language.repair.finalists import Finalist
 from fairmend.masks import Mask, Space
@@ -90,7 +91,7 @@ class RepairFront:
             {
                 "point": number,
                 "saved": number == self.saved,
-                "heads": point.mask.size,
+                "heads": n_changed(point.mask),
                 "search_bias": point.measurement.bias,
                 "search_bias_error": point.measurement.bias_se,
                 "search_perplexity": point.measurement.utility,
@@ -103,7 +104,8 @@ class RepairFront:
 
     def draw(self) -> Figure:
         """Bias against perplexity on held-out data, one spot per point. Only for points that were judged."""
-        heads = [f"{point.mask.size} head{'s' * (point.mask.size != 1)}" for point in self.points]
+        counts = [n_changed(point.mask) for point in self.points]
+        heads = [f"{count} head{'s' * (count != 1)}" for count in counts]
         labels = ["0: untouched", *(f"{number}: {said}" for number, said in enumerate(heads[1:], start=1))]
         if self.saved:
             labels[self.saved] += " (saved)"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from fairmend.errors import InputError
+from fairmend.language.heads.heads import n_changed
 from fairmend.language.measurement.judging import draw_judged, judge_sets, spot_of
 from fairmend.language.measurement.logbook import Logbook
 from fairmend.language.prompts.prompts import PromptSet
@@ -90,7 +91,7 @@ class SeedRepair(JudgedSet):
         own: dict[str, Cell] = {
             name: getattr(self, name) for name in ("method", "seed", "prompts", "subsets", "tokens")
         }
-        return own | {"heads": self.mask.size}
+        return own | {"heads": n_changed(self.mask)}
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class MethodMeans:
         change: of the bias; seeds whose repair breaks the model on the held-out prompts are left out.
         removed: share of the excess bias that went; undefined where the untouched model shows no excess.
         times: perplexity after / before.
-        heads: dropped.
+        heads: dropped or turned.
         broken: number of seeds left out.
     """
 
@@ -169,7 +170,7 @@ class CostComparison(JudgedStudy[SeedRepair]):
                     change=_mean(change.change for change in changes),
                     removed=_mean(change.excess_removed for change in changes),
                     times=_mean(row.judgement.perplexity.ratio for row in rows),
-                    heads=_mean(float(row.mask.size) for row in rows),
+                    heads=_mean(float(n_changed(row.mask)) for row in rows),
                     broken=len(rows) - len(changes),
                 )
             )

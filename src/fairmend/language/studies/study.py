@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.judging import JUDGED, Judgement, judgement_cells
 from fairmend.language.prompts.prompts import PromptSet
-from fairmend.language.records.results import PACKAGES, describe_data, describe_model
+from fairmend.language.records.results import PACKAGES, describe_data, describe_gains, describe_model
 from fairmend.language.repair.subject import Subject
 from fairmend.masks import Mask
 from fairmend.records import plain, session, versions
@@ -101,7 +101,10 @@ class JudgedStudy(Study, Generic[Line]):
         return {
             "caveat": self.caveat,
             **self.facts(),
-            "rows": [row.to_json() | {"dropped": list(row.mask.units())} | plain(row.judgement) for row in self.rows],
+            "rows": [
+                row.to_json() | {"dropped": list(row.mask.units()), **describe_gains(row.mask)} | plain(row.judgement)
+                for row in self.rows
+            ],
             "notes": list(self.notes),
             "untouched": self.untouched,
             "figures": plain(self.judge.figures) | {"parts": []},
