@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import DataError, InputError
+from fairmend.language.prompts import strata
 from fairmend.language.prompts.prompts import PromptSet, numbered, repeats
 
 Alternatives = tuple[str, ...]
@@ -32,8 +33,11 @@ class ChoiceSet(PromptSet):
             preference is compared with 0.
         weights: of each item in the mean of its group, `(n_items,)`.
         pairs: number of the counterfactual pair that each item belongs to, `(n_items,)`: what is drawn together when
-            the items are resampled. Items of their own have a number of their own.
+            the items are resampled, and kept together when they are split. Items of their own have a number of their
+            own.
     """
+
+    each: ClassVar[str] = "items"
 
     a: tuple[Alternatives, ...] = ()
     b: tuple[Alternatives, ...] = ()
@@ -49,6 +53,11 @@ class ChoiceSet(PromptSet):
             raise InputError(f"{len(self)} items need as many entries in every column, got {', '.join(uneven)}")
         if self.compared not in get_args(Compared):
             raise InputError(f"compared must be one of {', '.join(get_args(Compared))}, got {self.compared!r}")
+
+    @property
+    def fewest_groups(self) -> int:
+        """Number of groups that a bias needs: two to compare with each other, one to compare with zero."""
+        return 2 if self.compared == "groups" else 1
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -68,6 +77,9 @@ class ChoiceSet(PromptSet):
             pairs=self.pairs[chosen],
         )
 
+    def _together(self, column: Sequence[str]) -> strata.Codes:
+        return strata.linked(super()._together(column).tolist(), self.pairs.tolist())
+
 
 def choice_set(
     contexts: Sequence[str],
@@ -82,6 +94,7 @@ def choice_set(
     weights: Sequence[float] | None = None,
     pairs: Sequence[str] | None = None,
     columns: Mapping[str, Sequence[str]] | None = None,
+    places: Sequence[str] | None = None,
 ) -> ChoiceSet:
     """Make a ChoiceSet from items and the group name of each.
 
@@ -90,9 +103,10 @@ def choice_set(
         axis, source, licence, compared, columns: see `ChoiceSet` and `PromptSet`.
         weights: 1 each when not given.
         pairs: name of the pair of each item, "" for an item of its own.
+        places: what messages call each item, such as its line in a file; its number when not given.
 
     Raises:
-        DataError: no items; an item, named by its number, with an empty group, an empty alternative or the same
+        DataError: no items; an item, named by its place, with an empty group, an empty alternative or the same
             alternative on both sides, or a weight that is not positive and finite; a text that is no valid Unicode.
         InputError: columns of different lengths.
     """
@@ -100,11 +114,15 @@ def choice_set(
     if not n:
         raise DataError(f"{source} has no items")
     lengths = {"a": len(a), "b": len(b), "groups": len(groups)}
-    lengths |= {name: len(column) for name, column in (("weights", weights), ("pairs", pairs)) if column is not None}
+    lengths |= {
+        name: len(column)
+        for name, column in (("weights", weights), ("pairs", pairs), ("places", places))
+        if column is not None
+    }
     if set(lengths.values()) != {n}:
         raise InputError(f"{n} contexts need as many of everything, got {lengths}")
-    for number, (context, first, second, group) in enumerate(zip(contexts, a, b, groups, strict=True), start=1):
-        where = f"{source}, item {number}"
+    named = places or [f"{source}, item {number}" for number in range(1, n + 1)]
+    for where, context, first, second, group in zip(named, contexts, a, b, groups, strict=True):
         if not group.strip():
             raise DataError(f"{where}: the group is empty: name whom the item is about")
         for side, texts in (("a", first), ("b", second)):
@@ -114,12 +132,13 @@ def choice_set(
         if same:
             raise DataError(f"{where}: {same[0]!r} stands on both sides: a and b must differ")
         for text in (context, *first, *second, group):
-            if any("\ud800" <= character <= "\udfff" for character in text):
-                raise DataError(f"{where}: {text!r} is no valid Unicode (a lone surrogate): correct the text")
+            _check_unicode(text, where)
+    for text in {*(columns or {}), *(cell for column in (columns or {}).values() for cell in column)}:
+        _check_unicode(text, source)
     found = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
     wrong = np.flatnonzero(~(np.isfinite(found) & (found > 0)))
     if wrong.size:
-        raise DataError(f"{source}, item {wrong[0] + 1}: weight {found[wrong[0]]} must be a positive number")
+        raise DataError(f"{named[wrong[0]]}: weight {found[wrong[0]]} must be a positive number")
     names = tuple(sorted(set(groups)))
     code = {name: number for number, name in enumerate(names)}
     keys = [_key(*item) for item in zip(contexts, a, b, strict=True)]
@@ -142,6 +161,11 @@ def choice_set(
         weights=found,
         pairs=np.array([first_of[label] for label in labels], dtype=np.int64),
     )
+
+
+def _check_unicode(text: str, where: str) -> None:
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise DataError(f"{where}: {text!r} is no valid Unicode (a lone surrogate): correct the text")
 
 
 def _key(context: str, a: Alternatives, b: Alternatives) -> str:

@@ -1,4 +1,7 @@
-"""A user's own prompts: a CSV or JSON Lines file with the columns prompt, group and, if wanted, template."""
+"""A user's own prompts: a CSV or JSON Lines file with the columns prompt, group and, if wanted, template.
+
+The rows are read here for files of choices too.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import csv
 import difflib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,7 @@ from fairmend.errors import DataError
 from fairmend.files import decode, read_bytes
 from fairmend.language.prompts.prompts import PromptSet, Small, prompt_set
 
-REQUIRED = ("prompt", "group")
-OPTIONAL = ("template",)
+SEPARATOR = " | "
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 
 _SEPARATED = (".csv", ".tsv")
@@ -24,6 +27,32 @@ _DELIMITERS = ",;\t"
 _SPELLED = "commas, semicolons, tabs or line breaks"
 _LARGEST = 1 << 28  # bytes; a file of prompts has thousands of lines, and fits in memory
 _SHOWN = 60  # characters of a value in a message
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Columns of a file and what their cells may hold. A cell is a text with words if nothing else is said.
+
+    Attributes:
+        each: what a row is, in the plural.
+        required, optional: names of the columns; others are ignored unless `others` are kept.
+        texts: columns that take no whole number of JSON.
+        lists: columns that take a list of texts in JSON; in CSV, texts separated by " | ".
+        blank: columns whose cells may be empty.
+        others: whether further columns are kept, as far as their cells are texts or whole numbers.
+    """
+
+    each: str
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
+    blank: tuple[str, ...] = ()
+    others: bool = False
+
+
+Row = dict[str, Any]
+PROMPTS = Layout("prompts", ("prompt", "group"), ("template",), texts=("prompt",))
 
 
 def read_prompts(
@@ -49,29 +78,39 @@ def read_prompts(
         DataError: the file cannot be read, lacks a column, has an empty or malformed row (named by its line), only
             one group, or groups that are too small.
     """
+    rows, name, stem = read_rows(path, PROMPTS)
+    has_template = all("template" in row for _, row in rows)
+    prompts = prompt_set(
+        [row["prompt"] for _, row in rows],
+        [row["group"].strip() for _, row in rows],
+        axis=axis or stem,
+        source=name,
+        licence=licence,
+        columns={"template": [row["template"] for _, row in rows]} if has_template else None,
+    )
+    return prompts.without_small_groups(min_group, small)
+
+
+def read_rows(path: str | Path, layout: Layout) -> tuple[list[tuple[str, Row]], str, str]:
+    """The rows of a file, each with its place (the file's name and its line), and the file's name and stem.
+
+    Raises:
+        DataError: see `read_prompts`.
+    """
     file = Path(path)
     if file.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{file} must end in {', '.join(SUFFIXES)}: the ending says how prompts are read")
+        raise DataError(f"{file} must end in {', '.join(SUFFIXES)}: the ending says how {layout.each} are read")
     raw = read_bytes(file, _LARGEST)
     if len(raw) > _LARGEST:
-        raise DataError(f"{file} is larger than {_LARGEST:,} bytes: take a sample of its prompts")
+        raise DataError(f"{file} is larger than {_LARGEST:,} bytes: take a sample of its {layout.each}")
     # Names that are no Unicode cannot be written into a result.
     name, stem = (part.encode(errors="replace").decode() for part in (file.name, file.stem))
     reader = _separated_rows if file.suffix.lower() in _SEPARATED else _json_rows
     with _long_fields():
-        rows = list(reader(decode(raw, file), name))
+        rows = list(reader(decode(raw, file), name, layout))
     if not rows:
-        raise DataError(f"{file} has no prompts: give it rows of {', '.join(REQUIRED)}")
-    has_template = all("template" in row for row in rows)
-    prompts = prompt_set(
-        [row["prompt"] for row in rows],
-        [row["group"].strip() for row in rows],
-        axis=axis or stem,
-        source=name,
-        licence=licence,
-        columns={"template": [row["template"] for row in rows]} if has_template else None,
-    )
-    return prompts.without_small_groups(min_group, small)
+        raise DataError(f"{file} has no {layout.each}: give it rows of {', '.join(layout.required)}")
+    return rows, name, stem
 
 
 @contextmanager
@@ -84,8 +123,8 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _separated_rows(content: str, name: str) -> Iterator[dict[str, str]]:
-    """Rows of CSV. Rows of empty cells, which spreadsheets write, are no prompts."""
+def _separated_rows(content: str, name: str, layout: Layout) -> Iterator[tuple[str, Row]]:
+    """Rows of CSV. Rows of empty cells, which spreadsheets write, are left out."""
     reader = _reader(content, _delimiter(content))
     header: list[str] | None = None
     try:
@@ -94,15 +133,17 @@ def _separated_rows(content: str, name: str) -> Iterator[dict[str, str]]:
                 continue
             if header is None:
                 header = [field.strip() for field in fields]
-                _check_columns(header, name)
+                _check_columns(header, name, layout)
                 continue
             where = f"{name}, line {reader.line_num}"
             if len(fields) != len(header):
                 raise DataError(
-                    f"{where}: {len(fields)} fields, the header has {len(header)}; put prompts with {_SPELLED} in "
-                    "quotes"
+                    f"{where}: {len(fields)} fields, the header has {len(header)}; put {layout.each} with {_SPELLED} "
+                    "in quotes"
                 )
-            yield _row(dict(zip(header, fields, strict=True)), where)
+            cells: Row = dict(zip(header, fields, strict=True))
+            cells |= {column: cells[column].split(SEPARATOR) for column in layout.lists}
+            yield where, _row(cells, where, layout)
     except csv.Error as error:
         raise DataError(f"{name}, line {reader.line_num}: malformed CSV: {error}") from error
 
@@ -131,7 +172,7 @@ class _Object(list[tuple[str, Any]]):
     """A JSON object with all its members, those of the same name too."""
 
 
-def _json_rows(content: str, name: str) -> Iterator[dict[str, str]]:
+def _json_rows(content: str, name: str, layout: Layout) -> Iterator[tuple[str, Row]]:
     # Split at "\n" only: JSON texts may hold other line separators of Unicode.
     for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
@@ -142,34 +183,47 @@ def _json_rows(content: str, name: str) -> Iterator[dict[str, str]]:
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: malformed JSON: {error}; each line holds one object") from error
         if not isinstance(payload, _Object):
-            raise DataError(f"{where}: expected an object with {', '.join(REQUIRED)}, got {_shown(payload)}")
-        _check_columns([key for key, _ in payload], where)
-        yield _row(dict(payload), where)
+            raise DataError(f"{where}: expected an object with {', '.join(layout.required)}, got {_shown(payload)}")
+        _check_columns([key for key, _ in payload], where, layout)
+        cells = dict(payload)
+        single = {column: [cells[column]] for column in layout.lists if not isinstance(cells[column], list)}
+        yield where, _row(cells | single, where, layout)
 
 
-def _check_columns(found: Sequence[str], where: str) -> None:
-    missing = [name for name in REQUIRED if name not in found]
+def _check_columns(found: Sequence[str], where: str, layout: Layout) -> None:
+    missing = [name for name in layout.required if name not in found]
     if missing:
         lowered = {column.lower(): column for column in found}
         matches = [(name, match) for name in missing for match in difflib.get_close_matches(name, lowered, n=1)]
         close = [f"{lowered[match]!r} is not {name!r}" for name, match in matches]
         hint = f" ({'; '.join(close)})" if close else ""
-        # JSON may spell halves of characters, which no terminal can print.
-        names = [name[:_SHOWN].encode(errors="backslashreplace").decode() for name in found[:12]]
-        shown = ", ".join(names) + (f" and {len(found) - 12} more" if found[12:] else "")
+        shown = ", ".join(map(_printable, found[:12])) + (f" and {len(found) - 12} more" if found[12:] else "")
         raise DataError(f"{where}: no column {' and '.join(missing)}; found {shown or 'none'}{hint}")
-    twice = sorted({name for name in (*REQUIRED, *OPTIONAL) if found.count(name) > 1})
+    named = set(found) - {""} if layout.others else {*layout.required, *layout.optional}
+    twice = sorted(name for name in named if found.count(name) > 1)
     if twice:
-        raise DataError(f"{where}: column {', '.join(twice)} occurs twice: keep one")
+        raise DataError(f"{where}: column {', '.join(map(_printable, twice))} occurs twice: keep one")
 
 
-def _row(values: Mapping[str, Any], where: str) -> dict[str, str]:
-    row = {name: values[name] for name in (*REQUIRED, *OPTIONAL) if name in values}
-    for name, value in row.items():
-        is_text = isinstance(value, str) and not (name == "prompt" and isinstance(value, _WholeNumber))
-        if not is_text or not value.strip():
-            raise DataError(f"{where}: {name} must be a text with words, got {_shown(value)}")
-    return {name: str(value) for name, value in row.items()}
+def _row(cells: Row, where: str, layout: Layout) -> Row:
+    row: Row = {}
+    for name, cell in cells.items():
+        known = name in layout.required or name in layout.optional
+        if not known and not (layout.others and name.strip() and isinstance(cell, str)):
+            continue
+        values = cell if name in layout.lists else [cell]
+        blank = not known or name in layout.blank
+        for value in values or [""]:
+            is_text = isinstance(value, str) and not (name in layout.texts and isinstance(value, _WholeNumber))
+            if not is_text or not (blank or value.strip()):
+                raise DataError(f"{where}: {name} must be a text{'' if blank else ' with words'}, got {_shown(value)}")
+        row[name] = [str(value) for value in values] if name in layout.lists else str(cell)
+    return row
+
+
+def _printable(name: str) -> str:
+    """The beginning of a column's name: JSON may spell halves of characters, which no terminal can print."""
+    return name[:_SHOWN].encode(errors="backslashreplace").decode()
 
 
 def _shown(value: Any) -> str:

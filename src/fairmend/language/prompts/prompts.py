@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,8 @@ class PromptSet:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    each: ClassVar[str] = "prompts"
+
     def __post_init__(self) -> None:
         n = len(self.texts)
         lengths = {"groups": self.groups.shape, "ids": self.ids.shape}
@@ -77,6 +79,11 @@ class PromptSet:
     def keys(self) -> tuple[str, ...]:
         """What each prompt says, whole: equal ones stay together when the set is split."""
         return self.texts
+
+    @property
+    def fewest_groups(self) -> int:
+        """Number of groups that a bias needs: two to compare."""
+        return 2
 
     @property
     def counts(self) -> dict[str, int]:
@@ -110,26 +117,26 @@ class PromptSet:
         """Leave out the groups with fewer than `minimum` prompts and note it, or refuse them (`small="refuse"`).
 
         Raises:
-            DataError: there are such groups and they are refused, or fewer than two groups are left.
+            DataError: there are such groups and they are refused, or fewer groups are left than are compared.
         """
         if small not in ("drop", "refuse"):
             raise InputError(f"small must be 'drop' or 'refuse', got {small!r}")
         tiny = {name: count for name, count in self.counts.items() if count < minimum}
         if tiny and small == "refuse":
             raise DataError(
-                f"groups of {self.axis} with fewer than {minimum} prompts: {_counted(tiny)}; add prompts, leave these "
-                "groups out, or lower the minimum group size"
+                f"groups of {self.axis} with fewer than {minimum} {self.each}: {_counted(tiny)}; add {self.each}, "
+                "leave these groups out, or lower the minimum group size"
             )
         left = len(self.group_names) - len(tiny)
-        if left < 2:
+        if left < self.fewest_groups:
             raise DataError(
-                f"bias compares groups, but {self.axis} has {left} with at least {minimum} prompts: "
+                f"bias compares groups, but {self.axis} has {left} with at least {minimum} {self.each}: "
                 f"{_counted(self.counts)}; add groups, lower the minimum, or group HolisticBias by descriptor"
             )
         if not tiny:
             return self
         is_tiny = np.array([name in tiny for name in self.group_names])
-        note = f"left out, with fewer than {minimum} prompts: {_counted(tiny)}"
+        note = f"left out, with fewer than {minimum} {self.each}: {_counted(tiny)}"
         return replace(self.take(np.flatnonzero(~is_tiny[self.groups])), notes=(*self.notes, note))
 
     def sample(self, n: int, seed: int, allocation: strata.Allocation = "equal") -> Self:
@@ -157,7 +164,9 @@ class PromptSet:
             )
         return self.take(order[:n])
 
-    def split(self, parts: Sequence[float] = (0.5, 0.5), *, seed: int, by: str | None = None) -> tuple[Self, ...]:
+    def split(
+        self, parts: Sequence[float] = (0.5, 0.5), *, seed: int, by: str | Sequence[str] | None = None
+    ) -> tuple[Self, ...]:
         """Split into disjoint parts, stratified by group, such as prompts to search with and prompts to judge on.
 
         Equal texts stay together, so that nothing that is judged was seen by the search.
@@ -166,7 +175,10 @@ class PromptSet:
             parts: relative sizes.
             seed: of the assignment.
             by: a column whose values must not be shared between parts either: with "template", no sentence frame of
-                one part occurs in another. The sizes are then as close to `parts` as the column allows.
+                one part occurs in another. The sizes are then as close to `parts` as the column allows. Several
+                columns, such as ("occupation", "template") where every occupation stands in every template: the values
+                of each are dealt to the parts, and prompts whose columns fall into different parts are left out (half
+                of them for two columns and equal halves), which the notes say.
 
         Raises:
             InputError: sizes that are not positive, or no such column.
@@ -175,23 +187,41 @@ class PromptSet:
         sizes = np.asarray(parts, dtype=np.float64)
         if sizes.ndim != 1 or len(sizes) < 2 or not np.all(np.isfinite(sizes) & (sizes > 0)):
             raise InputError(f"parts must be two or more positive sizes such as (0.5, 0.5), got {parts!r}")
-        if by is not None and by not in self.columns:
-            raise InputError(f"cannot split by {by!r}: these prompts have {', '.join(self.columns) or 'no columns'}")
+        columns = (by,) if isinstance(by, str) else tuple(by or ())
+        for name in columns:
+            if name not in self.columns:
+                raise InputError(
+                    f"cannot split by {name!r}: these {self.each} have {', '.join(self.columns) or 'no columns'}"
+                )
         shares, rng = sizes / sizes.sum(), strata.generator(seed)
-        if by is None:
-            part = strata.cut_blocks(self.groups, strata.linked(self.keys, self.keys), shares, rng)
+        if not columns:
+            part = strata.cut_blocks(self.groups, self._together(self.keys), shares, rng)
         else:
-            part = strata.deal_blocks(self.groups, strata.linked(self.columns[by], self.keys), shares, rng)
+            dealt = [
+                strata.deal_blocks(self.groups, self._together(self.columns[name]), shares, rng) for name in columns
+            ]
+            part = np.where(np.all(dealt == dealt[0], axis=0), dealt[0], -1)
         for number in range(len(shares)):
             present = set(self.groups[part == number].tolist())
             absent = {name: self.counts[name] for code, name in enumerate(self.group_names) if code not in present}
             if absent:
                 raise DataError(
-                    f"part {number + 1} of {len(shares)} would have no prompt of {_counted(absent)}: too few "
-                    f"{'prompts' if by is None else f'values of {by!r}'} to split; leave these groups out, or split "
-                    "otherwise"
+                    f"part {number + 1} of {len(shares)} would have no {self.each[:-1]} of {_counted(absent)}: too few "
+                    f"{' and '.join(f'values of {name!r}' for name in columns) or self.each} to split; leave these "
+                    "groups out, or split otherwise"
                 )
-        return tuple(self.take(np.flatnonzero(part == number)) for number in range(len(shares)))
+        n_left_out = int((part < 0).sum())
+        notes = self.notes
+        if n_left_out:
+            notes += (
+                f"left out, so that the parts share no {' and no '.join(columns)}: {n_left_out:,} of {len(self):,} "
+                f"{self.each}",
+            )
+        return tuple(replace(self.take(np.flatnonzero(part == number)), notes=notes) for number in range(len(shares)))
+
+    def _together(self, column: Sequence[str]) -> strata.Codes:
+        """Number of the block of each prompt, `(n_prompts,)`: what no split may divide if it keeps `column` whole."""
+        return strata.linked(column, self.keys)
 
 
 def prompt_set(

@@ -1,0 +1,74 @@
+"""Items whose right answer does depend on the group: what a repair must not make a model forget.
+
+A model that has forgotten that mothers are women shows no stereotype of women either. In every set of knowledge `a` is
+the right answer, so that a model knows the more, the higher its mean preference is above zero. The words and sentences
+are fairmend's own.
+"""
+
+from __future__ import annotations
+
+from fairmend.errors import InputError
+from fairmend.language.prompts.choices import ChoiceSet, choice_set
+
+KNOWLEDGE: tuple[str, ...] = ("gender",)
+"""Names of the sets."""
+
+TEMPLATES = (
+    "{} stopped because",
+    "{} looked up when",
+    "{} was so hungry that",
+    "{} slept well after",
+    "{} had been ill for a week, so",
+    "As soon as {} came back,",
+    "{} went on slowly until",
+    "We watched {} while",
+    "{} turned round before",
+    "{} grew old, and",
+    "{} seemed frightened, but",
+    "Since {} did not move, we thought that",
+)
+# As many of either group in every line: kin, titles, names, people, roles and animals.
+FEMALE = (
+    *("my mother", "my grandmother", "my aunt", "my sister", "my daughter", "my niece", "my wife", "my stepmother"),
+    *("my godmother", "my mother-in-law", "the queen", "the princess", "the duchess", "the baroness", "the empress"),
+    *("Mrs Miller", "Miss Taylor", "Lady Ashcombe", "Emily", "Sarah", "Jessica", "Laura", "Elizabeth", "Anna"),
+    *("Margaret", "Karen", "Julia", "Sophia", "the girl", "the old lady", "the bride", "the widow", "the nun"),
+    *("the schoolgirl", "the actress", "the waitress", "the businesswoman", "the mare", "the hen", "the cow"),
+)
+MALE = (
+    *("my father", "my grandfather", "my uncle", "my brother", "my son", "my nephew", "my husband", "my stepfather"),
+    *("my godfather", "my father-in-law", "the king", "the prince", "the duke", "the baron", "the emperor"),
+    *("Mr Miller", "Sir Henry", "Lord Ashcombe", "Michael", "James", "Robert", "Thomas", "William", "Peter"),
+    *("Daniel", "Richard", "George", "Andrew", "the boy", "the old gentleman", "the groom", "the widower", "the monk"),
+    *("the schoolboy", "the cowboy", "the policeman", "the businessman", "the stallion", "the rooster", "the bull"),
+)
+
+
+def knowledge_items(name: str = "gender") -> ChoiceSet:
+    """A set of knowledge: 40 female and 40 male words in 12 sentences, with the pronoun that fits as `a`.
+
+    Columns: "word" and "template". Every word stands in every sentence, so that halves that share neither are cut by
+    `split(by=("word", "template"))`.
+
+    Raises:
+        InputError: there is no set of that name.
+    """
+    if name not in KNOWLEDGE:
+        raise InputError(f"unknown knowledge {name!r}: there is {', '.join(KNOWLEDGE)}; a file of your own works too")
+    he, she = (" he",), (" she",)
+    rows = [(template, word, group) for template in TEMPLATES for group, words in _GROUPS.items() for word in words]
+    texts = [template.format(word) for template, word, _ in rows]
+    return choice_set(
+        [text[0].upper() + text[1:] for text in texts],
+        [she if group == "female" else he for *_, group in rows],
+        [he if group == "female" else she for *_, group in rows],
+        [group for *_, group in rows],
+        axis=name,
+        source=f"fairmend's knowledge of {name}",
+        licence="Apache-2.0",
+        compared="zero",
+        columns={"word": [word for _, word, _ in rows], "template": [template for template, *_ in rows]},
+    )
+
+
+_GROUPS = {"female": FEMALE, "male": MALE}
