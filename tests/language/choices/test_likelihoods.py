@@ -12,6 +12,8 @@ from choice_cases import MIXED, by_hand, choices_of, preference_by_hand
 from tiny_lm import tiny_lm
 
 from fairmend.errors import InputError, ModelError
+from fairmend.language.backend.forward import last_logits
+from fairmend.language.choices import likelihoods
 from fairmend.language.choices.encoding import encode_choices
 from fairmend.language.choices.likelihoods import (
     differentiable_preferences,
@@ -34,7 +36,9 @@ def test_likelihoods_and_preferences_are_those_of_plain_transformers(name: str) 
     lm = tiny_lm(name)
     encoded = encode_choices(lm, choices_of(MIXED))
     mask = lm.head_map.space().sample(np.random.default_rng(0), 3)
-    for chosen, model in ((None, lm.model), (mask, fold(lm.model, mask, lm.head_map))):
+    turned = lm.head_map.mask(np.linspace(0, 1.5, lm.head_map.n_heads))
+    for chosen in (None, mask, turned):
+        model = lm.model if chosen is None else fold(lm.model, chosen, lm.head_map)
         (found,) = log_likelihoods(lm, encoded, [(chosen, ALL)])
         (d,) = preferences(lm, encoded, [(chosen, ALL)])
         for row in range(len(MIXED)):
@@ -64,11 +68,30 @@ def test_the_batch_size_changes_nothing_but_rounding(rows: int) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_batches_that_do_not_fit_the_memory_are_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = (*preferences(LM, ENCODED, [(None, ALL)]), *preference_gradients(LM, ENCODED))
+
+    most = 3  # inputs of one length; an item has two
+
+    def small(model: Any, inputs: torch.Tensor, n_positions: int) -> torch.Tensor:
+        if len(inputs) > most:
+            raise torch.OutOfMemoryError("made")
+        return last_logits(model, inputs, n_positions)
+
+    monkeypatch.setattr(likelihoods, "last_logits", small)
+    found = (*preferences(LM, ENCODED, [(None, ALL)]), *preference_gradients(LM, ENCODED, ALL))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    most = 1
+    with pytest.raises(ModelError, match="out of memory with 8 rows"):
+        differentiable_preferences(LM, ENCODED, ALL, torch.ones(LM.head_map.n_heads, requires_grad=True))
+
+
 def test_a_mask_that_breaks_the_model_makes_preferences_nan() -> None:
     lm = tiny_lm()
     encoded = encode_choices(lm, choices_of(MIXED))
     with torch.no_grad():
-        lm.model.lm_head.weight[9] = torch.nan  # type: ignore[union-attr, operator]
+        lm.model.lm_head.weight[9] = torch.nan
     assert np.isnan(preferences(lm, encoded, [(None, ALL)])[0]).all()
     assert all(np.isnan(values).all() for values in log_likelihoods(lm, encoded, [(None, ALL)])[0])
 

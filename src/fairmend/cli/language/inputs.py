@@ -12,7 +12,6 @@ from fairmend.cli.language.options import MeasureOptions, ModelOptions
 from fairmend.cli.options import Given, check_options
 from fairmend.cli.trust import OTHER_VERSION, TrustOptions, require_paths, require_sources, require_trust, stored
 from fairmend.errors import InputError, RunError
-from fairmend.language.prompts.names import SUFFIXES
 
 if TYPE_CHECKING:
     from fairmend.language.measurement.texts import Text
@@ -235,6 +234,8 @@ def _request(name: str, called: str, options: ModelOptions, measure: MeasureOpti
 
 def _is_file(named: str) -> bool:
     """Whether a bias or knowledge is a file: it looks like one, or is there."""
+    from fairmend.language.prompts.prompt_files import SUFFIXES
+
     return Path(named).suffix.lower() in SUFFIXES or Path(named).expanduser().is_file()
 
 

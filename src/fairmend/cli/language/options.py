@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 from fairmend.cli.options import RARE, of, whole
-from fairmend.language.prompts.names import BENCHMARKS
+from fairmend.language.prompts.benchmarks import BENCHMARKS
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.settings import setting
 

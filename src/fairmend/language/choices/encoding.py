@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product, takewhile
+from itertools import chain, product, takewhile
 from typing import Any
 
 import numpy as np
@@ -100,8 +100,8 @@ def encode_choices(lm: LanguageModel, choices: ChoiceSet) -> EncodedChoices:
     distinct = list(dict.fromkeys(text for row in texts for text in row if text))
     encoded = encode(lm.name, lm.tokenizer, distinct, add_special_tokens=False, verbose=False)["input_ids"]
     tokens: dict[str, Tokens] = {"": (), **dict(zip(distinct, map(tuple, encoded), strict=True))}
-    lm.check_tokens({token for row in tokens.values() for token in row}, choices.source)
     begin, alone = _beginnings(lm.tokenizer)
+    lm.check_tokens({*(begin or alone), *chain.from_iterable(tokens.values())}, choices.source)
     sequences, starts = [], []
     for number, (context, *wholes) in enumerate(texts):
         where = f"{choices.source}, item {number + 1}"

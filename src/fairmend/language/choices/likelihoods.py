@@ -9,7 +9,7 @@ at the positions only that predict what is scored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 
@@ -104,7 +104,7 @@ def preference_gradients(
         ModelError: out of memory.
     """
     chosen = np.arange(len(encoded)) if rows is None else np.asarray(rows, dtype=np.int64)
-    sizes = [max(map(len, encoded.sequences[row])) for row in chosen.tolist()]
+    sizes = [encoded.n_tokens([row]) for row in chosen.tolist()]
     order = sorted(range(len(chosen)), key=sizes.__getitem__)
     d, gradients = np.empty(len(chosen)), np.empty((len(chosen), lm.head_map.n_heads))
     for start in range(0, len(chosen), _ITEMS_PER_PART):
@@ -112,25 +112,8 @@ def preference_gradients(
 
         def of_part(part: list[int] = part, start: int = start) -> Arrays:
             told = None if progress is None else lambda done: progress(start + done, len(chosen))
-            found = [np.empty(len(part)), np.empty((len(part), lm.head_map.n_heads))]
-            longest = sizes[part[-1]]
-            batches = _batches(lm, longest, 2 * bytes_backward(lm, longest, longest))
-            with _gated(lm, True) as hooks:
-
-                def slopes(numbers: Sequence[int]) -> tuple[Floats, Floats]:
-                    plan = plan_readings(encoded, chosen[[part[number] for number in numbers]], shared=False)
-                    gates = torch.ones(len(numbers), lm.head_map.n_heads, dtype=_dtype(lm), requires_grad=True)
-                    with torch.enable_grad():
-                        values = _preference(plan, _alternatives(lm, plan, hooks, gates[plan.owners]))
-                        (gradient,) = torch.autograd.grad(values.sum(), gates)
-                    return values.detach().double().cpu().numpy(), gradient.double().cpu().numpy()
-
-                for numbers, pair in batches.run(slopes, range(len(part))):
-                    for whole, piece in zip(found, pair, strict=True):
-                        whole[list(numbers)] = piece
-                    if told is not None:
-                        told(numbers[-1] + 1)
-            return {"preferences": found[0], "gradients": found[1]}
+            found, slopes = _gradients(lm, encoded, chosen[part], sizes[part[-1]], told)
+            return {"preferences": found, "gradients": slopes}
 
         made = keep(f"gradients of {len(part)} items from {chosen[part[0]]} on", of_part)
         d[part], gradients[part] = made["preferences"], made["gradients"]
@@ -157,9 +140,38 @@ def differentiable_preferences(
     """
     if gates.shape != (lm.head_map.n_heads,):
         raise InputError(f"gates of shape {tuple(gates.shape)}: need ({lm.head_map.n_heads},), one for every head")
-    plan = plan_readings(encoded, rows)
-    with torch.enable_grad(), _gated(lm, True) as hooks:
+    chosen = np.asarray(rows, dtype=np.int64)
+
+    def at_once(numbers: Sequence[int]) -> Tensor:
+        plan = plan_readings(encoded, chosen)
         return _preference(plan, _alternatives(lm, plan, hooks, gates))
+
+    # Of all or nothing: it says so when they do not fit the memory.
+    with torch.enable_grad(), _gated(lm, True) as hooks:
+        ((_, d),) = BatchSize(len(chosen), lm.device).run(at_once, range(len(chosen)))
+    return d
+
+
+def _gradients(
+    lm: LanguageModel, encoded: EncodedChoices, rows: Codes, largest: int, progress: Callable[[int], None] | None
+) -> tuple[Floats, Floats]:
+    """Preferences and gradients of items of which none makes a model read more than `largest` tokens."""
+    n_heads = lm.head_map.n_heads
+    d, gradients = np.empty(len(rows)), np.empty((len(rows), n_heads))
+
+    def score(numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        plan = plan_readings(encoded, rows[list(numbers)], shared=False)
+        gates = torch.ones(len(numbers), n_heads, dtype=_dtype(lm), requires_grad=True)
+        values = _preference(plan, _alternatives(lm, plan, hooks, gates[plan.owners]))
+        (gradient,) = torch.autograd.grad(values.sum(), gates)
+        return values.detach(), gradient
+
+    with torch.enable_grad(), _gated(lm, True) as hooks:
+        for numbers, pair in _batches(lm, largest, bytes_backward(lm, largest, largest)).run(score, range(len(rows))):
+            d[list(numbers)], gradients[list(numbers)] = (values.double().cpu().numpy() for values in pair)
+            if progress is not None:
+                progress(numbers[-1] + 1)
+    return d, gradients
 
 
 def _measured(
@@ -169,7 +181,7 @@ def _measured(
     made = {rows.tobytes(): plan_readings(encoded, rows, whole=whole) for _, rows in parts}
     plans = [made[rows.tobytes()] for _, rows in parts]
     gates = None
-    if any(mask is not None and not mask.is_untouched for mask, _ in parts):
+    if any(mask is not None for mask, _ in parts):
         each = [torch.ones(lm.head_map.n_heads) if mask is None else lm.head_map.gates(mask) for mask, _ in parts]
         sizes = torch.tensor([len(plan.inputs) for plan in plans])
         gates = each[0] if len(parts) == 1 else torch.stack(each).repeat_interleave(sizes, dim=0)
@@ -233,7 +245,9 @@ def _alternatives(lm: LanguageModel, plan: Readings, hooks: HeadGates | None, ga
     for width, rows in groupby(order, key=widths.__getitem__):
         group = list(rows)
         batches = _batches(lm, width, 12 * lm.vocabulary * (width - int(earliest[group].min())))
-        for part, values in batches.run(score, group):
+        # Where a graph is kept, smaller batches need no less memory: who goes backward takes fewer items.
+        runs = [(group, score(group))] if torch.is_grad_enabled() else batches.run(score, group)
+        for part, values in runs:
             found.append(values)
             numbers.append(scored(part)[:, 3])
     total = torch.zeros(len(plan.items), dtype=_dtype(lm), device=lm.device)
