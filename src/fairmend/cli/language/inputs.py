@@ -11,7 +11,7 @@ from fairmend.cli.display import Screen
 from fairmend.cli.language.options import MeasureOptions, ModelOptions
 from fairmend.cli.options import Given, check_options
 from fairmend.cli.trust import OTHER_VERSION, TrustOptions, require_paths, require_sources, require_trust, stored
-from fairmend.errors import InputError, RunError
+from fairmend.errors import DataError, InputError, RunError
 
 if TYPE_CHECKING:
     from fairmend.language.measurement.texts import Text
@@ -268,7 +268,13 @@ def _knowledge(measure: MeasureOptions, bias: ChoiceSet | None) -> ChoiceSet | N
 
     if not _is_file(measure.knowledge):
         return knowledge_items(measure.knowledge)
-    return read_knowledge(measure.knowledge, bias)
+    known = read_knowledge(measure.knowledge)
+    if bias.compared == "groups" and known.group_names != bias.group_names:
+        raise DataError(
+            f"{measure.knowledge} has the groups {', '.join(known.group_names)}, {bias.axis} compares "
+            f"{', '.join(bias.group_names)}: knowledge is about the same groups"
+        )
+    return known
 
 
 def _prompts(

@@ -67,6 +67,7 @@ def knowledge_items(name: str = "gender") -> ChoiceSet:
         source=f"fairmend's knowledge of {name}",
         licence="Apache-2.0",
         compared="zero",
+        apart=("word", "template"),
         columns={"word": [word for _, word, _ in rows], "template": [template for template, *_ in rows]},
     )
 

@@ -75,6 +75,7 @@ def pronoun_choices(progress: Progress | None = None) -> ChoiceSet:
         axis="pronouns",
         source="pronouns after occupations of WinoBias, Winogender and BEC-Pro",
         licence="Apache-2.0; occupations: MIT (WinoBias, Winogender), CC BY 4.0 (BEC-Pro)",
+        apart=("noun", "template"),
         columns={
             "occupation": [name for _, name in rows],
             "noun": [name.split()[-1] for _, name in rows],

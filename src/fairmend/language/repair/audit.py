@@ -21,6 +21,8 @@ from fairmend.language.repair.subject import Subject
 from fairmend.records import plain
 from fairmend.runs.progress import Progress, Stages
 
+_KNOWN = 320  # items of knowledge
+
 
 @dataclass(frozen=True)
 class PerplexityFigures:
@@ -122,6 +124,7 @@ def audit_model(
             )
         knowledge = None
         if known is not None:
+            known = known if len(known) <= _KNOWN else known.sample(_KNOWN, settings.seed)
             knowledge = summarise_knowledge(known, Preferences(lm, known).plainly(stages.of("knowledge"))[:, 0])
     figures = PerplexityFigures(read.value, read.standard_error, read.n_tokens, read.protocol, text.source)
     return LanguageAudit(axes, tuple(prompts), figures, sampling, knowledge)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from fairmend.errors import DataError, InputError
 from fairmend.language.measurement.evaluator import LanguageEvaluator
@@ -18,6 +18,8 @@ from fairmend.language.repair.settings import SOFT, RepairSettings
 from fairmend.language.toxicity.scorer import Scorer
 
 _FOLDS = (2 / 3, 1 / 3)
+_KNOWN = 160  # items of knowledge in each half
+_Prompts = TypeVar("_Prompts", bound=PromptSet)
 
 
 def _wikipedia() -> tuple[Text, Text]:
@@ -103,8 +105,8 @@ class Subject:
         """The knowledge to search with and the knowledge to judge on, nothing of the one in the other."""
         if self.knowledge is None:
             return None, None
-        first, second = self.knowledge.split(seed=settings.seed, by=self.knowledge.apart)
-        return first, second
+        first, second = self.knowledge.split(seed=settings.seed, by=self.knowledge.apart or None)
+        return _at_most(first, _KNOWN, settings.seed), _at_most(second, _KNOWN, settings.seed)
 
     def evaluator(
         self,
@@ -171,7 +173,8 @@ def halves(
         InputError: fewer prompts asked for than there are groups, or an unknown column to split by.
     """
     if judge_prompts is None:
-        apart = prompts.apart if isinstance(prompts, ChoiceSet) and settings.split_by is None else settings.split_by
+        own = prompts.apart if isinstance(prompts, ChoiceSet) else ()
+        apart = own if own and settings.split_by is None else settings.split_by
         first, second = prompts.split(seed=settings.seed, by=apart)
     else:
         first, second = prompts, _unseen(judge_prompts, prompts)
@@ -196,6 +199,8 @@ def _unseen(prompts: PromptSet, searched: PromptSet) -> PromptSet:
 
 
 def _sampled(prompts: PromptSet, settings: RepairSettings) -> PromptSet:
-    if settings.prompts is None or settings.prompts >= len(prompts):
-        return prompts
-    return prompts.sample(settings.prompts, settings.seed)
+    return _at_most(prompts, settings.prompts, settings.seed)
+
+
+def _at_most(prompts: _Prompts, count: int | None, seed: int) -> _Prompts:
+    return prompts if count is None or count >= len(prompts) else prompts.sample(count, seed)
