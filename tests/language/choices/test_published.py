@@ -5,18 +5,25 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
+from choice_cases import choices_of
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from tiny_lm import tiny_lm
 
 from fairmend.errors import InputError
+from fairmend.language.choices.encoding import encode_choices
+from fairmend.language.choices.likelihoods import log_likelihoods, preferences
 from fairmend.language.choices.published import (
     BBQScores,
     bbq_scores,
     by_group,
     stereoset_scores,
     stereotype_share,
+    with_further,
 )
+from fairmend.language.models.models import load_model
+from fairmend.language.prompts.benchmarks import choice_benchmark
 
 
 @given(d=st.lists(st.integers(-3, 3), min_size=1, max_size=40))
@@ -109,3 +116,26 @@ def test_columns_that_do_not_fit_are_refused() -> None:
         stereoset_scores([1.0], [1.0], [1.0, 2.0], ["x"])
     with pytest.raises(InputError, match="a mark per answer"):
         bbq_scores([[0.0, 1.0]], correct=[[1]], biased=[[0, 1]], unknown=[[0, 0]], ambiguous=[True])
+
+
+def test_further_alternatives_get_likelihoods_beside_the_two_sides() -> None:
+    lm, choices = tiny_lm(), choices_of([("w5", (" w6 w7",), (" w8",)), ("", ("w5",), ("w6",))])
+    both, more = encode_choices(lm, choices), encode_choices(lm, with_further(choices, [(" w9 w10 w11",), ("w7 w8",)]))
+    assert [lengths.tolist() for lengths in more.lengths] == [[2, 1, 3], [1, 1, 2]]
+    (two,), (three,) = (log_likelihoods(lm, encoded, [(None, np.arange(2))]) for encoded in (both, more))
+    for pair, triple in zip(two, three, strict=True):
+        np.testing.assert_allclose(triple[:2], pair, atol=1e-5)
+        assert triple.shape == (3,)
+
+
+@pytest.mark.slow
+def test_smollm2_prefers_as_many_stereotypes_of_crows_pairs_as_by_plain_transformers() -> None:
+    """Measured by the sum of the log-likelihoods after the BOS token with transformers alone, 1,508 pairs."""
+    lm, choices = load_model("smollm2"), choice_benchmark("crows-pairs")
+    (d,) = preferences(lm, encode_choices(lm, choices), [(None, np.arange(len(choices)))])
+    found = by_group(lambda rows: stereotype_share(d[rows]), choices.groups, choices.group_names)
+    assert found["overall"].n == 1508
+    assert round(found["overall"].percent, 1) == 55.6
+    assert round(found["sexual-orientation"].percent, 1) == 77.4
+    assert round(found["race-color"].percent, 1) == 49.2
+    assert found["overall"].interval.half_width == pytest.approx(2.5, abs=0.1)

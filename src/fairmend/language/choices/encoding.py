@@ -55,6 +55,14 @@ class EncodedChoices:
         """Where the sequences of each item begin to differ, `(n_items,)`; what stands before is common to all."""
         return np.array([_common(alternatives) for alternatives in self.sequences], dtype=np.int64)
 
+    @cached_property
+    def lengths(self) -> tuple[Codes, ...]:
+        """How many tokens each alternative of each item has, `(n_alternatives,)` per item."""
+        return tuple(
+            np.array([len(sequence) - start for sequence in alternatives])
+            for alternatives, start in zip(self.sequences, self.starts.tolist(), strict=True)
+        )
+
     def n_tokens(self, rows: npt.ArrayLike | None = None) -> int:
         """How many tokens a model reads to measure the preferences of some items once; of all when not given."""
         return sum(map(len, plan_readings(self, rows).inputs))

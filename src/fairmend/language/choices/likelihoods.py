@@ -44,7 +44,7 @@ def preferences(lm: LanguageModel, encoded: EncodedChoices, parts: Sequence[Part
         lm: the model; masks that are already on it stay in force.
         encoded: the items, from `encode_choices` of the same model.
         parts: masks of the model's heads, None for the model as it is, each with the numbers of the items to measure
-            under it; not empty.
+            under it; neither empty.
 
     Returns:
         d of shape (n_items of the part,) per part; NaN where the model broke.
@@ -219,27 +219,26 @@ def _alternatives(lm: LanguageModel, plan: Readings, hooks: HeadGates | None, ga
     bounds = np.searchsorted(places[:, 0], np.arange(len(plan.inputs) + 1))
     earliest = np.minimum.reduceat(places[:, 1], bounds[:-1])
     widths = list(map(len, plan.inputs))
-    found, numbers = [], []
 
-    def score(rows: Sequence[int]) -> Tensor:
+    def score(rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The alternatives of the scored tokens of some inputs, and the tokens' log-likelihoods."""
         if hooks is not None and gates is not None:
             hooks.set(gates if gates.dim() == 1 else gates[list(rows)])
         inputs = torch.tensor([plan.inputs[row] for row in rows], device=lm.device)
         first = int(earliest[list(rows)].min())
         logits = last_logits(lm.model, inputs, inputs.shape[1] - first)
-        counts = (bounds[1:] - bounds[:-1])[list(rows)]
-        at = np.repeat(np.arange(len(rows)), counts) * logits.shape[1] + scored(rows)[:, 1] - first
+        scored = np.concatenate([places[bounds[row] : bounds[row + 1]] for row in rows])
+        line = np.repeat(np.arange(len(rows)), np.diff(bounds)[list(rows)])
         # What several alternatives are predicted by is normalised once.
-        distinct, inverse = np.unique(at, return_inverse=True)
-        wide = logits.flatten(0, 1)[torch.from_numpy(distinct).to(lm.device)]
+        distinct, inverse = np.unique(line * logits.shape[1] + scored[:, 1] - first, return_inverse=True)
+        at, where, tokens, numbers = (
+            torch.from_numpy(column.copy()).to(lm.device) for column in (distinct, inverse, scored[:, 2], scored[:, 3])
+        )
+        wide = logits.flatten(0, 1)[at]
         wide = wide.to(torch.promote_types(wide.dtype, torch.float32))
-        where = torch.from_numpy(inverse).to(lm.device)
-        tokens = torch.from_numpy(scored(rows)[:, 2].copy()).to(lm.device)
-        return wide[where, tokens] - wide.logsumexp(-1)[where]
+        return numbers, wide[where, tokens] - wide.logsumexp(-1)[where]
 
-    def scored(rows: Sequence[int]) -> Codes:
-        return np.concatenate([places[bounds[row] : bounds[row + 1]] for row in rows])
-
+    total = torch.zeros(len(plan.items), dtype=_dtype(lm), device=lm.device)
     # By length, and within it by how much is scored: the logits of a batch begin at its earliest position.
     order = sorted(range(len(widths)), key=lambda row: (widths[row], earliest[row]))
     for width, rows in groupby(order, key=widths.__getitem__):
@@ -247,13 +246,9 @@ def _alternatives(lm: LanguageModel, plan: Readings, hooks: HeadGates | None, ga
         batches = _batches(lm, width, 12 * lm.vocabulary * (width - int(earliest[group].min())))
         # Where a graph is kept, smaller batches need no less memory: who goes backward takes fewer items.
         runs = [(group, score(group))] if torch.is_grad_enabled() else batches.run(score, group)
-        for part, values in runs:
-            found.append(values)
-            numbers.append(scored(part)[:, 3])
-    total = torch.zeros(len(plan.items), dtype=_dtype(lm), device=lm.device)
-    if not found:
-        return total
-    return total.index_add(0, torch.from_numpy(np.concatenate(numbers)).to(lm.device), torch.cat(found))
+        for _, (numbers, values) in runs:
+            total = total.index_add(0, numbers, values)
+    return total
 
 
 def _preference(plan: Readings, values: Tensor) -> Tensor:

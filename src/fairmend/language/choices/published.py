@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy.special import betaincinv
 
 from fairmend.errors import InputError
+from fairmend.language.prompts.choices import Alternatives, ChoiceSet
 from fairmend.statistics import Interval
 
 T = TypeVar("T")
@@ -86,6 +87,17 @@ def by_group(score: Callable[[Codes], T], groups: Codes, names: Sequence[str]) -
     """
     members = {name: np.flatnonzero(groups == number) for number, name in enumerate(names)}
     return {OVERALL: score(np.arange(len(groups)))} | {name: score(rows) for name, rows in members.items() if rows.size}
+
+
+def with_further(choices: ChoiceSet, texts: Sequence[Alternatives]) -> ChoiceSet:
+    """The same items with further alternatives after those of `b`, whose likelihoods a published score compares too.
+
+    Args:
+        choices: the items.
+        texts: of each item, such as StereoSet's unrelated text or the ways to answer BBQ that it is unknown, with the
+            space that they begin with.
+    """
+    return replace(choices, b=tuple((*b, *more) for b, more in zip(choices.b, texts, strict=True)))
 
 
 def stereotype_share(d: npt.ArrayLike, level: float = 0.95) -> StereotypeShare:
