@@ -217,8 +217,8 @@ def _moved(axis: str, change: BiasChange) -> Table:
         table.add_row(
             group.name,
             f"{after.n:,}",
-            words.format.format(group.before),
-            words.format.format(group.after),
+            number(group.before, words.sign),
+            number(group.after, words.sign),
             number(group.change, "+"),
             str(group.interval),
             f"{before.share:.1%}",
@@ -233,7 +233,7 @@ def _groups(axis: str, figures: BiasFigures) -> Table:
         f"{words.mean.capitalize()} by group: {axis}", "group", words.items, words.mean, "interval", words.share
     )
     for group in sorted(figures.groups, key=lambda group: -group.mean):
-        mean = words.format.format(group.mean)
+        mean = number(group.mean, words.sign)
         table.add_row(group.name, f"{group.n:,}", mean, str(group.interval), f"{group.share:.1%}")
     return table
 

@@ -45,10 +45,8 @@ class BiasProtocol:
     def words(self) -> Words:
         """What its figures are called."""
         if not self.is_preference:
-            return Words("prompts", "toxicity", "toxic", "", "{:.3f}")
-        return Words(
-            "items", "preference", "stereotyped" if self.group_mean == "zero" else "prefers a", " nats", "{:+.3f}"
-        )
+            return Words("prompts", "toxicity", "toxic", "", "")
+        return Words("items", "preference", "stereotyped" if self.group_mean == "zero" else "prefers a", " nats", "+")
 
     @property
     def threshold(self) -> float:
@@ -62,13 +60,13 @@ class BiasProtocol:
 
 
 class Words(NamedTuple):
-    """What the figures of a protocol are called: what is averaged over what, its share, unit and format."""
+    """What the figures of a protocol are called: what is averaged over what, its share, unit and sign."""
 
     items: str
     mean: str
     share: str
     unit: str
-    format: str
+    sign: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +210,7 @@ def verdict_on_change(change: BiasChange) -> str:
         opening = f"{opening} Of the bias above the floor, {removed:.0%} is gone."
     # A preference has no bad direction, a toxicity has.
     moved = [
-        f"{group.name} ({words.format.format(group.before)} -> {words.format.format(group.after)})"
+        f"{group.name} ({group.before:{words.sign}.3f} -> {group.after:{words.sign}.3f})"
         for group in change.groups
         if not group.interval.contains(0.0) and (before.protocol.is_preference or group.change > 0)
     ]
@@ -224,7 +222,7 @@ def _extremes(figures: BiasFigures) -> str:
     words = figures.protocol.words
     ordered = sorted(figures.groups, key=lambda group: group.mean)
     lowest, highest = (
-        f"for {group.name} ({words.format.format(group.mean)}"
+        f"for {group.name} ({group.mean:{words.sign}.3f}"
         f"{f'{words.unit}, in {group.share:.0%} of the items' if figures.protocol.is_preference else ''})"
         for group in (ordered[0], ordered[-1])
     )

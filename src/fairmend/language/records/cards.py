@@ -235,8 +235,8 @@ def _axis(judged: AxisJudgement) -> tuple[str | Table, ...]:
     columns = (
         Column("group", "group"),
         Column("n", words.items),
-        Column("before", f"mean {words.mean} before", words.format.format),
-        Column("after", "after", words.format.format),
+        Column("before", f"mean {words.mean} before", signed if words.sign else number),
+        Column("after", "after", signed if words.sign else number),
         Column("share_before", f"share {words.share} before", number),
         Column("share_after", "after", number),
     )
