@@ -1,7 +1,8 @@
 """Soft gates of a tiny model by processes to be killed, and a parent to start them, which imports what they need once.
 
-For each directory on standard input the parent forks a session, which goes on with the run there, writes a line for each
-step that it begins, and its gains at the end; the parent writes its process id, and in the end its exit code, negative if a signal ended it.
+For each directory on standard input the parent forks a session, which goes on with the run there, writes a line for
+each step that it begins, and its gains at the end. The parent writes its process id, and in the end its exit code,
+negative if a signal ended it.
 """
 
 from __future__ import annotations
