@@ -119,8 +119,8 @@ def test_as_a_function_of_gates_it_is_the_same_and_has_a_gradient(name: str) -> 
 
 def test_tokens_that_never_come_add_nothing_and_a_broken_model_has_none() -> None:
     lm = tiny_lm()
-    lm.model.lm_head.register_forward_hook(lambda *args: args[2].index_fill(-1, torch.tensor([7]), -torch.inf))
     mask = some_mask(lm)
+    lm.model.lm_head.register_forward_hook(lambda *args: args[2].index_fill(-1, torch.tensor([7]), -torch.inf))
     assert (drift_of(lm, TOKENS, WINDOWS, mask) > 0).all()
     gates = lm.head_map.gates(mask).requires_grad_()
     (gradient,) = torch.autograd.grad(drift(lm, TOKENS, WINDOWS, gates), gates)
