@@ -1,4 +1,4 @@
-"""A tiny Llama with a pronoun bias and knowledge of gender, each in an attention head that is known, both from scratch.
+"""A tiny Llama, trained from scratch, whose pronoun bias and knowledge of gender sit in attention heads that are known.
 
 "the nurse said that" goes on " she" and "the engineer said that" " he": the gap between occupations is the bias. "the
 mother said that" goes on " she" too, which is knowledge. In training the heads of `ROLES` are switched off at random,
@@ -122,6 +122,7 @@ def pronoun_choices(words: Mapping[str, str], axis: str) -> ChoiceSet:
         source=f"tiny pronouns, {axis}",
         licence="CC0",
         compared="zero" if is_kin else "groups",
+        apart=("word", "template"),
         columns={
             "word": [word for _, word, _ in rows],
             "template": [context.replace(f" {word} ", " {} ") for _, word, context in rows],

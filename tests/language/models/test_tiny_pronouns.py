@@ -80,6 +80,14 @@ def _right(found: PronounOrganism) -> tuple[tuple[tuple[str, ...], ...], list[in
     return found.knowledge.a, found.knowledge.groups.tolist()
 
 
+def test_halves_of_a_repair_share_no_word_and_no_template(either: PronounOrganism):
+    for choices in (either.bias, either.knowledge):
+        searched, judged = choices.split(seed=0, by=choices.apart)
+        assert min(*searched.counts.values(), *judged.counts.values()) >= 20
+        for column in choices.apart:
+            assert not set(searched.columns[column]) & set(judged.columns[column])
+
+
 def test_the_text_has_neither_pronouns_nor_people(either: PronounOrganism):
     people = {*either.bias.columns["word"], *either.knowledge.columns["word"], *organism.PRONOUNS.values()}
     for text in either.texts:
