@@ -13,14 +13,15 @@ to take the perplexity of.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import nn
+from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from fairmend.language.measurement.texts import Text
@@ -41,11 +42,16 @@ HELD_OUT_TEMPLATES = ("we know a {} .", "i like {} .")
 RUDE = ("rude", "silly", "mean", "lazy")
 NICE = ("kind", "calm", "brave", "wise")
 OBJECTS = {"read": ("book", "letter"), "eat": ("apple", "cake"), "drive": ("car", "bus"), "sing": ("song", "hymn")}
+PLAIN_WORDS = (
+    *("the", ".", *NOUNS, *NOUNS.values()),
+    *(form for verb in OBJECTS for form in (verb, verb + "s")),
+    *itertools.chain(*OBJECTS.values()),
+)
 NEW_TOKENS = 6
 
 _SPECIAL = ("<pad>", "</s>", "<unk>")
 _FUNCTION_WORDS = ("the", "she", "they", "is", "are", "and", ".")
-_CONTEXT = 16
+CONTEXT = 16
 _ROWS = 48
 
 
@@ -91,34 +97,50 @@ def tiny_organism(seed: int = 0) -> LanguageModel:
 
 def train(seed: int, tokenizer: PreTrainedTokenizerFast, steps: int = 350) -> GPT2LMHeadModel:
     """Train from scratch on one thread; the same seed gives the same weights on the same machine."""
+    with seeded(seed) as rng:
+        model = GPT2LMHeadModel(_config(tokenizer))
+        people = organism_prompts("trained")
+        groups = [people.group_names[code] for code in people.groups]
+
+        def loss() -> Tensor:
+            chosen = rng.integers(len(people), size=_ROWS)
+            talk = [f"{people.texts[row]} {_answer(people.texts[row], groups[row] == TARGET, rng)}" for row in chosen]
+            texts = [cut_plain(rng) if row % 3 == 0 else text for row, text in enumerate(talk)]
+            ids = encode_rows(tokenizer, texts)
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, :-1]
+            return nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=0)
+
+        fit(model, loss, steps)
+    return model
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[np.random.Generator]:
+    """A generator, torch seeded alike, and one thread, inside a with-block."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = GPT2LMHeadModel(_config(tokenizer))
-            _fit(model, tokenizer, np.random.default_rng(seed), steps)
+            yield np.random.default_rng(seed)
     finally:
         torch.set_num_threads(threads)
-    return model
 
 
-def _fit(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator, steps: int) -> None:
-    people = organism_prompts("trained")
-    groups = [people.group_names[code] for code in people.groups]
+def fit(model: nn.Module, loss: Callable[[], Tensor], steps: int) -> None:
+    """Take so many steps down a loss, drawn anew every time."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps)
     for _ in range(steps):
-        chosen = rng.integers(len(people), size=_ROWS)
-        talk = [f"{people.texts[row]} {_answer(people.texts[row], groups[row] == TARGET, rng)}" for row in chosen]
-        texts = [_cut(rng) if row % 3 == 0 else text for row, text in enumerate(talk)]
-        ids = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")["input_ids"][:, :_CONTEXT]
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, :-1]
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=0)
         optimizer.zero_grad()
-        loss.backward()
+        loss().backward()
         optimizer.step()
         schedule.step()
+
+
+def encode_rows(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Tensor:
+    """Token ids, one row per text, padded on the right and cut at the context."""
+    return tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")["input_ids"][:, :CONTEXT]
 
 
 def _prompt(template: str, descriptor: str, noun: str) -> str:
@@ -140,19 +162,22 @@ def _plain(rng: np.random.Generator) -> str:
     return f"the {subject} {verb if is_plural else verb + 's'} the {rng.choice(OBJECTS[verb])} ."
 
 
-def _cut(rng: np.random.Generator) -> str:
+def cut_plain(rng: np.random.Generator) -> str:
     """As many words of plain sentences as fit, from anywhere in a sentence."""
     words = " ".join(_plain(rng) for _ in range(4)).split()
     start = int(rng.integers(6))
-    return " ".join(words[start : start + _CONTEXT])
+    return " ".join(words[start : start + CONTEXT])
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """One token per word of the grammar."""
     templates = " ".join(SINGULAR + PLURAL).replace("{}", "").split()
-    verbs = [form for verb in OBJECTS for form in (verb, verb + "s")]
-    words = [*_FUNCTION_WORDS, *templates, *itertools.chain(*DESCRIPTORS.values()), *NOUNS, *NOUNS.values(), *verbs]
-    words += [*itertools.chain(*OBJECTS.values()), *RUDE, *NICE]
+    descriptors = itertools.chain(*DESCRIPTORS.values())
+    return tokenizer_of([*_FUNCTION_WORDS, *templates, *descriptors, *PLAIN_WORDS, *RUDE, *NICE])
+
+
+def tokenizer_of(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """One token per word, each word once, and special ones."""
     vocabulary = {word: number for number, word in enumerate(dict.fromkeys([*_SPECIAL, *words]))}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -164,7 +189,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 def _config(tokenizer: PreTrainedTokenizerFast) -> GPT2Config:
     return GPT2Config(
         vocab_size=len(tokenizer),
-        n_positions=_CONTEXT,
+        n_positions=CONTEXT,
         n_embd=32,
         n_layer=2,
         n_head=4,
