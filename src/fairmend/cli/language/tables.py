@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from fairmend.language.bias.records import BiasChange, BiasFigures
-    from fairmend.language.measurement.judging import PerplexityChange
+    from fairmend.language.measurement.judging import Judgement, PerplexityChange
+    from fairmend.language.measurement.knowledge import KnowledgeFigures
     from fairmend.language.repair.audit import LanguageAudit
     from fairmend.language.repair.differences import ModelDifferences, Pair
     from fairmend.language.scores.head_scores import BiasScores, HeadScores
@@ -35,12 +36,19 @@ def audit_parts(audit: LanguageAudit) -> list[RenderableType]:
     read = audit.perplexity
     error = "" if math.isnan(read.standard_error) else f" (standard error {read.standard_error:.2f})"
     words = f"Perplexity {read.value:.2f}{error} on {read.n_tokens:,} tokens of {read.text}; {read.protocol}.\n"
-    scorer = next(iter(audit.axes.values())).scorer
+    scorer = next((figures.scorer for figures in audit.axes.values() if figures.scorer), "")
     return [
         table,
         KEY,
         *(part for axis, figures in audit.axes.items() for part in (_groups(axis, figures), "")),
-        f"Scorer: {scorer}, {audit.sampling.n_samples} continuation(s) of {audit.sampling.new_tokens} tokens each.",
+        *(
+            [
+                f"Scorer: {scorer}, {audit.sampling.n_samples} continuation(s) of {audit.sampling.new_tokens} tokens each."
+            ]
+            if scorer
+            else []
+        ),
+        *([] if audit.knowledge is None else [_knowledge_line(audit.knowledge)]),
         words,
         *(f"{axis}: {verdict}" for axis, verdict in audit.verdicts.items()),
     ]
@@ -65,6 +73,7 @@ def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
         changes = {f"{axis.axis}{' (repaired)' if axis.repaired_for else ''}": axis.change for axis in judged.axes}
         parts += [
             _changes("Held-out prompts, never seen by the search", changes),
+            *_kept_lines(judged),
             _perplexity_line(judged.perplexity),
             KEY,
         ]
@@ -198,6 +207,26 @@ def _changes(title: str, axes: Mapping[str, BiasChange | None]) -> Table:
             p_value(change.after.p_value),
         )
     return table
+
+
+def _knowledge_line(known: KnowledgeFigures) -> str:
+    return (
+        f"Knowledge: the right answer is preferred by {known.mean:.2f} nats (standard error "
+        f"{known.standard_error:.2f}), in {known.accuracy:.0%} of {known.n:,} items; {known.source}."
+    )
+
+
+def _kept_lines(judged: Judgement) -> list[str]:
+    """What the repair left of the knowledge, and how far it moved the next words."""
+    drift, known = judged.drift, judged.knowledge
+    lines = [f"Drift on {drift.n_tokens:,} held-out tokens: {_given(drift.value)} nats per token from the original."]
+    if known is not None:
+        lines.append(
+            f"Knowledge kept: {known.kept:.0%} {known.interval} of the preference for the right answer, "
+            f"{known.before.mean:.2f} -> {known.after.mean:.2f} nats; right in {known.before.accuracy:.0%} -> "
+            f"{known.after.accuracy:.0%} of {known.after.n:,} held-out items."
+        )
+    return lines
 
 
 def _perplexity_line(read: PerplexityChange) -> str:

@@ -159,11 +159,7 @@ def repair_model(
     scoring = subject.scoring(settings)
     ranking = ranking or rank_heads(scoring, settings, log)
     search = _sparing(search, settings, log)
-    sets = (
-        dict.fromkeys(soft_masks(scoring, settings, log))
-        if settings.method == SOFT
-        else _sets(search, ranking, floors_of(search, before, settings), settings, subsets, log)
-    )
+    sets = _sets(search, scoring, ranking, before, settings, subsets, log)
     found = _found(search, runner, sets, ranking, further, settings, log)
     held = _held_out(judges, len(other_half), found, settings, log)
     return Repair(
@@ -187,13 +183,17 @@ def _sparing(search: LanguageEvaluator, settings: RepairSettings, log: Logbook) 
 
 def _sets(
     search: LanguageEvaluator,
+    scoring: LanguageEvaluator,
     ranking: HeadRanking,
-    floor: Floors,
+    before: Measurement,
     settings: RepairSettings,
     given: Context | None,
     log: Logbook,
 ) -> Mapping[Mask, PruningRule | None]:
     """The sets of heads to measure on the whole search half, with the rule that made each, if a rule did."""
+    if settings.method == SOFT:
+        return dict.fromkeys(soft_masks(scoring, settings, log))
+    floor = floors_of(search, before, settings)
     if settings.searches_subsets:
         return dict.fromkeys(find_subsets(search, ranking, floor, settings, given, log))
     sets = sets_of(settings.finalists(), ranking.scores, search.space)

@@ -62,9 +62,10 @@ def soft_masks(fitted: LanguageEvaluator, settings: RepairSettings, log: Logbook
         means = differentiable_preferences(lm, answers.encoded, rows, gates).cpu() @ weights
         apart = (means @ torch.from_numpy(part.shares).float()) - means
         yield (apart.abs().sum() / before) ** 2
-        length = min(soft.tokens, len(tokens))
-        start = int(rng.integers(len(tokens) - length + 1))
-        yield soft.drift_weight * drift(lm, tokens, [Window(start, start + 1, start + length)], gates)
+        length = min(soft.tokens, len(tokens), lm.context)
+        starts = rng.integers(len(tokens) - length + 1, size=max(1, soft.tokens // length)).tolist()
+        read = [Window(start, start + length, start + 1) for start in starts]
+        yield soft.drift_weight * drift(lm, tokens, read, gates)
         if known is not None and knew is not None:
             chosen = rng.choice(len(knew), min(soft.items, len(knew)), replace=False)
             now = differentiable_preferences(lm, known.encoded, chosen, gates).cpu()
