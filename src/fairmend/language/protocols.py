@@ -18,6 +18,8 @@ ScoredText = Literal["continuation", "prompt+continuation"]
 Averaged = Literal["continuation", "prompt+continuation", "preference"]
 Kind = Literal["standard", "fasp"]
 STRIDE = 512
+TOKENS_OF_CHOICES = 4096
+"""Tokens of the text that the command line reads with choices: about as many as their items have."""
 
 
 @documented
@@ -72,7 +74,13 @@ class ReadingSettings:
         published="fasp",
     )
     tokens: int | None = setting(
-        8192, "Tokens of the text that are read.", least=2, none="all", option="--text-tokens", published=None
+        8192,
+        "Tokens of the text that are read.",
+        least=2,
+        none="all",
+        option="--text-tokens",
+        published=None,
+        shown=f"8192, or {TOKENS_OF_CHOICES} with --bias, which itself reads no more",
     )
     window: int | None = setting(
         None,

@@ -12,6 +12,7 @@ from fairmend.cli.language.options import MeasureOptions, ModelOptions
 from fairmend.cli.options import Given, check_options
 from fairmend.cli.trust import OTHER_VERSION, TrustOptions, require_paths, require_sources, require_trust, stored
 from fairmend.errors import DataError, InputError, RunError
+from fairmend.language.protocols import TOKENS_OF_CHOICES
 
 if TYPE_CHECKING:
     from fairmend.language.measurement.texts import Text
@@ -153,6 +154,8 @@ def measuring(measure: MeasureOptions, seed: int, given: Given, **changes: Any) 
 
     base = RepairSettings.fasp if measure.protocol == "fasp" else RepairSettings
     settings = given.onto(base(seed=seed, **changes))
+    if measure.bias is not None and "reading.tokens" not in given:
+        settings = replace(settings, reading=replace(settings.reading, tokens=TOKENS_OF_CHOICES))
     tokens = settings.reading.tokens
     if "reading.tokens" in given and tokens is not None:
         settings = replace(settings, scoring_tokens=min(tokens, settings.scoring_tokens or tokens))
