@@ -36,18 +36,13 @@ def audit_parts(audit: LanguageAudit) -> list[RenderableType]:
     read = audit.perplexity
     error = "" if math.isnan(read.standard_error) else f" (standard error {read.standard_error:.2f})"
     words = f"Perplexity {read.value:.2f}{error} on {read.n_tokens:,} tokens of {read.text}; {read.protocol}.\n"
+    drawn = f"{audit.sampling.n_samples} continuation(s) of {audit.sampling.new_tokens} tokens each"
     scorer = next((figures.scorer for figures in audit.axes.values() if figures.scorer), "")
     return [
         table,
         KEY,
         *(part for axis, figures in audit.axes.items() for part in (_groups(axis, figures), "")),
-        *(
-            [
-                f"Scorer: {scorer}, {audit.sampling.n_samples} continuation(s) of {audit.sampling.new_tokens} tokens each."
-            ]
-            if scorer
-            else []
-        ),
+        *([f"Scorer: {scorer}, {drawn}."] if scorer else []),
         *([] if audit.knowledge is None else [_knowledge_line(audit.knowledge)]),
         words,
         *(f"{axis}: {verdict}" for axis, verdict in audit.verdicts.items()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from fairmend.language.heads.heads import HeadMap
 from fairmend.language.measurement.answers import Preferences
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.logbook import Logbook, in_turn
-from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.settings import SOFT, RepairSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.language.scores.ablation import MaskLosses
 from fairmend.language.scores.first_order import first_order_losses
@@ -133,6 +133,15 @@ def knowledge_effects(evaluator: LanguageEvaluator, log: Logbook = _NOWHERE) -> 
         _, slopes = preference_gradients(lm, Preferences(lm, items).encoded, progress=heard, keep=keep)
     effects: Floats = -design_of(items).means(slopes.T).mean(axis=-1)
     return effects
+
+
+def sparing(evaluator: LanguageEvaluator, settings: RepairSettings, log: Logbook = _NOWHERE) -> LanguageEvaluator:
+    """The same evaluator, of masks that never drop the heads which carry most of what must stay known."""
+    count = round(settings.spare_knowledge * evaluator.space.n_units)
+    if evaluator.knowledge is None or not count or settings.method == SOFT:
+        return evaluator
+    carrying = np.argsort(knowledge_effects(evaluator, log), kind="stable")[:count].tolist()
+    return evaluator.on(evaluator.prompts, evaluator.reading, replace(evaluator.space, frozen=frozenset(carrying)))
 
 
 def gradient_scores(losses: MaskLosses, head_map: HeadMap) -> Floats:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from fairmend.errors import ModelError
 from fairmend.evaluation import Figures, Measurement
 from fairmend.language.backend.forward import why_not_finite
@@ -20,7 +18,7 @@ from fairmend.language.repair.differences import Pair, largest_changes
 from fairmend.language.repair.finalists import Finalist, choose, sets_of, within_floor
 from fairmend.language.repair.floors import Floors, floors_of
 from fairmend.language.repair.front import RepairFront, front_of
-from fairmend.language.repair.head_ranking import HeadRanking, given_ranking, knowledge_effects, rank_heads
+from fairmend.language.repair.head_ranking import HeadRanking, given_ranking, rank_heads, sparing
 from fairmend.language.repair.objectives import (
     MeasuredObjective,
     Objective,
@@ -158,7 +156,7 @@ def repair_model(
     before = _whole(runner.measure([search.space.untouched()])[0], subject.lm)
     scoring = subject.scoring(settings)
     ranking = ranking or rank_heads(scoring, settings, log)
-    search = _sparing(search, settings, log)
+    search = sparing(search, settings, log)
     sets = _sets(search, scoring, ranking, before, settings, subsets, log)
     found = _found(search, runner, sets, ranking, further, settings, log)
     held = _held_out(judges, len(other_half), found, settings, log)
@@ -170,15 +168,6 @@ def repair_model(
         texts=subject.texts,
         settings=settings,
     )
-
-
-def _sparing(search: LanguageEvaluator, settings: RepairSettings, log: Logbook) -> LanguageEvaluator:
-    """The same evaluator of masks that never drop the heads which carry most of what must stay known."""
-    count = round(settings.spare_knowledge * search.space.n_units)
-    if search.knowledge is None or not count or settings.method == SOFT:
-        return search
-    carrying = np.argsort(knowledge_effects(search, log), kind="stable")[:count].tolist()
-    return search.on(search.prompts, search.reading, replace(search.space, frozen=frozenset(carrying)))
 
 
 def _sets(

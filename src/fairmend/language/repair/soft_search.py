@@ -25,7 +25,7 @@ from fairmend.masks import Mask
 from fairmend.runs.parts import Arrays, Keep, Parts, keep_nothing
 from fairmend.runs.progress import Stages
 
-_CHECKPOINTS = 12
+CHECKPOINTS = 12
 
 
 def soft_masks(fitted: LanguageEvaluator, settings: RepairSettings, log: Logbook) -> list[Mask]:
@@ -73,7 +73,7 @@ def soft_masks(fitted: LanguageEvaluator, settings: RepairSettings, log: Logbook
             yield soft.knowledge_weight * (lost**2).mean() / max(float(knew.mean()) ** 2, 1e-9)
 
     rows, found = np.arange(len(answers.prompts)), []
-    every = max(1, soft.steps // _CHECKPOINTS)
+    every = max(1, soft.steps // CHECKPOINTS)
     with Stages(log.progress, "soft gates: ") as shown:
         gains = find_gains(
             lm.head_map.n_heads,

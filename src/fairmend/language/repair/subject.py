@@ -105,7 +105,8 @@ class Subject:
         """The knowledge to search with and the knowledge to judge on, nothing of the one in the other."""
         if self.knowledge is None:
             return None, None
-        first, second = self.knowledge.split(seed=settings.seed, by=self.knowledge.apart or None)
+        # One split for all seeds, so that no search of a comparison sees what another is judged on.
+        first, second = self.knowledge.split(seed=0, by=self.knowledge.apart or None)
         return _at_most(first, _KNOWN, settings.seed), _at_most(second, _KNOWN, settings.seed)
 
     def evaluator(

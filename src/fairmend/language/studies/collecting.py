@@ -19,6 +19,7 @@ import numpy as np
 
 from fairmend.errors import InputError, RunError
 from fairmend.language.records.run_directories import open_run
+from fairmend.language.repair.head_ranking import sparing
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.language.repair.subset_search import CONTEXT, SubsetEvaluator, collecting_evaluator
@@ -175,7 +176,7 @@ def measured_noise(store: Store) -> MeasurementNoise | None:
 
 def _evaluators(subject: Subject, settings: RepairSettings) -> tuple[SubsetEvaluator, SubsetEvaluator]:
     """What measures subsets, and what measures some of them again: other prompts and other noise, the same text."""
-    search, other = subject.searching(settings), replace(settings, seed=settings.seed + 1)
+    search, other = sparing(subject.searching(settings), settings), replace(settings, seed=settings.seed + 1)
     repeated = subject.evaluator(search.prompts, search.reading, other)
     return collecting_evaluator(search, settings), collecting_evaluator(repeated, other)
 

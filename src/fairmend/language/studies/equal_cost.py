@@ -9,18 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, get_args
+
+import numpy as np
 
 from fairmend.errors import InputError
 from fairmend.language.heads.heads import n_changed
+from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.judging import draw_judged, judge_sets, spot_of
 from fairmend.language.measurement.logbook import Logbook
-from fairmend.language.prompts.prompts import PromptSet
+from fairmend.language.prompts.choices import ChoiceSet
 from fairmend.language.repair.finalists import most_measured
 from fairmend.language.repair.repair import Repair, repair_model
-from fairmend.language.repair.settings import SUBSET_METHODS, RepairSettings, SubsetMethod
+from fairmend.language.repair.settings import SOFT, SUBSET_METHODS, RepairSettings, SoftMethod, SubsetMethod
+from fairmend.language.repair.soft_search import CHECKPOINTS
 from fairmend.language.repair.subject import Subject
-from fairmend.language.repair.subset_search import subset_prompts
+from fairmend.language.repair.subset_search import collecting_evaluator, starting_rules, subset_prompts
 from fairmend.language.studies.study import UNTOUCHED, JudgedSet, JudgedStudy
 from fairmend.report.figures import Point, Spot
 from fairmend.report.study import study_kind
@@ -35,7 +39,9 @@ from fairmend.surrogates.families.base import LEAST_SAMPLES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+AnyMethod: TypeAlias = Method | SubsetMethod | SoftMethod
 _LEAST_PER_GROUP = 2
+_WITH_GRADIENT = 3  # times the tokens of going forward alone
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,8 @@ class EqualCostSettings:
 
     Attributes:
         methods: of ranking heads or of searching subsets.
-        tokens: what every repair may generate. Continuations are counted at their full length.
+        tokens: what every repair may generate, continuations counted at their full length; with choices the tokens that
+            may go through the model.
         seeds: repairs of every method, each with its own prompts, noise and search.
         shared: everything else. Rankings search with as many prompts as the tokens allow, searches over subsets with
             the `prompts` of these settings and as many subsets as the tokens allow. Its seed is the first.
@@ -55,7 +62,7 @@ class EqualCostSettings:
 
     kind: ClassVar[str] = "language comparison at equal cost"
 
-    methods: tuple[Method | SubsetMethod, ...] = ("fasp", "attention-pruning", "active", "random")
+    methods: tuple[AnyMethod, ...] = ("fasp", "attention-pruning", "active", "random")
     tokens: int = 100_000
     seeds: int = 3
     shared: RepairSettings = field(default_factory=RepairSettings)
@@ -64,7 +71,7 @@ class EqualCostSettings:
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise InputError(f"methods needs one or more different values, got {self.methods!r}")
         for method in self.methods:
-            require_choice("method", method, (*get_args(Method), *SUBSET_METHODS))
+            require_choice("method", method, (*get_args(Method), *SUBSET_METHODS, SOFT))
         require_count("tokens", self.tokens, 1)
         require_count("seeds", self.seeds, 1)
 
@@ -240,21 +247,23 @@ class Plan:
     tokens: int
 
 
-def plan_repair(
-    settings: RepairSettings, method: Method | SubsetMethod, seed: int, tokens: int, prompts: PromptSet
-) -> Plan:
-    """Set a method's repair so that it generates at most `tokens` tokens.
+def plan_repair(settings: RepairSettings, method: AnyMethod, seed: int, tokens: int, searching: Subject) -> Plan:
+    """Set a method's repair so that at most `tokens` tokens are generated, or with choices go through the model.
 
     Args:
         settings: everything that the methods share.
         method, seed: of the repair.
         tokens: the budget.
-        prompts: all that may be searched with.
+        searching: the model, and all that may be searched with.
 
     Raises:
         InputError: too few tokens for this method.
     """
-    asked = replace(settings, method=method, seed=seed)
+    asked, prompts = replace(settings, method=method, seed=seed), searching.prompts
+    if isinstance(prompts, ChoiceSet):
+        return _plan_of_choices(searching, asked, tokens)
+    if method == SOFT:
+        raise InputError("soft gates take gradients of preferences, toxicity has none: compare it with --bias")
     length, n_groups = asked.sampling.new_tokens, len(prompts.group_names)
     per_set = length * asked.sampling.n_samples
     scored = length * asked.scoring_samples if "bias" in asked.needs else 0
@@ -277,6 +286,48 @@ def plan_repair(
     if samples < least:
         raise _too_few(tokens, method, fixed + least * per_subset)
     return Plan(replace(asked, subsets=replace(asked.subsets, samples=samples)), fixed + samples * per_subset)
+
+
+def _plan_of_choices(searching: Subject, asked: RepairSettings, tokens: int) -> Plan:
+    """All methods search with the same items; going backward counts twice as much as forward (Kaplan et al. 2020)."""
+    search, scoring, soft = searching.searching(asked), searching.scoring(asked), asked.soft
+    everything = np.arange(len(scoring.prompts))
+    items, text = scoring.answers.n_tokens(everything), len(scoring.reading.tokens)
+    known = scoring.tokens_per_mask - items - text
+    reads = bool({"loss", "gradient"} & set(asked.needs))
+    scored = _WITH_GRADIENT * (items * ("bias" in asked.needs) + text * reads)
+    if asked.method == SOFT:
+        drawn = [known * min(1.0, soft.items / _known(scoring)), items * soft.items / len(everything)]
+        step = round(_WITH_GRADIENT * sum(drawn)) + (1 + _WITH_GRADIENT) * soft.tokens
+        fixed = items + known + CHECKPOINTS * (items + search.tokens_per_mask) + search.tokens_per_mask
+        steps = (tokens - fixed) // step
+        if steps < CHECKPOINTS:
+            raise _too_few(tokens, asked.method, fixed + CHECKPOINTS * step)
+        return Plan(replace(asked, soft=replace(soft, steps=steps)), fixed + steps * step)
+    fixed = scored + search.tokens_per_mask + (_WITH_GRADIENT * known if asked.spare_knowledge else 0)
+    if not asked.searches_subsets:
+        tried, measured = len(asked.finalists()), most_measured(asked.finalists())
+        fixed += measured * search.tokens_per_mask + (tried - measured) * len(search.reading.tokens)
+        if fixed > tokens:
+            raise _too_few(tokens, asked.method, fixed)
+        return Plan(asked, fixed)
+    fixed += asked.subsets.finalists * search.tokens_per_mask
+    if asked.method == "active":
+        fixed += len(starting_rules(asked, search.space)) * len(search.reading.tokens)
+    part = collecting_evaluator(search, asked)
+    each = (
+        part.tokens_per_mask
+        if isinstance(part, LanguageEvaluator)
+        else round(asked.subsets.eta * search.tokens_per_mask)
+    )
+    samples, least = (tokens - fixed) // each, LEAST_SAMPLES + asked.subsets.finalists
+    if samples < least:
+        raise _too_few(tokens, asked.method, fixed + least * each)
+    return Plan(replace(asked, subsets=replace(asked.subsets, samples=samples)), fixed + samples * each)
+
+
+def _known(scoring: LanguageEvaluator) -> int:
+    return max(1, len(scoring.knowledge or ()))
 
 
 def _too_few(tokens: int, method: str, least: int) -> InputError:
@@ -313,11 +364,12 @@ def compare_at_equal_cost(
     searchable, unseen = subject.halves(replace(shared, prompts=None))
     searching = replace(subject, prompts=searchable, judge_prompts=unseen, others=())
     plans = [
-        plan_repair(shared, method, seed, settings.tokens, searchable)
+        plan_repair(shared, method, seed, settings.tokens, searching)
         for method in settings.methods
         for seed in range(shared.seed, shared.seed + settings.seeds)
     ]
-    evaluators = subject.judging(shared)
+    # Whatever a method does to heads can be judged where gains can.
+    evaluators = subject.judging(replace(shared, method=SOFT) if SOFT in settings.methods else shared)
     repairs: list[Repair] = []
     for plan in plans:
         repaired = repair_model(
@@ -331,6 +383,9 @@ def compare_at_equal_cost(
             raise KeyboardInterrupt  # what was measured is kept
         repairs.append(repaired)
     masks = [repaired.mask for repaired in repairs]
+    # Gains beside dropped heads: what drops heads turns none.
+    n_dials = len(evaluators[0].space.dials)
+    masks = [mask if mask.dials or not n_dials else mask.turn((0.0,) * n_dials) for mask in masks]
     judgements = judge_sets(evaluators, masks, Logbook(store, progress), shared.seed)
     return CostComparison(
         rows=tuple(
@@ -340,10 +395,10 @@ def compare_at_equal_cost(
                 prompts=len(repaired.search_prompts),
                 subsets=plan.settings.subsets.samples if plan.settings.searches_subsets else None,
                 tokens=plan.tokens,
-                mask=repaired.mask,
-                judgement=judgements[repaired.mask],
+                mask=mask,
+                judgement=judgements[mask],
             )
-            for plan, repaired in zip(plans, repairs, strict=True)
+            for plan, repaired, mask in zip(plans, repairs, masks, strict=True)
         ),
         untouched=judgements[evaluators[0].space.untouched()],
         subject=subject,
