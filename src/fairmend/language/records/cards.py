@@ -177,7 +177,7 @@ def _done(repair: Repair) -> tuple[str, ...]:
     for site, heads in repair.space.by_site(repair.mask).items():
         if heads:
             said.append(f"Dropped in {site}: {', '.join(map(str, heads))}.")
-    return (*said, *(f"Note: {note}." for note in repair.ranking.notes))
+    return (*said, *(f"Note: {remark.rstrip('.')}." for remark in repair.ranking.remarks))
 
 
 def _method(settings: RepairSettings) -> str:
