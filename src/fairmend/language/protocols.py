@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from fairmend.settings import check, documented, setting
 
 BiasMethod = Literal["generated", "reweighted", "first-order"]
-LossMethod = Literal["exact", "first-order"]
+LossMethod = Literal["screened", "first-order", "exact"]
 GroupMean = Literal["unweighted", "pooled"]
 Reference = Literal["unweighted", "pooled", "zero"]
 ScoredText = Literal["continuation", "prompt+continuation"]

@@ -119,7 +119,7 @@ class TestScore:
         options = MEASURE | {"--out": "heads.csv"}
         assert lm(run, "score", options | {"--out": "whole.csv"}).code == 0
         with monkeypatch.context() as pressed:
-            pressed.setattr("fairmend.language.scores.head_scores.first_order_losses", press)
+            pressed.setattr("fairmend.language.scores.screening.first_order_losses", press)
             stopped = lm(run, "score", options)
         assert stopped.code == 130
         assert "kept in heads.csv.unfinished; give the same command again" in stopped.message
@@ -137,14 +137,16 @@ class TestScore:
         assert Path("heads.csv").read_bytes() == Path("whole.csv").read_bytes()
         assert not Path("heads.csv.unfinished").exists()
 
-    @pytest.mark.parametrize(("place", "kept"), [("draw_sample", False), ("first_order_losses", True)])
+    @pytest.mark.parametrize(
+        ("place", "kept"), [("head_scores.draw_sample", False), ("screening.first_order_losses", True)]
+    )
     def test_input_that_cannot_work_keeps_the_folder_only_if_something_was_scored(
         self, run: Run, office: Path, monkeypatch: pytest.MonkeyPatch, place: str, kept: bool
     ) -> None:
         def refuse(*given: object, **named: object) -> None:
             raise InputError("no such thing")
 
-        monkeypatch.setattr(f"fairmend.language.scores.head_scores.{place}", refuse)
+        monkeypatch.setattr(f"fairmend.language.scores.{place}", refuse)
         assert lm(run, "score", MEASURE | {"--out": "heads.csv"}).code == 2
         assert Path("heads.csv.unfinished").exists() == kept
 
@@ -155,6 +157,22 @@ class TestScore:
         given = lm(run, "repair", REPAIR | {"--scores": "heads.csv", "--out": "given", "--json": True}).document
         assert given["outcome"] == whole["outcome"]
         assert given["scores"]["scores"] == whole["scores"]["scores"]
+
+    def test_screened_scores_say_how_valid_first_order_is_and_are_the_repairs_own(self, run: Run, office: Path) -> None:
+        shown = lm(run, "score", MEASURE | {"--out": "heads.csv"})
+        assert "Validity (rank correlation): first-order loss against exact ablation of " in " ".join(shown.out.split())
+        own = lm(run, "repair", REPAIR | {"--loss-scores": "screened", "--alpha": 0.1, "--json": True}).document
+        options = {
+            "--loss-scores": "screened",
+            "--alpha": 0.1,
+            "--scores": "heads.csv",
+            "--out": "given",
+            "--json": True,
+        }
+        given = lm(run, "repair", REPAIR | options).document
+        assert given["scores"]["scores"] == own["scores"]["scores"]
+        assert given["scores"]["validity"] == own["scores"]["validity"] != []
+        assert "Validity (rank correlation): " in run("show", "out").out
 
 
 class TestSlice:

@@ -83,8 +83,9 @@ def score(
     The CSV has a row per head: its effect (what the figure gains without the head) on the bias of every axis and on
     the perplexity, each with a standard error; beside it lies a head map, layers by heads, as .png and .svg. The
     tables show the most influential heads. With them stands how far the rankings would repeat on another sample, with
-    a warning where they are mostly noise. Prompts and text are those that a repair with the same --seed searches with,
-    so that `fairmend lm repair --scores FILE.csv` can go on from here.
+    a warning where they are mostly noise, and how far first order agrees with ablating heads for good. Prompts and
+    text are those that a repair with the same --seed scores heads with, so that `fairmend lm repair --scores FILE.csv`
+    can go on from here.
 
     Ctrl-C keeps what is scored in FILE.csv.unfinished; the same command goes on from there.
 
@@ -225,13 +226,12 @@ def _new_files(out: Path) -> tuple[Path, Path, Path]:
 def _score(inputs: LanguageInputs, settings: RepairSettings, store: Store, screen: Screen) -> HeadScores:
     """The scores of all heads, on what a repair searches with."""
     from fairmend.language.measurement.answers import answers_of
-    from fairmend.language.measurement.masked_perplexity import Reading
-    from fairmend.language.repair.subject import halves
+    from fairmend.language.repair.subject import halves, scoring_reading
     from fairmend.language.scores.head_scores import origin_of, score_heads
     from fairmend.runs.progress import Stages
 
     text = inputs.texts[0]
-    reading = Reading(inputs.lm, text, settings.reading)
+    reading = scoring_reading(inputs.lm, text, settings)
     parts: list[Any] = [inputs.prompts] if inputs.judged is None else [inputs.prompts, inputs.judged]
     searched = [halves(part, settings, *rest)[0] for part, *rest in zip(*parts, strict=True)]
     sampling = replace(settings.sampling, n_samples=settings.scoring_samples)
@@ -246,6 +246,7 @@ def _score(inputs: LanguageInputs, settings: RepairSettings, store: Store, scree
             bias_method=settings.bias_method,
             group_mean=settings.group_mean,
             seed=settings.seed,
+            rules=settings.finalists(),
             store=store,
             progress=stages,
         )

@@ -87,6 +87,11 @@ def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
         f"{_given(search['after']['bias'])}, perplexity {_given(search['before']['perplexity'], '.2f')} -> "
         f"{_given(search['after']['perplexity'], '.2f')}, {len(search['finalists'])} sets measured.\n"
     )
+    if result["scores"].get("validity"):
+        from fairmend.language.scores.validity import Validity, validity_in_words
+        from fairmend.records import built
+
+        parts.append(f"{validity_in_words(built(result['scores']['validity'], tuple[Validity, ...]))}\n")
     return parts
 
 
@@ -162,6 +167,10 @@ def score_parts(scores: HeadScores, shown: int) -> list[RenderableType]:
         f"  perplexity: {scores.loss.reliability}",
         *(f"  bias, {axis.axis}: {axis.reliability}" for axis in scores.axes),
     ]
+    if scores.loss.validity is not None:
+        from fairmend.language.scores.validity import validity_in_words
+
+        parts.append(validity_in_words([scores.loss.validity]))
     return parts
 
 

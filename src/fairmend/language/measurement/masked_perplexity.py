@@ -19,7 +19,7 @@ from fairmend.masks import Mask
 
 Floats = npt.NDArray[np.float64]
 
-_WINDOW = 512  # of the standard protocol: as wide as the stride, so that no token is read twice
+LONGEST_WINDOW = 512  # of the standard protocol: as wide as the stride, so that no token is read twice
 
 
 class Reading:
@@ -39,7 +39,7 @@ class Reading:
         settings = settings or ReadingSettings()
         window = settings.window
         if window is None and settings.kind == "standard":
-            window = min(_WINDOW, lm.context)
+            window = min(LONGEST_WINDOW, lm.context)
         self.lm = lm
         self.text = text
         self.protocol = perplexity_protocol(lm, settings.kind, window, settings.stride)

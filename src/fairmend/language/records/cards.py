@@ -182,7 +182,7 @@ def _done(repair: Repair) -> tuple[str, ...]:
             said.append(f"Dropped in {site}: {', '.join(map(str, heads))}.")
     if any(repair.mask.dials):
         said.append("The gain of every head is in mask.json: 1 leaves the head as it is, 0 is off.")
-    return (*said, *(f"Note: {note}." for note in repair.ranking.notes))
+    return (*said, *(f"Note: {remark.rstrip('.')}." for remark in repair.ranking.remarks))
 
 
 def _method(settings: RepairSettings) -> str:

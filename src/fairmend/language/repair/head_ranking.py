@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import RunError
-from fairmend.evaluation import digest
+from fairmend.evaluation import Measurement, digest
 from fairmend.language.bias.design import design_of
 from fairmend.language.choices.likelihoods import preference_gradients
 from fairmend.language.heads.heads import HeadMap
@@ -23,9 +23,12 @@ from fairmend.language.scores.first_order import first_order_losses
 from fairmend.language.scores.head_scores import HeadScores, head_scores, origin_of, score_heads
 from fairmend.language.scores.magnitude import head_magnitudes
 from fairmend.language.scores.toxicity_by_mask import GENERATED, MaskToxicity
+from fairmend.language.scores.validity import Validity, sum_validity, validity_in_words
+from fairmend.masks import Mask
 from fairmend.records import built, plain
 from fairmend.runs.parts import Keep, Parts, keep_nothing
 from fairmend.runs.progress import Stages
+from fairmend.search import PruningRule
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,11 +45,18 @@ class HeadRanking:
         scores: by the names of `fairmend.search.pruning_rules.NEEDS`, each (n_heads,).
         table: effects on perplexity and bias with their errors and reliability, where the method reads them.
         notes: what a reader should know.
+        validity: how far the scores order heads, and sets of heads, as measuring does, where both were done.
     """
 
     scores: Mapping[str, Floats]
     table: HeadScores | None = None
     notes: tuple[str, ...] = ()
+    validity: tuple[Validity, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """How valid the ranking is, in a line, and the notes."""
+        return (*filter(None, [validity_in_words(self.validity)]), *self.notes)
 
     @classmethod
     def of(cls, table: HeadScores, axis: str, needs: tuple[str, ...]) -> HeadRanking:
@@ -58,16 +68,54 @@ class HeadRanking:
         if "bias" in needs:
             scores["bias"] = table.axis(axis).without
             notes.append((f"bias, {axis}", table.axis(axis).reliability.warning))
-        return cls(scores, table, tuple(f"{name}: {warning}" for name, warning in notes if warning))
+        said = tuple(f"{name}: {warning}" for name, warning in notes if warning)
+        known = table.loss.validity if "loss" in needs else None
+        return cls(scores, table, said)._with(() if known is None else (known,))
+
+    def held_against(self, axis: str, *measured: Iterable[tuple[Mask, Measurement]]) -> HeadRanking:
+        """The same with what measured sets say of the sums of its effects; as it is where it has no effects.
+
+        Args:
+            axis: name of the axis that was measured.
+            measured: sets of heads with their figures, the empty set among them; those measured otherwise (on fewer
+                prompts) apart.
+        """
+        if self.table is None:
+            return self
+        changes: dict[str, list[tuple[Mask, float]]] = {"bias": [], "loss": []}
+        for sets in map(dict, measured):
+            for before in (made for mask, made in sets.items() if mask.is_untouched):
+                for mask, made in sets.items():
+                    with np.errstate(all="ignore"):
+                        changes["loss"].append((mask, float(np.log(made.utility) - np.log(before.utility))))
+                    changes["bias"].append((mask, made.bias - before.bias))
+        found = []
+        for name in self.scores:
+            effect = self.table.loss.effect if name == "loss" else self.table.axis(axis).effect
+            found.append(sum_validity(effect, changes[name], name))
+        return self._with(found)
+
+    def _with(self, validity: Iterable[Validity]) -> HeadRanking:
+        found = tuple(validity)
+        warnings = (each.warning for each in found)
+        notes = (*self.notes, *(warning for warning in warnings if warning))
+        return replace(self, validity=(*self.validity, *found), notes=notes)
 
 
-def rank_heads(evaluator: LanguageEvaluator, settings: RepairSettings, log: Logbook = _NOWHERE) -> HeadRanking:
+def rank_heads(
+    evaluator: LanguageEvaluator,
+    settings: RepairSettings,
+    log: Logbook = _NOWHERE,
+    rules: Sequence[PruningRule] | None = None,
+) -> HeadRanking:
     """Find the scores that the method of `settings` needs.
 
     Args:
         evaluator: on the search half; its sampling and reading are those that heads are scored with.
         settings: method and scoring.
         log: where the scores are kept; those that an interrupted run has found are not found again.
+        rules: what makes sets of the scores; the finalists of `settings` when not given. With screened losses, the
+            heads that they drop are ablated.
 
     Raises:
         ModelError: the model is broken, or out of memory.
@@ -80,6 +128,10 @@ def rank_heads(evaluator: LanguageEvaluator, settings: RepairSettings, log: Logb
         "loss_scores": settings.loss_scores,
         "seed": settings.seed,
     }
+    screening: Sequence[PruningRule] = ()
+    if settings.loss_scores == "screened" and "loss" in settings.needs:
+        screening = settings.finalists() if rules is None else rules
+        asked["rules"] = [rule.to_json() for rule in screening]
     key = digest(asked)
     for event in [] if log.store is None else log.store.events(_EVENT):
         try:
@@ -90,7 +142,7 @@ def rank_heads(evaluator: LanguageEvaluator, settings: RepairSettings, log: Logb
                 f"the ranking of heads that the run's folder keeps is none ({type(error).__name__}: {error}): it was "
                 "changed or damaged. Start again with another --out"
             ) from error
-    ranking = _rank(evaluator, settings, log)
+    ranking = _rank(evaluator, settings, screening, log)
     if log.store is not None:
         log.store.record(_EVENT, {"key": key, "ranking": plain(ranking)})
     return ranking
@@ -158,7 +210,9 @@ def gradient_scores(losses: MaskLosses, head_map: HeadMap) -> Floats:
     return scores
 
 
-def _rank(evaluator: LanguageEvaluator, settings: RepairSettings, log: Logbook) -> HeadRanking:
+def _rank(
+    evaluator: LanguageEvaluator, settings: RepairSettings, rules: Sequence[PruningRule], log: Logbook
+) -> HeadRanking:
     lm, needs, reading = evaluator.lm, settings.needs, evaluator.reading
     if "magnitude" in needs:
         found = head_magnitudes(lm.model, lm.head_map)
@@ -184,6 +238,7 @@ def _rank(evaluator: LanguageEvaluator, settings: RepairSettings, log: Logbook) 
             bias_method=settings.bias_method,
             group_mean=evaluator.group_mean,
             seed=settings.seed,
+            rules=rules,
             progress=shown,
             store=log.store,
         )

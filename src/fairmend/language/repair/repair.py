@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fairmend.errors import ModelError
@@ -15,7 +15,7 @@ from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.repair.differences import Pair, largest_changes
-from fairmend.language.repair.finalists import Finalist, choose, sets_of, within_floor
+from fairmend.language.repair.finalists import Finalist, Measured, choose, sets_of, within_floor
 from fairmend.language.repair.floors import Floors, floors_of
 from fairmend.language.repair.front import RepairFront, front_of
 from fairmend.language.repair.head_ranking import HeadRanking, given_ranking, rank_heads, sparing
@@ -29,7 +29,7 @@ from fairmend.language.repair.objectives import (
 from fairmend.language.repair.settings import SOFT, RepairSettings
 from fairmend.language.repair.soft_search import soft_masks
 from fairmend.language.repair.subject import Subject
-from fairmend.language.repair.subset_search import find_subsets, require_searchable
+from fairmend.language.repair.subset_search import find_subsets, require_searchable, starting_rules
 from fairmend.language.scores.head_scores import HeadScores
 from fairmend.masks import Mask, Space
 from fairmend.runs.context import Context
@@ -49,7 +49,7 @@ class Found:
         figures, before, after: the untouched and the chosen mask on the search half: too rosy for the chosen one,
             because it was chosen there.
         floor: what must be kept on the search half.
-        ranking: the scores of every head.
+        ranking: the scores of every head, held against the sets that were measured.
         finalists: the sets that were measured on the search half.
         objectives: further figures of the finalists, which kept some from being chosen.
         run: how the measuring of the finalists went.
@@ -155,10 +155,12 @@ def repair_model(
     ranking = given_ranking(subject, scores, settings)  # refused before anything is measured
     before = _whole(runner.measure([search.space.untouched()])[0], subject.lm)
     scoring = subject.scoring(settings)
-    ranking = ranking or rank_heads(scoring, settings, log)
+    if ranking is None:
+        rules = starting_rules(settings, search.space) if settings.method == "active" else None
+        ranking = rank_heads(scoring, settings, log, rules)
     search = sparing(search, settings, log)
-    sets = _sets(search, scoring, ranking, before, settings, subsets, log)
-    found = _found(search, runner, sets, ranking, further, settings, log)
+    sets, collected = _sets(search, scoring, ranking, before, settings, subsets, log)
+    found = _found(search, runner, sets, collected, ranking, further, settings, log)
     held = _held_out(judges, len(other_half), found, settings, log)
     return Repair(
         **vars(found),
@@ -178,23 +180,26 @@ def _sets(
     settings: RepairSettings,
     given: Context | None,
     log: Logbook,
-) -> Mapping[Mask, PruningRule | None]:
-    """The sets of heads to measure on the whole search half, with the rule that made each, if a rule did."""
+) -> tuple[Mapping[Mask, PruningRule | None], Iterable[Measured]]:
+    """The sets of heads to measure on the whole search half, with the rule that made each, if a rule did; and the
+    subsets that were measured on a part of it."""
     if settings.method == SOFT:
-        return dict.fromkeys(soft_masks(scoring, settings, log))
+        return dict.fromkeys(soft_masks(scoring, settings, log)), ()
     floor = floors_of(search, before, settings)
     if settings.searches_subsets:
-        return dict.fromkeys(find_subsets(search, ranking, floor, settings, given, log))
+        masks, collected = find_subsets(search, ranking, floor, settings, given, log)
+        return dict.fromkeys(masks), collected
     sets = sets_of(settings.finalists(), ranking.scores, search.space)
     if settings.choice == "rule":
-        return sets
-    return within_floor(search, sets, floor, log.progress, settings.subsets.finalists if settings.front else 0)
+        return sets, ()
+    return within_floor(search, sets, floor, log.progress, settings.subsets.finalists if settings.front else 0), ()
 
 
 def _found(
     search: LanguageEvaluator,
     runner: Runner,
     sets: Mapping[Mask, PruningRule | None],
+    collected: Iterable[Measured],
     ranking: HeadRanking,
     further: Sequence[ObjectiveEvaluator],
     settings: RepairSettings,
@@ -207,6 +212,8 @@ def _found(
     before = measured[untouched]
     floor = floors_of(search, before, settings)
     finalists = tuple(Finalist(mask, rule, measured[mask]) for mask, rule in sets.items() if measured.get(mask))
+    whole = [(untouched, before), *((each.mask, each.measurement) for each in finalists)]
+    ranking = ranking.held_against(search.prompts.axis, collected, whole)
     objectives = measure_objectives(further, [each.mask for each in finalists], settings.objective_limit, log)
     if settings.choice == "rule":
         chosen = finalists[0] if finalists else None

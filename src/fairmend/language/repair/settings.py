@@ -168,9 +168,10 @@ class RepairSettings:
         published="generated",
     )
     loss_scores: LossMethod = setting(
-        "first-order",
-        "How each head's effect on the perplexity is found: first-order (one backward pass), or exact (reads the text "
-        "without each head, slow).",
+        "screened",
+        "How each head's effect on the perplexity is found: first-order (one backward pass, underestimates the most "
+        "damaging heads), exact (reads the text without each head, slow), or screened (first order for all heads, "
+        "exact for those that a set would drop).",
         choices=get_args(LossMethod),
         published="exact",
     )
@@ -182,8 +183,8 @@ class RepairSettings:
         shown="2, or --samples if that is more",
     )
     scoring_tokens: int | None = setting(
-        2048,
-        "Tokens of the text that heads are scored with; None takes as many as the perplexity.",
+        512,
+        "Tokens of the text that heads are scored with, in four windows at least; None reads as the perplexity does.",
         least=2,
         none="all",
         option="",

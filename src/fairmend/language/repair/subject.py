@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from fairmend.errors import DataError, InputError
 from fairmend.language.measurement.evaluator import LanguageEvaluator
-from fairmend.language.measurement.masked_perplexity import Reading
+from fairmend.language.measurement.masked_perplexity import LONGEST_WINDOW, Reading
 from fairmend.language.measurement.texts import Text, read_text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.choices import ChoiceSet
@@ -19,6 +19,7 @@ from fairmend.language.toxicity.scorer import Scorer
 
 _FOLDS = (2 / 3, 1 / 3)
 _KNOWN = 160  # items of knowledge in each half
+_LEAST_WINDOWS = 4
 _Prompts = TypeVar("_Prompts", bound=PromptSet)
 
 
@@ -87,9 +88,9 @@ class Subject:
         Raises:
             DataError, InputError: see `searching`.
         """
-        fewer = replace(settings.reading, tokens=settings.scoring_tokens or settings.reading.tokens)
         drawn = replace(settings, sampling=replace(settings.sampling, n_samples=settings.scoring_samples))
-        return self.evaluator(self._folds(settings)[0], self._reading(0, fewer), drawn, self.known(settings)[0])
+        reading = scoring_reading(self.lm, self.texts[0], settings)
+        return self.evaluator(self._folds(settings)[0], reading, drawn, self.known(settings)[0])
 
     def judging(self, settings: RepairSettings) -> list[LanguageEvaluator]:
         """What judges masks on prompts and text that no search saw: one per axis, the repaired one first.
@@ -157,6 +158,20 @@ class Subject:
 
     def _reading(self, number: int, settings: ReadingSettings) -> Reading:
         return Reading(self.lm, self.texts[number], settings)
+
+
+def scoring_reading(lm: LanguageModel, text: Text, settings: RepairSettings) -> Reading:
+    """The text as heads are scored with: `scoring_tokens` of it, in four windows at least, so that errors can be told.
+
+    Raises:
+        DataError, InputError: see `Reading`.
+    """
+    reading, tokens = settings.reading, settings.scoring_tokens
+    if tokens is not None:
+        reading = replace(reading, tokens=tokens)
+        if reading.window is None and reading.kind == "standard":
+            reading = replace(reading, window=max(2, min(lm.context, LONGEST_WINDOW, tokens // _LEAST_WINDOWS + 1)))
+    return Reading(lm, text, reading)
 
 
 def halves(

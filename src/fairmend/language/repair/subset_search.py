@@ -28,6 +28,7 @@ from fairmend.language.repair.own_fractions import OwnFractions
 from fairmend.language.repair.settings import SUBSET_METHODS, RepairSettings, SubsetSearch
 from fairmend.masks import Mask, Space
 from fairmend.records import differences
+from fairmend.runs.collection import Collection
 from fairmend.runs.context import Context
 from fairmend.search import Genetic, PruningRule
 from fairmend.search.base import Searcher
@@ -76,7 +77,7 @@ def find_subsets(
     settings: RepairSettings,
     given: Context | None,
     log: Logbook,
-) -> list[Mask]:
+) -> tuple[list[Mask], Collection]:
     """Measure subsets as the method of `settings` asks for them, and name those to measure in full.
 
     Args:
@@ -89,7 +90,7 @@ def find_subsets(
         log: where measurements are kept.
 
     Returns:
-        The most promising subsets without the empty one.
+        The most promising subsets without the empty one; and all that were measured.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; everything measured is kept.
@@ -112,7 +113,7 @@ def find_subsets(
     runner.finish(searcher)
     if isinstance(searcher, LearningSearcher) and searcher.pair is None:
         raise DataError(f"nothing can be learned from the {len(collection)} measured subsets: {searcher.trouble}")
-    return promising(searcher, settings.subsets.finalists, front=settings.front)
+    return promising(searcher, settings.subsets.finalists, front=settings.front), collection
 
 
 def subset_searcher(

@@ -24,6 +24,7 @@ from fairmend.language.models.models import LanguageModel
 from fairmend.language.scores.layer_resume import AllAtOnce
 from fairmend.language.scores.mask_runs import MaskRuns, checked_gates, rows_at_once
 from fairmend.language.scores.reliability import Reliability, split_reliability
+from fairmend.language.scores.validity import Validity
 from fairmend.runs.parts import Keep, keep_nothing, within
 
 Floats = npt.NDArray[np.float64]
@@ -48,6 +49,16 @@ class MaskLosses:
     protocol: PerplexityProtocol
     method: str
     note: str = ""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """How the loss with each mask was found."""
+        return (self.method,) * len(self.without)
+
+    @property
+    def validity(self) -> Validity | None:
+        """How far an estimate of these losses orders masks as measuring does, if both were done."""
+        return None
 
     @property
     def perplexity_before(self) -> float:

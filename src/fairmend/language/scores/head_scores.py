@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -30,9 +32,12 @@ from fairmend.language.scores.first_order import first_order_losses, first_order
 from fairmend.language.scores.preferences_by_mask import preferences_by_mask
 from fairmend.language.scores.reliability import Reliability
 from fairmend.language.scores.reweighting import reweighted_toxicity
+from fairmend.language.scores.screening import screened_losses
 from fairmend.language.scores.toxicity_by_mask import MaskToxicity, generated_toxicity
+from fairmend.language.scores.validity import Validity
 from fairmend.runs.parts import Keep, Parts, keep_nothing, within
 from fairmend.runs.store import Section, Store
+from fairmend.search.pruning_rules import NEEDS, PruningRule
 
 Floats = npt.NDArray[np.float64]
 Stage = Callable[[str, int, int], None]
@@ -41,6 +46,7 @@ Stage = Callable[[str, int, int], None]
 _HEAD_COLUMNS = ("unit", "layer", "head", "module")
 _LOSS_COLUMNS = ("perplexity_without", "loss_effect", "loss_error", "perplexity_method")
 _LOSS_FACTS = ("perplexity_before", "perplexity_reliability", "perplexity_windows")
+_VALIDITY = ("perplexity_validity", "perplexity_validity_heads", "perplexity_validity_of")
 _BIAS_COLUMNS = ("bias_without", "bias_effect", "bias_error", "bias_method")
 _ORIGIN = ("weights_sha256", "text_sha256", "prompts_sha256")
 _BIAS_FACTS = ("bias_before", "bias_reliability", "bias_prompts")
@@ -65,7 +71,10 @@ class LossScores(_Effects):
         standard_error: of the effect, over windows, `(n_heads,)`.
         methods: how it was measured, one per head.
         reliability: of the ranking.
+        validity: of estimates, on the heads that were ablated too; None where nothing was estimated and ablated.
     """
+
+    validity: Validity | None = None
 
     @property
     def without(self) -> Floats:
@@ -154,9 +163,11 @@ class HeadScores:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What to say beside rankings that are mostly noise."""
+        """What to say beside rankings that are mostly noise, or of something else than what was measured."""
         named = {"perplexity": self.loss.reliability} | {f"bias, {s.axis}": s.reliability for s in self.axes}
-        return tuple(f"{name}: {found.warning}" for name, found in named.items() if found.warning)
+        said = [f"{name}: {found.warning}" for name, found in named.items() if found.warning]
+        doubt = None if self.loss.validity is None else self.loss.validity.warning
+        return (*said, *([doubt] if doubt else []))
 
     def write(self, path: str | Path) -> None:
         """Write the table as CSV: one row per head, figures of the whole model repeated in every row."""
@@ -167,6 +178,12 @@ class HeadScores:
             "module": self.modules,
         }
         columns |= _columns(self.loss, _LOSS_COLUMNS, _LOSS_FACTS, "")
+        if self.loss.validity is not None:
+            known = self.loss.validity
+            columns |= {
+                name: [value] * len(self)
+                for name, value in zip(_VALIDITY, (known.value, known.n, known.what), strict=True)
+            }
         for scores in self.axes:
             columns |= _columns(scores, _BIAS_COLUMNS, _BIAS_FACTS, f"[{scores.axis}]")
         columns |= {name: [sha] * len(self) for name, sha in self.origin.items()}
@@ -193,7 +210,7 @@ class HeadScores:
                 modules=tuple(row["module"] for row in rows),
                 layers=np.array([int(row["layer"]) for row in rows], dtype=np.int64),
                 heads=np.array([int(row["head"]) for row in rows], dtype=np.int64),
-                loss=LossScores(*_scores(rows, _LOSS_COLUMNS, _LOSS_FACTS, "", "windows")),
+                loss=LossScores(*_scores(rows, _LOSS_COLUMNS, _LOSS_FACTS, "", "windows"), _validity(rows[0])),
                 axes=tuple(
                     BiasScores(*_scores(rows, _BIAS_COLUMNS, _BIAS_FACTS, f"[{axis}]", "prompts"), axis)
                     for axis in axes
@@ -217,6 +234,7 @@ def score_heads(
     bias_method: BiasMethod = "first-order",
     group_mean: Reference = "unweighted",
     seed: int = 0,
+    rules: Sequence[PruningRule] = (),
     store: Store | Section | None = None,
     progress: Stage | None = None,
 ) -> HeadScores:
@@ -227,11 +245,13 @@ def score_heads(
         tokens: token ids of the text, `(n_tokens,)`, from `texts.encode_text`.
         protocol: of the perplexity, from `perplexity_protocol`.
         answers: what the model makes of the prompts of every axis.
-        loss_method: "exact" (`ablation`) or "first-order".
+        loss_method: "exact" (`ablation`), "first-order", or "screened": first order for all heads, exact for those
+            that `rules` would drop (`screening`).
         bias_method: "generated" (measured without every single head), "reweighted" (`reweighting`, generated where the
             sample says too little), or "first-order" (`first_order`).
         group_mean: what a group is compared with, see `BiasProtocol`.
         seed: of the splits that reliability and signs are taken from.
+        rules: what makes sets of the scores, for the bias of each axis; read by "screened".
         store: where what is drawn and measured is kept; an interrupted scoring of the same is gone on with.
         progress: told what is being done.
 
@@ -240,6 +260,8 @@ def score_heads(
         DataError: a group with fewer than 2 prompts.
         ModelError: the model's logits are not finite, or out of memory.
     """
+    if loss_method == "screened" and not rules:
+        raise InputError("loss_method='screened' ablates the heads that rules would drop: give rules, or take 'exact'")
     for name, value, allowed in (
         ("loss_method", loss_method, get_args(LossMethod)),
         ("bias_method", bias_method, get_args(BiasMethod)),
@@ -261,13 +283,17 @@ def score_heads(
         return lambda done, total: progress(what, done, total) if progress is not None else None
 
     tables = [_by_mask(axis, bias_method, tell, within(keep, axis.prompts.axis)) for axis in answers]
+    axes = _bias_scores(tables, group_mean, seed)
     reading = tell("perplexity")
     losses_kept = within(keep, "perplexity")
-    if loss_method == "exact":
+    if loss_method == "screened":
+        dropped = partial(_dropped, rules, axes)
+        losses: MaskLosses = screened_losses(lm, tokens, protocol, dropped, progress=tell, keep=losses_kept)
+    elif loss_method == "exact":
         losses = masked_losses(lm, tokens, protocol, progress=reading, keep=losses_kept)
     else:
         losses = first_order_losses(lm, tokens, protocol, progress=reading, keep=losses_kept)
-    return head_scores(lm.head_map, losses, tables, group_mean, seed)
+    return _head_scores(lm.head_map, losses, axes, seed)
 
 
 def head_scores(
@@ -285,6 +311,10 @@ def head_scores(
     Raises:
         DataError: a group with fewer than 2 prompts.
     """
+    return _head_scores(head_map, losses, _bias_scores(tables, group_mean, seed), seed)
+
+
+def _bias_scores(tables: Sequence[MaskToxicity], group_mean: GroupMean, seed: int) -> tuple[BiasScores, ...]:
     axes = []
     for table in tables:
         found = bias_effects(table, rng=np.random.default_rng(seed), group_mean=group_mean)
@@ -293,15 +323,34 @@ def head_scores(
                 found.before, found.effect, found.standard_error, table.methods, found.reliability, table.prompts.axis
             )
         )
-    modules, layers, heads = _places(head_map)
-    loss = LossScores(
+    return tuple(axes)
+
+
+def _head_scores(head_map: HeadMap, losses: MaskLosses, axes: tuple[BiasScores, ...], seed: int) -> HeadScores:
+    return HeadScores(*_places(head_map), _loss_scores(losses, seed), axes)
+
+
+def _loss_scores(losses: MaskLosses, seed: int) -> LossScores:
+    return LossScores(
         losses.perplexity_before,
         losses.effect,
         losses.effect_error,
-        (losses.method,) * len(modules),
+        losses.methods,
         losses.reliability(np.random.default_rng(seed)),
+        losses.validity,
     )
-    return HeadScores(modules, layers, heads, loss, tuple(axes))
+
+
+def _dropped(rules: Sequence[PruningRule], axes: Sequence[BiasScores], losses: MaskLosses) -> set[int]:
+    """The heads that some rule drops for some axis if the losses are these; a rule that finds too few drops none."""
+    loss = _loss_scores(losses, 0).without
+    found: set[int] = set()
+    for rule in rules:
+        of_axes = [{"bias": axis.without, "loss": loss} for axis in axes] if "bias" in NEEDS[rule.method] else []
+        for scores in of_axes or [{"loss": loss}]:
+            with suppress(InputError):
+                found.update(rule.choose(scores, len(loss)))
+    return found
 
 
 def origin_of(lm: LanguageModel, text: Text, prompts: Sequence[PromptSet]) -> dict[str, str]:
@@ -332,6 +381,13 @@ def _places(head_map: HeadMap) -> tuple[tuple[str, ...], npt.NDArray[np.int64], 
     rows = [(site.name, site.layer, head) for site in head_map.sites for head in range(site.n_heads)]
     modules, layers, heads = zip(*rows, strict=True)
     return modules, np.array(layers, dtype=np.int64), np.array(heads, dtype=np.int64)
+
+
+def _validity(row: Mapping[str, str]) -> Validity | None:
+    if _VALIDITY[0] not in row:
+        return None
+    value, n, what = (row[name] for name in _VALIDITY)
+    return Validity(what, float(value), int(n))
 
 
 def _columns(

@@ -5,14 +5,15 @@ Every head is scored once, for all methods and settings together; sets of heads 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from fairmend.errors import InputError
-from fairmend.language.measurement.judging import draw_judged, judge_sets, spot_of
+from fairmend.evaluation import Measurement
+from fairmend.language.measurement.judging import Judgement, draw_judged, judge_sets, spot_of
 from fairmend.language.measurement.logbook import Logbook
-from fairmend.language.repair.head_ranking import given_ranking, rank_heads
+from fairmend.language.repair.head_ranking import HeadRanking, given_ranking, rank_heads
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.language.scores.head_scores import HeadScores
@@ -201,11 +202,14 @@ def compare_methods(
             raise InputError(f"alpha={alpha:g} of {space.n_units} heads is none: choose a larger share")
     log = Logbook(store, progress)
     evaluators = subject.judging(shared)
-    ranked, notes = _scores(subject, settings, scores, log)
+    rankings = _rankings(subject, settings, scores, log)
+    ranked = {name: values for ranking in rankings for name, values in ranking.scores.items()}
     sets = {rule: _set(rule, ranked, space) for rule in settings.rules}
-    notes += [f"{rule_name(rule)}: {said}" for rule, (mask, said) in sets.items() if mask is None]
+    notes = [f"{rule_name(rule)}: {said}" for rule, (mask, said) in sets.items() if mask is None]
     masks = list(dict.fromkeys(mask for mask, _ in sets.values() if mask is not None))
     judgements = judge_sets(evaluators, masks, log, shared.seed)
+    rankings = [ranking.held_against(subject.prompts.axis, _figures(judgements)) for ranking in rankings]
+    notes = [*(remark for ranking in rankings for remark in ranking.remarks), *notes]
     first: dict[Mask, str] = {}
     rows = []
     for rule, (mask, _) in sets.items():
@@ -231,26 +235,32 @@ def rule_name(rule: PruningRule) -> str:
     return ", ".join(parts)
 
 
-def _scores(
+def _rankings(
     subject: Subject, settings: ComparisonSettings, given: HeadScores | None, log: Logbook
-) -> tuple[dict[str, Any], list[str]]:
-    """Every score that some method reads, each found once, with what a reader should know of them."""
+) -> list[HeadRanking]:
+    """The rankings with every score that some method reads, each found once."""
     wanted = {name for method in settings.methods for name in NEEDS[method]}
     both = tuple(sorted(wanted & {"bias", "loss"}))
     own: list[Method] = [method for method in ("magnitude", "gradient") if method in wanted]
     methods = ([_SCORED[both]] if both else []) + own
-    scores: dict[str, Any] = {}
-    notes: list[str] = []
+    rankings = []
     evaluator = None
     for method in methods:
         asked = replace(settings.shared, method=method, alpha=0.0, gamma=0.0)
         ranking = given_ranking(subject, given, asked)
         if ranking is None:
             evaluator = evaluator or subject.scoring(settings.shared)
-            ranking = rank_heads(evaluator, asked, log)
-        scores |= ranking.scores
-        notes += ranking.notes
-    return scores, notes
+            ranking = rank_heads(evaluator, asked, log, settings.rules)
+        rankings.append(ranking)
+    return rankings
+
+
+def _figures(judgements: Mapping[Mask, Judgement]) -> Iterator[tuple[Mask, Measurement]]:
+    """Held-out bias of the repaired axis and perplexity of every set that has both."""
+    for mask, judgement in judgements.items():
+        change = judgement.main.change
+        if change is not None:
+            yield mask, Measurement(change.after.value, judgement.perplexity.after)
 
 
 def _set(rule: PruningRule, scores: Mapping[str, Any], space: Space) -> tuple[Mask | None, str]:

@@ -405,5 +405,5 @@ def compare_at_equal_cost(
         search_prompts=searchable,
         judge=evaluators[0],
         tokens=settings.tokens,
-        notes=tuple(dict.fromkeys(note for repaired in repairs for note in repaired.ranking.notes)),
+        notes=tuple(dict.fromkeys(note for repaired in repairs for note in repaired.ranking.remarks)),
     )
