@@ -314,7 +314,7 @@ def head_scores(
     return _head_scores(head_map, losses, _bias_scores(tables, group_mean, seed), seed)
 
 
-def _bias_scores(tables: Sequence[MaskToxicity], group_mean: GroupMean, seed: int) -> tuple[BiasScores, ...]:
+def _bias_scores(tables: Sequence[MaskToxicity], group_mean: Reference, seed: int) -> tuple[BiasScores, ...]:
     axes = []
     for table in tables:
         found = bias_effects(table, rng=np.random.default_rng(seed), group_mean=group_mean)
