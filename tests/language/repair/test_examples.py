@@ -51,9 +51,7 @@ def test_are_the_largest_changes_of_different_prompts_with_the_texts_that_were_s
             for draw in range(2)
         ]
         assert (pair.before, pair.after) in written
-        assert WordScorer().score([pair.before, pair.after]) == pytest.approx(
-            [pair.score_before, pair.score_after]
-        )
+        assert WordScorer().score([pair.before, pair.after]) == pytest.approx([pair.score_before, pair.score_after])
 
 
 def test_prompts_that_did_not_change_are_no_examples():
@@ -67,6 +65,4 @@ def test_in_bfloat16_the_toxicity_is_that_of_the_text_that_is_shown():
     pairs, _ = examples(half, [1, 5, 6])
     assert pairs
     for pair in pairs:
-        assert WordScorer().score([pair.before, pair.after]) == pytest.approx(
-            [pair.score_before, pair.score_after]
-        )
+        assert WordScorer().score([pair.before, pair.after]) == pytest.approx([pair.score_before, pair.score_after])

@@ -14,7 +14,7 @@ from fairmend.language import RepairSettings, open_run, repair_model
 from fairmend.language.repair.finalists import sets_of
 from fairmend.language.repair.repair import Repair
 from fairmend.language.repair.settings import SUBSET_METHODS, SubsetSearch
-from fairmend.language.repair.subset_search import CONTEXT, promising, starting_rules
+from fairmend.language.repair.subset_search import CONTEXT, promising
 from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Site, Space
 from fairmend.runs import Runner, Store
@@ -73,7 +73,7 @@ def test_an_active_search_begins_with_the_sets_of_a_ranking(tmp_path):
     with start(tmp_path / "run", SETTINGS) as store:
         repair = repaired(SETTINGS, store)
         measured = [mask for mask, _ in store.context(CONTEXT)]
-    rules = starting_rules(SETTINGS, repair.space)
+    rules = SETTINGS.starting_rules(repair.space)
     assert {rule.method for rule in rules} == {"fasp"}
     assert max(rule.count(repair.space.n_units) for rule in rules) == 3
     ranked = sets_of(rules, repair.ranking.scores, repair.space)

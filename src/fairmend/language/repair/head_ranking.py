@@ -106,7 +106,7 @@ def rank_heads(
     evaluator: LanguageEvaluator,
     settings: RepairSettings,
     log: Logbook = _NOWHERE,
-    rules: Sequence[PruningRule] | None = None,
+    rules: Sequence[PruningRule] = (),
 ) -> HeadRanking:
     """Find the scores that the method of `settings` needs.
 
@@ -114,8 +114,8 @@ def rank_heads(
         evaluator: on the search half; its sampling and reading are those that heads are scored with.
         settings: method and scoring.
         log: where the scores are kept; those that an interrupted run has found are not found again.
-        rules: what makes sets of the scores; the finalists of `settings` when not given. With screened losses, the
-            heads that they drop are ablated.
+        rules: what makes sets of the scores, if not the method itself: with screened losses, the heads that they drop
+            are ablated.
 
     Raises:
         ModelError: the model is broken, or out of memory.
@@ -130,7 +130,8 @@ def rank_heads(
     }
     screening: Sequence[PruningRule] = ()
     if settings.loss_scores == "screened" and "loss" in settings.needs:
-        screening = settings.finalists() if rules is None else rules
+        own = settings.starting_rules if settings.method == "active" else lambda _: settings.finalists()
+        screening = rules or own(evaluator.space)
         asked["rules"] = [rule.to_json() for rule in screening]
     key = digest(asked)
     for event in [] if log.store is None else log.store.events(_EVENT):

@@ -29,7 +29,7 @@ from fairmend.language.repair.objectives import (
 from fairmend.language.repair.settings import SOFT, RepairSettings
 from fairmend.language.repair.soft_search import soft_masks
 from fairmend.language.repair.subject import Subject
-from fairmend.language.repair.subset_search import find_subsets, require_searchable, starting_rules
+from fairmend.language.repair.subset_search import find_subsets, require_searchable
 from fairmend.language.scores.head_scores import HeadScores
 from fairmend.masks import Mask, Space
 from fairmend.runs.context import Context
@@ -155,9 +155,7 @@ def repair_model(
     ranking = given_ranking(subject, scores, settings)  # refused before anything is measured
     before = _whole(runner.measure([search.space.untouched()])[0], subject.lm)
     scoring = subject.scoring(settings)
-    if ranking is None:
-        rules = starting_rules(settings, search.space) if settings.method == "active" else None
-        ranking = rank_heads(scoring, settings, log, rules)
+    ranking = ranking or rank_heads(scoring, settings, log)
     search = sparing(search, settings, log)
     sets, collected = _sets(search, scoring, ranking, before, settings, subsets, log)
     found = _found(search, runner, sets, collected, ranking, further, settings, log)

@@ -329,6 +329,15 @@ class RepairSettings:
             rule.at(alpha=self.alpha * size, loss_weight=weight) for size in _SIZES for weight in weights[::-1]
         )
 
+    def starting_rules(self, space: Space) -> tuple[PruningRule, ...]:
+        """FASP's rules whose sets an active search begins with: up to as many heads as a subset may have.
+
+        A few noisy subsets of hundreds of heads say little; one backward pass says something about every head. So the
+        sets that a ranking suggests are measured first, and the surrogates learn from them how much it is worth.
+        """
+        share = min(self.subsets.space(space).largest / space.n_units, 1 - self.gamma)
+        return replace(self, method="fasp", alpha=share, choice="measured").finalists()
+
     def floor(self, figures: Figures, reference: Measurement) -> UtilityFloor:
         """The largest perplexity that a repair may have on the search half."""
         from fairmend.costs import UtilityFloor

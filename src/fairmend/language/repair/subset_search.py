@@ -26,11 +26,11 @@ from fairmend.language.repair.floors import Floors, floors_of
 from fairmend.language.repair.head_ranking import HeadRanking
 from fairmend.language.repair.own_fractions import OwnFractions
 from fairmend.language.repair.settings import SUBSET_METHODS, RepairSettings, SubsetSearch
-from fairmend.masks import Mask, Space
+from fairmend.masks import Mask
 from fairmend.records import differences
 from fairmend.runs.collection import Collection
 from fairmend.runs.context import Context
-from fairmend.search import Genetic, PruningRule
+from fairmend.search import Genetic
 from fairmend.search.base import Searcher
 from fairmend.surrogates.active import Active
 from fairmend.surrogates.attention_pruning import AttentionPruning
@@ -82,7 +82,8 @@ def find_subsets(
 
     Args:
         search: on the whole search half.
-        ranking: what every head is worth, used by "active": it begins with the ranking's sets, see `starting_rules`.
+        ranking: what every head is worth, used by "active": it begins with the ranking's sets, see
+            `RepairSettings.starting_rules`.
         floor: the largest perplexity that those may have.
         settings: the method and how it searches.
         given: subsets that were measured already and are `require_searchable`; taken in place of random ones, not by
@@ -99,7 +100,7 @@ def find_subsets(
     """
     table = ranking.table
     prior = None if table is None else {"bias": table.axis(search.prompts.axis).effect, "loss": table.loss.effect}
-    sets = {} if prior is None else sets_of(starting_rules(settings, search.space), ranking.scores, search.space)
+    sets = {} if prior is None else sets_of(settings.starting_rules(search.space), ranking.scores, search.space)
     starts = list(within_floor(search, sets, floor, log.progress))
     evaluator = collecting_evaluator(search, settings)
     runner = log.runner(CONTEXT, evaluator)
@@ -161,20 +162,6 @@ def subset_searcher(
             whole_front=settings.front,
         )
     raise InputError(f"method must be one of {', '.join(map(repr, SUBSET_METHODS))}, got {settings.method!r}")
-
-
-def starting_rules(settings: RepairSettings, space: Space) -> tuple[PruningRule, ...]:
-    """FASP's rules whose sets an active search begins with: up to as many heads as a subset may have.
-
-    A few noisy subsets of hundreds of heads say little; one backward pass says something about every head. So the sets
-    that a ranking suggests are measured first, and the surrogates learn from them how much the ranking is worth.
-
-    Args:
-        settings: how FASP ranks and how many heads a subset may have.
-        space: of all heads.
-    """
-    share = min(settings.subsets.space(space).largest / space.n_units, 1 - settings.gamma)
-    return replace(settings, method="fasp", alpha=share, choice="measured").finalists()
 
 
 def promising(searcher: Searcher, count: int, *, front: bool = False) -> list[Mask]:

@@ -24,7 +24,7 @@ from fairmend.language.repair.repair import Repair, repair_model
 from fairmend.language.repair.settings import SOFT, SUBSET_METHODS, RepairSettings, SoftMethod, SubsetMethod
 from fairmend.language.repair.soft_search import CHECKPOINTS
 from fairmend.language.repair.subject import Subject
-from fairmend.language.repair.subset_search import collecting_evaluator, starting_rules, subset_prompts
+from fairmend.language.repair.subset_search import collecting_evaluator, subset_prompts
 from fairmend.language.studies.study import UNTOUCHED, JudgedSet, JudgedStudy
 from fairmend.report.figures import Point, Spot
 from fairmend.report.study import study_kind
@@ -313,7 +313,7 @@ def _plan_of_choices(searching: Subject, asked: RepairSettings, tokens: int) -> 
         return Plan(asked, fixed)
     fixed += asked.subsets.finalists * search.tokens_per_mask
     if asked.method == "active":
-        fixed += len(starting_rules(asked, search.space)) * len(search.reading.tokens)
+        fixed += len(asked.starting_rules(search.space)) * len(search.reading.tokens)
     part = collecting_evaluator(search, asked)
     each = (
         part.tokens_per_mask
