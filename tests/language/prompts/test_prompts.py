@@ -272,3 +272,70 @@ def test_sizes_of_parts_must_be_positive(parts):
 def test_a_split_by_an_unknown_column_is_refused():
     with pytest.raises(InputError, match="cannot split by 'noun': these prompts have template"):
         made({"a": 9, "b": 9}).split(seed=0, by="noun")
+
+
+def crossed(words: dict[str, int], templates: int) -> PromptSet:
+    """Every word of every group in every template."""
+    names = [(f"{group}{k}", group) for group, size in words.items() for k in range(size)]
+    rows = [(word, f"t{t}", group) for word, group in names for t in range(templates)]
+    return prompt_set(
+        [f"{word} {template}" for word, template, _ in rows],
+        [group for *_, group in rows],
+        axis="made",
+        source="test",
+        licence="CC0",
+        columns={"word": [word for word, *_ in rows], "template": [template for _, template, _ in rows]},
+    )
+
+
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.integers(4, 9), min_size=1),
+    st.integers(4, 9),
+    st.integers(2, 3),
+    st.integers(0, 5),
+)
+@settings(max_examples=60, deadline=None)
+def test_parts_of_a_split_by_two_columns_share_neither_and_are_whole_crossings(words, templates, n_parts, seed):
+    prompts = crossed(words, templates)
+    parts = prompts.split([1] * n_parts, seed=seed, by=("word", "template"))
+    for one, other in combinations(parts, 2):
+        for name in ("word", "template"):
+            assert not set(one.columns[name]) & set(other.columns[name])
+    for part in parts:
+        inside = set(part.columns["word"]), set(part.columns["template"])
+        assert len(part) == len(inside[0]) * len(inside[1])
+        assert abs(len(inside[1]) - templates / n_parts) < 1
+        for group, size in words.items():
+            assert abs(sum(word[0] == group for word in inside[0]) - size / n_parts) < 1
+    for name in ("word", "template"):
+        assert {value for part in parts for value in part.columns[name]} == set(prompts.columns[name])
+
+
+def test_what_a_split_by_two_columns_leaves_out_is_noted():
+    search, judge = crossed({"a": 4, "b": 4}, 4).split(seed=0, by=("word", "template"))
+    assert (len(search), len(judge)) == (8, 8)
+    assert (
+        search.notes == judge.notes == ("left out, so that the parts share no word and no template: 16 of 32 prompts",)
+    )
+
+
+def test_a_split_by_one_column_in_a_tuple_is_the_split_by_that_column():
+    prompts = crossed({"a": 6, "b": 4}, 8)
+    for one, other in zip(prompts.split(seed=1, by="word"), prompts.split(seed=1, by=("word",)), strict=True):
+        assert one.fingerprint() == other.fingerprint()
+        assert one.notes == other.notes == ()
+
+
+def test_equal_texts_are_not_divided_by_two_columns():
+    texts = [f"same {k % 4}" for k in range(16)]
+    columns = {"word": [f"w{k % 8}" for k in range(16)], "template": [f"t{k // 2}" for k in range(16)]}
+    prompts = prompt_set(texts, ["a"] * 16, axis="made", source="test", licence="CC0", columns=columns)
+    search, judge = prompts.split(seed=0, by=("word", "template"))
+    assert not set(search.texts) & set(judge.texts)
+
+
+def test_two_columns_that_cannot_be_split_are_named():
+    with pytest.raises(DataError, match="too few values of 'word' and values of 'template' to split"):
+        crossed({"a": 9, "b": 9}, 1).split(seed=0, by=("word", "template"))
+    with pytest.raises(InputError, match="cannot split by 'noun': these prompts have word, template"):
+        crossed({"a": 9, "b": 9}, 4).split(seed=0, by=("word", "noun"))
