@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fairmend.language.generation.decoding import DecodingRule
 from fairmend.language.heads.gates import HeadGates
+from fairmend.language.measurement.answers import Toxicity
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet, prompt_set
 from fairmend.language.protocols import Sampling
@@ -47,6 +48,11 @@ def prompts(n_repeats: int, n_groups: int = 3) -> PromptSet:
 
 def sampling(n_samples: int = 1, top_k: int | None = None) -> Sampling:
     return Sampling(new_tokens=NEW_TOKENS, n_samples=n_samples, seed=5, top_k=top_k)
+
+
+def toxicity(lm: LanguageModel, prompts: PromptSet, drawn: Sampling | None = None) -> Toxicity:
+    """How toxic the model's continuations are; one of each when not said otherwise."""
+    return Toxicity(lm, prompts, WordScorer(), drawn or sampling())
 
 
 def expected_toxicity(lm: LanguageModel, text: str, gates: Tensor, top_k: int | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from enumeration import WordScorer, prompts, sampling
+from enumeration import prompts, sampling, toxicity
 from tiny_lm import tiny_lm
 
 from fairmend.language.measurement.perplexity import PerplexityProtocol
@@ -49,15 +49,14 @@ class Watched(Section):
 
 
 def score(lm: LanguageModel, methods: tuple[Any, Any], store: Section | None, seed: int = 0) -> HeadScores:
+    lm = lm.with_batch_size(4)
     return score_heads(
-        lm.with_batch_size(4),
+        lm,
         torch.from_numpy(np.random.default_rng(0).integers(4, 96, 50)),
         PerplexityProtocol("standard", 12, 11),
-        [prompts(5)],
-        WordScorer(),
+        [toxicity(lm, prompts(5), replace(sampling(2), seed=seed))],
         loss_method=methods[0],
         bias_method=methods[1],
-        sampling=replace(sampling(2), seed=seed),
         store=store,
     )
 

@@ -18,6 +18,7 @@ from fairmend.language import HeadRepair, RepairSettings, read_mask, repair_mode
 from fairmend.language.generation.generation import generate
 from fairmend.language.heads.folding import fold
 from fairmend.language.heads.gates import masked
+from fairmend.language.measurement.answers import Toxicity
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.texts import Text
@@ -130,10 +131,8 @@ def test_given_scores_are_used(lm: LanguageModel):
         lm,
         reading.tokens,
         reading.protocol,
-        [searched],
-        WordScorer(),
+        [Toxicity(lm, searched, WordScorer(), SETTINGS.sampling)],
         loss_method="first-order",
-        sampling=SETTINGS.sampling,
     )
     found = repair(lm, scores=scores, choice="rule", held_out=False)
     rule = PruningRule(alpha=0.34, gamma=0.3, seed=3)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from enumeration import WordScorer, prompts, sampling
+from enumeration import WordScorer, prompts, sampling, toxicity
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_lm import tiny_lm
@@ -41,13 +41,13 @@ def lm() -> LanguageModel:
 @pytest.fixture(scope="module")
 def scores(lm: LanguageModel) -> HeadScores:
     return score_heads(
-        lm, text(), PROTOCOL, [prompts(8)], WordScorer(), bias_method="reweighted", sampling=sampling(2), seed=1
+        *(lm, text(), PROTOCOL, [toxicity(lm, prompts(8), sampling(2))]), bias_method="reweighted", seed=1
     )
 
 
 def test_generated_scores_are_the_bias_and_perplexity_of_the_masked_model(lm: LanguageModel) -> None:
     made = prompts(4)
-    found = score_heads(lm, text(), PROTOCOL, [made], WordScorer(), bias_method="generated", sampling=sampling())
+    found = score_heads(lm, text(), PROTOCOL, [toxicity(lm, made)], bias_method="generated")
     for head in (1, 6):
         with masked(lm.model, lm.head_map.space().mask([head])):
             table = generated_toxicity(lm, made, WordScorer(), torch.ones(1, 8), sampling())
@@ -64,11 +64,9 @@ def test_the_bias_before_is_that_of_the_sample(lm: LanguageModel, group_mean: An
         lm,
         text(),
         PROTOCOL,
-        [made],
-        WordScorer(),
+        [toxicity(lm, made)],
         loss_method="first-order",
         group_mean=group_mean,
-        sampling=sampling(),
     )
     table = generated_toxicity(lm, made, WordScorer(), torch.ones(1, 8), sampling())
     assert found.axes[0].before == pytest.approx(bias(table.before, design_of(made, group_mean)))
@@ -77,7 +75,7 @@ def test_the_bias_before_is_that_of_the_sample(lm: LanguageModel, group_mean: An
 
 def test_equal_seeds_give_equal_tables(lm: LanguageModel, scores: HeadScores, tmp_path: Path) -> None:
     again = score_heads(
-        lm, text(), PROTOCOL, [prompts(8)], WordScorer(), bias_method="reweighted", sampling=sampling(2), seed=1
+        *(lm, text(), PROTOCOL, [toxicity(lm, prompts(8), sampling(2))]), bias_method="reweighted", seed=1
     )
     again.write(tmp_path / "again.csv")
     scores.write(tmp_path / "scores.csv")
@@ -155,7 +153,7 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
 def test_unknown_methods_are_refused(lm: LanguageModel) -> None:
     wrong: Mapping[str, Any] = {"bias_method": "guessing"}
     with pytest.raises(InputError, match="bias_method must be one of generated, reweighted, first-order"):
-        score_heads(lm, text(), PROTOCOL, [prompts(2)], WordScorer(), **wrong)
+        score_heads(lm, text(), PROTOCOL, [toxicity(lm, prompts(2))], **wrong)
 
 
 def test_progress_tells_what_is_done(lm: LanguageModel) -> None:
@@ -164,10 +162,8 @@ def test_progress_tells_what_is_done(lm: LanguageModel) -> None:
         lm,
         text(),
         PROTOCOL,
-        [prompts(2)],
-        WordScorer(),
+        [toxicity(lm, prompts(2))],
         bias_method="generated",
-        sampling=sampling(),
         progress=lambda *told: seen.append(told),
     )
     assert [told for told in seen if told[1] == told[2]] == [("bias, toy", 8, 8), ("perplexity", 72, 72)]
@@ -230,7 +226,7 @@ def test_every_stratum_is_halved() -> None:
 
 
 def test_exact_losses_serve_without_any_prompt(lm: LanguageModel) -> None:
-    found = score_heads(lm, text(), PROTOCOL, [], WordScorer())
+    found = score_heads(lm, text(), PROTOCOL, [])
     np.testing.assert_array_equal(found.loss.effect, masked_losses(lm, text(), PROTOCOL).effect)
     assert found.axes == ()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from enumeration import WordScorer, prompts, sampling
+from enumeration import prompts, sampling, toxicity
 from scipy.stats import spearmanr
 from tiny_lm import tiny_lm
 
@@ -47,10 +47,10 @@ def exact(lm: LanguageModel) -> np.ndarray:
 
 
 def score(lm: LanguageModel, store: Section | None = None, rules: list[PruningRule] = RULES) -> HeadScores:
+    axes = prompts(4), replace(prompts(3), axis="other")
     return score_heads(
-        *(lm, text(), PROTOCOL, [prompts(4), replace(prompts(3), axis="other")], WordScorer()),
+        *(lm, text(), PROTOCOL, [toxicity(lm, made, sampling(2)) for made in axes]),
         loss_method="screened",
-        sampling=sampling(2),
         rules=rules,
         store=store,
     )

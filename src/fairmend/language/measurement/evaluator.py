@@ -101,7 +101,7 @@ class LanguageEvaluator:
         self._knowing = None if knowledge is None else Preferences(lm, knowledge)
 
     def on(self, prompts: PromptSet, reading: Reading, space: Space | None = None) -> LanguageEvaluator:
-        """The same protocol on other prompts and another text, with the same knowledge.
+        """The same protocol on other prompts and another text, with the same knowledge, and drift where it is measured.
 
         Raises:
             InputError, DataError: see the class.
@@ -115,6 +115,7 @@ class LanguageEvaluator:
             group_mean=self.group_mean,
             space=self._space if space is None else space,
             knowledge=self.knowledge,
+            drift=self.has_drift,
         )
 
     @property
