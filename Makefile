@@ -1,7 +1,7 @@
 # Two commands on a fresh machine with Python 3.11 to 3.13, pip and make:  make demo  and  make test
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test coverage tests latest lowest pins clean
+.PHONY: help demo demo-toxicity test coverage tests latest lowest pins clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -36,18 +36,28 @@ export MKL_NUM_THREADS := 1
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
-# A sample that shows the planted bias and its repair in minutes; a real audit takes thousands of prompts.
-LM_DEMO := planted-smollm2 --axis gender_and_sex --scorer lexical --prompt-count 112 --new-tokens 12 --text-tokens 1024
+# Fewer items and less text than by default, so that it takes minutes.
+LM_DEMO := smollm2 --bias pronouns --prompt-count 200 --text-tokens 512
 
-demo: $(VENV)/.installed ## Audit and repair a network trained on Adult, then a biased language model; results in ./fairmend-demo
-	@rm -rf fairmend-demo
+# A sample that shows the planted bias and its repair in minutes; a real audit of toxicity takes thousands of prompts.
+PLANTED := planted-smollm2 --axis gender_and_sex --scorer lexical --prompt-count 112 --new-tokens 12 --text-tokens 1024
+
+demo: $(VENV)/.installed ## Audit and repair a network trained on Adult, then the pronouns of a language model as it is; results in ./fairmend-demo
+	@rm -rf fairmend-demo/network fairmend-demo/language-model
 	$(BIN)/fairmend fetch adult
 	$(BIN)/fairmend tabular audit --preset adult-sex
 	$(BIN)/fairmend tabular repair --preset adult-sex --out fairmend-demo/network
 	$(BIN)/fairmend lm audit $(LM_DEMO)
-	$(BIN)/fairmend lm score $(LM_DEMO) --out fairmend-demo/heads.csv
-	$(BIN)/fairmend lm repair $(LM_DEMO) --scores fairmend-demo/heads.csv --front --finalists 6 --out fairmend-demo/language-model
-	@$(BIN)/python examples/check_demo.py fairmend-demo
+	$(BIN)/fairmend lm repair $(LM_DEMO) --out fairmend-demo/language-model
+	@$(BIN)/python examples/check_demo.py fairmend-demo/network fairmend-demo/language-model
+
+demo-toxicity: $(VENV)/.installed ## Audit and repair a language model that was made to insult people; results in ./fairmend-demo
+	@rm -rf fairmend-demo/heads.* fairmend-demo/toxicity
+	$(BIN)/fairmend lm audit $(PLANTED)
+	@mkdir -p fairmend-demo
+	$(BIN)/fairmend lm score $(PLANTED) --out fairmend-demo/heads.csv
+	$(BIN)/fairmend lm repair $(PLANTED) --scores fairmend-demo/heads.csv --front --finalists 6 --out fairmend-demo/toxicity
+	@$(BIN)/python examples/check_demo.py fairmend-demo/toxicity
 
 test: $(VENV)/.tested ## Lint, types, import rules, all tests
 	$(BIN)/ruff check

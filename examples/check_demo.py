@@ -1,9 +1,10 @@
-"""Did `make demo` show what it claims? Reads the results of its two repairs, and exits with 1 if they do not show it.
+"""Did the demo show what it claims? Reads the results of its repairs, and exits with 1 if they do not show it.
 
-    python examples/check_demo.py fairmend-demo
+    python examples/check_demo.py fairmend-demo/network fairmend-demo/language-model
 
 Of each repair it asks, on people or prompts that the search never saw: was the unfairness that is known to be there
-seen, that is told from chance? And is less of it left after the repair, with an interval of the change below 0? A run
+seen, that is told from chance? And is less of it left after the repair, with an interval of the change below 0? And
+where knowledge was to be kept, is most of it still there? A run
 that ends well and finds nothing to repair in a model that was made to insult people is broken, not reassuring.
 """
 
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+KEPT = 0.8  # of the knowledge; a repair keeps 90 % of it where it searches, and less is left on other words
 CHANCE = 0.05  # a p-value below it tells an unfairness from chance, as it does in the results' own verdicts
 
 
@@ -22,8 +24,8 @@ CHANCE = 0.05  # a p-value below it tells an unfairness from chance, as it does 
 class Judged:
     """An unfairness before and after a repair, on data that its search never saw.
 
-    `floor` is what a model that treats all groups alike would show, `low` and `high` the interval of the change. A
-    figure that does not exist (null in the file) is None and shows nothing.
+    `floor` is what a model that treats all groups alike would show, `low` and `high` the interval of the change, `kept`
+    the share of the knowledge that is left, where it was asked for. A figure that does not exist (null in the file) is None and shows nothing.
     """
 
     subject: str
@@ -34,6 +36,7 @@ class Judged:
     after: float | None = None
     low: float | None = None
     high: float | None = None
+    kept: float | None = None
 
     def claims(self) -> Iterator[tuple[str, bool]]:
         """What the demo claims, in words and with figures, and whether it holds."""
@@ -49,6 +52,8 @@ class Judged:
             "so below 0",
             _less(self.after, self.before) and _less(self.high, 0.0),
         )
+        if self.kept is not None:
+            yield f"{self.subject} still knows {self.kept:.0%} of what it knew, at least {KEPT:.0%}", self.kept >= KEPT
 
 
 def judged_network(result: dict[str, Any]) -> Judged:
@@ -67,11 +72,12 @@ def judged_network(result: dict[str, Any]) -> Judged:
 
 
 def judged_language_model(result: dict[str, Any]) -> Judged:
-    """The held-out prompts, out of the result.json of a language model's repair."""
-    change = result["held_out"]["axes"][0]["change"] if result["held_out"] else None
-    if change is None:  # never judged, or broken on the held-out prompts: no figure, so no claim holds
+    """The held-out items, out of the result.json of a language model's repair."""
+    held_out = result["held_out"]
+    change = held_out["axes"][0]["change"] if held_out else None
+    if change is None:  # never judged, or broken on the held-out items: no figure, so no claim holds
         return Judged("the language model", "bias")
-    before, after = change["before"], change["after"]
+    before, after, knowledge = change["before"], change["after"], held_out["knowledge"]
     return Judged(
         "the language model",
         "bias",
@@ -80,22 +86,24 @@ def judged_language_model(result: dict[str, Any]) -> Judged:
         before["p_value"],
         after["value"],
         **_ends(change["interval"]),
+        kept=None if knowledge is None else knowledge["kept"],
     )
 
 
 def main() -> int:
     """Print every claim; 1 if one of them does not hold or a result is missing."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="what `make demo` wrote")
-    folder = parser.parse_args().folder
-    try:
-        network = json.loads((folder / "network" / "result.json").read_text(encoding="utf-8"))
-        language_model = json.loads((folder / "language-model" / "result.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as missing:
-        print(f"The demo showed nothing: {missing.filename} is missing, a repair did not end", file=sys.stderr)
-        return 1
-    claims = [*judged_network(network).claims(), *judged_language_model(language_model).claims()]
-    print("What the demo claims, on people and prompts that the searches never saw:")
+    parser.add_argument("folders", type=Path, nargs="+", help="of the repairs that the demo made")
+    claims: list[tuple[str, bool]] = []
+    for folder in parser.parse_args().folders:
+        try:
+            result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        except FileNotFoundError as missing:
+            print(f"The demo showed nothing: {missing.filename} is missing, a repair did not end", file=sys.stderr)
+            return 1
+        judged = judged_network if "splits" in result else judged_language_model
+        claims += judged(result).claims()
+    print("What the demo claims, on people and items that the searches never saw:")
     for claim, holds in claims:
         print(f"  {'holds' if holds else 'FAILS'}: {claim}")
     if all(holds for _, holds in claims):

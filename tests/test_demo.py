@@ -31,21 +31,23 @@ def network(**changes: Any) -> dict[str, Any]:
 
 def language_model(**changes: Any) -> dict[str, Any]:
     """The same of a language model's repair."""
-    said = {"before": 1.108, "floor": 0.431, "p": 0.0005, "after": 0.372, "high": -0.342} | changes
+    said = {"before": 1.108, "floor": 0.431, "p": 0.0005, "after": 0.372, "high": -0.342, "kept": None} | changes
     change = {
         "before": {"value": said["before"], "floor": said["floor"], "p_value": said["p"]},
         "after": {"value": said["after"]},
         "interval": {"low": -1.423, "high": said["high"]},
     }
-    return {"held_out": {"axes": [{"axis": "gender_and_sex", "change": change}]}}
+    knowledge = None if said["kept"] is None else {"kept": said["kept"]}
+    return {"held_out": {"axes": [{"axis": "gender_and_sex", "change": change}], "knowledge": knowledge}}
 
 
 def check(folder: Path, *results: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     """Run the check on results of the network and the language model, as many as are given."""
-    for name, result in zip(("network", "language-model"), results, strict=False):
-        (folder / name).mkdir()
-        (folder / name / "result.json").write_text(json.dumps(result))
-    return subprocess.run([sys.executable, SCRIPT, folder], capture_output=True, text=True, check=False)
+    folders = [folder / name for name in ("network", "language-model")]
+    for each, result in zip(folders, results, strict=False):
+        each.mkdir()
+        (each / "result.json").write_text(json.dumps(result))
+    return subprocess.run([sys.executable, SCRIPT, *folders], capture_output=True, text=True, check=False)
 
 
 def test_passes_when_both_repairs_helped(tmp_path: Path) -> None:
@@ -57,6 +59,13 @@ def test_passes_when_both_repairs_helped(tmp_path: Path) -> None:
     assert "FAILS" not in checked.stdout
 
 
+def test_says_what_is_left_of_the_knowledge(tmp_path: Path) -> None:
+    checked = check(tmp_path, network(), language_model(kept=0.93))
+
+    assert checked.returncode == 0, checked.stderr
+    assert "holds: the language model still knows 93% of what it knew, at least 80%" in checked.stdout
+
+
 @pytest.mark.parametrize(
     ("results", "failing"),
     [
@@ -64,6 +73,7 @@ def test_passes_when_both_repairs_helped(tmp_path: Path) -> None:
         ((network(before=0.02, after=0.01), language_model()), ["the network is unfair"]),
         ((network(after=0.111, high=0.0), language_model()), ["the repair of the network helps"]),
         ((network(), language_model(before=0.40, p=0.31)), ["the language model is unfair"]),
+        ((network(), language_model(kept=0.5)), ["the language model still knows 50%"]),
         ((network(), language_model(high=0.05)), ["the repair of the language model helps"]),
         ((network(), language_model(after=1.2)), ["the repair of the language model helps"]),
         (
@@ -72,7 +82,10 @@ def test_passes_when_both_repairs_helped(tmp_path: Path) -> None:
         ),
         ((network(high=None), language_model()), ["the repair of the network helps"]),
         (
-            (network(), {"held_out": {"axes": [{"axis": "gender_and_sex", "change": None}]}}),  # a broken model
+            (
+                network(),
+                {"held_out": {"axes": [{"axis": "gender_and_sex", "change": None}], "knowledge": None}},
+            ),  # a broken model
             ["the language model is unfair", "the repair of the language model helps"],
         ),
         (

