@@ -200,7 +200,7 @@ def test_a_run_keeps_every_score_and_measures_nothing_twice(lm: LanguageModel, t
 def test_refuses_what_does_not_belong_together(lm: LanguageModel):
     with pytest.raises(InputError, match="make one Reading each"):
         LanguageEvaluator(lm, two_groups(), Reading(tiny_lm(), text(), READING), WordScorer())
-    with pytest.raises(InputError, match="8 heads and no dials"):
+    with pytest.raises(InputError, match="8 heads, and no dials or one each"):
         evaluator_of(lm, space=Space((Site("other", 3),)))
     with pytest.raises(ModelError, match="made for this model"):
         evaluator_of(lm).measure([Mask(1, 9)])
