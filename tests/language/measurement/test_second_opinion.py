@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from choice_cases import CHOICES
+from choice_cases import choices_of
 from repair_cases import SETTINGS, TEXTS, small, subject
 from rich.console import Console
 from toy_scorer import WordScorer, two_groups
@@ -139,9 +139,10 @@ def test_it_searches_nothing_and_has_no_opinion_of_choices(lm: LanguageModel):
     made = subject(lm, second=LowWords())
     assert made.searching(SETTINGS).second is None
     assert made.scoring(SETTINGS).second is None
-    choices = Subject(lm, CHOICES, texts=TEXTS, second=LowWords()).judging(SETTINGS)[0]
-    assert choices.second is None
-    assert "second_scorer" not in choices.fingerprint()
+    choices = choices_of([(f"w{row + 9}", (" w5",), (" w6",)) for row in range(24)])
+    evaluator = Subject(lm, choices, texts=TEXTS, second=LowWords()).judging(SETTINGS)[0]
+    assert evaluator.second is None
+    assert "second_scorer" not in evaluator.fingerprint()
 
 
 def test_a_store_that_was_made_without_it_is_not_gone_on_with(tmp_path: Path, lm: LanguageModel):
@@ -162,8 +163,8 @@ def test_a_store_that_was_made_without_it_is_not_gone_on_with(tmp_path: Path, lm
 def test_a_repair_shows_it_on_screen_in_its_card_and_in_its_result(tmp_path: Path, lm: LanguageModel):
     found = repair_model(subject(lm, second=LowWords(), others=[two_groups(30, "other")]), SETTINGS)
     assert found.held_out is not None
-    files = save_repair(found, lm, tmp_path / "out")
-    saved = json.loads(files["result"].read_text())
+    save_repair(found, lm, tmp_path / "out")
+    saved = json.loads((tmp_path / "out" / "result.json").read_text())
     said = [axis.second_verdict for axis in found.held_out.axes]
     assert None not in said
     assert [axis["second_verdict"] for axis in saved["held_out"]["axes"]] == said
