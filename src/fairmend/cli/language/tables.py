@@ -68,6 +68,7 @@ def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
         changes = {f"{axis.axis}{' (repaired)' if axis.repaired_for else ''}": axis.change for axis in judged.axes}
         parts += [
             _changes("Held-out prompts, never seen by the search", changes),
+            *(f"{axis.axis}: {axis.second_verdict}" for axis in judged.axes if axis.second_verdict is not None),
             *_kept_lines(judged),
             _perplexity_line(judged.perplexity),
             KEY,

@@ -242,6 +242,7 @@ def _axis(judged: AxisJudgement) -> tuple[str | Table, ...]:
     )
     return (
         judged.verdict_on_change,
+        *([] if judged.second_verdict is None else [judged.second_verdict]),
         f"Before: {verdict(before)} Permutation test of no group difference after the repair: "
         f"{p_value(after.p_value)}.",
         Table(
