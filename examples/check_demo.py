@@ -25,7 +25,8 @@ class Judged:
     """An unfairness before and after a repair, on data that its search never saw.
 
     `floor` is what a model that treats all groups alike would show, `low` and `high` the interval of the change, `kept`
-    the share of the knowledge that is left, where it was asked for. A figure that does not exist (null in the file) is None and shows nothing.
+    the share of the knowledge that is left, where it was asked for. A figure that does not exist (null in the file) is
+    None and shows nothing.
     """
 
     subject: str
