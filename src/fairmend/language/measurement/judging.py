@@ -118,6 +118,20 @@ class Judgement:
         return self.axes[0]
 
 
+def kept_in_words(judgement: Judgement) -> tuple[str, ...]:
+    """What a repair left of the words and of the knowledge of the original, a sentence each."""
+    drift, known = judgement.drift, judgement.knowledge
+    said = f"Drift on {drift.n_tokens:,} tokens: {drift.value:.4f} nats per token from the original."
+    if known is None:
+        return (said,)
+    before, after = known.before, known.after
+    return (
+        said,
+        f"Knowledge kept: {known.kept:.0%} {known.interval} of the preference for the right answer, {before.mean:.2f} "
+        f"-> {after.mean:.2f} nats; right in {before.accuracy:.0%} -> {after.accuracy:.0%} of {after.n:,} items.",
+    )
+
+
 def judge_sets(
     evaluators: Sequence[LanguageEvaluator], masks: Sequence[Mask], log: Logbook, seed: int
 ) -> dict[Mask, Judgement]:
