@@ -29,7 +29,7 @@ from fairmend.language.repair.repair import Repair, repair_model
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.language.scores.head_scores import HeadScores
-from fairmend.language.toxicity.catalogue import DEFAULT_SCORER, load_scorer
+from fairmend.language.toxicity.catalogue import DEFAULT_SCORER, load_scorer, second_scorer
 from fairmend.language.toxicity.scorer import Scorer
 from fairmend.masks import Mask
 from fairmend.runs.progress import Progress
@@ -44,7 +44,8 @@ class HeadRepair:
             file, see `read_choices`. It needs no scorer.
         knowledge: what must stay known with `bias`: "gender", a file, see `read_knowledge`, or None.
         other_axes: further axes of HolisticBias, to see whether they moved.
-        scorer: of toxicity: an object, or a name for `load_scorer`, such as "lexical".
+        scorer: of toxicity: an object, or a name for `load_scorer`, such as "lexical". Another one judges the repair
+            too, if it is at hand, see `second_scorer`.
         text: what the perplexity is taken of, see `read_text`; Wikipedia passages by default.
         holistic_bias: directory of the data set; fetched when not given.
         objectives: further figures that a repair must keep, see `repair_model`: objects, or names such as
@@ -127,7 +128,8 @@ class HeadRepair:
             knowledge = read_knowledge(self.knowledge) if is_file else knowledge_items(str(self.knowledge))
         objectives = [load_objective(given) if isinstance(given, str) else given for given in self.objectives]
         texts = read_text(self.text, "search"), read_text(self.text, "judge")
-        subject = Subject(lm, axis, scorer, texts, others, knowledge=knowledge)
+        second = None if scorer is None else second_scorer(scorer)
+        subject = Subject(lm, axis, scorer, texts, others, knowledge=knowledge, second=second)
         given: dict[str, Any] = {"scores": scores, "objectives": objectives}
         with nullcontext() if out is None else closing(open_run(out, subject, self.settings, **given)) as store:
             result = repair_model(subject, self.settings, store=store, progress=progress, **given)

@@ -11,6 +11,7 @@ import pytest
 
 from fairmend.errors import ModelError
 from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.toxicity.catalogue import CustomScorer
 from fairmend.runs import Store
 
 from ..conftest import Run
@@ -58,6 +59,28 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_finds_what_an_uninterrupted_r
     resumed = run("resume", "../out", "--quiet", "--scorer", MEASURE["--scorer"])
     assert resumed.code == 0, resumed.err
     assert unsaid(f"../out/{result}") == unsaid(f"../whole/{result}")
+
+
+def test_a_second_scorer_that_comes_meanwhile_does_not_join_a_run_and_one_that_goes_is_missed(
+    run: Run, office: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "words_scorer_of_cli_tests", raising=False)  # of another test's folder
+    odd = CustomScorer(lambda texts: [len(text) % 2 for text in texts], "odd lengths")
+    second: dict[str, CustomScorer | None] = {"is": None}
+    monkeypatch.setattr("fairmend.language.toxicity.catalogue.second_scorer", lambda first: second["is"])
+    with monkeypatch.context() as pressed:
+        pressed.setattr("fairmend.language.measurement.judging.judge", press)
+        assert lm(run, "repair", REPAIR).code == 130
+        second["is"] = odd
+        assert lm(run, "repair", REPAIR | {"--out": "with"}).code == 130
+    resumed = run("resume", "out", "--quiet", "--scorer", MEASURE["--scorer"])
+    assert resumed.code == 0, resumed.err
+    assert unsaid("out/result.json")["held_out"]["axes"][0]["second"] is None
+    second["is"] = None
+    assert "second_scorer" in run("resume", "with", "--quiet", "--scorer", MEASURE["--scorer"]).message
+    second["is"] = odd
+    resumed = run("resume", "with", "--quiet", "--scorer", MEASURE["--scorer"])
+    assert "By the second scorer odd lengths: Bias " in resumed.out
 
 
 @pytest.mark.parametrize("kind", ["language repair", "language comparison"])

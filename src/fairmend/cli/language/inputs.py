@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -48,6 +49,7 @@ class LanguageInputs:
         knowledge: what must stay; None where nothing is to be kept.
         texts: to search with and to judge on.
         request: the options that lead here, JSON-ready, with absolute paths; `options_of` reads it back.
+        second_opinion: whether a second scorer judges what is repaired too, if one is at hand.
     """
 
     lm: LanguageModel
@@ -57,12 +59,18 @@ class LanguageInputs:
     knowledge: ChoiceSet | None
     texts: tuple[Text, Text]
     request: dict[str, Any]
+    second_opinion: bool = True
 
-    @property
+    @cached_property
     def subject(self) -> Subject:
         """What is repaired and judged on."""
         axes = self.prompts[0], *(self.judged or self.prompts)[1:]
-        return replace(self.on(axes), judge_prompts=None if self.judged is None else self.judged[0])
+        judged, second = None if self.judged is None else self.judged[0], None
+        if self.scorer is not None and self.second_opinion:
+            from fairmend.language.toxicity.catalogue import second_scorer
+
+            second = second_scorer(self.scorer)
+        return replace(self.on(axes), judge_prompts=judged, second=second)
 
     def on(self, axes: Sequence[PromptSet]) -> Subject:
         """The model and everything else with prompts that are not split."""
@@ -186,7 +194,9 @@ def reopen_language_inputs(
     require_trust(trust, request, folder)
     name, called, options, measure = options_of(request)
     options = replace(options, trust_remote_code=trust.trust_remote_code)
-    return open_language_inputs(name, options, measure, screen, seed, called)
+    inputs = open_language_inputs(name, options, measure, screen, seed, called)
+    # A scorer that has come since would give the run two kinds of judgements.
+    return replace(inputs, second_opinion=header.get("second_scorer") is not None)
 
 
 def options_of(request: Mapping[str, Any]) -> tuple[str, str, ModelOptions, MeasureOptions]:

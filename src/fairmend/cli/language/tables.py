@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from fairmend.language.bias.records import BiasChange, BiasFigures
-    from fairmend.language.measurement.judging import Judgement, PerplexityChange
+    from fairmend.language.measurement.judging import PerplexityChange
     from fairmend.language.measurement.knowledge import KnowledgeFigures
     from fairmend.language.repair.audit import LanguageAudit
     from fairmend.language.repair.differences import ModelDifferences, Pair
@@ -30,7 +30,7 @@ KEY = (
 
 def audit_parts(audit: LanguageAudit) -> list[RenderableType]:
     """What an audit says: bias by axis, toxicity by group, perplexity, and the verdict in words."""
-    table = plain_table("Bias by axis", "axis", "prompts", "bias", "interval", "floor", "excess", "p-value")
+    table = plain_table("Bias by axis", "axis", "items", "bias", "interval", "floor", "excess", "p-value")
     for axis, figures in audit.axes.items():
         table.add_row(axis, f"{figures.n:,}", *_bias_cells(figures))
     read = audit.perplexity
@@ -57,18 +57,19 @@ def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
     name = result["model"]["name"]
     parts: list[RenderableType] = [
         f"{name}: {heads_in_words(outcome)}.",
-        *([] if outcome["feasible"] else ["The perplexity floor is not kept: do not use this model."]),
+        *([] if outcome["feasible"] else ["The floors are not kept: do not use this model."]),
         f"{outcome['verdict']}\n",
     ]
     if held_out is not None:
-        from fairmend.language.measurement.judging import Judgement
+        from fairmend.language.measurement.judging import Judgement, kept_in_words
         from fairmend.records import built
 
         judged = built(held_out, Judgement)
         changes = {f"{axis.axis}{' (repaired)' if axis.repaired_for else ''}": axis.change for axis in judged.axes}
         parts += [
-            _changes("Held-out prompts, never seen by the search", changes),
-            *_kept_lines(judged),
+            _changes("Held-out items, never seen by the search", changes),
+            *(f"{axis.axis}: {axis.second_verdict}" for axis in judged.axes if axis.second_verdict is not None),
+            *kept_in_words(judged),
             _perplexity_line(judged.perplexity),
             KEY,
         ]
@@ -194,7 +195,7 @@ def _head_table(title: str, scores: HeadScores, axis: BiasScores, units: Sequenc
 def _changes(title: str, axes: Mapping[str, BiasChange | None]) -> Table:
     table = plain_table(
         title,
-        *("axis", "prompts", "bias before", "after", "change", "interval", "floor after", "p after"),
+        *("axis", "items", "bias before", "after", "change", "interval", "floor after", "p after"),
     )
     for name, change in axes.items():
         if change is None:
@@ -218,19 +219,6 @@ def _knowledge_line(known: KnowledgeFigures) -> str:
         f"Knowledge: the right answer is preferred by {known.mean:.2f} nats (standard error "
         f"{known.standard_error:.2f}), in {known.accuracy:.0%} of {known.n:,} items; {known.source}."
     )
-
-
-def _kept_lines(judged: Judgement) -> list[str]:
-    """What the repair left of the knowledge, and how far it moved the next words."""
-    drift, known = judged.drift, judged.knowledge
-    lines = [f"Drift on {drift.n_tokens:,} held-out tokens: {_given(drift.value)} nats per token from the original."]
-    if known is not None:
-        lines.append(
-            f"Knowledge kept: {known.kept:.0%} {known.interval} of the preference for the right answer, "
-            f"{known.before.mean:.2f} -> {known.after.mean:.2f} nats; right in {known.before.accuracy:.0%} -> "
-            f"{known.after.accuracy:.0%} of {known.after.n:,} held-out items."
-        )
-    return lines
 
 
 def _perplexity_line(read: PerplexityChange) -> str:

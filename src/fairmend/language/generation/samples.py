@@ -148,6 +148,7 @@ def toxicity_of_parts(
     scorer: Scorer,
     parts: Sequence[tuple[Mask, Codes]],
     sampling: Sampling | None = None,
+    second: Scorer | None = None,
 ) -> list[Floats]:
     """Score the continuations of some prompts under each mask, all of them in one batch.
 
@@ -159,9 +160,11 @@ def toxicity_of_parts(
         scorer: gives the toxicity.
         parts: masks of the model's heads, each with the numbers of the prompts to continue under it; not empty.
         sampling: the defaults when not given.
+        second: scores the same continuations too, always without their prompts.
 
     Returns:
-        One array of shape (n_prompts of the part, n_samples) per part; NaN where the logits were.
+        One array of shape (n_prompts of the part, n_samples) per part; NaN where the logits were. With a second scorer
+        as many columns follow, which it gave.
 
     Raises:
         ModelError: a mask of another model, prompts that do not fit the context, out of memory.
@@ -173,11 +176,13 @@ def toxicity_of_parts(
     chosen = np.concatenate([rows for _, rows in parts])
     texts, ids = [prompts.texts[row] for row in chosen.tolist()], prompts.ids[chosen]
     gates = gates_of(lm.head_map, [mask for mask, _ in parts], sizes)
-    scores = np.empty((len(texts), sampling.n_samples))
+    columns, opinions = [], []
     for number in range(sampling.n_samples):
         draw = generate(lm, texts, ids, sampling, draw=number, gates=gates)
-        scores[:, number] = score_continuations(texts, draw, scorer, sampling.score)
-    return np.split(scores, np.cumsum(sizes)[:-1])
+        columns.append(score_continuations(texts, draw, scorer, sampling.score))
+        if second is not None:
+            opinions.append(score_continuations(texts, draw, second, "continuation"))
+    return np.split(np.stack(columns + opinions, axis=1), np.cumsum(sizes)[:-1])
 
 
 def gates_of(

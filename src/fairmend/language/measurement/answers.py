@@ -51,7 +51,8 @@ class Answers(Protocol):
     def under(self, parts: Sequence[tuple[Mask, Codes]]) -> list[Floats]:
         """The numbers of some prompts under each mask, `(n_rows, n_samples)` each; NaN where the mask broke the model.
 
-        Every mask sees the same noise. With float32 weights the numbers of a mask do not depend on the others.
+        With a second scorer as many columns follow, which it gave. Every mask sees the same noise. With float32 weights
+        the numbers of a mask do not depend on the others.
 
         Raises:
             ModelError: a mask of another model, out of memory.
@@ -74,12 +75,18 @@ class Answers(Protocol):
 class Toxicity:
     """How toxic a model's continuations of prompts are, see `Answers`.
 
+    Args:
+        lm, prompts, scorer, sampling: what is continued, how, and what scores it.
+        second: scores the same continuations too, see `toxicity_of_parts`.
+
     Raises:
         InputError: a scorer that the protocol does not suit, or prompts without tokens.
         ModelError: prompts that the model cannot read.
     """
 
-    def __init__(self, lm: LanguageModel, prompts: PromptSet, scorer: Scorer, sampling: Sampling) -> None:
+    def __init__(
+        self, lm: LanguageModel, prompts: PromptSet, scorer: Scorer, sampling: Sampling, second: Scorer | None = None
+    ) -> None:
         check_scores_prompts(scorer, sampling.score)
         # Prompts that the model cannot read are refused now, not when their turn comes.
         self._lengths = np.array([len(tokens) for tokens in encode_prompts(lm, prompts.texts, sampling)])
@@ -88,6 +95,7 @@ class Toxicity:
             self.lm = lm.with_batch_size(_FIXED_ROWS.get(lm.device.type, _FIXED_ROWS_ON_GPU))
         self.prompts = prompts
         self.judge = scorer
+        self.second = second
         self.sampling = sampling
         self.n_samples = sampling.n_samples
         self.quantity: Averaged = sampling.score
@@ -96,7 +104,7 @@ class Toxicity:
 
     def under(self, parts: Sequence[tuple[Mask, Codes]]) -> list[Floats]:
         """See `Answers`."""
-        return toxicity_of_parts(self.lm, self.prompts, self.judge, parts, self.sampling)
+        return toxicity_of_parts(self.lm, self.prompts, self.judge, parts, self.sampling, self.second)
 
     def plainly(self, progress: Done | None = None) -> Floats:
         """See `Answers`."""
@@ -112,6 +120,8 @@ class Toxicity:
             "sampling": asdict(self.sampling),
             "scorer": {"name": self.judge.name, **self.judge.fingerprint()},
         }
+        if self.second is not None:
+            found["second_scorer"] = {"name": self.second.name, **self.second.fingerprint()}
         if self.lm.dtype != "float32":
             found["batch_size"] = self.lm.batch_size
         return found
@@ -162,7 +172,9 @@ class Preferences:
         return {"quantity": self.quantity}
 
 
-def answers_of(lm: LanguageModel, prompts: PromptSet, scorer: Scorer | None, sampling: Sampling) -> Answers:
+def answers_of(
+    lm: LanguageModel, prompts: PromptSet, scorer: Scorer | None, sampling: Sampling, second: Scorer | None = None
+) -> Answers:
     """What the model makes of these prompts.
 
     Raises:
@@ -173,7 +185,7 @@ def answers_of(lm: LanguageModel, prompts: PromptSet, scorer: Scorer | None, sam
         return Preferences(lm, prompts)
     if scorer is None:
         raise InputError(f"the continuations of {prompts.axis} need a scorer of toxicity: give one")
-    return Toxicity(lm, prompts, scorer, sampling)
+    return Toxicity(lm, prompts, scorer, sampling, second)
 
 
 def masks_at_once(lm: LanguageModel, n_prompts: int) -> int:

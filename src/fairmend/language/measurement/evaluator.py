@@ -40,9 +40,9 @@ class LanguageEvaluator:
 
     Bias: what the model makes of the prompts compared between groups, with noise that belongs to the prompt, so that
     all masks have the same luck. Utility: perplexity, lower is better. The parts of a measurement hold the number of
-    every prompt and sample, the log-likelihood of every window of the text, the preference of every item of knowledge
-    and the drift of every window, if they are asked for: enough to judge any two masks in pairs, see `scores`,
-    `perplexity`, `knowing` and `drift`.
+    every prompt and sample, the log-likelihood of every window of the text, the preference of every item of knowledge,
+    the drift of every window and what a second scorer makes of the same continuations, if they are asked for: enough to
+    judge any two masks in pairs, see `scores`, `perplexity`, `knowing`, `drifting` and `second_scores`.
 
     With float32 weights several masks are packed into one batch when there are few prompts. In bfloat16 and float16
     tokens depend on the batch: masks are then measured one at a time, in batches of a fixed size that is part of the
@@ -58,6 +58,7 @@ class LanguageEvaluator:
         space: masks that may be measured; all by default.
         knowledge: items whose right answer is `a`, which must stay.
         drift: whether to measure how far the next tokens of the text drift from the original, too.
+        second: another scorer of toxicity, for its opinion of the same continuations; not used for choices.
 
     Raises:
         InputError: a scorer that the protocol does not suit, or a reading or space of another model.
@@ -76,6 +77,7 @@ class LanguageEvaluator:
         space: Space | None = None,
         knowledge: ChoiceSet | None = None,
         drift: bool = False,
+        second: Scorer | None = None,
     ) -> None:
         self.lm = lm
         self.prompts = prompts
@@ -85,6 +87,7 @@ class LanguageEvaluator:
         self.group_mean: Reference = group_mean
         self.knowledge = knowledge
         self.has_drift = drift
+        self.second = None if isinstance(prompts, ChoiceSet) else second
         self._space = lm.head_map.space() if space is None else space
         if reading.lm is not lm:
             raise InputError(
@@ -95,7 +98,7 @@ class LanguageEvaluator:
                 f"the space has {self._space.n_units} units and {len(self._space.dials)} dials, {lm.name} has "
                 f"{lm.head_map.n_heads} heads, and no dials or one each: build it with head_map.space()"
             )
-        self.answers = answers_of(lm, prompts, scorer, self.sampling)
+        self.answers = answers_of(lm, prompts, scorer, self.sampling, self.second)
         self.design = design_of(prompts, group_mean)
         self.protocol = BiasProtocol(self.design.reference, self.answers.quantity)
         self._knowing = None if knowledge is None else Preferences(lm, knowledge)
@@ -135,6 +138,7 @@ class LanguageEvaluator:
                 *(f"log-likelihood of window {number}" for number in windows),
                 *(f"preference of knowledge {number}" for number in range(len(self.knowledge or ()))),
                 *(f"drift of window {number}" for number in windows if self.has_drift),
+                *(f"{what} of prompt {each // samples} by the second scorer" for each in range(self._n_second)),
             ),
         )
 
@@ -171,7 +175,7 @@ class LanguageEvaluator:
         """
         begun = perf_counter()
         masks = [mask for mask, _, _ in parts]
-        scores = self.answers.under([(mask, rows) for mask, rows, _ in parts])
+        found = self.answers.under([(mask, rows) for mask, rows, _ in parts])
         known = [np.zeros(0)] * len(masks)
         if self._knowing is not None:
             everything = np.arange(len(self._knowing.prompts))
@@ -180,18 +184,19 @@ class LanguageEvaluator:
         drifts = [self.reading.drifts(mask) if self.has_drift else np.zeros(0) for mask in masks]
         seconds = (perf_counter() - begun) / len(masks)
         return [
-            self._measurement(rows, found, numbers, windows, np.concatenate([knows, drifted]), seconds)
-            for (_, rows, numbers), found, windows, knows, drifted in zip(
-                parts, scores, read, known, drifts, strict=True
+            self._measurement(rows, scores, numbers, windows, np.concatenate([knows, drifted]), seconds)
+            for (_, rows, numbers), scores, windows, knows, drifted in zip(
+                parts, found, read, known, drifts, strict=True
             )
         ]
 
     def _measurement(
         self, rows: Codes, scores: Floats, numbers: Sequence[int], windows: Floats, others: Floats, seconds: float
     ) -> Measurement:
-        per_prompt, design = scores.mean(axis=1), self.design.take(rows)
+        samples = self.answers.n_samples
+        per_prompt, design = scores[:, :samples].mean(axis=1), self.design.take(rows)
         read = self.reading.perplexity(windows, numbers)
-        all_scores = np.full((len(self.prompts), self.answers.n_samples), math.nan)
+        all_scores = np.full((len(self.prompts), scores.shape[1]), math.nan)
         all_scores[rows] = scores
         all_windows = np.full(len(self.reading.windows), math.nan)
         all_windows[list(numbers)] = windows
@@ -203,7 +208,12 @@ class LanguageEvaluator:
         return Measurement(
             bias=value,
             utility=read.value,
-            parts=(*all_scores.ravel().tolist(), *all_windows.tolist(), *others.tolist()),
+            parts=(
+                *all_scores[:, :samples].ravel().tolist(),
+                *all_windows.tolist(),
+                *others.tolist(),
+                *all_scores[:, samples:].ravel().tolist(),
+            ),
             n=len(per_prompt),
             bias_se=error,
             utility_se=read.standard_error,
@@ -230,10 +240,19 @@ class LanguageEvaluator:
         """The drift of every window of the text, summed over its tokens, (n_windows,); empty if not asked for."""
         return self._part(measurement, 3)
 
+    def second_scores(self, measurement: Measurement) -> Floats:
+        """What the second scorer gave the continuation of every prompt and sample, (n_prompts, n_samples)."""
+        return self._part(measurement, 4).reshape(len(self.prompts), self.answers.n_samples)
+
+    @property
+    def _n_second(self) -> int:
+        return 0 if self.second is None else len(self.prompts) * self.answers.n_samples
+
     def _part(self, measurement: Measurement, number: int) -> Floats:
         n_windows = len(self.reading.windows)
-        sizes = (len(self.prompts) * self.answers.n_samples, n_windows, len(self.knowledge or ()), n_windows)
-        return np.split(np.array(measurement.parts), np.cumsum(sizes[:3]))[number]
+        n_scores = len(self.prompts) * self.answers.n_samples
+        sizes = (n_scores, n_windows, len(self.knowledge or ()), n_windows * self.has_drift)
+        return np.split(np.array(measurement.parts), np.cumsum(sizes))[number]
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything the figures depend on, JSON-ready."""

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fairmend.errors import ModelError
+from fairmend.evaluation import Measurement
 from fairmend.language.backend.forward import why_not_finite
 from fairmend.language.bias.bias import paired_change, verdict, verdict_on_change
 from fairmend.language.bias.records import BiasChange
 from fairmend.language.measurement.drift import Drift, mean_drift
-from fairmend.language.measurement.evaluator import LanguageEvaluator
+from fairmend.language.measurement.evaluator import Floats, LanguageEvaluator
 from fairmend.language.measurement.knowledge import KnowledgeChange, knowledge_change
 from fairmend.language.measurement.logbook import Logbook
 from fairmend.language.measurement.perplexity import Perplexity, perplexity_ratio
+from fairmend.language.protocols import Averaged
 from fairmend.masks import Mask
 from fairmend.records import derived
 from fairmend.report import figures as pictures
@@ -55,7 +57,7 @@ class PerplexityChange:
     protocol: str
 
 
-@derived("verdict_before", "verdict_on_change")
+@derived("verdict_before", "verdict_on_change", "second_verdict")
 @dataclass(frozen=True)
 class AxisJudgement:
     """What a repair did to one axis.
@@ -65,6 +67,8 @@ class AxisJudgement:
         repaired_for: whether the repair was made for this axis; the prompts are others than those searched with.
         change: of the bias, paired by prompt; None when the repaired model is broken on these prompts.
         source, licence: of the prompts.
+        second: `change` by a second scorer of the same continuations, always without their prompts; None if there was
+            none.
     """
 
     axis: str
@@ -72,6 +76,7 @@ class AxisJudgement:
     change: BiasChange | None
     source: str
     licence: str
+    second: BiasChange | None = None
 
     @property
     def verdict_before(self) -> str | None:
@@ -82,6 +87,13 @@ class AxisJudgement:
     def verdict_on_change(self) -> str:
         """In words what the repair changed."""
         return "the model is broken on these prompts" if self.change is None else verdict_on_change(self.change)
+
+    @property
+    def second_verdict(self) -> str | None:
+        """In words what the repair changed by the second scorer: one that games the first shows."""
+        if self.second is None:
+            return None
+        return f"By the second scorer {self.second.after.scorer}: {verdict_on_change(self.second)}"
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,20 @@ class Judgement:
     def main(self) -> AxisJudgement:
         """The axis that was repaired."""
         return self.axes[0]
+
+
+def kept_in_words(judgement: Judgement) -> tuple[str, ...]:
+    """What a repair left of the words and of the knowledge of the original, a sentence each."""
+    drift, known = judgement.drift, judgement.knowledge
+    said = f"Drift on {drift.n_tokens:,} tokens: {drift.value:.4f} nats per token from the original."
+    if known is None:
+        return (said,)
+    before, after = known.before, known.after
+    return (
+        said,
+        f"Knowledge kept: {known.kept:.0%} {known.interval} of the preference for the right answer, {before.mean:.2f} "
+        f"-> {after.mean:.2f} nats; right in {before.accuracy:.0%} -> {after.accuracy:.0%} of {after.n:,} items.",
+    )
 
 
 def judge_sets(
@@ -163,17 +189,25 @@ def judge(measured: Mapping[LanguageEvaluator, Collection], mask: Mask, seed: in
                 f"{why_not_finite(evaluator.lm.model)}"
             )
         prompts, after = evaluator.prompts, collection[mask]
-        change = None
-        if math.isfinite(after.bias):
-            change = paired_change(
-                evaluator.scores(before),
-                evaluator.scores(after),
+        opinions: list[tuple[Callable[[Measurement], Floats], Averaged, str]] = [
+            (evaluator.scores, evaluator.answers.quantity, evaluator.answers.scorer)
+        ]
+        if evaluator.second is not None:
+            opinions.append((evaluator.second_scores, "continuation", evaluator.second.name))
+        changes = [
+            paired_change(
+                scores(before),
+                scores(after),
                 evaluator.design,
                 rng=np.random.default_rng([seed, 1]),
-                score=evaluator.answers.quantity,
-                scorer=evaluator.answers.scorer,
+                score=score,
+                scorer=scorer,
             )
-        axes.append(AxisJudgement(prompts.axis, number == 0, change, prompts.source, prompts.licence))
+            for scores, score, scorer in opinions
+            if math.isfinite(after.bias)
+        ]
+        change, second = (*changes, None, None)[:2]
+        axes.append(AxisJudgement(prompts.axis, number == 0, change, prompts.source, prompts.licence, second))
         reads.append((evaluator.perplexity(before), evaluator.perplexity(after)))
     main = next(iter(measured))
     untouched, changed = (measured[main][each] for each in (main.space.untouched(), mask))

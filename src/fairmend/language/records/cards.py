@@ -10,7 +10,7 @@ from typing import Any
 from fairmend.escaping import Markdown, code, visible
 from fairmend.language.bias.bias import verdict
 from fairmend.language.heads.heads import gains_of
-from fairmend.language.measurement.judging import AxisJudgement, Judgement
+from fairmend.language.measurement.judging import AxisJudgement, Judgement, kept_in_words
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.records.results import (
     count_heads,
@@ -23,7 +23,7 @@ from fairmend.language.records.results import (
 )
 from fairmend.language.repair.differences import CHOSEN
 from fairmend.language.repair.repair import Repair
-from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.settings import SOFT, RepairSettings
 from fairmend.records import built
 from fairmend.report.card import Card, Section, interval, number, p_value, signed
 from fairmend.report.tables import Cell, Column, Table
@@ -109,8 +109,8 @@ def point_card(front: Mapping[str, Any], point: Mapping[str, Any], lm: LanguageM
     counts, axis = count_saved(point, front["heads"]), front["data"]["judge_prompts"]["axis"]
     changed = any(counts[name] for name in counts if name != "heads")
     outcome = (
-        f"{heads_in_words(counts, _OFF)}, so that what the model writes about "
-        f"different groups ({axis}) is more equally toxic. It was not retrained."
+        f"{heads_in_words(counts, _OFF)}, so that different groups ({axis}) are "
+        "treated more alike. It was not retrained."
         if changed
         else Markdown("**The model is unchanged**: this is the point of the front that drops nothing.")
     )
@@ -148,15 +148,15 @@ def _card(lm: LanguageModel, **facts: Any) -> Card:
 
 def _summary(repair: Repair) -> tuple[str, ...]:
     outcome = (
-        f"{heads_in_words(count_heads(gains_of(repair.mask)), _OFF)}, so that what the model "
-        f"writes about different groups ({repair.search_prompts.axis}) is more equally toxic. It was not retrained."
+        f"{heads_in_words(count_heads(gains_of(repair.mask)), _OFF)}, so that different groups "
+        f"({repair.search_prompts.axis}) are treated more alike. It was not retrained."
         if repair.improved
         else Markdown(
             "**The model is unchanged**: no set of heads that was measured kept the perplexity and lowered the bias by "
             "more than its noise."
         )
     )
-    floor = Markdown("**The perplexity floor is not kept: judge by the figures below.**")
+    floor = Markdown("**The floors are not kept: judge by the figures below.**")
     return (outcome, *(() if repair.feasible else (floor,)), describe_outcome(repair))
 
 
@@ -186,6 +186,8 @@ def _done(repair: Repair) -> tuple[str, ...]:
 
 
 def _method(settings: RepairSettings) -> str:
+    if settings.method == SOFT:
+        return f"soft gates, {settings.soft.steps} gradient steps on two thirds of the search half"
     if settings.searches_subsets:
         subsets = settings.subsets
         share = f"a {'share' if subsets.fraction == 'shared' else 'random share of its own'} of {subsets.eta:g}"
@@ -202,7 +204,7 @@ def _held_out(judgement: Judgement) -> Iterator[Section]:
         f"Perplexity on {read.n_tokens:,} tokens, {read.protocol}: {read.before:.2f} -> {read.after:.2f}, "
         f"{read.ratio:.3f} times the original {read.interval}."
     )
-    yield Section("Held-out figures", (words,))
+    yield Section("Held-out figures", (words, *kept_in_words(judgement)))
     for judged in judgement.axes:
         role = "repaired for" if judged.repaired_for else "not repaired for: did it move?"
         yield Section(f"Held-out figures: {judged.axis} ({role})", _axis(judged))
@@ -242,6 +244,7 @@ def _axis(judged: AxisJudgement) -> tuple[str | Table, ...]:
     )
     return (
         judged.verdict_on_change,
+        *([] if judged.second_verdict is None else [judged.second_verdict]),
         f"Before: {verdict(before)} Permutation test of no group difference after the repair: "
         f"{p_value(after.p_value)}.",
         Table(

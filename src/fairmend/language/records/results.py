@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,6 +67,8 @@ def describe_result(
             "before": describe_measurement(repair.before),
             "after": describe_measurement(repair.after),
             "utility_floor": {"limit": repair.floor.limit, "better": repair.floor.better},
+            "least_knowledge": None if math.isinf(repair.floor.knowledge) else repair.floor.knowledge,
+            "most_drift": None if math.isinf(repair.floor.drift) else repair.floor.drift,
             "finalists": [
                 {
                     "dropped": list(finalist.mask.units()),

@@ -17,7 +17,7 @@ from fairmend.runs.directories import open_directory
 from fairmend.runs.store import Store
 
 REPAIR = "language repair"
-_MATERIAL = ("model", "prompts", "judge_prompts", "others", "texts", "scorer", "scores", "objectives")
+_MATERIAL = ("model", "prompts", "judge_prompts", "others", "texts", "scorer", "second_scorer", "scores", "objectives")
 _IDENTITY = ("kind", "settings", *_MATERIAL)
 
 

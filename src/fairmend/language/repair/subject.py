@@ -39,6 +39,7 @@ class Subject:
         others: prompts of other axes, to see whether they moved.
         judge_prompts: prompts to judge on, such as a published test part; `prompts` are then all searched with.
         knowledge: items whose right answer is `a`, which a repair must keep; one half is searched with.
+        second: another scorer, which judges the continuations too that the scorer judges.
 
     Raises:
         InputError: an axis that was given twice.
@@ -51,6 +52,7 @@ class Subject:
     others: Sequence[PromptSet] = ()
     judge_prompts: PromptSet | None = None
     knowledge: ChoiceSet | None = None
+    second: Scorer | None = None
 
     def __post_init__(self) -> None:
         axes = [axis.axis for axis in self.axes]
@@ -99,8 +101,10 @@ class Subject:
             DataError, InputError: see `searching`.
         """
         reading = self._reading(1, settings.reading)
-        main = self.evaluator(self.halves(settings)[1], reading, settings, self.known(settings)[1], drift=True)
-        return [main, *(self.evaluator(_sampled(other, settings), reading, settings) for other in self.others)]
+        half, known = self.halves(settings)[1], self.known(settings)[1]
+        main = self.evaluator(half, reading, settings, known, drift=True, second=self.second)
+        others = [_sampled(other, settings) for other in self.others]
+        return [main, *(self.evaluator(other, reading, settings, second=self.second) for other in others)]
 
     def known(self, settings: RepairSettings) -> tuple[ChoiceSet | None, ChoiceSet | None]:
         """The knowledge to search with and the knowledge to judge on, nothing of the one in the other."""
@@ -117,6 +121,7 @@ class Subject:
         settings: RepairSettings,
         knowledge: ChoiceSet | None = None,
         drift: bool = False,
+        second: Scorer | None = None,
     ) -> LanguageEvaluator:
         """An evaluator as the settings describe it.
 
@@ -133,6 +138,7 @@ class Subject:
             space=self.lm.head_map.space(gains=settings.method == SOFT),
             knowledge=knowledge,
             drift=drift,
+            second=second,
         )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -143,7 +149,8 @@ class Subject:
             "judge_prompts": None if self.judge_prompts is None else self.judge_prompts.fingerprint(),
             "others": [other.fingerprint() for other in self.others],
             "texts": [text.fingerprint() for text in self.texts],
-            "scorer": None if self.scorer is None else {"name": self.scorer.name, **self.scorer.fingerprint()},
+            "scorer": _described(self.scorer),
+            "second_scorer": _described(self.second),
             "knowledge": None if self.knowledge is None else self.knowledge.fingerprint(),
         }
 
@@ -172,6 +179,10 @@ def scoring_reading(lm: LanguageModel, text: Text, settings: RepairSettings) -> 
         if reading.window is None and reading.kind == "standard":
             reading = replace(reading, window=max(2, min(lm.context, LONGEST_WINDOW, tokens // _LEAST_WINDOWS + 1)))
     return Reading(lm, text, reading)
+
+
+def _described(scorer: Scorer | None) -> dict[str, Any] | None:
+    return None if scorer is None else {"name": scorer.name, **scorer.fingerprint()}
 
 
 def halves(
