@@ -215,7 +215,7 @@ class TestExamples:
         sizes = [abs(pair["score_after"] - pair["score_before"]) for pair in pairs]
         assert sizes == sorted(sizes, reverse=True)
         assert 1 <= len(pairs) <= 6
-        assert "chosen because their toxicity changed most" in found["examples"]["chosen"]
+        assert "chosen because they changed most" in found["examples"]["chosen"]
         again = lm(run, "diff", MEASURE | {"--prompt-count": 40, "--json": True}, "model", "out").document
         written = {(pair["prompt"], pair["before"], pair["after"]) for pair in again["pairs"]}
         assert {(pair["prompt"], pair["before"], pair["after"]) for pair in pairs} <= written
@@ -224,7 +224,7 @@ class TestExamples:
         outcome = lm(run, "repair", REPAIR | {"--choice": "rule"})
         (pair, *_) = json.loads(Path("out/result.json").read_text())["examples"]["pairs"]
         assert repr(pair["after"]) in outcome.out
-        assert "chosen because their toxicity changed most" in outcome.out
+        assert "chosen because they changed most" in outcome.out
         card = Path("out/README.md").read_text()
         assert pair["prompt"] in card
         assert "Letters within offensive words are starred" in card
