@@ -104,13 +104,13 @@ class SoftGates:
         InputError: a setting outside its limits.
     """
 
-    steps: int = setting(36, "Gradient steps.", least=1, option="--soft-steps")
-    items: int = setting(48, "Items that every step looks at, and half as many of knowledge.", least=2, option="")
+    steps: int = setting(18, "Gradient steps.", least=1, option="--soft-steps")
+    items: int = setting(96, "Items that every step looks at, and half as many of knowledge.", least=2, option="")
     tokens: int = setting(128, "Tokens of the text that every step looks at.", least=8, option="")
     rate: float = setting(0.05, "Length of a step.", above=0, option="")
     drift_weight: float = setting(5.0, "Weight of a nat of drift against the whole bias, squared.", least=0, option="")
     knowledge_weight: float = setting(
-        2.0, "Weight of the whole knowledge, squared, against the whole bias, squared.", least=0, option=""
+        4.0, "Weight of the whole knowledge, squared, against the whole bias, squared.", least=0, option=""
     )
 
     def __post_init__(self) -> None:
