@@ -112,7 +112,7 @@ def encode_choices(lm: LanguageModel, choices: ChoiceSet) -> EncodedChoices:
     lm.check_tokens({*(begin or alone), *chain.from_iterable(tokens.values())}, choices.source)
     sequences, starts = [], []
     for number, (context, *wholes) in enumerate(texts):
-        where = f"{choices.source}, item {number + 1}"
+        where = choices.places[number]
         head = tokens[context]
         first = begin if head or begin else alone
         if not head and not first:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from fairmend.errors import InputError, ModelError
 from fairmend.language.backend.batching import Done
 from fairmend.language.backend.forward import why_not_finite
-from fairmend.language.choices.encoding import EncodedChoices, encode_choices
+from fairmend.language.choices.encoding import encode_choices
 from fairmend.language.choices.likelihoods import preferences
 from fairmend.language.generation.generation import encode_prompts
 from fairmend.language.generation.samples import Codes, Floats, draw_sample, toxicity_of_parts
@@ -142,11 +141,7 @@ class Preferences:
     def __init__(self, lm: LanguageModel, prompts: ChoiceSet) -> None:
         self.lm = lm
         self.prompts = prompts
-
-    @cached_property
-    def encoded(self) -> EncodedChoices:
-        """The items as the model reads them."""
-        return encode_choices(self.lm, self.prompts)
+        self.encoded = encode_choices(lm, prompts)  # refused now, not when their turn comes
 
     def under(self, parts: Sequence[tuple[Mask, Codes]]) -> list[Floats]:
         """See `Answers`."""

@@ -36,6 +36,7 @@ class ChoiceSet(PromptSet):
         pairs: number of the counterfactual pair that each item belongs to, `(n_items,)`: what is drawn together when
             the items are resampled, and kept together when they are split. Items of their own have a number of their
             own.
+        places: what messages call each item, such as its line in a file.
     """
 
     each: ClassVar[str] = "items"
@@ -46,10 +47,11 @@ class ChoiceSet(PromptSet):
     apart: tuple[str, ...] = ()
     weights: npt.NDArray[np.float64] = field(default_factory=lambda: np.ones(0))
     pairs: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    places: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        lengths = {name: len(getattr(self, name)) for name in ("a", "b", "weights", "pairs")}
+        lengths = {name: len(getattr(self, name)) for name in ("a", "b", "weights", "pairs", "places")}
         uneven = [f"{name} {length}" for name, length in lengths.items() if length != len(self)]
         if uneven:
             raise InputError(f"{len(self)} items need as many entries in every column, got {', '.join(uneven)}")
@@ -77,6 +79,7 @@ class ChoiceSet(PromptSet):
             b=tuple(self.b[i] for i in order),
             weights=self.weights[chosen],
             pairs=self.pairs[chosen],
+            places=tuple(self.places[i] for i in order),
         )
 
     def _together(self, column: Sequence[str]) -> strata.Codes:
@@ -124,7 +127,7 @@ def choice_set(
     }
     if set(lengths.values()) != {n}:
         raise InputError(f"{n} contexts need as many of everything, got {lengths}")
-    named = places or [f"{source}, item {number}" for number in range(1, n + 1)]
+    named = tuple(places or (f"{source}, item {number}" for number in range(1, n + 1)))
     for where, context, first, second, group in zip(named, contexts, a, b, groups, strict=True):
         if not group.strip():
             raise DataError(f"{where}: the group is empty: name whom the item is about")
@@ -164,6 +167,7 @@ def choice_set(
         apart=apart,
         weights=found,
         pairs=np.array([first_of[label] for label in labels], dtype=np.int64),
+        places=named,
     )
 
 
