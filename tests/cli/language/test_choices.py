@@ -102,6 +102,7 @@ def test_a_stopped_repair_goes_on_to_what_an_uninterrupted_one_finds(
     again = lm(run, "apply", {"--out": "again"}, "model", "out/mask.json")
     assert again.code == 0, again.err
     np.testing.assert_array_equal(logits("again"), logits("out"))
+    assert "of 40 choices differ." in lm(run, "diff", MEASURE, "model", "out").out
     compared = lm(run, "diff", MEASURE | {"--json": True}, "model", "out")
     assert compared.code == 0, compared.err
     (axis,) = compared.document["axes"]

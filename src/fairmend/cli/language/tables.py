@@ -98,8 +98,9 @@ def repair_parts(result: Mapping[str, Any]) -> list[RenderableType]:
 
 def diff_parts(found: ModelDifferences, shown: int) -> list[RenderableType]:
     """What a comparison of two models says, with the continuations whose toxicity differs most."""
+    kinds = {"choices" if each.before.protocol.is_preference else "continuations" for each in found.axes.values()}
     return [
-        f"{len(found.pairs):,} of {found.n_continuations:,} continuations differ.\n",
+        f"{len(found.pairs):,} of {found.n_continuations:,} {' and '.join(sorted(kinds))} differ.\n",
         _changes("The same prompts through both models", found.axes),
         _perplexity_line(found.perplexity),
         KEY,
