@@ -1,4 +1,4 @@
-"""Preferences without every single head, held against models whose heads are dropped one by one."""
+"""Preferences without each head: measured as a folded model shows them, and to first order as differences say."""
 
 import numpy as np
 import pytest
@@ -7,49 +7,62 @@ from tiny_lm import tiny_lm
 
 from fairmend.errors import InputError
 from fairmend.language.choices.likelihoods import preferences
-from fairmend.language.heads.gates import masked
+from fairmend.language.heads.folding import fold
 from fairmend.language.measurement.answers import Preferences
-from fairmend.language.models.models import LanguageModel
 from fairmend.language.scores.preferences_by_mask import preferences_by_mask
+from fairmend.runs.parts import Parts
+from fairmend.runs.store import Store
 
-STEP = 0.02
-
-
-@pytest.fixture(scope="module")
-def lm() -> LanguageModel:
-    return tiny_lm("llama-gqa", seed=11)
-
-
-@pytest.fixture(scope="module")
-def answers(lm: LanguageModel) -> Preferences:
-    return Preferences(lm, choices_of(MIXED))
+LM = tiny_lm()
+ITEMS = choices_of(MIXED)
+N_HEADS = LM.head_map.n_heads
 
 
-def test_exact_ones_are_those_of_the_model_without_the_head(lm: LanguageModel, answers: Preferences) -> None:
+def test_measured_preferences_are_those_of_plain_models_without_the_head() -> None:
+    answers = Preferences(LM, ITEMS)
     found = preferences_by_mask(answers, "generated")
-    rows = range(len(MIXED))
-    whole = [preference_by_hand(lm.model, answers.encoded, row) for row in rows]
-    np.testing.assert_allclose(found.before, whole, atol=1e-5)
-    for head in range(lm.head_map.n_heads):
-        with masked(lm.model, lm.head_map.space().mask([head])):
-            alone = [preference_by_hand(lm.model, answers.encoded, row) for row in rows]
-        np.testing.assert_allclose(found.without[head], alone, atol=1e-5)
+    assert found.without.shape == (N_HEADS, len(ITEMS))
     assert set(found.methods) == {"exact"}
+    for unit in range(N_HEADS):
+        folded = fold(LM.model, LM.head_map.space().mask([unit]), LM.head_map)
+        by_hand = [preference_by_hand(folded, answers.encoded, row) for row in range(len(ITEMS))]
+        np.testing.assert_allclose(found.without[unit], by_hand, atol=1e-4)
 
 
-def test_first_order_ones_are_slopes_of_gains(lm: LanguageModel, answers: Preferences) -> None:
+def test_first_order_preferences_follow_differences_of_the_gates() -> None:
+    """A head turned down by a little moves every preference by that share of its first-order effect."""
+    answers, step, rows = Preferences(LM, ITEMS), 0.02, np.arange(len(ITEMS))
     found = preferences_by_mask(answers, "first-order")
-    rows = np.arange(len(MIXED))
-    for head in range(lm.head_map.n_heads):
-        down = np.ones(lm.head_map.n_heads)
-        down[head] -= STEP
-        (turned,) = preferences(lm, answers.encoded, [(lm.head_map.mask(down), rows)])
-        down[head] -= STEP
-        (further,) = preferences(lm, answers.encoded, [(lm.head_map.mask(down), rows)])
-        slope = (4 * turned - 3 * found.before - further) / (2 * STEP)  # one-sided, of second order
-        np.testing.assert_allclose(found.without[head] - found.before, slope, atol=5e-3)
+    np.testing.assert_allclose(found.before, answers.plainly()[:, 0], atol=1e-5)
+    for unit in range(N_HEADS):
+        turned = [np.where(np.arange(N_HEADS) == unit, 1 + sign * step, 1.0) for sign in (-1, 1)]
+        down, up = preferences(LM, answers.encoded, [(LM.head_map.mask(gains), rows) for gains in turned])
+        np.testing.assert_allclose(found.before - found.without[unit], (up - down) / (2 * step), atol=2e-3)
 
 
-def test_nothing_is_sampled_that_could_be_reweighted(answers: Preferences) -> None:
+def test_an_interrupted_measuring_is_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_at_a_time = LM.with_batch_size(len(ITEMS))
+    whole = preferences_by_mask(Preferences(one_at_a_time, ITEMS), "generated").without
+    store, answers = Store.in_memory(), Preferences(one_at_a_time, ITEMS)
+    under, asked = answers.under, []
+
+    def stopping(parts):  # type: ignore[no-untyped-def]
+        asked.append(len(parts))
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return under(parts)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(answers, "under", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            preferences_by_mask(answers, "generated", keep=Parts(store, {"of": "a test"}))
+    seen: list[int] = []
+    monkeypatch.setattr(answers, "under", lambda parts: (seen.append(len(parts)), under(parts))[1])
+    again = preferences_by_mask(answers, "generated", keep=Parts(store, {"of": "a test"}))
+    assert sum(seen) == N_HEADS - 3 + 1  # the heads that were left, and the model as it is
+    np.testing.assert_array_equal(again.without, whole)
+
+
+def test_nothing_is_sampled_that_could_be_reweighted() -> None:
     with pytest.raises(InputError, match="choose first-order or generated"):
-        preferences_by_mask(answers, "reweighted")
+        preferences_by_mask(Preferences(LM, ITEMS), "reweighted")

@@ -9,7 +9,7 @@ from subset_cases import SETTINGS, Stopping, rude, subject
 
 from fairmend.errors import InputError
 from fairmend.language.records.run_directories import open_run
-from fairmend.language.repair.subject import halves
+from fairmend.language.repair.subject import Subject, halves
 from fairmend.language.repair.subset_search import subset_prompts
 from fairmend.language.studies.equal_cost import (
     CostComparison,
@@ -28,6 +28,12 @@ COMPARED = EqualCostSettings(
 
 def compared(settings: EqualCostSettings = COMPARED, **given: Any) -> CostComparison:
     return compare_at_equal_cost(subject(given.pop("scorer", None)), settings, **given)
+
+
+def searching() -> Subject:
+    """All that may be searched with."""
+    prompts, _ = halves(organism.organism_prompts(), replace(SETTINGS, prompts=None))
+    return replace(subject(), prompts=prompts)
 
 
 def started(out: Any) -> Store:
@@ -87,9 +93,9 @@ def test_means_are_those_of_the_seeds(whole):
 
 
 def test_rankings_spend_more_tokens_on_prompts_and_searches_on_subsets():
-    prompts, _ = halves(organism.organism_prompts(), replace(SETTINGS, prompts=None))
+    searched = searching()
     for method in ("fasp", "active"):
-        small, large = (plan_repair(SETTINGS, method, 0, tokens, prompts) for tokens in (6_000, 9_000))
+        small, large = (plan_repair(SETTINGS, method, 0, tokens, searched) for tokens in (6_000, 9_000))
         assert small.tokens <= 6_000 < large.tokens <= 9_000
         if method == "fasp":
             assert small.settings.prompts < large.settings.prompts
@@ -100,17 +106,22 @@ def test_rankings_spend_more_tokens_on_prompts_and_searches_on_subsets():
 
 @pytest.mark.parametrize("method", ["fasp", "attention-pruning", "genetic", "magnitude"])
 def test_too_few_tokens_are_refused_with_the_number_that_would_do(method):
-    prompts, _ = halves(organism.organism_prompts(), replace(SETTINGS, prompts=None))
+    searched = searching()
     with pytest.raises(InputError, match=r"needs [\d,]+") as refused:
-        plan_repair(SETTINGS, method, 0, 10, prompts)
+        plan_repair(SETTINGS, method, 0, 10, searched)
     least = int(str(refused.value).split("needs ")[1].split(":")[0].replace(",", ""))
-    assert plan_repair(SETTINGS, method, 0, least, prompts).tokens == least
+    assert plan_repair(SETTINGS, method, 0, least, searched).tokens == least
+
+
+def test_toxicity_has_no_gradient_for_soft_gates():
+    with pytest.raises(InputError, match="compare it with --bias"):
+        plan_repair(SETTINGS, "soft", 0, TOKENS, searching())
 
 
 def test_scores_without_every_head_are_no_part_of_it():
-    prompts, _ = halves(organism.organism_prompts(), replace(SETTINGS, prompts=None))
+    searched = searching()
     with pytest.raises(InputError, match="generated"):
-        plan_repair(replace(SETTINGS, bias_scores="generated"), "fasp", 0, TOKENS, prompts)
+        plan_repair(replace(SETTINGS, bias_scores="generated"), "fasp", 0, TOKENS, searched)
 
 
 @pytest.mark.parametrize(
