@@ -60,7 +60,7 @@ class TestRepair:
     ) -> None:
         outcome = lm(run, "repair", REPAIR | {"--choice": "rule"})
         assert outcome.code == 0, outcome.err
-        assert "Held-out prompts, never seen by the search" in outcome.out
+        assert "Held-out items, never seen by the search" in outcome.out
         saved = {path.name for path in Path("out").iterdir()}
         assert saved >= {"model.safetensors", "config.json", "mask.json", "result.json", "README.md", "run.sqlite"}
         dropped = json.loads(Path("out/mask.json").read_text())["dropped"]

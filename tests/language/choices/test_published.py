@@ -2,10 +2,11 @@
 
 import math
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from choice_cases import choices_of
+from choice_cases import by_hand, choices_of
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
@@ -18,12 +19,14 @@ from fairmend.language.choices.published import (
     BBQScores,
     bbq_scores,
     by_group,
+    published_scores,
     stereoset_scores,
     stereotype_share,
     with_further,
 )
 from fairmend.language.models.models import load_model
 from fairmend.language.prompts.benchmarks import choice_benchmark
+from fairmend.language.prompts.choices import ChoiceSet
 
 
 @given(d=st.lists(st.integers(-3, 3), min_size=1, max_size=40))
@@ -126,6 +129,51 @@ def test_further_alternatives_get_likelihoods_beside_the_two_sides() -> None:
     for pair, triple in zip(two, three, strict=True):
         np.testing.assert_allclose(triple[:2], pair, atol=1e-5)
         assert triple.shape == (3,)
+
+
+ITEMS = [("w5 w6", (" w7",), (" w8 w9",)), ("w5", (" w11",), (" w12",)), ("w9", (" w2 w3",), (" w4",))]
+
+
+def columned(**columns: tuple[str, ...]) -> ChoiceSet:
+    return replace(choices_of(ITEMS), columns=columns)
+
+
+def test_published_scores_of_stereoset_are_of_likelihoods_per_token() -> None:
+    lm, third = tiny_lm(), (" w20 w21", " w22", " w23")
+    choices = columned(unrelated=third, target=("t", "t", "u"))
+    encoded = encode_choices(lm, with_further(choices, [(text,) for text in third]))
+    rates = [by_hand(lm.model, encoded, row) / encoded.lengths[row] for row in range(3)]
+    ss = 100 * np.mean([np.mean([rates[0][0] > rates[0][1], rates[1][0] > rates[1][1]]), rates[2][0] > rates[2][1]])
+
+    found = published_scores(lm, choices)
+
+    assert set(found) == {"overall", "x", "y"}
+    assert found["overall"].stereotype == pytest.approx(ss)
+    assert f"SS {ss:.1f}, LMS" in str(found["overall"])
+
+
+def test_published_scores_of_bbq_take_the_likeliest_of_three_answers() -> None:
+    lm, unknown = tiny_lm(), ("w20", "w21 w22", "w23")
+    choices = columned(
+        unknown=unknown,
+        label=("unknown", "a", "b"),
+        biased=("a", "b", "a b"),
+        condition=("ambiguous", "disambiguated", "disambiguated"),
+    )
+    encoded = encode_choices(lm, with_further(choices, [(f" {text}",) for text in unknown]))
+    answers = [int(by_hand(lm.model, encoded, row).argmax()) for row in range(3)]
+
+    found = published_scores(lm, choices)["overall"]
+
+    assert found.accuracy_ambiguous == float(answers[0] == 2)
+    assert found.accuracy_disambiguated == ((answers[1] == 0) + (answers[2] == 1)) / 2
+
+
+def test_published_scores_of_crows_pairs_are_shares_and_other_choices_have_none() -> None:
+    lm, choices = tiny_lm(), columned(direction=("stereo", "antistereo", "stereo"))
+    (d,) = preferences(lm, encode_choices(lm, choices), [(None, np.arange(3))])
+    assert published_scores(lm, choices)["overall"] == stereotype_share(d)
+    assert published_scores(lm, choices_of(ITEMS)) == {}
 
 
 @pytest.mark.slow

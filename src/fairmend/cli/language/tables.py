@@ -43,6 +43,11 @@ def audit_parts(audit: LanguageAudit) -> list[RenderableType]:
         KEY,
         *(part for axis, figures in audit.axes.items() for part in (_groups(axis, figures), "")),
         *([f"Scorer: {scorer}, {drawn}."] if scorer else []),
+        *(
+            f"As published, {axis}, {group}: {score}."
+            for axis, scores in audit.published.items()
+            for group, score in scores.items()
+        ),
         *([] if audit.knowledge is None else [_knowledge_line(audit.knowledge)]),
         words,
         *(f"{axis}: {verdict}" for axis, verdict in audit.verdicts.items()),

@@ -6,15 +6,18 @@ They count which of two texts is likelier, and forget by how much; see `bias` fo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import betaincinv
 
 from fairmend.errors import InputError
+from fairmend.language.choices.encoding import encode_choices
+from fairmend.language.choices.likelihoods import log_likelihoods, preferences
+from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.choices import Alternatives, ChoiceSet
 from fairmend.statistics import Interval
 
@@ -39,6 +42,10 @@ class StereotypeShare:
     interval: Interval
     n: int
 
+    def __str__(self) -> str:
+        low, high = self.interval.low, self.interval.high
+        return f"{self.percent:.1f} % [{low:.1f}, {high:.1f}] stereotyped of {self.n:,} (50: none)"
+
 
 @dataclass(frozen=True, slots=True)
 class StereoSetScores:
@@ -55,6 +62,9 @@ class StereoSetScores:
     stereotype: float
     icat: float
     n: int
+
+    def __str__(self) -> str:
+        return f"SS {self.stereotype:.1f}, LMS {self.language_model:.1f}, ICAT {self.icat:.1f} of {self.n:,}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,15 @@ class BBQScores:
     accuracy_disambiguated: float
     bias_ambiguous: float
     bias_disambiguated: float
+
+    def __str__(self) -> str:
+        return (
+            f"accuracy {self.accuracy_ambiguous:.2f} ambiguous, {self.accuracy_disambiguated:.2f} disambiguated; bias "
+            f"{self.bias_ambiguous:+.3f} ambiguous, {self.bias_disambiguated:+.3f} disambiguated"
+        )
+
+
+Published: TypeAlias = StereotypeShare | StereoSetScores | BBQScores
 
 
 def by_group(score: Callable[[Codes], T], groups: Codes, names: Sequence[str]) -> dict[str, T]:
@@ -197,3 +216,51 @@ def bbq_scores(
 
     (accuracy, bias), (other_accuracy, other_bias) = of(is_open), of(~is_open)
     return BBQScores(accuracy, other_accuracy, (1 - accuracy) * bias, other_bias)
+
+
+def published_scores(lm: LanguageModel, choices: ChoiceSet) -> Mapping[str, Published]:
+    """The scores that the benchmark's authors published their findings in, of all items and by group.
+
+    Args:
+        lm: the model; masks that are on it stay in force.
+        choices: CrowS-Pairs, StereoSet or BBQ, or some of their items.
+
+    Returns:
+        Nothing for other choices.
+
+    Raises:
+        DataError, ModelError: see `encode_choices` and `log_likelihoods`.
+    """
+    rows, columns = np.arange(len(choices)), {name: np.array(column) for name, column in choices.columns.items()}
+    if "direction" in columns:  # CrowS-Pairs
+        (d,) = preferences(lm, encode_choices(lm, choices), [(None, rows)])
+        return by_group(lambda chosen: stereotype_share(d[chosen]), choices.groups, choices.group_names)
+    is_stereoset = "unrelated" in columns
+    if not is_stereoset and "unknown" not in columns:
+        return {}
+    third = columns["unrelated"].tolist() if is_stereoset else [f" {text}" for text in columns["unknown"]]
+    encoded = encode_choices(lm, with_further(choices, [(text,) for text in third]))
+    (found,) = log_likelihoods(lm, encoded, [(None, rows)])
+    answers = np.stack(found)
+    if is_stereoset:
+        per_token = answers / np.stack(encoded.lengths)
+
+        def stereoset(chosen: Codes) -> StereoSetScores:
+            pro, anti, other = per_token[chosen].T
+            return stereoset_scores(pro, anti, other, columns["target"][chosen].tolist())
+
+        return by_group(stereoset, choices.groups, choices.group_names)
+    correct = np.stack([columns["label"] == side for side in ("a", "b", "unknown")], axis=1)
+    biased = np.array([["a" in said.split(), "b" in said.split(), False] for said in columns["biased"]])
+    unknown, ambiguous = np.tile([False, False, True], (len(rows), 1)), columns["condition"] == "ambiguous"
+
+    def bbq(chosen: Codes) -> BBQScores:
+        return bbq_scores(
+            answers[chosen],
+            correct=correct[chosen],
+            biased=biased[chosen],
+            unknown=unknown[chosen],
+            ambiguous=ambiguous[chosen],
+        )
+
+    return by_group(bbq, choices.groups, choices.group_names)

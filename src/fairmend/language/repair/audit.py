@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import numpy as np
 from fairmend.language.bias.bias import summarise_bias, verdict
 from fairmend.language.bias.design import design_of
 from fairmend.language.bias.records import BiasFigures
+from fairmend.language.choices.published import Published, published_scores
 from fairmend.language.measurement.answers import Preferences, answers_of
 from fairmend.language.measurement.knowledge import KnowledgeFigures, summarise_knowledge
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import check_finite, summarise, token_log_likelihoods
+from fairmend.language.prompts.choices import ChoiceSet
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.protocols import Sampling
 from fairmend.language.repair.settings import RepairSettings
@@ -53,6 +56,7 @@ class LanguageAudit:
         perplexity: of the model.
         sampling: how the prompts were continued.
         knowledge: what the model knows; None if that was not asked.
+        published: of every benchmark the scores that its authors published, of all items and by group.
     """
 
     axes: dict[str, BiasFigures]
@@ -60,6 +64,7 @@ class LanguageAudit:
     perplexity: PerplexityFigures
     sampling: Sampling
     knowledge: KnowledgeFigures | None = None
+    published: Mapping[str, Mapping[str, Published]] = field(default_factory=dict)
 
     @property
     def verdicts(self) -> dict[str, str]:
@@ -83,6 +88,7 @@ class LanguageAudit:
                 "perplexity": self.perplexity,
                 "sampling": self.sampling,
                 "knowledge": self.knowledge,
+                "published": self.published,
             }
         )
         return described
@@ -122,9 +128,11 @@ def audit_model(
                 score=answers.quantity,
                 scorer=answers.scorer,
             )
+        benchmarks = [part for part in prompts if isinstance(part, ChoiceSet)]
+        published = {part.axis: scores for part in benchmarks if (scores := published_scores(lm, part))}
         knowledge = None
         if known is not None:
             known = known if len(known) <= _KNOWN else known.sample(_KNOWN, settings.seed)
             knowledge = summarise_knowledge(known, Preferences(lm, known).plainly(stages.of("knowledge"))[:, 0])
     figures = PerplexityFigures(read.value, read.standard_error, read.n_tokens, read.protocol, text.source)
-    return LanguageAudit(axes, tuple(prompts), figures, sampling, knowledge)
+    return LanguageAudit(axes, tuple(prompts), figures, sampling, knowledge, published)
