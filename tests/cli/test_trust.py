@@ -53,6 +53,8 @@ def language_header(**request: Any) -> dict[str, Any]:
             "scores": None,
             "from": None,
             "slice": False,
+            "bias": None,
+            "knowledge": "gender",
         },
     }
     settings = RepairSettings().to_json()
