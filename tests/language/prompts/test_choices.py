@@ -68,7 +68,7 @@ def test_alternatives_must_have_words_and_differ():
 
 
 def test_columns_must_be_as_long_as_the_items():
-    with pytest.raises(InputError, match="4 contexts need as many of everything, got .*'pairs': 3"):
+    with pytest.raises(InputError, match=r"4 contexts need as many of everything, got .*'pairs': 3"):
         made(4, pairs=["", "", ""])
     with pytest.raises(InputError, match="compared must be one of groups, zero, got 'none'"):
         made(4, compared="none")
