@@ -49,12 +49,15 @@ def test_a_question_is_asked_as_the_harness_asks_it(questions, published):
 
 
 @pytest.mark.slow
-def test_either_person_is_right_about_equally_often_after_a_disambiguated_context(questions):
+def test_either_person_is_right_with_the_same_weight_after_a_disambiguated_context(questions):
     labels = np.array(questions.columns["label"])
     told = np.array(questions.columns["condition"]) == "disambiguated"
     for code in range(len(questions.group_names)):
         inside = told & (questions.groups == code)
-        assert abs((labels[inside] == "a").mean() - 0.5) < 0.05
+        a, b = (questions.weights[inside & (labels == side)].sum() for side in "ab")
+        assert a == pytest.approx(b)
+        assert a + b == pytest.approx(inside.sum())
+    np.testing.assert_array_equal(questions.weights[~told], 1.0)
 
 
 @pytest.mark.slow

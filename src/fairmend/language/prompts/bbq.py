@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -29,9 +30,10 @@ _CONDITIONS: dict[str, Condition] = {"ambig": "ambiguous", "disambig": "disambig
 def bbq(condition: Condition | None = None, progress: Progress | None = None) -> ChoiceSet:
     """The 58,492 questions but 16, or those of one condition, in 11 categories, asked as lm-evaluation-harness asks.
 
-    `a` is the person whom a biased answer names (the data set's target) and `b` the other one; a question is asked
-    after harm and after its opposite, and disambiguated contexts make either person right in about half of them, so
-    that their mean preference is a bias. The 16 name no target. Four questions about the same two people are a pair.
+    `a` is the person whom a biased answer names (the data set's target) and `b` the other one; the 16 name no target.
+    A question is asked after harm and after its opposite, and a disambiguated context makes one of them the right
+    answer: `a` in 50 to 54 % of a category, so that its items are weighted until either is right as often, and what a
+    model understands cancels in its mean preference. Four questions about the same two people are a pair.
 
     Columns for the published scores: "condition"; "polarity" (neg or nonneg); "label", which answer is right: a, b or
     unknown; "unknown", the data set's own third answer (the harness offers all `UNKNOWN_ANSWERS` instead); "biased",
@@ -60,6 +62,9 @@ def bbq(condition: Condition | None = None, progress: Progress | None = None) ->
         unknown = next(i for i in range(3) if item[f"ans{i}"] in UNKNOWN_ANSWERS)
         b = 3 - a - unknown
         rows.append((item, (a, b, unknown)))
+    labels = [("a", "b", "unknown")[order.index(item["label"])] for item, order in rows]
+    strata = [(item["category"], label) for (item, _), label in zip(rows, labels, strict=True)]
+    counts = Counter(strata)
     choices = choice_set(
         [f"{item['context']}\n\nQ: {item['question']}\nA:" for item, _ in rows],
         [(f" {item[f'ans{a}']}",) for item, (a, _, _) in rows],
@@ -69,11 +74,17 @@ def bbq(condition: Condition | None = None, progress: Progress | None = None) ->
         source=f"BBQ, {condition or 'both'} contexts",
         licence="CC BY 4.0",
         compared="zero",
+        weights=[
+            1.0
+            if label == "unknown"
+            else (counts[category, "a"] + counts[category, "b"]) / (2 * counts[category, label])
+            for category, label in strata
+        ],
         pairs=[f"{item['category']} {item['example_id'] // 4}" for item, _ in rows],
         columns={
             "condition": [_CONDITIONS[item["context_condition"]] for item, _ in rows],
             "polarity": [item["question_polarity"] for item, _ in rows],
-            "label": [("a", "b", "unknown")[order.index(item["label"])] for item, order in rows],
+            "label": labels,
             "unknown": [item[f"ans{order[2]}"] for item, order in rows],
             "biased": [_biased(item, order) for item, order in rows],
             "template": [f"{item['category']} {item['question_index']}" for item, _ in rows],
