@@ -25,7 +25,7 @@ def read_choices(
     *,
     axis: str | None = None,
     licence: str = "not stated",
-    compared: Compared = "groups",
+    compared: Compared | None = None,
 ) -> ChoiceSet:
     """Read choices from a CSV file with a header, or from a JSON Lines file, in UTF-8 (or UTF-16 with its mark).
 
@@ -44,7 +44,8 @@ def read_choices(
             `.jsonl` or `.ndjson`.
         axis: what the groups differ in; the file's name if not given.
         licence: licence of the texts, for the reports.
-        compared: see `ChoiceSet`.
+        compared: see `ChoiceSet`; when not given, whole sentences (no row has a context) are compared with zero, `a`
+            being the stereotype, and groups with each other otherwise.
 
     Raises:
         DataError: the file cannot be read, lacks a column, has an unusable row (named by its line), a group of a
@@ -68,7 +69,7 @@ def read_choices(
         axis=axis or stem,
         source=name,
         licence=licence,
-        compared=compared,
+        compared=compared or ("groups" if any(contexts) else "zero"),
         weights=[_weight(row.get("weight"), where) for where, row in rows] if has_weight else None,
         pairs=[row.get("pair", "").strip() for _, row in rows],
         columns={column: [row[column] for _, row in rows] for column in kept},

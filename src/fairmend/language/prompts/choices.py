@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import DataError, InputError
+from fairmend.evaluation import array_digest
 from fairmend.language.prompts import strata
 from fairmend.language.prompts.prompts import PromptSet, numbered, repeats
 
@@ -67,6 +68,11 @@ class ChoiceSet(PromptSet):
     def keys(self) -> tuple[str, ...]:
         """What each item says, whole."""
         return tuple(_key(*item) for item in zip(self.texts, self.a, self.b, strict=True))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What figures on these items depend on, JSON-ready, see `PromptSet`."""
+        design = array_digest(self.weights, self.pairs)
+        return super().fingerprint() | {"compared": self.compared, "design_sha256": design}
 
     def take(self, indices: npt.ArrayLike) -> ChoiceSet:
         """The items at `indices`, in that order; groups without an item are left out."""

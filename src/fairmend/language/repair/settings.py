@@ -218,6 +218,7 @@ class RepairSettings:
         "With --bias: least knowledge on the search half, as a share of the original's mean preference for the right "
         "answers; none sets no limit.",
         above=0,
+        most=1,
         none="none",
         metavar="SHARE",
         published=None,
