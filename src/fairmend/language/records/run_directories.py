@@ -17,8 +17,8 @@ from fairmend.runs.directories import open_directory
 from fairmend.runs.store import Store
 
 REPAIR = "language repair"
-_MATERIAL = ("model", "prompts", "judge_prompts", "others", "texts", "scorer", "second_scorer", "scores", "objectives")
-_IDENTITY = ("kind", "settings", *_MATERIAL)
+_SUBJECT = ("model", "prompts", "judge_prompts", "others", "knowledge", "texts", "scorer", "second_scorer")
+_IDENTITY = ("kind", "settings", *_SUBJECT, "scores", "objectives")
 
 
 def open_run(
