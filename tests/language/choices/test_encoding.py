@@ -31,11 +31,6 @@ def test_a_sequence_is_the_beginning_the_context_and_the_alternative() -> None:
     assert without.starts.tolist() == [2, 1]
 
 
-def test_single_token_alternatives_are_told_apart() -> None:
-    found = encoded(("w5", (" w6",), (" w7",)), ("w5", (" w6", " w7 w8"), (" w9",)))
-    assert found.is_single.tolist() == [True, False]
-
-
 @pytest.mark.parametrize(
     ("item", "words"),
     [

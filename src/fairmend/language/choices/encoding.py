@@ -45,12 +45,6 @@ class EncodedChoices:
         return len(self.sequences)
 
     @cached_property
-    def is_single(self) -> npt.NDArray[np.bool_]:
-        """Whether every alternative is one token, so that one position gives them all, `(n_items,)`."""
-        longest = [max(map(len, alternatives)) for alternatives in self.sequences]
-        return np.asarray(np.array(longest) == self.starts + 1, np.bool_)
-
-    @cached_property
     def differences(self) -> Codes:
         """Where the sequences of each item begin to differ, `(n_items,)`; what stands before is common to all."""
         return np.array([_common(alternatives) for alternatives in self.sequences], dtype=np.int64)
