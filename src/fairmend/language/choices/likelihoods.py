@@ -18,7 +18,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fairmend.errors import InputError
 from fairmend.language.backend.batching import BatchSize, Done
 from fairmend.language.backend.forward import last_logits
 from fairmend.language.choices.encoding import EncodedChoices, Readings, plan_readings
@@ -85,15 +84,17 @@ def preference_gradients(
     encoded: EncodedChoices,
     rows: npt.ArrayLike | None = None,
     *,
+    gates: Floats | None = None,
     progress: Done | None = None,
     keep: Keep = keep_nothing,
 ) -> tuple[Floats, Floats]:
-    """The preference of every item, and its gradient with respect to all gates at 1, a gate per item and head.
+    """The preference of every item, and its gradient with respect to all gates, a gate per item and head.
 
     Args:
         lm: the model; masks that are already on it stay in force.
         encoded: the items.
         rows: numbers of the items; all when not given.
+        gates: where, `(n_heads,)`: 1 leaves a head as it is, 0 switches it off; all 1 when not given.
         progress: told how many items are gone through.
         keep: keeps both, some hundred items at a time.
 
@@ -112,7 +113,7 @@ def preference_gradients(
 
         def of_part(part: list[int] = part, start: int = start) -> Arrays:
             told = None if progress is None else lambda done: progress(start + done, len(chosen))
-            found, slopes = _gradients(lm, encoded, chosen[part], sizes[part[-1]], told)
+            found, slopes = _gradients(lm, encoded, chosen[part], gates, sizes[part[-1]], told)
             return {"preferences": found, "gradients": slopes}
 
         made = keep(f"gradients of {len(part)} items from {chosen[part[0]]} on", of_part)
@@ -120,48 +121,22 @@ def preference_gradients(
     return d, gradients
 
 
-def differentiable_preferences(
-    lm: LanguageModel, encoded: EncodedChoices, rows: npt.ArrayLike, gates: Tensor
-) -> Tensor:
-    """The preferences of some items as a function of the gates, on the autograd graph: for few items at a time.
-
-    Args:
-        lm: the model.
-        encoded: the items.
-        rows: their numbers.
-        gates: of all heads, `(n_heads,)`; 1 leaves a head as it is, 0 switches it off.
-
-    Returns:
-        d `(n_rows,)` on the model's device.
-
-    Raises:
-        InputError: gates of another shape.
-        ModelError: out of memory, or the model does not run.
-    """
-    if gates.shape != (lm.head_map.n_heads,):
-        raise InputError(f"gates of shape {tuple(gates.shape)}: need ({lm.head_map.n_heads},), one for every head")
-    chosen = np.asarray(rows, dtype=np.int64)
-
-    def at_once(numbers: Sequence[int]) -> Tensor:
-        plan = plan_readings(encoded, chosen)
-        return _preference(plan, _alternatives(lm, plan, hooks, gates))
-
-    # Of all or nothing: it says so when they do not fit the memory.
-    with torch.enable_grad(), _gated(lm, True) as hooks:
-        ((_, d),) = BatchSize(len(chosen), lm.device).run(at_once, range(len(chosen)))
-    return d
-
-
 def _gradients(
-    lm: LanguageModel, encoded: EncodedChoices, rows: Codes, largest: int, progress: Callable[[int], None] | None
+    lm: LanguageModel,
+    encoded: EncodedChoices,
+    rows: Codes,
+    at: Floats | None,
+    largest: int,
+    progress: Callable[[int], None] | None,
 ) -> tuple[Floats, Floats]:
     """Preferences and gradients of items of which none makes a model read more than `largest` tokens."""
-    n_heads = lm.head_map.n_heads
-    d, gradients = np.empty(len(rows)), np.empty((len(rows), n_heads))
+    values = np.ones(lm.head_map.n_heads) if at is None else at
+    gate = torch.tensor(values, dtype=_dtype(lm))
+    d, gradients = np.empty(len(rows)), np.empty((len(rows), len(gate)))
 
     def score(numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
         plan = plan_readings(encoded, rows[list(numbers)], shared=False)
-        gates = torch.ones(len(numbers), n_heads, dtype=_dtype(lm), requires_grad=True)
+        gates = gate.repeat(len(numbers), 1).requires_grad_()
         values = _preference(plan, _alternatives(lm, plan, hooks, gates[plan.owners]))
         (gradient,) = torch.autograd.grad(values.sum(), gates)
         return values.detach(), gradient

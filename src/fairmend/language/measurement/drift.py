@@ -15,15 +15,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fairmend.errors import DataError
 from fairmend.language.backend.batching import Done
 from fairmend.language.backend.forward import last_logits
+from fairmend.language.generation.likelihoods import bytes_backward
 from fairmend.language.heads.gates import HeadGates
 from fairmend.language.measurement.perplexity import Window, mean_loss
 from fairmend.language.models.models import LanguageModel
 from fairmend.masks import Mask
+from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
 Floats = npt.NDArray[np.float64]
 
+_WINDOW = 32
+_WINDOWS_PER_PART = 64
 _POSITIONS_AT_ONCE = 128  # the softmax over the vocabulary is taken for so many positions at a time
 
 
@@ -81,21 +86,57 @@ def mean_drift(windows: Sequence[Window], sums: Floats) -> Drift:
     return Drift(float(mean), float(error), int(counts.sum()))
 
 
-def drift(lm: LanguageModel, tokens: Tensor, windows: Sequence[Window], gates: Tensor) -> Tensor:
-    """The drift per token as a function of the gates, to take its gradient; a scalar.
+def drift_curvature(
+    lm: LanguageModel, tokens: Tensor, seed: int = 0, *, progress: Done | None = None, keep: Keep = keep_nothing
+) -> Floats:
+    """Second derivatives of the drift per token with respect to all gates, where they are 1, (n_heads, n_heads).
 
-    All windows stay in memory until it is taken: give few at a time.
+    They are the Fisher information of the gates (Kullback, Information Theory and Statistics, 1959, section 2.6): the
+    mean of outer products of gradients of the log-likelihood of tokens that the model itself draws. Those of different
+    tokens are uncorrelated, so that the gradient of a whole window's sum serves.
 
     Args:
-        lm, tokens, windows: see `drift_of`; at least one window.
-        gates: what every head is multiplied by, (n_heads,).
+        lm, tokens: see `drift_of`; cut into windows of 32 tokens, a shorter rest is left out.
+        seed: of the drawn tokens.
+        progress: told how many windows are read.
+        keep: keeps the gradients, some windows at a time.
+
+    Raises:
+        DataError: less than one window.
+        ModelError: see `drift_of`.
     """
-    total, count = torch.zeros((), device=lm.device), 0
-    with HeadGates(lm.model, lm.head_map) as hooks:
-        for n_scored, _, numbers in _by_shape(windows):
-            divergences = _reader(lm, tokens, windows, hooks, gates, n_scored)(numbers)
-            total, count = total + divergences.sum(), count + divergences.numel()
-    return total / count
+    lm.check_tokens([int(tokens.max())], "the text")
+    windows = tokens[: len(tokens) // _WINDOW * _WINDOW].view(-1, _WINDOW)
+    if not len(windows):
+        raise DataError(f"{len(tokens)} tokens of text: the curvature of the drift takes {_WINDOW} at least, give more")
+    drawn = np.random.default_rng([seed, 32]).random(windows.shape)
+    found = np.empty((len(windows), lm.head_map.n_heads))
+
+    def gradients(rows: Sequence[int]) -> Floats:
+        gates = torch.ones(len(rows), lm.head_map.n_heads, requires_grad=True)
+        hooks.set(gates)
+        words = last_logits(lm.model, windows[list(rows)].to(lm.device), _WINDOW).float().log_softmax(-1)
+        below = words.detach().exp().cumsum(-1)
+        level = torch.from_numpy(drawn[list(rows)]).to(below)[..., None] * below[..., -1:]
+        (gradient,) = torch.autograd.grad(words.gather(-1, torch.searchsorted(below, level)).sum(), gates)
+        made: Floats = gradient.double().numpy()
+        return made
+
+    batches = lm.batches(bytes_backward(lm, _WINDOW, _WINDOW))
+    with HeadGates(lm.model, lm.head_map) as hooks, torch.enable_grad():
+        for start in range(0, len(windows), _WINDOWS_PER_PART):
+            part = range(start, min(start + _WINDOWS_PER_PART, len(windows)))
+
+            def of_part(part: range = part) -> Arrays:
+                for rows, made in batches.run(gradients, part):
+                    found[list(rows)] = made
+                    if progress is not None:
+                        progress(rows[-1] + 1, len(windows))
+                return {"gradients": found[part.start : part.stop]}
+
+            found[part.start : part.stop] = keep(f"curvature from window {start} on", of_part)["gradients"]
+    curvature: Floats = found.T @ found / windows.numel()
+    return curvature
 
 
 def _by_shape(windows: Sequence[Window]) -> Iterator[tuple[int, int, list[int]]]:

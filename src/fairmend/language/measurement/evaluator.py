@@ -150,9 +150,13 @@ class LanguageEvaluator:
     @property
     def tokens_per_mask(self) -> int:
         """How many tokens go through the model to measure one mask, continuations at their full length."""
-        known = 0 if self._knowing is None else self._knowing.n_tokens(np.arange(len(self._knowing.prompts)))
         read = len(self.reading.tokens) * (3 if self.has_drift else 1)  # once more each by both models
-        return self.answers.n_tokens(np.arange(len(self.prompts))) + known + read
+        return self.answers.n_tokens(np.arange(len(self.prompts))) + self.tokens_of_knowledge + read
+
+    @property
+    def tokens_of_knowledge(self) -> int:
+        """How many of them are of knowledge."""
+        return 0 if self._knowing is None else self._knowing.n_tokens(np.arange(len(self._knowing.prompts)))
 
     def measure(self, masks: Sequence[Mask]) -> list[Measurement]:
         """One measurement per mask, in order; NaN where the mask broke the model.

@@ -104,13 +104,14 @@ class SoftGates:
         InputError: a setting outside its limits.
     """
 
-    steps: int = setting(18, "Gradient steps.", least=1, option="--soft-steps")
-    items: int = setting(96, "Items that every step looks at, and half as many of knowledge.", least=2, option="")
-    tokens: int = setting(128, "Tokens of the text that every step looks at.", least=8, option="")
-    rate: float = setting(0.05, "Length of a step.", above=0, option="")
-    drift_weight: float = setting(5.0, "Weight of a nat of drift against the whole bias, squared.", least=0, option="")
-    knowledge_weight: float = setting(
-        4.0, "Weight of the whole knowledge, squared, against the whole bias, squared.", least=0, option=""
+    steps: int = setting(
+        6,
+        "Steps from the whole bias to none; all are measured, and the choice is made among them.",
+        least=1,
+        option="--soft-steps",
+    )
+    tokens: int = setting(
+        4096, "Tokens of the text that tells which heads the words depend on.", least=32, option="--soft-tokens"
     )
 
     def __post_init__(self) -> None:

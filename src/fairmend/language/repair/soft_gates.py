@@ -1,20 +1,22 @@
-"""Soft gates: a gain per head, found by projected gradient steps, in place of heads that are off or on.
+"""Soft gates: a gain per head, in place of heads that are off or on.
 
 No weight is trained: there are as many numbers as heads, and the columns of the output projections absorb them like
-dropped heads (see `fairmend.language.heads.folding`). What is minimised is the caller's, such as
-(bias / bias before)^2 + c1 * drift + c2 * (knowledge lost / knowledge before)^2 on a few items and windows per step.
+dropped heads (see `fairmend.language.heads.folding`). What is sought are the gains that move the model's words least,
+while the bias falls to a share of what it was and the knowledge rises: a quadratic program (Nocedal and Wright,
+Numerical Optimization, 2006, chapter 18) with the drift's second derivatives, which needs no weights to be balanced. As
+effects change with the gains, the share falls step by step, and each step takes slopes at the gains of the one before.
+
+Knowledge is asked to rise because words that no slope was taken of know a little less of every repair than others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+from scipy.optimize import Bounds, minimize
 
 from fairmend.errors import InputError, ModelError
 from fairmend.language.backend.batching import Done
@@ -22,74 +24,81 @@ from fairmend.language.heads.heads import LARGEST_GAIN
 from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
 Floats = npt.NDArray[np.float64]
-Terms: TypeAlias = Callable[[Tensor, np.random.Generator], Iterable[Tensor]]
-"""Called with gates (n_heads,) and a generator to draw a batch with; the scalars whose sum is to become small. Each is
-differentiated before the next is asked for, so that a generator function holds one of them in memory at a time; the
-gates are to be set anew for each."""
 
-_DECAYS = np.array([[0.9], [0.999]])  # of the means of gradients and of their squares
-_TINY = 1e-8
+RISE = 0.25
+"""By which share of itself knowledge is to rise by the step that takes the whole bias."""
+
+_TIGHT = 50.0  # nats of drift that missing the whole bias or knowledge is worth, squared
+_DIAGONAL = 0.6  # how far sampled curvature shrinks towards its diagonal, which samples tell best
+_RIDGE = 0.003
 
 
 def find_gains(
-    n_heads: int,
-    terms: Terms,
+    curvature: Floats,
+    effects: Callable[[Floats], Arrays],
     *,
-    steps: int = 40,
-    rate: float = 0.05,
-    seed: int = 0,
+    steps: int = 6,
     keep: Keep = keep_nothing,
     progress: Done | None = None,
 ) -> Iterator[Floats]:
-    """Lower a sum of terms by steps of Adam (Kingma and Ba, 2015, algorithm 1), each cut off at 0 and 1.5.
+    """The gains of least drift for less and less bias, down to none.
 
-    The state after every step is kept, and every step draws from a generator of its own: stopped or killed at any
-    moment and gone on with, the gains are the same, bit for bit.
+    The state after every step is kept: stopped or killed at any moment and gone on with, the gains are the same, bit
+    for bit.
 
     Args:
-        n_heads: number of gains; all start at 1.
-        terms: what to lower, on batches of its own drawing.
-        steps: how many at most; whoever iterates may end earlier.
-        rate: the largest change of a gain by a step, roughly.
-        seed: of the batches.
-        keep: keeps the state after every step, such as `Parts(store, work)`, where `work` is to name what the terms
-            depend on, with rate and seed.
+        curvature: second derivatives of the drift where all gains are 1, `(n_heads, n_heads)`; from `drift_curvature`.
+        effects: called with gains; gives "deviations" `(n_groups,)` of the groups' means, which are to become 0,
+            "known" `()`, which is to rise (NaN or 0 and less: there is no knowledge to keep), and the derivatives of
+            both with respect to the gains, "slopes" `(n_heads, n_groups)` and "known_slopes" `(n_heads,)`.
+        steps: how many; the k-th is to leave 1 - k / steps of the bias.
+        keep: keeps the state after every step, such as `Parts(store, work)`, where `work` is to name what curvature
+            and effects depend on.
         progress: told how many steps are taken, such as `Stages.of`, which shows the time left.
 
     Yields:
-        The gains after every step, float64 of shape (n_heads,).
+        The gains after every step, of shape (n_heads,), from 0 to 1.5.
 
     Raises:
-        InputError: no heads or steps, a rate that is not positive, or no term that depends on the gates.
-        ModelError: terms that are not finite.
+        InputError: no heads or steps.
+        ModelError: effects or curvature that are not finite.
     """
-    if n_heads < 1 or steps < 1 or not 0 < rate < np.inf:
-        raise InputError(f"{n_heads} gains, {steps} steps and rate {rate}: need 1 or more of both, and a positive rate")
-    state: Arrays = {"gains": np.ones(n_heads), "means": np.zeros((2, n_heads))}
+    if not len(curvature) or steps < 1:
+        raise InputError(f"{len(curvature)} gains and {steps} steps: need 1 or more of both")
+    shrunk = (1 - _DIAGONAL) * curvature + np.diag(_DIAGONAL * np.diag(curvature) + _RIDGE)
+    first: Arrays = {}
+    gains = np.ones(len(curvature))
     for step in range(1, steps + 1):
-        make = partial(_step, terms, state, step, rate, np.random.default_rng([seed, step]))
-        state = keep(f"step {step}", make)
+        state = keep(f"step {step}", partial(_step, shrunk, effects, first, gains, step / steps))
+        first, gains = first or state, state["gains"]
         if progress is not None:
             progress(step, steps)
-        yield state["gains"].copy()
+        yield gains.copy()
 
 
-def _step(terms: Terms, before: Arrays, step: int, rate: float, rng: np.random.Generator) -> Arrays:
-    gates = torch.tensor(before["gains"], dtype=torch.float32, requires_grad=True)
-    loss = 0.0
-    with torch.enable_grad():
-        for term in terms(gates, rng):
-            term.backward()  # type: ignore[no-untyped-call]
-            loss += float(term.detach())
-    if gates.grad is None:
-        raise InputError("no term depends on the gates: set them on the model, see HeadGates.set")
-    gradient = gates.grad.double().numpy()
-    if not (np.isfinite(loss) and bool(np.isfinite(gradient).all())):
+def _step(curvature: Floats, effects: Callable[[Floats], Arrays], first: Arrays, gains: Floats, part: float) -> Arrays:
+    here = effects(gains)
+    before = first or here
+    scale, knew = max(float(np.abs(before["deviations"]).sum()), 1e-9), float(before["known"])
+    goal = (1 - part) * before["deviations"] - here["deviations"] + gains @ here["slopes"]
+    least = (1 + RISE * part) * knew - float(here["known"]) + gains @ here["known_slopes"]
+
+    def cost(values: Floats) -> tuple[float, Floats]:
+        moved = curvature @ (values - 1)
+        missed = (values @ here["slopes"] - goal) / scale
+        total = (values - 1) @ moved / 2 + _TIGHT * (missed @ missed)
+        gradient = moved + 2 * _TIGHT / scale * here["slopes"] @ missed
+        if knew > 0:
+            lost = max(0.0, (least - values @ here["known_slopes"]) / knew)
+            total += _TIGHT * lost**2
+            gradient = gradient - 2 * _TIGHT / knew * lost * here["known_slopes"]
+        return float(total), gradient
+
+    start = cost(gains)
+    if not (np.isfinite(start[0]) and bool(np.isfinite(start[1]).all())):
         raise ModelError(
-            f"soft gates: the sum of terms is {loss} at step {step}, or its gradient is not finite: these gains break "
-            "the model; take a smaller rate, or float32"
+            f"soft gates: bias, knowledge, drift or their slopes are not finite where {part:.0%} of the bias is to go: "
+            "these gains break the model; take float32, or fewer --soft-steps"
         )
-    means = _DECAYS * before["means"] + (1 - _DECAYS) * np.stack([gradient, gradient**2])
-    first, second = means / (1 - _DECAYS**step)
-    gains = np.clip(before["gains"] - rate * first / (np.sqrt(second) + _TINY), 0.0, LARGEST_GAIN)
-    return {"gains": gains, "means": means}
+    found = minimize(cost, gains, jac=True, method="L-BFGS-B", bounds=Bounds(0.0, LARGEST_GAIN))
+    return {"gains": np.asarray(found.x), "deviations": here["deviations"], "known": here["known"]}

@@ -1,89 +1,68 @@
 """Repairs by soft gates: gains of heads that lower the bias of choices and keep words and knowledge.
 
-Gradients see one part of the search half, and the gains to keep are chosen on the other: the sets that are measured are
-the gains at some steps along the way.
+Slopes are taken on one part of the search half, and the gains to keep are chosen on the other: the sets that are
+measured are the gains after every step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import asdict
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fairmend.errors import InputError
-from fairmend.language.choices.likelihoods import differentiable_preferences
+from fairmend.language.bias.design import design_of
+from fairmend.language.choices.likelihoods import preference_gradients
 from fairmend.language.measurement.answers import Preferences
-from fairmend.language.measurement.drift import drift
+from fairmend.language.measurement.drift import drift_curvature
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.logbook import Logbook
-from fairmend.language.measurement.perplexity import Window
 from fairmend.language.repair.settings import RepairSettings
-from fairmend.language.repair.soft_gates import find_gains
+from fairmend.language.repair.soft_gates import Floats, find_gains
 from fairmend.masks import Mask
-from fairmend.runs.parts import Keep, Parts, keep_nothing
+from fairmend.runs.parts import Arrays, Keep, Parts, keep_nothing
 from fairmend.runs.progress import Stages
-
-CHECKPOINTS = 6
 
 
 def soft_masks(fitted: LanguageEvaluator, settings: RepairSettings, log: Logbook) -> list[Mask]:
-    """The gains after some of the gradient steps, in order.
+    """The gains after each step, in order: of less and less bias.
 
     Args:
-        fitted: on the items and the text that gradients see.
-        settings: how many steps, on what.
+        fitted: on the items, the knowledge and the text that slopes are taken of.
+        settings: how many steps.
         log: where the state after every step is kept.
 
     Raises:
         InputError: prompts to continue, which have no gradient.
         ModelError: the model is broken, or out of memory.
     """
-    answers, soft, lm = fitted.answers, settings.soft, fitted.lm
+    answers, lm = fitted.answers, fitted.lm
     if not isinstance(answers, Preferences):
         raise InputError("method 'soft' takes gradients of preferences: it repairs --bias, not the toxicity of prompts")
     keep: Keep = keep_nothing
     if log.store is not None:
-        keep = Parts(log.store, {"soft gates": {"fitted": fitted.fingerprint(), "settings": settings.to_json()}})
+        work = {"fitted": fitted.fingerprint(), "soft": asdict(settings.soft), "seed": settings.seed}
+        keep = Parts(log.store, {"soft gates": work})
     known = None if fitted.knowledge is None else Preferences(lm, fitted.knowledge)
-    knew = None if known is None else keep("knowledge", lambda: {"values": known.plainly()[:, 0]})["values"]
-    plain = keep("bias", lambda: {"values": answers.plainly()[:, 0]})["values"]
-    design, tokens = fitted.design, fitted.reading.tokens
-    before = max(float(design.bias(design.means(plain))), 1e-9)
-    members = [np.flatnonzero(design.codes == code) for code in range(len(design.names))]
 
-    def terms(gates: Tensor, rng: np.random.Generator) -> Iterator[Tensor]:
-        each = max(1, soft.items // len(members))
-        rows = np.concatenate([rng.choice(group, min(each, len(group)), replace=False) for group in members])
-        part = design.take(rows)
-        weights = torch.from_numpy(part.members / part.members.sum(axis=0)).float()
-        means = differentiable_preferences(lm, answers.encoded, rows, gates).cpu() @ weights
-        apart = (means @ torch.from_numpy(part.shares).float()) - means
-        yield (apart.abs().sum() / before) ** 2
-        length = min(soft.tokens, len(tokens), lm.context)
-        starts = rng.integers(len(tokens) - length + 1, size=max(1, soft.tokens // length)).tolist()
-        read = [Window(start, start + length, start + 1) for start in starts]
-        yield soft.drift_weight * drift(lm, tokens, read, gates)
-        if known is not None and knew is not None:
-            chosen = rng.choice(len(knew), min(soft.items // 2, len(knew)), replace=False)
-            now = differentiable_preferences(lm, known.encoded, chosen, gates).cpu()
-            lost = (torch.from_numpy(knew[chosen]).float() - now).clamp(min=0)
-            yield soft.knowledge_weight * (lost**2).mean() / max(float(knew.mean()) ** 2, 1e-9)
+    def effects(gains: Floats) -> Arrays:
+        d, slopes = preference_gradients(lm, answers.encoded, gates=gains)
+        design = fitted.design
+        found = {
+            "deviations": design.deviations(design.means(d)),
+            "slopes": design.deviations(design.means(slopes.T)),
+            "known": np.array(np.nan),
+            "known_slopes": np.zeros(len(gains)),
+        }
+        if known is not None and fitted.knowledge is not None:
+            d, slopes = preference_gradients(lm, known.encoded, gates=gains)
+            groups = design_of(fitted.knowledge)
+            found |= {"known": groups.means(d).mean(), "known_slopes": groups.means(slopes.T).mean(axis=-1)}
+        return found
 
-    found = []
-    every = max(1, soft.steps // CHECKPOINTS)
     with Stages(log.progress, "soft gates: ") as shown:
-        gains = find_gains(
-            lm.head_map.n_heads,
-            terms,
-            steps=soft.steps,
-            rate=soft.rate,
-            seed=settings.seed,
-            keep=keep,
-            progress=shown.of("gradient steps"),
-        )
-        for step, values in enumerate(gains, start=1):
-            if step % every == 0 or step == soft.steps:
-                found.append(lm.head_map.mask(values))
-    return found
+        heard = shown.of("curvature of the drift")
+        curvature = drift_curvature(lm, fitted.reading.tokens, settings.seed, progress=heard, keep=keep)
+        heard = shown.of("steps")
+        found = find_gains(curvature, effects, steps=settings.soft.steps, keep=keep, progress=heard)
+        return [lm.head_map.mask(gains) for gains in found]

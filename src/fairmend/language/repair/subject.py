@@ -17,10 +17,10 @@ from fairmend.language.protocols import ReadingSettings
 from fairmend.language.repair.settings import SOFT, RepairSettings
 from fairmend.language.toxicity.scorer import Scorer
 
-_FOLDS = (2 / 3, 1 / 3)
-_KNOWN = 160  # items of knowledge in each half
+_FOLDS = (3 / 4, 1 / 4)
+_KNOWN = 160  # items of knowledge that masks are measured on, half as many as slopes are taken of
 _LEAST_WINDOWS = 4
-_Prompts = TypeVar("_Prompts", bound=PromptSet)
+_Prompts = TypeVar("_Prompts", bound=PromptSet | None)
 
 
 def _wikipedia() -> tuple[Text, Text]:
@@ -79,20 +79,22 @@ class Subject:
         Raises:
             DataError, InputError: see `halves`, `LanguageEvaluator` and `Reading`.
         """
-        part, drift = self._folds(settings)[1], settings.max_drift is not None
-        return self.evaluator(part, self._reading(0, settings.reading), settings, self.known(settings)[0], drift)
+        part, known = self._folds(settings)[1]
+        reading, drift = self._reading(0, settings.reading), settings.max_drift is not None
+        return self.evaluator(part, reading, settings, _at_most(known, _KNOWN, settings.seed), drift)
 
     def scoring(self, settings: RepairSettings) -> LanguageEvaluator:
-        """What single heads are scored on, or gates are fitted to: the search half, or the part of it for gradients.
+        """What single heads are scored on, or gates are fitted to: the search half, or the part of it for slopes.
 
-        `scoring_samples` continuations, `scoring_tokens` of text.
+        `scoring_samples` continuations, `scoring_tokens` of text or, for soft gates, `soft.tokens`.
 
         Raises:
             DataError, InputError: see `searching`.
         """
         drawn = replace(settings, sampling=replace(settings.sampling, n_samples=settings.scoring_samples))
         reading = scoring_reading(self.lm, self.texts[0], settings)
-        return self.evaluator(self._folds(settings)[0], reading, drawn, self.known(settings)[0])
+        part, known = self._folds(settings)[0]
+        return self.evaluator(part, reading, drawn, _at_most(known, 2 * _KNOWN, settings.seed))
 
     def judging(self, settings: RepairSettings) -> list[LanguageEvaluator]:
         """What judges masks on prompts and text that no search saw: one per axis, the repaired one first.
@@ -101,18 +103,18 @@ class Subject:
             DataError, InputError: see `searching`.
         """
         reading = self._reading(1, settings.reading)
-        half, known = self.halves(settings)[1], self.known(settings)[1]
+        half, known = self.halves(settings)[1], _at_most(self.known()[1], _KNOWN, settings.seed)
         main = self.evaluator(half, reading, settings, known, drift=True, second=self.second)
         others = [_sampled(other, settings) for other in self.others]
         return [main, *(self.evaluator(other, reading, settings, second=self.second) for other in others)]
 
-    def known(self, settings: RepairSettings) -> tuple[ChoiceSet | None, ChoiceSet | None]:
+    def known(self) -> tuple[ChoiceSet | None, ChoiceSet | None]:
         """The knowledge to search with and the knowledge to judge on, nothing of the one in the other."""
         if self.knowledge is None:
             return None, None
         # One split for all seeds, so that no search of a comparison sees what another is judged on.
         first, second = self.knowledge.split(seed=0, by=self.knowledge.apart or None)
-        return _at_most(first, _KNOWN, settings.seed), _at_most(second, _KNOWN, settings.seed)
+        return first, second
 
     def evaluator(
         self,
@@ -154,14 +156,16 @@ class Subject:
             "knowledge": None if self.knowledge is None else self.knowledge.fingerprint(),
         }
 
-    def _folds(self, settings: RepairSettings) -> tuple[PromptSet, PromptSet]:
-        """The search half twice; for soft gates the part to take gradients of and the part to choose on."""
-        half = self.halves(settings)[0]
+    def _folds(self, settings: RepairSettings) -> Sequence[tuple[PromptSet, ChoiceSet | None]]:
+        """The search half and its knowledge, twice; for soft gates what slopes are taken of and what is chosen on."""
+        half, known = self.halves(settings)[0], self.known()[0]
         if settings.method != SOFT:
-            return half, half
-        by = half.apart[0] if isinstance(half, ChoiceSet) and half.apart else None
-        first, second = half.split(_FOLDS, seed=settings.seed, by=by)
-        return first, second
+            return [(half, known)] * 2
+        apart = half.apart[:1] if isinstance(half, ChoiceSet) else ()
+        parts = half.split(_FOLDS, seed=settings.seed, by=apart or None)
+        if known is None:
+            return [(part, None) for part in parts]
+        return list(zip(parts, known.split(_FOLDS, seed=settings.seed, by=known.apart or None), strict=True))
 
     def _reading(self, number: int, settings: ReadingSettings) -> Reading:
         return Reading(self.lm, self.texts[number], settings)
@@ -173,7 +177,8 @@ def scoring_reading(lm: LanguageModel, text: Text, settings: RepairSettings) -> 
     Raises:
         DataError, InputError: see `Reading`.
     """
-    reading, tokens = settings.reading, settings.scoring_tokens
+    reading = settings.reading
+    tokens = settings.soft.tokens if settings.method == SOFT else settings.scoring_tokens
     if tokens is not None:
         reading = replace(reading, tokens=tokens)
         if reading.window is None and reading.kind == "standard":
@@ -230,4 +235,4 @@ def _sampled(prompts: PromptSet, settings: RepairSettings) -> PromptSet:
 
 
 def _at_most(prompts: _Prompts, count: int | None, seed: int) -> _Prompts:
-    return prompts if count is None or count >= len(prompts) else prompts.sample(count, seed)
+    return prompts if prompts is None or count is None or count >= len(prompts) else prompts.sample(count, seed)

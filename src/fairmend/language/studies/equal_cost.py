@@ -22,7 +22,6 @@ from fairmend.language.prompts.choices import ChoiceSet
 from fairmend.language.repair.finalists import most_measured
 from fairmend.language.repair.repair import Repair, repair_model
 from fairmend.language.repair.settings import SOFT, SUBSET_METHODS, RepairSettings, SoftMethod, SubsetMethod
-from fairmend.language.repair.soft_search import CHECKPOINTS
 from fairmend.language.repair.subject import Subject
 from fairmend.language.repair.subset_search import collecting_evaluator, subset_prompts
 from fairmend.language.studies.study import UNTOUCHED, JudgedSet, JudgedStudy
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
 AnyMethod: TypeAlias = Method | SubsetMethod | SoftMethod
 _LEAST_PER_GROUP = 2
 _WITH_GRADIENT = 3  # times the tokens of going forward alone
+_LEAST_STEPS = 4  # of soft gates
 
 
 @dataclass(frozen=True)
@@ -290,21 +290,19 @@ def plan_repair(settings: RepairSettings, method: AnyMethod, seed: int, tokens: 
 
 def _plan_of_choices(searching: Subject, asked: RepairSettings, tokens: int) -> Plan:
     """All methods search with the same items; going backward counts twice as much as forward (Kaplan et al. 2020)."""
-    search, scoring, soft = searching.searching(asked), searching.scoring(asked), asked.soft
-    everything = np.arange(len(scoring.prompts))
-    items, text = scoring.answers.n_tokens(everything), len(scoring.reading.tokens)
-    known = scoring.tokens_per_mask - items - text
+    search, scoring = searching.searching(asked), searching.scoring(asked)
+    items, text = scoring.answers.n_tokens(np.arange(len(scoring.prompts))), len(scoring.reading.tokens)
+    if asked.method == SOFT:
+        step = _WITH_GRADIENT * (scoring.tokens_per_mask - text) + search.tokens_per_mask
+        fixed = _WITH_GRADIENT * text + search.tokens_per_mask
+        steps = (tokens - fixed) // step
+        if steps < _LEAST_STEPS:
+            raise _too_few(tokens, asked.method, fixed + _LEAST_STEPS * step)
+        return Plan(replace(asked, soft=replace(asked.soft, steps=steps)), fixed + steps * step)
     reads = bool({"loss", "gradient"} & set(asked.needs))
     scored = _WITH_GRADIENT * (items * ("bias" in asked.needs) + text * reads)
-    if asked.method == SOFT:
-        drawn = [known * min(1.0, soft.items / 2 / _known(scoring)), items * soft.items / len(everything)]
-        step = round(_WITH_GRADIENT * sum(drawn)) + (1 + _WITH_GRADIENT) * soft.tokens
-        fixed = items + known + CHECKPOINTS * search.tokens_per_mask + search.tokens_per_mask
-        steps = (tokens - fixed) // step
-        if steps < CHECKPOINTS:
-            raise _too_few(tokens, asked.method, fixed + CHECKPOINTS * step)
-        return Plan(replace(asked, soft=replace(soft, steps=steps)), fixed + steps * step)
-    fixed = scored + search.tokens_per_mask + (_WITH_GRADIENT * known if asked.spare_knowledge else 0)
+    spared = _WITH_GRADIENT * search.tokens_of_knowledge if asked.spare_knowledge else 0
+    fixed = scored + search.tokens_per_mask + spared
     if not asked.searches_subsets:
         tried, measured = len(asked.finalists()), most_measured(asked.finalists())
         fixed += measured * search.tokens_per_mask + (tried - measured) * len(search.reading.tokens)
@@ -324,10 +322,6 @@ def _plan_of_choices(searching: Subject, asked: RepairSettings, tokens: int) -> 
     if samples < least:
         raise _too_few(tokens, asked.method, fixed + least * each)
     return Plan(replace(asked, subsets=replace(asked.subsets, samples=samples)), fixed + samples * each)
-
-
-def _known(scoring: LanguageEvaluator) -> int:
-    return max(1, len(scoring.knowledge or ()))
 
 
 def _too_few(tokens: int, method: str, least: int) -> InputError:
