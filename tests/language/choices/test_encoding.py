@@ -6,7 +6,7 @@ from choice_cases import Item, choices_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_lm import tiny_lm, word_tokenizer
-from tokenizers import normalizers
+from tokenizers import normalizers, processors
 
 from fairmend.errors import DataError
 from fairmend.language.choices.encoding import EncodedChoices, encode_choices, plan_readings
@@ -20,15 +20,18 @@ def encoded(*items: Item) -> EncodedChoices:
     return encode_choices(LM, choices_of(items))
 
 
-def test_a_sequence_is_the_beginning_the_context_and_the_alternative() -> None:
+def test_a_sequence_is_what_the_tokenizer_adds_the_context_and_the_alternative() -> None:
     items: list[Item] = [("w5 w6", (" w7", " w8 w9"), (" w4",)), ("", ("w5 w6",), ("w5 w7",))]
-    with_bos = encode_choices(WITH_BOS, choices_of(items))
-    assert with_bos.sequences == (((1, 5, 6, 7), (1, 5, 6, 8, 9), (1, 5, 6, 4)), ((1, 5, 6), (1, 5, 7)))
-    assert with_bos.starts.tolist() == [3, 1]
-    assert with_bos.differences.tolist() == [3, 2]
-    without = encoded(*items)  # nothing but the end-of-text token can stand before a first word
-    assert without.sequences == (((5, 6, 7), (5, 6, 8, 9), (5, 6, 4)), ((2, 5, 6), (2, 5, 7)))
-    assert without.starts.tolist() == [2, 1]
+    own = word_tokenizer(bos_token="<s>", unk_token="<unk>")
+    own.backend_tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    added = encode_choices(wrap_model(LM.model, own, name="own BOS", end_ids=[2]), choices_of(items))
+    assert added.sequences == (((1, 5, 6, 7), (1, 5, 6, 8, 9), (1, 5, 6, 4)), ((1, 5, 6), (1, 5, 7)))
+    assert added.starts.tolist() == [3, 1]
+    assert added.differences.tolist() == [3, 2]
+    with_bos = encode_choices(WITH_BOS, choices_of(items))  # nothing but the BOS token can stand before a first word
+    assert with_bos.sequences == (((5, 6, 7), (5, 6, 8, 9), (5, 6, 4)), ((1, 5, 6), (1, 5, 7)))
+    assert with_bos.starts.tolist() == [2, 1]
+    assert encoded(*items).sequences[1] == ((2, 5, 6), (2, 5, 7))  # nor but the end-of-text token here
 
 
 @pytest.mark.parametrize(

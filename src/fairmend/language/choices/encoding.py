@@ -1,9 +1,8 @@
 """The tokens of choices, and which sequences a model must read to score them.
 
-A sequence is the token that begins a text, the context, and an alternative. The first of them is the tokenizer's BOS
-token, whether or not it would add one by itself. Without a BOS token a text begins with its first word; where there is
-no context either, so that nothing would predict that word, the end-of-text token stands in for it, as in
-lm-evaluation-harness.
+A sequence is what the tokenizer puts before a text by itself, such as Llama's BOS token, the context, and an
+alternative. Where nothing would stand before an alternative, the BOS token does, or the end-of-text token for want of
+one. So does lm-evaluation-harness, and so figures are equal.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, product, takewhile
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -102,13 +100,13 @@ def encode_choices(lm: LanguageModel, choices: ChoiceSet) -> EncodedChoices:
     distinct = list(dict.fromkeys(text for row in texts for text in row if text))
     encoded = encode(lm.name, lm.tokenizer, distinct, add_special_tokens=False, verbose=False)["input_ids"]
     tokens: dict[str, Tokens] = {"": (), **dict(zip(distinct, map(tuple, encoded), strict=True))}
-    begin, alone = _beginnings(lm.tokenizer)
-    lm.check_tokens({*(begin or alone), *chain.from_iterable(tokens.values())}, choices.source)
+    begin, alone = _beginnings(lm, distinct[0])
+    lm.check_tokens({*alone, *chain.from_iterable(tokens.values())}, choices.source)
     sequences, starts = [], []
     for number, (context, *wholes) in enumerate(texts):
         where = choices.places[number]
         head = tokens[context]
-        first = begin if head or begin else alone
+        first = begin if head else alone
         if not head and not first:
             raise DataError(
                 f"{where} has no context, and the tokenizer of {lm.name} no BOS or end-of-text token to begin with: "
@@ -187,10 +185,13 @@ def _sides(encoded: EncodedChoices, row: int) -> list[int]:
     return [0] * len(encoded.choices.a[row]) + [1] * len(encoded.choices.b[row])
 
 
-def _beginnings(tokenizer: Any) -> tuple[Tokens, Tokens]:
-    """The tokens that a text begins with, and those where it would have no other."""
-    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    return (() if begin is None else (int(begin),)), (() if end is None else (int(end),))
+def _beginnings(lm: LanguageModel, text: str) -> tuple[Tokens, Tokens]:
+    """The tokens that the tokenizer puts before a text, and those before an alternative without context."""
+    whole = encode(lm.name, lm.tokenizer, [text], return_special_tokens_mask=True, verbose=False)
+    added = takewhile(lambda pair: pair[1], zip(whole["input_ids"][0], whole["special_tokens_mask"][0], strict=True))
+    begin = tuple(token for token, _ in added)
+    spare = (lm.tokenizer.bos_token_id, lm.tokenizer.eos_token_id)
+    return begin, begin or tuple(token for token in spare if token is not None)[:1]
 
 
 def _check_boundary(where: str, context: str, alternative: str, head: Tokens, row: Tokens) -> None:
