@@ -80,9 +80,7 @@ class Size(NamedTuple):
 
 
 QUICK = Size(128, 1, layers=6, prompts=32, new_tokens=16, packed_tokens=16, items=150, more_prompts=140, repetitions=1)
-FULL = Size(
-    512, 8, layers=30, prompts=128, new_tokens=40, packed_tokens=40, items=300, against_items=420, repetitions=3
-)
+FULL = Size(512, 8, layers=30, prompts=128, new_tokens=40, packed_tokens=40, items=300, more_prompts=420, repetitions=3)
 DOUBT = 0.2  # of a reliability from so few prompts
 
 
