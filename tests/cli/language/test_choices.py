@@ -95,6 +95,8 @@ def test_a_stopped_repair_goes_on_to_what_an_uninterrupted_one_finds(
     assert whole.code == 0, whole.err
     assert "Held-out items, never seen by the search" in whole.out
     assert "Drift on" in whole.out
+    said = "first-order items bias against exact ablation of 12 heads: "
+    assert (said in " ".join(whole.out.split())) == (method == "fasp")
     with monkeypatch.context() as pressed:
         pressed.setattr("fairmend.language.measurement.judging.judge", press)
         assert lm(run, "repair", options).code == 130

@@ -280,7 +280,7 @@ def score_heads(
         """With sampled continuations ablation would cost too much."""
         if not isinstance(asked, Preferences):
             return scores
-        heard, kept = tell(f"bias without some heads, {scores.axis}"), within(keep, f"{scores.axis}, ablated")
+        heard, kept = tell(f"bias without some heads, {scores.axis}"), within(keep, scores.axis)
         known = first_order_validity(asked, table, scores.effect, group_mean, seed, progress=heard, keep=kept)
         return replace(scores, validity=known)
 

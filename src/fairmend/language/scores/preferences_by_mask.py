@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import InputError
+from fairmend.evaluation import array_digest
 from fairmend.language.backend.batching import Done
 from fairmend.language.bias.design import design_of
 from fairmend.language.choices.likelihoods import preference_gradients
@@ -21,7 +22,7 @@ from fairmend.language.protocols import BiasMethod, Reference
 from fairmend.language.scores.toxicity_by_mask import EXACT, FIRST_ORDER, MaskToxicity
 from fairmend.language.scores.validity import Validity, heads_to_ablate, rank_validity
 from fairmend.masks import Mask
-from fairmend.runs.parts import Arrays, Keep, keep_nothing
+from fairmend.runs.parts import Arrays, Keep, keep_nothing, within
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
@@ -99,7 +100,7 @@ def first_order_validity(
     order = stratified_order(items.groups, items.group_names, items.ids, seed, "equal")
     rows = np.sort(order[: max(_ITEMS_TO_ABLATE_ON, len(items.group_names))])
     design = design_of(items.take(rows), group_mean)
-    exact = _ablated(answers, heads, rows, progress, keep)
+    exact = _ablated(answers, heads, rows, progress, within(keep, f"ablated, {array_digest(heads, rows)}"))
     estimated, measured = (design.bias(design.means(d)) for d in (estimate.without[np.ix_(heads, rows)], exact))
     return rank_validity(estimated, measured, f"first-order {items.axis} bias against exact ablation")
 
