@@ -208,16 +208,19 @@ def choices(lm: LanguageModel, scorer: Scorer, prompts: PromptSet, size: Size) -
     mine, other = (bias_effects(tables[name], rng=np.random.default_rng(0)).reliability for name in tables)
 
     def times_dearer(reliability: float) -> float:
-        needed = size_needed(reliability, other.n, mine.value)
+        needed = size_needed(min(reliability, mine.value), other.n, mine.value)
         return math.inf if needed is None else theirs * needed / other.n / ours
 
-    least = times_dearer(min(max(other.value, 0.0) + DOUBT, mine.value))
+    measured, least = times_dearer(other.value), times_dearer(max(other.value, 0.0) + DOUBT)
+    dearer = "shows no signal that more prompts could make clearer"
+    if math.isfinite(measured):
+        dearer = f"takes {measured:,.0f} times as long for as much"
     what = f"first-order bias in choices, {lm.head_map.n_heads} heads, {mine.n} items of pronouns"
     words = (
         f"Toxicity at equal reliability is extrapolated: choices have {mine.value:.2f} ({mine.n} items, {ours:.1f} s), "
         f"toxicity {other.value:.2f} ({other.n} prompts x {size.new_tokens} tokens, {theirs:.1f} s); by Spearman and "
-        f"Brown, with cost in proportion to the prompts, toxicity takes {times_dearer(other.value):,.0f} times as long "
-        f"for as much. The row takes {DOUBT} more for toxicity's reliability, which is as uncertain: at least."
+        f"Brown, with cost in proportion to the prompts, toxicity {dearer}. The row gives toxicity a reliability of "
+        f"{DOUBT} more (not below {DOUBT}), because from so few prompts it is as uncertain: the ratio is the least one."
     )
     against = "first-order toxicity, equal reliability"
     return (

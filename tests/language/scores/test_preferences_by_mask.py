@@ -103,6 +103,7 @@ def test_few_heads_and_items_are_ablated(monkeypatch: pytest.MonkeyPatch) -> Non
     effect = np.random.default_rng(0).normal(size=deep.head_map.n_heads)
     first, again = (first_order_validity(answers, table, effect, "unweighted", 3) for _ in range(2))
     assert first == again
+    assert str(first).startswith("first-order any bias against exact ablation (half of them extremes) of 20 heads: ")
     assert len(asked) == 2 * len(set(asked)) == 2 * 20 * 12
     assert {int(effect.argmin()), int(effect.argmax())} < {unit for unit, _ in asked}
     rows = np.array(sorted({row for _, row in asked}))

@@ -102,7 +102,8 @@ def first_order_validity(
     design = design_of(items.take(rows), group_mean)
     exact = _ablated(answers, heads, rows, progress, within(keep, f"ablated, {array_digest(heads, rows)}"))
     estimated, measured = (design.bias(design.means(d)) for d in (estimate.without[np.ix_(heads, rows)], exact))
-    return rank_validity(estimated, measured, f"first-order {items.axis} bias against exact ablation")
+    some = " (half of them extremes)" if len(heads) < len(effect) else ""
+    return rank_validity(estimated, measured, f"first-order {items.axis} bias against exact ablation{some}")
 
 
 def _ablated(answers: Preferences, heads: Codes, rows: Codes, progress: Done | None, keep: Keep) -> Floats:

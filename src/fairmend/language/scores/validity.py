@@ -51,8 +51,10 @@ class Validity:
 
 
 def heads_to_ablate(effects: npt.ArrayLike, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """The heads that estimates are tried on, ascending: a quarter with the lowest effects, which a repair would drop,
-    a quarter with the highest, the others drawn; all where there are no more than `HEADS_TO_ABLATE`.
+    """The heads that estimates are tried on, ascending; all where there are no more than `HEADS_TO_ABLATE`.
+
+    A quarter has the lowest effects, which a repair would drop, a quarter the highest, the others are drawn. Extremes
+    raise a correlation: for the pronouns of smollm2 it is .96 of such heads and .66 of 60 that are drawn from all.
 
     Args:
         effects: the estimates, `(n_heads,)`.
