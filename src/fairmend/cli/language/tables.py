@@ -174,10 +174,10 @@ def score_parts(scores: HeadScores, shown: int) -> list[RenderableType]:
         f"  perplexity: {scores.loss.reliability}",
         *(f"  bias, {axis.axis}: {axis.reliability}" for axis in scores.axes),
     ]
-    if scores.loss.validity is not None:
+    if scores.validity:
         from fairmend.language.scores.validity import validity_in_words
 
-        parts.append(validity_in_words([scores.loss.validity]))
+        parts.append(validity_in_words(scores.validity))
     return parts
 
 

@@ -20,7 +20,7 @@ from fairmend.language.repair.settings import SOFT, RepairSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.language.scores.ablation import MaskLosses
 from fairmend.language.scores.first_order import first_order_losses
-from fairmend.language.scores.head_scores import HeadScores, head_scores, origin_of, score_heads
+from fairmend.language.scores.head_scores import BiasScores, HeadScores, LossScores, head_scores, origin_of, score_heads
 from fairmend.language.scores.magnitude import head_magnitudes
 from fairmend.language.scores.toxicity_by_mask import GENERATED, MaskToxicity
 from fairmend.language.scores.validity import Validity, sum_validity, validity_in_words
@@ -61,16 +61,17 @@ class HeadRanking:
     @classmethod
     def of(cls, table: HeadScores, axis: str, needs: tuple[str, ...]) -> HeadRanking:
         """The ranking by a table's effects on one axis, with a warning where it is mostly noise."""
-        scores, notes = {}, []
+        read: dict[str, tuple[str, LossScores | BiasScores]] = {}
         if "loss" in needs:
-            scores["loss"] = table.loss.without
-            notes.append(("perplexity", table.loss.reliability.warning))
+            read["loss"] = ("perplexity", table.loss)
         if "bias" in needs:
-            scores["bias"] = table.axis(axis).without
-            notes.append((f"bias, {axis}", table.axis(axis).reliability.warning))
-        said = tuple(f"{name}: {warning}" for name, warning in notes if warning)
-        known = table.loss.validity if "loss" in needs else None
-        return cls(scores, table, said)._with(() if known is None else (known,))
+            read["bias"] = (f"bias, {axis}", table.axis(axis))
+        said = ((name, found.reliability.warning) for name, found in read.values())
+        notes = tuple(f"{name}: {warning}" for name, warning in said if warning)
+        scores = {name: found.without for name, (_, found) in read.items()}
+        return cls(scores, table, notes)._with(
+            found.validity for _, found in read.values() if found.validity is not None
+        )
 
     def held_against(self, axis: str, *measured: Iterable[tuple[Mask, Measurement]]) -> HeadRanking:
         """The same with what measured sets say of the sums of its effects; as it is where it has no effects.

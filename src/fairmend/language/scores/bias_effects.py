@@ -43,9 +43,9 @@ class BiasEffects:
     Attributes:
         before: bias without a mask.
         effect: what each mask adds to it, `(n_masks,)`; negative is better.
-        standard_error: of each effect, over prompts, paired, `(n_masks,)`.
+        standard_error: of each effect, over items, paired, `(n_masks,)`.
         form: how effects were taken.
-        reliability: how far the ranking of the masks would repeat on other prompts.
+        reliability: how far the ranking of the masks would repeat on other items.
     """
 
     before: float
@@ -72,7 +72,7 @@ def bias_effects(
         form: "first-order" for tables of that method when not given, otherwise "difference".
 
     Raises:
-        DataError: a group with fewer than 2 prompts.
+        DataError: a group with fewer than 2 items.
         InputError: an unknown form or group mean.
     """
     if form is None:
@@ -81,7 +81,8 @@ def bias_effects(
     design = design_of(table.prompts, group_mean)
     lonely = [name for name, size in zip(design.names, design.n_clusters, strict=True) if size < 2]
     if lonely:
-        raise DataError(f"groups with fewer than 2 prompts: {', '.join(lonely)}; add prompts or leave them out")
+        each = table.prompts.each
+        raise DataError(f"groups with fewer than 2 {each}: {', '.join(lonely)}; add {each} or leave them out")
     seed = int(rng.integers(2**63))
 
     def contributions(members: Members, of: Design) -> Floats:
@@ -105,7 +106,7 @@ def bias_effects(
         effect=effects(np.arange(len(design.strata))),
         standard_error=_standard_error(contributions(np.arange(len(design.codes)), design), design),
         form=form,
-        reliability=split_reliability(effects, design.strata, rng=rng),
+        reliability=split_reliability(effects, design.strata, rng=rng, unit=table.prompts.each),
     )
 
 

@@ -6,10 +6,10 @@ import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ from fairmend.language.protocols import BiasMethod, LossMethod, Reference
 from fairmend.language.scores.ablation import MaskLosses, masked_losses
 from fairmend.language.scores.bias_effects import bias_effects
 from fairmend.language.scores.first_order import first_order_losses, first_order_toxicity
-from fairmend.language.scores.preferences_by_mask import preferences_by_mask
+from fairmend.language.scores.preferences_by_mask import first_order_validity, preferences_by_mask
 from fairmend.language.scores.reliability import Reliability
 from fairmend.language.scores.reweighting import reweighted_toxicity
 from fairmend.language.scores.screening import screened_losses
@@ -45,11 +45,10 @@ Stage = Callable[[str, int, int], None]
 
 _HEAD_COLUMNS = ("unit", "layer", "head", "module")
 _LOSS_COLUMNS = ("perplexity_without", "loss_effect", "loss_error", "perplexity_method")
-_LOSS_FACTS = ("perplexity_before", "perplexity_reliability", "perplexity_windows")
-_VALIDITY = ("perplexity_validity", "perplexity_validity_heads", "perplexity_validity_of")
 _BIAS_COLUMNS = ("bias_without", "bias_effect", "bias_error", "bias_method")
 _ORIGIN = ("weights_sha256", "text_sha256", "prompts_sha256")
-_BIAS_FACTS = ("bias_before", "bias_reliability", "bias_prompts")
+_UNITS = ("windows", "prompts", "items")  # columns with the size of the sample
+_VALIDITY = ("validity", "validity_heads", "validity_of")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +58,7 @@ class _Effects:
     standard_error: Floats
     methods: tuple[str, ...]
     reliability: Reliability
+    validity: Validity | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +74,6 @@ class LossScores(_Effects):
         validity: of estimates, on the heads that were ablated too; None where nothing was estimated and ablated.
     """
 
-    validity: Validity | None = None
-
     @property
     def without(self) -> Floats:
         """Perplexity without each head, `(n_heads,)`."""
@@ -90,8 +88,8 @@ class BiasScores(_Effects):
     Attributes:
         before: bias of the model as it is.
         effect: what the bias gains without each head, `(n_heads,)`; negative is better.
-        standard_error: of the effect, over prompts, `(n_heads,)`.
-        methods, reliability: see `LossScores`.
+        standard_error: of the effect, over prompts or items, `(n_heads,)`.
+        methods, reliability, validity: see `LossScores`.
         axis: name of the axis.
     """
 
@@ -166,8 +164,13 @@ class HeadScores:
         """What to say beside rankings that are mostly noise, or of something else than what was measured."""
         named = {"perplexity": self.loss.reliability} | {f"bias, {s.axis}": s.reliability for s in self.axes}
         said = [f"{name}: {found.warning}" for name, found in named.items() if found.warning]
-        doubt = None if self.loss.validity is None else self.loss.validity.warning
-        return (*said, *([doubt] if doubt else []))
+        doubts = [known.warning for known in self.validity]
+        return (*said, *(doubt for doubt in doubts if doubt))
+
+    @property
+    def validity(self) -> tuple[Validity, ...]:
+        """How far estimates order heads as ablating them does, where that was tried."""
+        return tuple(each.validity for each in (self.loss, *self.axes) if each.validity is not None)
 
     def write(self, path: str | Path) -> None:
         """Write the table as CSV: one row per head, figures of the whole model repeated in every row."""
@@ -177,15 +180,9 @@ class HeadScores:
             "head": self.heads.tolist(),
             "module": self.modules,
         }
-        columns |= _columns(self.loss, _LOSS_COLUMNS, _LOSS_FACTS, "")
-        if self.loss.validity is not None:
-            known = self.loss.validity
-            columns |= {
-                name: [value] * len(self)
-                for name, value in zip(_VALIDITY, (known.value, known.n, known.what), strict=True)
-            }
+        columns |= _columns(self.loss, _LOSS_COLUMNS, "perplexity", "")
         for scores in self.axes:
-            columns |= _columns(scores, _BIAS_COLUMNS, _BIAS_FACTS, f"[{scores.axis}]")
+            columns |= _columns(scores, _BIAS_COLUMNS, "bias", f"[{scores.axis}]")
         columns |= {name: [sha] * len(self) for name, sha in self.origin.items()}
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -210,11 +207,8 @@ class HeadScores:
                 modules=tuple(row["module"] for row in rows),
                 layers=np.array([int(row["layer"]) for row in rows], dtype=np.int64),
                 heads=np.array([int(row["head"]) for row in rows], dtype=np.int64),
-                loss=LossScores(*_scores(rows, _LOSS_COLUMNS, _LOSS_FACTS, "", "windows"), _validity(rows[0])),
-                axes=tuple(
-                    BiasScores(*_scores(rows, _BIAS_COLUMNS, _BIAS_FACTS, f"[{axis}]", "prompts"), axis)
-                    for axis in axes
-                ),
+                loss=LossScores(**_scores(rows, _LOSS_COLUMNS, "perplexity", "")),
+                axes=tuple(BiasScores(**_scores(rows, _BIAS_COLUMNS, "bias", f"[{axis}]"), axis=axis) for axis in axes),
                 origin=origin,
             )
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
@@ -282,8 +276,18 @@ def score_heads(
     def tell(what: str) -> Done:
         return lambda done, total: progress(what, done, total) if progress is not None else None
 
+    def tried(asked: Answers, table: MaskToxicity, scores: BiasScores) -> BiasScores:
+        """With sampled continuations ablation would cost too much."""
+        if not isinstance(asked, Preferences):
+            return scores
+        heard, kept = tell(f"bias without some heads, {scores.axis}"), within(keep, scores.axis)
+        known = first_order_validity(asked, table, scores.effect, group_mean, seed, progress=heard, keep=kept)
+        return replace(scores, validity=known)
+
     tables = [_by_mask(axis, bias_method, tell, within(keep, axis.prompts.axis)) for axis in answers]
     axes = _bias_scores(tables, group_mean, seed)
+    if bias_method == "first-order":
+        axes = tuple(map(tried, answers, tables, axes))
     reading = tell("perplexity")
     losses_kept = within(keep, "perplexity")
     if loss_method == "screened":
@@ -337,7 +341,7 @@ def _loss_scores(losses: MaskLosses, seed: int) -> LossScores:
         losses.effect_error,
         losses.methods,
         losses.reliability(np.random.default_rng(seed)),
-        losses.validity,
+        validity=losses.validity,
     )
 
 
@@ -383,39 +387,41 @@ def _places(head_map: HeadMap) -> tuple[tuple[str, ...], npt.NDArray[np.int64], 
     return modules, np.array(layers, dtype=np.int64), np.array(heads, dtype=np.int64)
 
 
-def _validity(row: Mapping[str, str]) -> Validity | None:
-    if _VALIDITY[0] not in row:
-        return None
-    value, n, what = (row[name] for name in _VALIDITY)
-    return Validity(what, float(value), int(n))
-
-
 def _columns(
-    scores: LossScores | BiasScores, names: Sequence[str], facts: Sequence[str], suffix: str
+    scores: LossScores | BiasScores, names: Sequence[str], figure: str, suffix: str
 ) -> dict[str, Sequence[object]]:
-    n = len(scores.methods)
-    values: list[Sequence[object]] = [
-        scores.without.tolist(),
-        scores.effect.tolist(),
-        scores.standard_error.tolist(),
-        scores.methods,
-        *([value] * n for value in (scores.before, scores.reliability.value, scores.reliability.n)),
-    ]
-    return {f"{name}{suffix}": column for name, column in zip((*names, *facts), values, strict=True)}
-
-
-def _scores(
-    rows: Sequence[Mapping[str, str]], names: Sequence[str], facts: Sequence[str], suffix: str, unit: str
-) -> tuple[float, Floats, Floats, tuple[str, ...], Reliability]:
-    _, effect, error, method = (f"{name}{suffix}" for name in names)
-    before, reliability, n = (rows[0][f"{name}{suffix}"] for name in facts)
-    effects = np.array([float(row[effect]) for row in rows])
-    if math.isnan(float(before)):
-        raise ValueError(f"the model as it is has no {facts[0]}")
-    return (
-        float(before),
-        effects,
-        np.array([float(row[error]) for row in rows]),
-        tuple(row[method] for row in rows),
-        Reliability(float(reliability), int(n), unit),
+    found: dict[str, Sequence[object]] = dict(
+        zip(
+            names,
+            (scores.without.tolist(), scores.effect.tolist(), scores.standard_error.tolist(), scores.methods),
+            strict=True,
+        )
     )
+    repeats, known = scores.reliability, scores.validity
+    facts: dict[str, object] = {"before": scores.before, "reliability": repeats.value, repeats.unit: repeats.n}
+    if known is not None:
+        facts |= zip(_VALIDITY, (known.value, known.n, known.what), strict=True)
+    found |= {f"{figure}_{name}": [value] * len(scores.methods) for name, value in facts.items()}
+    return {f"{name}{suffix}": column for name, column in found.items()}
+
+
+def _scores(rows: Sequence[Mapping[str, str]], names: Sequence[str], figure: str, suffix: str) -> dict[str, Any]:
+    """The fields that all scores have."""
+    _, effect, error, method = (f"{name}{suffix}" for name in names)
+    first = rows[0]
+    fact = {name: f"{figure}_{name}{suffix}" for name in ("before", "reliability", *_UNITS, *_VALIDITY)}
+    before, (unit,) = float(first[fact["before"]]), [unit for unit in _UNITS if fact[unit] in first]
+    if math.isnan(before):
+        raise ValueError(f"the model as it is has no {fact['before']}")
+    validity = None
+    if fact["validity"] in first:
+        value, n, what = (first[fact[name]] for name in _VALIDITY)
+        validity = Validity(what, float(value), int(n))
+    return {
+        "before": before,
+        "effect": np.array([float(row[effect]) for row in rows]),
+        "standard_error": np.array([float(row[error]) for row in rows]),
+        "methods": tuple(row[method] for row in rows),
+        "reliability": Reliability(float(first[fact["reliability"]]), int(first[fact[unit]]), unit),
+        "validity": validity,
+    }

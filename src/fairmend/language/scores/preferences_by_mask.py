@@ -12,15 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from fairmend.errors import InputError
+from fairmend.evaluation import array_digest
 from fairmend.language.backend.batching import Done
+from fairmend.language.bias.design import design_of
 from fairmend.language.choices.likelihoods import preference_gradients
 from fairmend.language.measurement.answers import Preferences, masks_at_once
-from fairmend.language.protocols import BiasMethod
+from fairmend.language.prompts.strata import stratified_order
+from fairmend.language.protocols import BiasMethod, Reference
 from fairmend.language.scores.toxicity_by_mask import EXACT, FIRST_ORDER, MaskToxicity
+from fairmend.language.scores.validity import Validity, heads_to_ablate, rank_validity
 from fairmend.masks import Mask
-from fairmend.runs.parts import Arrays, Keep, keep_nothing
+from fairmend.runs.parts import Arrays, Keep, keep_nothing, within
 
 Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+
+_ITEMS_TO_ABLATE_ON = 12
 
 
 def preferences_by_mask(
@@ -38,7 +45,7 @@ def preferences_by_mask(
         InputError: "reweighted", which is for sampled continuations.
         ModelError: logits that are not finite, or out of memory.
     """
-    lm = answers.lm
+    lm, items = answers.lm, answers.prompts
     if method == "reweighted":
         raise InputError("bias_scores='reweighted' is for sampled continuations: choose first-order or generated")
     if method == "first-order":
@@ -46,8 +53,9 @@ def preferences_by_mask(
         without = before - slopes.T
     else:
         before = answers.plainly()[:, 0]
-        without = _measured(answers, progress, keep)
-    n_heads, items = len(without), answers.prompts
+        heads, rows = np.arange(lm.head_map.n_heads), np.arange(len(items))
+        without = _ablated(answers, heads, rows, progress, keep)
+    n_heads = len(without)
     sizes = np.bincount(items.groups, minlength=len(items.group_names)).astype(np.float64)
     return MaskToxicity(
         before=before,
@@ -60,18 +68,55 @@ def preferences_by_mask(
     )
 
 
-def _measured(answers: Preferences, progress: Done | None, keep: Keep) -> Floats:
-    """Preferences without each head, `(n_heads, n_items)`."""
-    space, rows = answers.lm.head_map.space(), np.arange(len(answers.prompts))
-    together = masks_at_once(answers.lm, len(rows))
+def first_order_validity(
+    answers: Preferences,
+    estimate: MaskToxicity,
+    effect: Floats,
+    group_mean: Reference,
+    seed: int,
+    *,
+    progress: Done | None = None,
+    keep: Keep = keep_nothing,
+) -> Validity:
+    """Ablate some heads for some items, and see whether first order orders the heads by the bias as ablation does.
+
+    Both are of the same few items, and what is compared is the bias that the preferences amount to, not its own
+    first-order form: how the order depends on which items are asked is the reliability's business. On smollm2 it takes
+    a third of the time of the gradients of 300 items.
+
+    Args:
+        answers: the items and their model.
+        estimate: from `preferences_by_mask`, to first order.
+        effect: of every head on the bias, `(n_heads,)`: tells which are tried, see `heads_to_ablate`.
+        group_mean: what a group is compared with, see `BiasProtocol`.
+        seed: of the heads and items that are drawn.
+        progress: told how many heads are done.
+        keep: keeps what is found.
+
+    Raises:
+        ModelError: out of memory.
+    """
+    items, heads = answers.prompts, heads_to_ablate(effect, np.random.default_rng(seed))
+    order = stratified_order(items.groups, items.group_names, items.ids, seed, "equal")
+    rows = np.sort(order[: max(_ITEMS_TO_ABLATE_ON, len(items.group_names))])
+    design = design_of(items.take(rows), group_mean)
+    exact = _ablated(answers, heads, rows, progress, within(keep, f"ablated, {array_digest(heads, rows)}"))
+    estimated, measured = (design.bias(design.means(d)) for d in (estimate.without[np.ix_(heads, rows)], exact))
+    some = " (half of them extremes)" if len(heads) < len(effect) else ""
+    return rank_validity(estimated, measured, f"first-order {items.axis} bias against exact ablation{some}")
+
+
+def _ablated(answers: Preferences, heads: Codes, rows: Codes, progress: Done | None, keep: Keep) -> Floats:
+    """Preferences of some items without each of some heads, `(n_heads, n_rows)`."""
+    space, together = answers.lm.head_map.space(), masks_at_once(answers.lm, len(rows))
 
     def under(masks: list[Mask]) -> Arrays:
         return {"preferences": np.stack([each[:, 0] for each in answers.under([(mask, rows) for mask in masks])])}
 
     found = []
-    for start in range(0, space.n_units, together):
-        alone = [space.untouched().flip(unit) for unit in range(start, min(start + together, space.n_units))]
+    for start in range(0, len(heads), together):
+        alone = [space.untouched().flip(unit) for unit in heads[start : start + together].tolist()]
         found.append(keep(f"{len(alone)} heads from {start} on", partial(under, alone))["preferences"])
         if progress is not None:
-            progress(start + len(alone), space.n_units)
+            progress(start + len(alone), len(heads))
     return np.concatenate(found)

@@ -1,4 +1,4 @@
-"""How far a ranking would repeat on other prompts, and how many prompts would make it repeat."""
+"""How far a ranking would repeat on another sample, and how large a sample would make it repeat."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Reliability:
     Attributes:
         value: 1 for scores that repeat exactly, about 0 for noise, NaN when the sample is too small to tell.
         n: size of the sample.
-        unit: what was sampled: "prompts" or "windows".
+        unit: what was sampled: "prompts", "items" of choices, or "windows".
     """
 
     value: float
@@ -36,7 +36,7 @@ class Reliability:
     @property
     def needed(self) -> int | None:
         """Sample size for a reliability of `TARGET`; None when it cannot be told."""
-        return None if math.isnan(self.value) else prompts_needed(self.value, self.n)
+        return None if math.isnan(self.value) else size_needed(self.value, self.n)
 
     @property
     def warning(self) -> str | None:
@@ -53,25 +53,25 @@ class Reliability:
         return f"{value} ({self.n:,} {self.unit})"
 
 
-def prompts_needed(reliability: float, n: int, target: float = TARGET) -> int | None:
-    """Give the number of prompts for a target reliability by the Spearman-Brown prophecy formula.
+def size_needed(reliability: float, n: int, target: float = TARGET) -> int | None:
+    """Give the sample size for a target reliability by the Spearman-Brown prophecy formula.
 
     A sample k times as large has reliability k r / (1 + (k - 1) r); solved for k.
 
     Args:
-        reliability: measured with `n` prompts.
-        n: number of prompts.
+        reliability: measured with a sample of `n`.
+        n: size of the sample.
         target: wanted reliability, in (0, 1).
 
     Returns:
         None when the measured reliability is 0 or less: no signal was seen that could be made clearer.
 
     Raises:
-        InputError: a target outside (0, 1), a reliability outside [-1, 1], or no prompts.
+        InputError: a target outside (0, 1), a reliability outside [-1, 1], or an empty sample.
     """
     if not 0 < target < 1 or not -1 <= reliability <= 1 or n < 1:
         raise InputError(
-            f"reliability={reliability}, n={n}, target={target}: need a reliability in [-1, 1], 1 prompt or more and a "
+            f"reliability={reliability}, n={n}, target={target}: need a reliability in [-1, 1], a sample and a "
             "target strictly between 0 and 1"
         )
     if reliability <= 0:

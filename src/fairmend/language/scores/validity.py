@@ -15,6 +15,7 @@ from fairmend.masks import Mask
 
 ENOUGH = 0.5
 LEAST = 5  # of fewer the correlation says nothing
+HEADS_TO_ABLATE = 20
 _DOUBTS = {
     "heads": "what the ranking says of heads that were not ablated is a guess",
     "sets": "the ranking does not say what dropping heads together does",
@@ -47,6 +48,24 @@ class Validity:
     def __str__(self) -> str:
         unknown = f"too few {self.unit}" if self.n < LEAST else "unknown, nothing differs"
         return f"{self.what} of {self.n:,} {self.unit}: {unknown if math.isnan(self.value) else f'{self.value:.2f}'}"
+
+
+def heads_to_ablate(effects: npt.ArrayLike, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """The heads that estimates are tried on, ascending; all where there are no more than `HEADS_TO_ABLATE`.
+
+    A quarter has the lowest effects, which a repair would drop, a quarter the highest, the others are drawn. Extremes
+    raise a correlation: for the pronouns of smollm2 it is .96 of such heads and .66 of 60 that are drawn from all.
+
+    Args:
+        effects: the estimates, `(n_heads,)`.
+        rng: draws.
+    """
+    order = np.argsort(np.asarray(effects, dtype=np.float64), kind="stable")
+    if len(order) <= HEADS_TO_ABLATE:
+        return np.sort(order)
+    extreme = HEADS_TO_ABLATE // 4
+    drawn = rng.choice(order[extreme:-extreme], HEADS_TO_ABLATE - 2 * extreme, replace=False)
+    return np.sort(np.concatenate([order[:extreme], drawn, order[-extreme:]]))
 
 
 def rank_validity(estimated: npt.ArrayLike, measured: npt.ArrayLike, what: str, unit: str = "heads") -> Validity:
