@@ -1,7 +1,7 @@
 # Two commands on a fresh machine with Python 3.11 to 3.13, pip and make:  make demo  and  make test
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-toxicity test coverage tests latest lowest pins clean
+.PHONY: help demo demo-toxicity test coverage harness tests latest lowest pins clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -69,6 +69,10 @@ test: $(VENV)/.tested ## Lint, types, import rules, all tests
 coverage: $(VENV)/.tested ## All tests with coverage of lines, which takes a third longer
 	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=90
 
+# Apart from the tests, because lm-eval brings 35 packages, some of which need older ones than the pins.
+harness: $(VENV)/.harness ## The tests against lm-evaluation-harness, which it installs in the virtual environment
+	$(PYTEST) tests/language/choices/test_lm_eval.py
+
 # What `latest` and `lowest` run in the environment of their own, and which versions those are.
 tests: $(VENV)/.tested
 	$(BIN)/fairmend doctor
@@ -112,6 +116,11 @@ $(VENV)/.tested: $(VENV)/.torch pyproject.toml $(PINS)
 	$(PINNED) hatchling
 	$(PINNED) --no-build-isolation --editable '.[test,language,lexical,toxblock]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.harness: $(VENV)/.tested
+	@echo "Installing lm-evaluation-harness"
+	$(PINNED) --no-build-isolation --editable '.[lm-eval]'
+	@touch $@
 
 # torch is what it is, and everything else the lowest that has a wheel for this Python.
 $(VENV)/lowest.txt: $(VENV)/.torch .venv-uv/.$(UV) pyproject.toml
