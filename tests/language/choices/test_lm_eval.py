@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on the same items: its own tasks and metrics, local data. And the recipes of docs/lm-eval.md."""
+"""lm-evaluation-harness on the same items, by its own tasks and metrics; and the recipes of docs/lm-eval.md."""
 
 import json
 import os
@@ -141,7 +141,7 @@ def likelihoods(samples: list[Doc]) -> list[list[float]]:
 
 
 def check_pairs(lm: LanguageModel, pairs: ChoiceSet, folder: Path) -> None:
-    """The harness gives the same log-likelihoods and shares, by its own task, for a model with masks in force or not."""
+    """The harness gives the same log-likelihoods of pairs and the same share."""
     measured, samples = by_harness(lm, "crows_pairs", pair_docs(pairs), folder)
     (ours,) = log_likelihoods(lm, encode_choices(lm, pairs), [(None, np.arange(len(pairs)))])
     np.testing.assert_allclose(likelihoods(samples), np.stack(ours), rtol=1e-5, atol=1e-3)
