@@ -150,7 +150,7 @@ def check_pairs(lm: LanguageModel, pairs: ChoiceSet, folder: Path) -> None:
 
 
 def check_questions(lm: LanguageModel, folder: Path, each: int = 1) -> None:
-    """The same of every so manieth question: all twelve answers, accuracy and bias, of all and of every category."""
+    """The same of every nth question, n being odd for all kinds: all twelve answers, accuracy and bias by category."""
     questions, docs = asked()[0].take(np.arange(0, len(asked()[0]), each)), asked()[1][::each]
     measured, samples = by_harness(lm, "bbq", docs, folder)
     further = encode_choices(lm, with_further(questions, [UNKNOWN] * len(questions)))
@@ -237,4 +237,4 @@ def test_the_page_s_recipes_give_the_figure_of_fairmend_from_a_saved_repair_and_
 def test_smollm2_prefers_and_answers_as_the_harness_says(tmp_path) -> None:
     lm, pairs = load_model("smollm2"), crows_pairs()
     check_pairs(lm, pairs.take(np.arange(0, len(pairs), 30)), tmp_path / "pairs")
-    check_questions(lm, tmp_path / "questions", each=8)
+    check_questions(lm, tmp_path / "questions", each=9)
