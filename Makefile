@@ -1,7 +1,7 @@
 # Two commands on a fresh machine with Python 3.11 to 3.13, pip and make:  make demo  and  make test
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-toxicity test coverage tests latest lowest pins clean
+.PHONY: help demo demo-toxicity test coverage tests latest lowest harness pins clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -82,13 +82,18 @@ lowest: ## All tests with the lowest versions that pyproject.toml promises, in a
 	rm -rf .venv-lowest
 	$(MAKE) VENV=.venv-lowest PINS=.venv-lowest/lowest.txt tests
 
+# Apart from the tests, because lm-eval brings 35 packages, and their newest do not go with the newest of ours.
+harness: ## The tests against lm-evaluation-harness, in a virtual environment of its own
+	$(MAKE) VENV=.venv-harness .venv-harness/.harness
+	.venv-harness/bin/python -m pytest -q tests/language/choices/test_lm_eval.py
+
 pins: .venv-uv/.$(UV) ## Pin the newest versions that fit together, for every Python and system, in constraints.txt
 	echo '$(firstword $(TORCH))' | UV_CUSTOM_COMPILE_COMMAND='make pins' $(RESOLVE) \
 	  --universal --python-version 3.11 --fork-strategy fewest pyproject.toml - > .venv-uv/pins.txt
 	grep -vE '$(OF_TORCH)' .venv-uv/pins.txt > $(PINS)
 
 clean: ## Remove the virtual environments, caches and the demo's result
-	rm -rf $(VENV) .venv-latest .venv-lowest .venv-uv fairmend-demo build dist .coverage .hypothesis \
+	rm -rf $(VENV) .venv-harness .venv-latest .venv-lowest .venv-uv fairmend-demo build dist .coverage .hypothesis \
 	  .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 # Done once, and again when pyproject.toml or the pins change.
@@ -112,6 +117,11 @@ $(VENV)/.tested: $(VENV)/.torch pyproject.toml $(PINS)
 	$(PINNED) hatchling
 	$(PINNED) --no-build-isolation --editable '.[test,language,lexical,toxblock]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.harness: $(VENV)/.tested
+	@echo "Installing lm-evaluation-harness"
+	$(PINNED) --no-build-isolation --editable '.[lm-eval]'
+	@touch $@
 
 # torch is what it is, and everything else the lowest that has a wheel for this Python.
 $(VENV)/lowest.txt: $(VENV)/.torch .venv-uv/.$(UV) pyproject.toml

@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from tiny_lm import tiny_lm
 
 from fairmend.errors import InputError
+from fairmend.language.choices import published
 from fairmend.language.choices.encoding import encode_choices
 from fairmend.language.choices.likelihoods import log_likelihoods, preferences
 from fairmend.language.choices.published import (
@@ -152,20 +153,18 @@ def test_published_scores_of_stereoset_are_of_likelihoods_per_token() -> None:
     assert f"SS {ss:.1f}, LMS" in str(found["overall"])
 
 
-def test_published_scores_of_bbq_take_the_likeliest_of_three_answers() -> None:
-    lm, unknown = tiny_lm(), ("w20", "w21 w22", "w23")
+def test_published_scores_of_bbq_take_the_likeliest_of_both_people_and_all_ways_to_say_unknown(monkeypatch) -> None:
+    lm, unknown = tiny_lm(), (" w20", " w21 w22", " w23")
+    monkeypatch.setattr(published, "_UNKNOWN", unknown)
     choices = columned(
-        unknown=unknown,
-        label=("unknown", "a", "b"),
-        biased=("a", "b", "a b"),
-        condition=("ambiguous", "disambiguated", "disambiguated"),
+        label=("unknown", "a", "b"), biased=("a", "b", "a b"), condition=("ambiguous", "disambiguated", "disambiguated")
     )
-    encoded = encode_choices(lm, with_further(choices, [(f" {text}",) for text in unknown]))
+    encoded = encode_choices(lm, with_further(choices, [unknown] * 3))
     answers = [int(by_hand(lm.model, encoded, row).argmax()) for row in range(3)]
 
     found = published_scores(lm, choices)["overall"]
 
-    assert found.accuracy_ambiguous == float(answers[0] == 2)
+    assert found.accuracy_ambiguous == float(answers[0] >= 2)
     assert found.accuracy_disambiguated == ((answers[1] == 0) + (answers[2] == 1)) / 2
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fairmend.language.prompts.bbq import UNKNOWN_ANSWERS, bbq
+from fairmend.language.prompts.bbq import bbq
 from fairmend.language.prompts.choices import ChoiceSet
 
 SIZES = {
@@ -44,7 +44,6 @@ def test_a_question_is_asked_as_the_harness_asks_it(questions, published):
     assert questions.texts[0] == f"{first['context']}\n\nQ: {first['question']}\nA:"
     assert (questions.a[0], questions.b[0]) == ((" The grandfather",), (" The grandson",))
     assert (questions.columns["label"][0], questions.columns["label"][1]) == ("unknown", "b")
-    assert questions.columns["unknown"][0] in UNKNOWN_ANSWERS
     assert second["label"] == 1
 
 

@@ -18,14 +18,17 @@ from fairmend.errors import InputError
 from fairmend.language.choices.encoding import encode_choices
 from fairmend.language.choices.likelihoods import log_likelihoods, preferences
 from fairmend.language.models.models import LanguageModel
+from fairmend.language.prompts.bbq import UNKNOWN_ANSWERS
 from fairmend.language.prompts.choices import Alternatives, ChoiceSet
 from fairmend.statistics import Interval
 
 T = TypeVar("T")
 Codes = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 Marks = npt.NDArray[np.bool_]
 
 OVERALL = "overall"
+_UNKNOWN = tuple(f" {text}" for text in UNKNOWN_ANSWERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +224,9 @@ def bbq_scores(
 def published_scores(lm: LanguageModel, choices: ChoiceSet) -> Mapping[str, Published]:
     """The scores that the benchmark's authors published their findings in, of all items and by group.
 
+    CrowS-Pairs and BBQ are counted as lm-evaluation-harness counts them for causal models: sums of log-likelihoods, and
+    in BBQ all of its ways to say that the answer is unknown beside the two people.
+
     Args:
         lm: the model; masks that are on it stay in force.
         choices: CrowS-Pairs, StereoSet or BBQ, or some of their items.
@@ -235,24 +241,23 @@ def published_scores(lm: LanguageModel, choices: ChoiceSet) -> Mapping[str, Publ
     if "direction" in columns:  # CrowS-Pairs
         (d,) = preferences(lm, encode_choices(lm, choices), [(None, rows)])
         return by_group(lambda chosen: stereotype_share(d[chosen]), choices.groups, choices.group_names)
-    is_stereoset = "unrelated" in columns
-    if not is_stereoset and "unknown" not in columns:
-        return {}
-    third = columns["unrelated"].tolist() if is_stereoset else [f" {text}" for text in columns["unknown"]]
-    encoded = encode_choices(lm, with_further(choices, [(text,) for text in third]))
-    (found,) = log_likelihoods(lm, encoded, [(None, rows)])
-    answers = np.stack(found)
-    if is_stereoset:
-        per_token = answers / np.stack(encoded.lengths)
+    if {"unrelated", "target"} <= columns.keys():  # StereoSet
+        encoded = encode_choices(lm, with_further(choices, [(text,) for text in columns["unrelated"].tolist()]))
+        (found,) = log_likelihoods(lm, encoded, [(None, rows)])
+        per_token = np.stack(found) / np.stack(encoded.lengths)
 
         def stereoset(chosen: Codes) -> StereoSetScores:
             pro, anti, other = per_token[chosen].T
             return stereoset_scores(pro, anti, other, columns["target"][chosen].tolist())
 
         return by_group(stereoset, choices.groups, choices.group_names)
-    correct = np.stack([columns["label"] == side for side in ("a", "b", "unknown")], axis=1)
-    biased = np.array([["a" in said.split(), "b" in said.split(), False] for said in columns["biased"]])
-    unknown, ambiguous = np.tile([False, False, True], (len(rows), 1)), columns["condition"] == "ambiguous"
+    if not {"condition", "label", "biased"} <= columns.keys():
+        return {}
+    answers = _answers_to_bbq(lm, choices)
+    sides = np.array(["a", "b", *("unknown" for _ in _UNKNOWN)])
+    correct, unknown = columns["label"][:, None] == sides, np.tile(sides == "unknown", (len(rows), 1))
+    biased = np.array([np.isin(sides, said.split()) for said in columns["biased"]])
+    ambiguous = columns["condition"] == "ambiguous"
 
     def bbq(chosen: Codes) -> BBQScores:
         return bbq_scores(
@@ -264,3 +269,29 @@ def published_scores(lm: LanguageModel, choices: ChoiceSet) -> Mapping[str, Publ
         )
 
     return by_group(bbq, choices.groups, choices.group_names)
+
+
+def _answers_to_bbq(lm: LanguageModel, choices: ChoiceSet) -> Floats:
+    """Log-likelihoods of both people and of every way to say unknown, or bounds of it, `(n_items, 12)`.
+
+    No answer is likelier than its first token, which the context alone predicts. Those that are less likely than a
+    person by their first token already are not read on: it changes no answer, and saves half of the tokens.
+    """
+    encoded = encode_choices(lm, with_further(choices, [_UNKNOWN] * len(choices)))
+
+    def read(rows: Codes, whole: Marks) -> Floats:
+        sequences = [
+            tuple(tokens if on else tokens[: start + 1] for tokens, on in zip(alternatives, marks, strict=True))
+            for alternatives, marks, start in zip(encoded.sequences, whole, encoded.starts.tolist(), strict=True)
+        ]
+        (found,) = log_likelihoods(lm, replace(encoded, sequences=tuple(sequences)), [(None, rows)])
+        return np.stack(found)
+
+    people = np.tile(np.arange(2 + len(_UNKNOWN)) < 2, (len(choices), 1))
+    values = read(np.arange(len(choices)), people)
+    contending: Marks = values > values[:, :2].max(axis=1, keepdims=True)
+    contending[:, :2] = False  # read whole already
+    rows = np.flatnonzero(contending.any(axis=1))
+    if rows.size:
+        values[rows] = np.where(contending[rows], read(rows, contending), values[rows])
+    return values
