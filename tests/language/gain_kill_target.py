@@ -11,29 +11,27 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from tiny_lm import tiny_lm
 from torch import Tensor
 
 from fairmend.errors import RunError
 from fairmend.language.heads.gates import HeadGates
-from fairmend.language.measurement.drift import drift
-from fairmend.language.measurement.perplexity import PerplexityProtocol
+from fairmend.language.measurement.drift import drift_curvature
 from fairmend.language.models.models import LanguageModel
-from fairmend.language.repair.soft_gates import Terms, find_gains
-from fairmend.runs.parts import Parts
+from fairmend.language.repair.soft_gates import find_gains
+from fairmend.runs.parts import Arrays, Parts
 from fairmend.runs.store import Store
 
 STEPS = 12
-PREFERENCE = 2.09  # of the untouched model, between the tokens that it likes most and least after these items
-TOKENS = torch.from_numpy(np.random.default_rng(0).integers(4, 96, 75))
-WINDOWS = PerplexityProtocol("standard", 24, 24).windows(len(TOKENS))
+TOKENS = torch.from_numpy(np.random.default_rng(0).integers(4, 96, 320))
 
 
 def items_of(lm: LanguageModel) -> Tensor:
@@ -41,36 +39,39 @@ def items_of(lm: LanguageModel) -> Tensor:
     return torch.from_numpy(np.random.default_rng(1).integers(4, lm.vocabulary, (24, 5)))
 
 
-def loss_of(lm: LanguageModel, items: Tensor, gates: Tensor, windows: int = 1) -> Iterator[Tensor]:
-    """The share of a mean preference that is left, squared, and the drift on some windows of a text."""
-    with HeadGates(lm.model, lm.head_map) as hooks:
-        hooks.set(gates)
-        last = lm.model(input_ids=items).logits[:, -1]
-    yield ((last[:, 78] - last[:, 52]).mean() / PREFERENCE) ** 2
-    yield 0.1 * drift(lm, TOKENS, WINDOWS[:windows], gates)
-
-
-def terms_of(lm: LanguageModel) -> Terms:
-    """The same on random items."""
+def effects_of(lm: LanguageModel) -> Callable[[npt.NDArray[np.float64]], Arrays]:
+    """A mean preference between two tokens after the items, and its gradient."""
     items = items_of(lm)
-    return lambda gates, rng: loss_of(lm, items[rng.choice(len(items), 8, replace=False)], gates)
+
+    def effects(gains: npt.NDArray[np.float64]) -> Arrays:
+        gates = torch.tensor(gains, dtype=torch.float32, requires_grad=True)
+        with HeadGates(lm.model, lm.head_map) as hooks:
+            hooks.set(gates)
+            last = lm.model(input_ids=items).logits[:, -1]
+        mean = (last[:, 78] - last[:, 52]).mean()
+        (slopes,) = torch.autograd.grad(mean, gates)
+        found = {"deviations": mean.detach()[None], "slopes": slopes[:, None], "known_slopes": torch.zeros(len(gates))}
+        return {"known": np.array(np.nan), **{name: each.double().numpy() for name, each in found.items()}}
+
+    return effects
 
 
 def session(lm: LanguageModel, directory: Path) -> None:
     """Find the gains, or go on where an earlier session was killed."""
-    terms = terms_of(lm)
+    effects = effects_of(lm)
     begun = os.open(directory / "begun.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def noted(gates: Tensor, rng: np.random.Generator) -> Iterator[Tensor]:
+    def noted(gains: npt.NDArray[np.float64]) -> Arrays:
         os.write(begun, b"step\n")  # past every buffer
-        yield from terms(gates, rng)
+        return effects(gains)
 
     try:
         store = Store.open(directory / "run.sqlite")
     except RunError:
         store = Store.create(directory / "run.sqlite", {"kind": "soft gates"})
     with store:
-        *_, gains = find_gains(lm.head_map.n_heads, noted, steps=STEPS, keep=Parts(store, {"seed": 0}))
+        keep = Parts(store, {})
+        *_, gains = find_gains(drift_curvature(lm, TOKENS, keep=keep), noted, steps=STEPS, keep=keep)
     (directory / "gains.json").write_text(json.dumps(gains.tolist()))
 
 

@@ -11,12 +11,11 @@ from architectures import ARCHITECTURES
 from choice_cases import MIXED, by_hand, choices_of, preference_by_hand
 from tiny_lm import tiny_lm
 
-from fairmend.errors import InputError, ModelError
+from fairmend.errors import ModelError
 from fairmend.language.backend.forward import last_logits
 from fairmend.language.choices import likelihoods
 from fairmend.language.choices.encoding import encode_choices
 from fairmend.language.choices.likelihoods import (
-    differentiable_preferences,
     log_likelihoods,
     preference_gradients,
     preferences,
@@ -83,8 +82,8 @@ def test_batches_that_do_not_fit_the_memory_are_halved(monkeypatch: pytest.Monke
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     most = 1
-    with pytest.raises(ModelError, match="out of memory with 8 rows"):
-        differentiable_preferences(LM, ENCODED, ALL, torch.ones(LM.head_map.n_heads, requires_grad=True))
+    with pytest.raises(ModelError, match="out of memory with 1 rows"):
+        preference_gradients(LM, ENCODED, ALL)
 
 
 def test_a_mask_that_breaks_the_model_makes_preferences_nan() -> None:
@@ -127,24 +126,16 @@ def test_gradients_are_those_of_finite_differences(exact: Any) -> None:
         np.testing.assert_allclose(gradients[:, head], slopes, atol=1e-7, rtol=1e-6)
 
 
-def test_the_differentiable_function_has_the_gradients_of_its_items_under_any_gains(exact: Any) -> None:
+def test_gradients_at_other_gains_are_those_of_gates_on_top_of_them(exact: Any) -> None:
     encoded = encode_choices(exact, choices_of(MIXED))
-    gains = torch.linspace(0, 1.5, exact.head_map.n_heads, dtype=torch.float64, requires_grad=True)
-    weights = torch.arange(1.0, len(MIXED) + 1, dtype=torch.float64)
-    d = differentiable_preferences(exact, encoded, ALL, gains)
-    (weights * d).sum().backward()  # type: ignore[no-untyped-call]
+    gains = np.linspace(0, 1.5, exact.head_map.n_heads)
+    d, gradients = preference_gradients(exact, encoded, gates=gains)
     with HeadGates(exact.model, exact.head_map) as hooks:
-        hooks.set(gains.detach())
+        hooks.set(torch.from_numpy(gains))
         expected = [preference_by_hand(exact.model, encoded, row) for row in ALL]
-        _, beyond = preference_gradients(exact, encoded)  # of gates on top of the gains
-    np.testing.assert_allclose(d.detach().numpy(), expected, atol=1e-10)
-    assert gains.grad is not None
-    np.testing.assert_allclose((gains * gains.grad).detach().numpy(), weights.numpy() @ beyond, atol=1e-9)
-
-
-def test_the_differentiable_function_wants_a_gate_for_every_head() -> None:
-    with pytest.raises(InputError, match="one for every head"):
-        differentiable_preferences(LM, ENCODED, ALL, torch.ones(2, LM.head_map.n_heads))
+        _, beyond = preference_gradients(exact, encoded)
+    np.testing.assert_allclose(d, expected, atol=1e-10)
+    np.testing.assert_allclose(gains * gradients, beyond, atol=1e-9)
 
 
 def test_gradients_are_kept_in_parts_and_progress_is_told() -> None:

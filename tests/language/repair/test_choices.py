@@ -24,7 +24,7 @@ SETTINGS = RepairSettings(
     prompts=None,
     spare_knowledge=0.0,
     subsets=SubsetSearch(samples=12, eta=0.5, max_drop=2, finalists=3),
-    soft=SoftGates(steps=12, items=20, tokens=32),
+    soft=SoftGates(steps=5, tokens=256),
     seed=1,
 )
 METHODS = ("fasp", "magnitude", "soft", "genetic", "active", "attention-pruning")
@@ -52,16 +52,16 @@ def test_every_method_repairs_choices_and_is_judged_by_what_must_stay(method: An
 def test_an_interrupted_soft_repair_goes_on_to_the_same_gains(tmp_path: Path, monkeypatch: Any) -> None:
     settings = replace(SETTINGS, method="soft")
     whole = repair_model(subject(), settings, held_out=False)
-    taken, drift = [], soft_search.drift
+    taken, gradients = [], soft_search.preference_gradients
 
-    def struck(*given: Any) -> Any:
+    def struck(*given: Any, **options: Any) -> Any:
         taken.append(given)
-        if len(taken) == 7:
+        if len(taken) == 6:  # two a step
             raise KeyboardInterrupt
-        return drift(*given)
+        return gradients(*given, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(soft_search, "drift", struck)
+        patched.setattr(soft_search, "preference_gradients", struck)
         with open_run(tmp_path / "out", subject(), settings) as store, pytest.raises(KeyboardInterrupt):
             repair_model(subject(), settings, store=store, held_out=False)
     with open_run(tmp_path / "out", subject(), settings) as store:
@@ -74,7 +74,7 @@ def test_an_interrupted_soft_repair_goes_on_to_the_same_gains(tmp_path: Path, mo
 def test_halves_share_no_word_and_no_template() -> None:
     for seed in (1, 2):
         settings = replace(SETTINGS, seed=seed)
-        for first, second in (subject().halves(settings), subject().known(settings)):
+        for first, second in (subject().halves(settings), subject().known()):
             assert first is not None
             assert second is not None
             assert first.group_names == second.group_names

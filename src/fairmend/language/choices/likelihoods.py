@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fairmend.language.backend.batching import BatchSize, Done
+from fairmend.language.backend.batching import Done
 from fairmend.language.backend.forward import last_logits
 from fairmend.language.choices.encoding import EncodedChoices, Readings, plan_readings
-from fairmend.language.generation.likelihoods import TOKENS_AT_ONCE_ON_CPU, bytes_backward
+from fairmend.language.generation.likelihoods import bytes_backward
 from fairmend.language.heads.gates import HeadGates
 from fairmend.language.models.models import LanguageModel
 from fairmend.masks import Mask
@@ -142,7 +142,7 @@ def _gradients(
         return values.detach(), gradient
 
     with torch.enable_grad(), _gated(lm, True) as hooks:
-        for numbers, pair in _batches(lm, largest, bytes_backward(lm, largest, largest)).run(score, range(len(rows))):
+        for numbers, pair in lm.batches(bytes_backward(lm, largest, largest), largest).run(score, range(len(rows))):
             d[list(numbers)], gradients[list(numbers)] = (values.double().cpu().numpy() for values in pair)
             if progress is not None:
                 progress(numbers[-1] + 1)
@@ -218,7 +218,7 @@ def _alternatives(lm: LanguageModel, plan: Readings, hooks: HeadGates | None, ga
     order = sorted(range(len(widths)), key=lambda row: (widths[row], earliest[row]))
     for width, rows in groupby(order, key=widths.__getitem__):
         group = list(rows)
-        batches = _batches(lm, width, 12 * lm.vocabulary * (width - int(earliest[group].min())))
+        batches = lm.batches(12 * lm.vocabulary * (width - int(earliest[group].min())), width)
         # Where a graph is kept, smaller batches need no less memory: who goes backward takes fewer items.
         runs = [(group, score(group))] if torch.is_grad_enabled() else batches.run(score, group)
         for _, (numbers, values) in runs:
@@ -245,14 +245,6 @@ def _gated(lm: LanguageModel, wanted: bool) -> Iterator[HeadGates | None]:
         return
     with HeadGates(lm.model, lm.head_map) as hooks:
         yield hooks
-
-
-def _batches(lm: LanguageModel, width: int, bytes_per_row: int) -> BatchSize:
-    """Batches of rows of so many tokens; on the CPU of few enough tokens that what is computed stays small."""
-    batches = lm.batches(bytes_per_row)
-    if lm.batch_size == "auto" and lm.device.type == "cpu":
-        batches.rows = min(batches.rows, max(1, TOKENS_AT_ONCE_ON_CPU // width))
-    return batches
 
 
 def _dtype(lm: LanguageModel) -> torch.dtype:

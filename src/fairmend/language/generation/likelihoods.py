@@ -22,9 +22,6 @@ from fairmend.language.models.models import LanguageModel
 WHOLE = DecodingRule(top_k=None)
 """The model's own distribution, nothing cut off."""
 
-TOKENS_AT_ONCE_ON_CPU = 2048
-"""Of a batch to go backward through: more are no faster, and what is computed on the way no longer fits caches."""
-
 
 def continuation_log_likelihoods(
     lm: LanguageModel,

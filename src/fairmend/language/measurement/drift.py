@@ -122,7 +122,7 @@ def drift_curvature(
         made: Floats = gradient.double().numpy()
         return made
 
-    batches = lm.batches(bytes_backward(lm, _WINDOW, _WINDOW))
+    batches = lm.batches(bytes_backward(lm, _WINDOW, _WINDOW), 4 * _WINDOW)  # many logits, several times over
     with HeadGates(lm.model, lm.head_map) as hooks, torch.enable_grad():
         for start in range(0, len(windows), _WINDOWS_PER_PART):
             part = range(start, min(start + _WINDOWS_PER_PART, len(windows)))

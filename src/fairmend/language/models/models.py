@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+_TOKENS_AT_ONCE_ON_CPU = 2048  # more are no faster there, and what is computed on the way no longer fits caches
+
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
@@ -79,13 +81,16 @@ class LanguageModel:
         other.__dict__.update({name: known[name] for name in ("_heads", "_fingerprint") if name in known})
         return other
 
-    def batches(self, bytes_per_row: int = 1) -> BatchSize:
-        """What cuts rows into batches for the model, see `BatchSize`.
+    def batches(self, bytes_per_row: int = 1, tokens_per_row: int = 1) -> BatchSize:
+        """What cuts rows into batches for the model, see `BatchSize`; on the CPU "auto" takes 2,048 tokens at most.
 
         Raises:
             InputError: a batch size that is neither "auto" nor a positive number.
         """
-        return BatchSize(self.batch_size, self.device, bytes_per_row)
+        if self.device.type != "cpu":
+            return BatchSize(self.batch_size, self.device, bytes_per_row)
+        most = max(1, _TOKENS_AT_ONCE_ON_CPU // tokens_per_row)
+        return BatchSize(self.batch_size, self.device, bytes_per_row, most)
 
     @property
     def vocabulary(self) -> int:

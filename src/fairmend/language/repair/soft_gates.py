@@ -11,12 +11,14 @@ Knowledge is asked to rise because words that no slope was taken of know a littl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import Bounds, minimize
+from scipy.linalg import cholesky
+from scipy.optimize import lsq_linear
 
 from fairmend.errors import InputError, ModelError
 from fairmend.language.backend.batching import Done
@@ -65,6 +67,8 @@ def find_gains(
     """
     if not len(curvature) or steps < 1:
         raise InputError(f"{len(curvature)} gains and {steps} steps: need 1 or more of both")
+    if not np.isfinite(curvature).all():
+        raise ModelError("soft gates: the curvature of the drift is not finite: take float32")
     shrunk = (1 - _DIAGONAL) * curvature + np.diag(_DIAGONAL * np.diag(curvature) + _RIDGE)
     first: Arrays = {}
     gains = np.ones(len(curvature))
@@ -83,22 +87,18 @@ def _step(curvature: Floats, effects: Callable[[Floats], Arrays], first: Arrays,
     goal = (1 - part) * before["deviations"] - here["deviations"] + gains @ here["slopes"]
     least = (1 + RISE * part) * knew - float(here["known"]) + gains @ here["known_slopes"]
 
-    def cost(values: Floats) -> tuple[float, Floats]:
-        moved = curvature @ (values - 1)
-        missed = (values @ here["slopes"] - goal) / scale
-        total = (values - 1) @ moved / 2 + _TIGHT * (missed @ missed)
-        gradient = moved + 2 * _TIGHT / scale * here["slopes"] @ missed
-        if knew > 0:
-            lost = max(0.0, (least - values @ here["known_slopes"]) / knew)
-            total += _TIGHT * lost**2
-            gradient = gradient - 2 * _TIGHT / knew * lost * here["known_slopes"]
-        return float(total), gradient
-
-    start = cost(gains)
-    if not (np.isfinite(start[0]) and bool(np.isfinite(start[1]).all())):
+    # As bounded least squares: half the squared length of what each of these rows misses is what is minimised.
+    tight, root = math.sqrt(2 * _TIGHT), cholesky(curvature)  # upper: its transpose times itself is the curvature
+    rows = np.vstack([root, tight / scale * here["slopes"].T])
+    wanted = np.concatenate([root.sum(axis=1), tight / scale * goal])
+    lower, upper = np.zeros(len(gains)), np.full(len(gains), LARGEST_GAIN)
+    if knew > 0:  # one more variable, from 0 on, is what knowledge has to spare
+        rows = np.block([[rows, np.zeros((len(rows), 1))], [tight / knew * here["known_slopes"], -tight]])
+        wanted, lower, upper = np.append(wanted, tight / knew * least), np.append(lower, 0.0), np.append(upper, np.inf)
+    if not (np.isfinite(rows).all() and np.isfinite(wanted).all()):
         raise ModelError(
-            f"soft gates: bias, knowledge, drift or their slopes are not finite where {part:.0%} of the bias is to go: "
-            "these gains break the model; take float32, or fewer --soft-steps"
+            f"soft gates: bias, knowledge or their slopes are not finite where {part:.0%} of the bias is to go: these "
+            "gains break the model; take float32, or more --soft-steps"
         )
-    found = minimize(cost, gains, jac=True, method="L-BFGS-B", bounds=Bounds(0.0, LARGEST_GAIN))
-    return {"gains": np.asarray(found.x), "deviations": here["deviations"], "known": here["known"]}
+    found = lsq_linear(rows, wanted, (lower, upper), method="bvls", tol=1e-12)
+    return {"gains": np.asarray(found.x[: len(gains)]), "deviations": here["deviations"], "known": here["known"]}

@@ -22,7 +22,7 @@ from fairmend.language.heads.gates import HeadGates
 from fairmend.language.measurement.perplexity import PerplexityProtocol, Window, mean_loss, token_log_likelihoods
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.scores.layer_resume import AllAtOnce
-from fairmend.language.scores.mask_runs import MaskRuns, checked_gates, rows_at_once
+from fairmend.language.scores.mask_runs import MaskRuns, checked_gates
 from fairmend.language.scores.reliability import Reliability, split_reliability
 from fairmend.language.scores.validity import Validity
 from fairmend.runs.parts import Keep, keep_nothing, within
@@ -137,7 +137,7 @@ def masked_losses(
     done = 0
     with HeadGates(lm.model, lm.head_map) as hooks:
         for (width, n_scored), numbers in _by_shape(windows):
-            fit = rows_at_once(lm, width, 8 * lm.vocabulary * n_scored + 4096 * width)
+            fit = lm.batches(8 * lm.vocabulary * n_scored + 4096 * width, width).rows
             together = runs.sequences_at_once(fit)
             for start in range(0, len(numbers), together):
                 chunk = numbers[start : start + together]

@@ -48,7 +48,6 @@ from torch import Tensor
 from fairmend.language.backend.batching import Done
 from fairmend.language.generation.decoding import DecodingRule, rule_of
 from fairmend.language.generation.likelihoods import (
-    TOKENS_AT_ONCE_ON_CPU,
     WHOLE,
     batched_log_likelihoods,
     bytes_backward,
@@ -206,9 +205,7 @@ def _gate_gradients(
 ) -> tuple[Floats, Floats]:
     gates = torch.ones(len(prompt_ids), lm.head_map.n_heads, requires_grad=True)
     longest = max(len(prompt) + len(row) for prompt, row in zip(prompt_ids, continuations, strict=True))
-    batches = lm.batches(bytes_backward(lm, longest, max(map(len, continuations))))
-    if lm.batch_size == "auto" and lm.device.type == "cpu":
-        batches.rows = min(batches.rows, max(1, TOKENS_AT_ONCE_ON_CPU // longest))
+    batches = lm.batches(bytes_backward(lm, longest, max(map(len, continuations))), longest)
     found, done = np.zeros(len(prompt_ids)), 0
     with torch.enable_grad():
         for rows, values in batched_log_likelihoods(

@@ -19,7 +19,6 @@ from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
-_TOKENS_AT_ONCE_ON_CPU = 2048  # more are no faster there, and logits over a whole vocabulary are large
 
 
 def single_heads(n_heads: int) -> Tensor:
@@ -40,18 +39,6 @@ def checked_gates(lm: LanguageModel, gates: npt.ArrayLike | Tensor | None) -> Te
     if values.dim() != 2 or values.shape[1] != n_heads or not len(values):
         raise InputError(f"gates of shape {tuple(values.shape)}: need (n_masks, {n_heads}) with one mask or more")
     return values
-
-
-def rows_at_once(lm: LanguageModel, width: int, bytes_per_row: int) -> int:
-    """How many sequences of `width` tokens to run at once.
-
-    Raises:
-        InputError: the model's batch size is neither "auto" nor a positive number.
-    """
-    fit = lm.batches(bytes_per_row).rows
-    if lm.batch_size == "auto" and lm.device.type == "cpu":
-        return min(fit, max(1, _TOKENS_AT_ONCE_ON_CPU // width))
-    return fit
 
 
 class MaskRuns:

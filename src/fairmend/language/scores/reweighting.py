@@ -44,7 +44,7 @@ from fairmend.language.generation.likelihoods import continuation_log_likelihood
 from fairmend.language.generation.samples import ScoredSample
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.scores.layer_resume import AllAtOnce
-from fairmend.language.scores.mask_runs import MaskRuns, checked_gates, rows_at_once
+from fairmend.language.scores.mask_runs import MaskRuns, checked_gates
 from fairmend.language.scores.toxicity_by_mask import GENERATED, REWEIGHTED, MaskToxicity, generate_masked
 from fairmend.language.toxicity.scorer import Scorer
 from fairmend.runs.parts import Keep, keep_nothing, within
@@ -169,7 +169,7 @@ def likelihood_ratios(
     runs = MaskRuns(lm, masks, resume)
     prompts, continuations, recorded = sample.prompt_ids, sample.continuations, sample.log_likelihoods
     lengths = np.array([len(prompt) + len(row) for prompt, row in zip(prompts, continuations, strict=True)])
-    fit = rows_at_once(lm, int(lengths.max()), 12 * lm.vocabulary * (sample.sampling.new_tokens + 1))
+    fit = lm.batches(12 * lm.vocabulary * (sample.sampling.new_tokens + 1), int(lengths.max())).rows
     together = runs.sequences_at_once(fit)
     order = np.argsort(lengths, kind="stable").tolist()
     logs = np.empty((len(masks), len(prompts)))
