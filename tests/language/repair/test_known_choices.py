@@ -13,6 +13,7 @@ from fairmend.language import RepairSettings, repair_model
 from fairmend.language.heads.heads import gains_of
 from fairmend.language.protocols import ReadingSettings
 from fairmend.language.repair.repair import Repair
+from fairmend.language.repair.settings import SoftGates
 from fairmend.language.repair.subject import Subject
 
 ONE, TWO = 1 / 8, 2 / 8  # of the heads
@@ -27,6 +28,7 @@ def repair(kind: Kind, **options: Any) -> Repair:
         **{
             "reading": ReadingSettings(tokens=600, window=16, stride=8),
             "scoring_tokens": None,
+            "soft": SoftGates(tokens=600),
             "loss_scores": "exact",
             "prompts": None,
             "seed": 1,

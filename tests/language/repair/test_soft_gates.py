@@ -58,7 +58,7 @@ def test_an_independent_solver_finds_no_better_gains(seed: int, knows: bool) -> 
 
     def cost(values: Floats) -> float:
         moved = values - 1
-        lost = max(0.0, 0.25 - moved @ known_slopes) if knows else 0.0
+        lost = max(0.0, 0.1 - moved @ known_slopes) if knows else 0.0
         return float(moved @ metric @ moved / 2 + 50 * ((0.8 + moved @ slopes) / 0.8) ** 2 + 50 * lost**2)
 
     best = minimize(cost, np.full(5, 0.9), method="SLSQP", bounds=[(0, 1.5)] * 5, options={"maxiter": 500})
@@ -87,11 +87,11 @@ def test_a_preference_of_a_tiny_model_is_lowered_and_the_text_hardly_moves() -> 
     before = float(effects(np.ones(lm.head_map.n_heads))["deviations"][0])
     course = list(find_gains(curvature, effects, steps=6))
     left = [float(effects(gains)["deviations"][0]) / before for gains in course]
-    assert left[:4] == pytest.approx([5 / 6, 4 / 6, 3 / 6, 2 / 6], abs=0.15)  # beyond, this model is far from linear
+    assert left[:4] == pytest.approx([5 / 7, 4 / 7, 3 / 7, 2 / 7], abs=0.15)  # beyond, this model is far from linear
     windows = PerplexityProtocol("standard", 32, 32).windows(len(TOKENS))
     moved = [
         mean_drift(windows, drift_of(lm, TOKENS, windows, lm.head_map.mask(gains))).value
-        for gains in (course[2], dropped(lm, left[2] * before))
+        for gains in (course[1], dropped(lm, left[1] * before))
     ]
     assert moved[0] < moved[1]
 
@@ -147,7 +147,7 @@ def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(ModelError, match="the curvature of the drift is not finite"):
         next(find_gains(np.full((8, 8), np.nan), effects_of(tiny_lm())))
     broken = linear(np.full(8, np.nan), 1.0, np.ones(8), 1.0)
-    with pytest.raises(ModelError, match="are not finite where 17% of the bias is to go"):
+    with pytest.raises(ModelError, match="are not finite where 29% of the bias is to go"):
         next(find_gains(np.eye(8), broken))
 
 

@@ -187,7 +187,7 @@ def _done(repair: Repair) -> tuple[str, ...]:
 
 def _method(settings: RepairSettings) -> str:
     if settings.method == SOFT:
-        return f"soft gates, {settings.soft.steps} steps by slopes on three quarters of the search half"
+        return f"soft gates, {settings.soft.steps} steps"
     if settings.searches_subsets:
         subsets = settings.subsets
         share = f"a {'share' if subsets.fraction == 'shared' else 'random share of its own'} of {subsets.eta:g}"

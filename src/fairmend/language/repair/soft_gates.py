@@ -27,7 +27,7 @@ from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
 Floats = npt.NDArray[np.float64]
 
-RISE = 0.25
+RISE = 0.1
 """By which share of itself knowledge is to rise by the step that takes the whole bias."""
 
 _TIGHT = 50.0  # nats of drift that missing the whole bias or knowledge is worth, squared
@@ -53,7 +53,7 @@ def find_gains(
         effects: called with gains; gives "deviations" `(n_groups,)` of the groups' means, which are to become 0,
             "known" `()`, which is to rise (NaN or 0 and less: there is no knowledge to keep), and the derivatives of
             both with respect to the gains, "slopes" `(n_heads, n_groups)` and "known_slopes" `(n_heads,)`.
-        steps: how many; the k-th is to leave 1 - k / steps of the bias.
+        steps: how many; the k-th is to leave (steps - k) / (steps + 1) of the bias.
         keep: keeps the state after every step, such as `Parts(store, work)`, where `work` is to name what curvature
             and effects depend on.
         progress: told how many steps are taken, such as `Stages.of`, which shows the time left.
@@ -73,7 +73,7 @@ def find_gains(
     first: Arrays = {}
     gains = np.ones(len(curvature))
     for step in range(1, steps + 1):
-        state = keep(f"step {step}", partial(_step, shrunk, effects, first, gains, step / steps))
+        state = keep(f"step {step}", partial(_step, shrunk, effects, first, gains, (step + 1) / (steps + 1)))
         first, gains = first or state, state["gains"]
         if progress is not None:
             progress(step, steps)

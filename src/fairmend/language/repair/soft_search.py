@@ -1,7 +1,6 @@
 """Repairs by soft gates: gains of heads that lower the bias of choices and keep words and knowledge.
 
-Slopes are taken on one part of the search half, and the gains to keep are chosen on the other: the sets that are
-measured are the gains after every step.
+The sets that are measured are the gains after every step.
 """
 
 from __future__ import annotations

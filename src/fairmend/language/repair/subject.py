@@ -17,9 +17,12 @@ from fairmend.language.protocols import ReadingSettings
 from fairmend.language.repair.settings import SOFT, RepairSettings
 from fairmend.language.toxicity.scorer import Scorer
 
-_FOLDS = (3 / 4, 1 / 4)
 _KNOWN = 160  # items of knowledge that masks are measured on, half as many as slopes are taken of
+_SEARCHED = (2 / 3, 1 / 3)
+"""Of the words and of the sentences of choices, what is searched with and judged on: variety is what generalises, and
+items that mix the words of one part with the sentences of the other are left out."""
 _LEAST_WINDOWS = 4
+_Items = TypeVar("_Items", bound=PromptSet)
 _Prompts = TypeVar("_Prompts", bound=PromptSet | None)
 
 
@@ -74,17 +77,16 @@ class Subject:
         return halves(self.prompts, settings, self.judge_prompts)
 
     def searching(self, settings: RepairSettings) -> LanguageEvaluator:
-        """What measures masks on the search half; soft gates on the part of it that their gradients do not see.
+        """What measures masks on the search half.
 
         Raises:
             DataError, InputError: see `halves`, `LanguageEvaluator` and `Reading`.
         """
-        part, known = self._folds(settings)[1]
-        reading, drift = self._reading(0, settings.reading), settings.max_drift is not None
-        return self.evaluator(part, reading, settings, _at_most(known, _KNOWN, settings.seed), drift)
+        half, known = self.halves(settings)[0], _at_most(self.known()[0], _KNOWN, settings.seed)
+        return self.evaluator(half, self._reading(0, settings.reading), settings, known, settings.max_drift is not None)
 
     def scoring(self, settings: RepairSettings) -> LanguageEvaluator:
-        """What single heads are scored on, or gates are fitted to: the search half, or the part of it for slopes.
+        """What single heads are scored on, or slopes for soft gates are taken of.
 
         `scoring_samples` continuations, `scoring_tokens` of text or, for soft gates, `soft.tokens`.
 
@@ -93,8 +95,8 @@ class Subject:
         """
         drawn = replace(settings, sampling=replace(settings.sampling, n_samples=settings.scoring_samples))
         reading = scoring_reading(self.lm, self.texts[0], settings)
-        part, known = self._folds(settings)[0]
-        return self.evaluator(part, reading, drawn, _at_most(known, 2 * _KNOWN, settings.seed))
+        known = _at_most(self.known()[0], 2 * _KNOWN, settings.seed)
+        return self.evaluator(self.halves(settings)[0], reading, drawn, known)
 
     def judging(self, settings: RepairSettings) -> list[LanguageEvaluator]:
         """What judges masks on prompts and text that no search saw: one per axis, the repaired one first.
@@ -113,7 +115,7 @@ class Subject:
         if self.knowledge is None:
             return None, None
         # One split for all seeds, so that no search of a comparison sees what another is judged on.
-        first, second = self.knowledge.split(seed=0, by=self.knowledge.apart or None)
+        first, second = _split(self.knowledge, 0, self.knowledge.apart)
         return first, second
 
     def evaluator(
@@ -156,17 +158,6 @@ class Subject:
             "knowledge": None if self.knowledge is None else self.knowledge.fingerprint(),
         }
 
-    def _folds(self, settings: RepairSettings) -> Sequence[tuple[PromptSet, ChoiceSet | None]]:
-        """The search half and its knowledge, twice; for soft gates what slopes are taken of and what is chosen on."""
-        half, known = self.halves(settings)[0], self.known()[0]
-        if settings.method != SOFT:
-            return [(half, known)] * 2
-        apart = half.apart[:1] if isinstance(half, ChoiceSet) else ()
-        parts = half.split(_FOLDS, seed=settings.seed, by=apart or None)
-        if known is None:
-            return [(part, None) for part in parts]
-        return list(zip(parts, known.split(_FOLDS, seed=settings.seed, by=known.apart or None), strict=True))
-
     def _reading(self, number: int, settings: ReadingSettings) -> Reading:
         return Reading(self.lm, self.texts[number], settings)
 
@@ -206,8 +197,7 @@ def halves(
     """
     if judge_prompts is None:
         own = prompts.apart if isinstance(prompts, ChoiceSet) else ()
-        apart = own if own and settings.split_by is None else settings.split_by
-        first, second = prompts.split(seed=settings.seed, by=apart)
+        first, second = _split(prompts, settings.seed, own if settings.split_by is None else (settings.split_by,))
     else:
         first, second = prompts, _unseen(judge_prompts, prompts)
         if first.group_names != second.group_names:
@@ -228,6 +218,11 @@ def _unseen(prompts: PromptSet, searched: PromptSet) -> PromptSet:
         raise DataError("every prompt to judge on is searched with: give others to judge on")
     note = f"left out, because they are searched with: {len(prompts) - len(rows):,} of {len(prompts):,} prompts"
     return replace(prompts.take(rows), notes=(*prompts.notes, note))
+
+
+def _split(prompts: _Items, seed: int, apart: Sequence[str]) -> tuple[_Items, _Items]:
+    first, second = prompts.split(_SEARCHED if len(apart) > 1 else (0.5, 0.5), seed=seed, by=apart or None)
+    return first, second
 
 
 def _sampled(prompts: PromptSet, settings: RepairSettings) -> PromptSet:
