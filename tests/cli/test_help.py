@@ -133,7 +133,13 @@ def test_the_commonest_options_are_in_the_short_help(run):
         (("tabular", "repair"), ("--states", "N|auto|none", f"auto: {DEFAULT_STATES}", "--seconds", "S|none")),
         (
             ("lm", "repair"),
-            ("--max-perplexity", "RATIO|none", "--prompt-count", "N|all", "1.2; none with --protocol fasp"),
+            (
+                "--max-perplexity",
+                "RATIO|none",
+                "--prompt-count",
+                "N|all",
+                "1.2, or 1.05 with --bias; none with --protocol fasp",
+            ),
         ),
     ],
 )

@@ -26,7 +26,7 @@ from fairmend.language.records.run_directories import open_run
 from fairmend.language.records.saving import save_repair
 from fairmend.language.repair.objectives import Objective, load_objective
 from fairmend.language.repair.repair import Repair, repair_model
-from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.settings import SOFT, RepairSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.language.scores.head_scores import HeadScores
 from fairmend.language.toxicity.catalogue import DEFAULT_SCORER, load_scorer, second_scorer
@@ -50,7 +50,8 @@ class HeadRepair:
         holistic_bias: directory of the data set; fetched when not given.
         objectives: further figures that a repair must keep, see `repair_model`: objects, or names such as
             "python:module:function".
-        settings: everything else; `changes` are made to it.
+        settings: everything else, `RepairSettings.of_choices(method="soft")` by default with `bias`; `changes` are made
+            to it.
         changes: single settings by name, such as alpha=0.05, see `RepairSettings`.
 
     Attributes:
@@ -78,7 +79,7 @@ class HeadRepair:
         settings: RepairSettings | None = None,
         **changes: Any,
     ) -> None:
-        base = settings or RepairSettings()
+        base = settings or (RepairSettings() if bias is None else RepairSettings.of_choices(method=SOFT))
         names = [entry.name for entry in fields(base)]
         unknown = sorted(set(changes) - set(names))
         if unknown:

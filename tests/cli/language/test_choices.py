@@ -22,7 +22,7 @@ MEASURE: dict[str, Any] = {
     "--device": "cpu",
     "--quiet": True,
 }
-REPAIR = MEASURE | {"--alpha": 0.4, "--gamma": 0.3, "--choice": "rule", "--out": "out"}
+REPAIR = MEASURE | {"--method": "fasp", "--alpha": 0.4, "--gamma": 0.3, "--choice": "rule", "--out": "out"}
 
 
 def write(name: str, rows: list[tuple[str, ...]], head: tuple[str, ...] = HEAD) -> None:
@@ -113,6 +113,13 @@ def test_a_stopped_repair_goes_on_to_what_an_uninterrupted_one_finds(
     (axis,) = compared.document["axes"]
     assert axis["change"]["before"]["value"] > 0
     assert compared.document["continuations"] == 40
+
+
+def test_without_a_method_gates_are_soft_and_the_perplexity_stays_close(run: Run, choices: Path) -> None:
+    outcome = lm(run, "repair", MEASURE | {"--out": "out"})
+    assert outcome.code == 0, outcome.err
+    settings = json.loads(Path("out/result.json").read_text())["settings"]
+    assert (settings["method"], settings["max_perplexity"], settings["soft"]["tokens"]) == ("soft", 1.05, 96)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from fairmend.cli.language.options import MeasureOptions, ModelOptions
 from fairmend.cli.options import Given, check_options
 from fairmend.cli.trust import OTHER_VERSION, TrustOptions, require_paths, require_sources, require_trust, stored
 from fairmend.errors import DataError, InputError, RunError
-from fairmend.language.protocols import TOKENS_OF_CHOICES
 
 if TYPE_CHECKING:
     from fairmend.language.measurement.texts import Text
@@ -160,13 +159,13 @@ def measuring(measure: MeasureOptions, seed: int, given: Given, **changes: Any) 
     check_options(measure)
     from fairmend.language.repair.settings import RepairSettings
 
-    base = RepairSettings.fasp if measure.protocol == "fasp" else RepairSettings
-    settings = given.onto(base(seed=seed, **changes))
-    if measure.bias is not None and "reading.tokens" not in given:
-        settings = replace(settings, reading=replace(settings.reading, tokens=TOKENS_OF_CHOICES))
+    base = RepairSettings if measure.bias is None else RepairSettings.of_choices
+    settings = given.onto((RepairSettings.fasp if measure.protocol == "fasp" else base)(seed=seed, **changes))
     tokens = settings.reading.tokens
     if "reading.tokens" in given and tokens is not None:
         settings = replace(settings, scoring_tokens=min(tokens, settings.scoring_tokens or tokens))
+        if "soft.tokens" not in given:
+            settings = replace(settings, soft=replace(settings.soft, tokens=min(tokens, settings.soft.tokens)))
     if "scoring_samples" not in given:
         settings = replace(settings, scoring_samples=max(settings.scoring_samples, settings.sampling.n_samples))
     return settings

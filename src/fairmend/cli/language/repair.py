@@ -35,6 +35,7 @@ from fairmend.cli.language.runs import command_line, go_on, language_run, read_c
 from fairmend.cli.options import RARE, CommonOptions, Given
 from fairmend.cli.tables import present
 from fairmend.cli.trust import TrustOptions
+from fairmend.language.repair.settings import SOFT
 
 if TYPE_CHECKING:
     from fairmend.language.models.models import LanguageModel
@@ -104,7 +105,8 @@ def repair(
     Example: `fairmend lm repair smollm2 --axis gender_and_sex,race_ethnicity --scorer lexical --out repaired`
     """
     with opened(common) as screen:
-        settings = measuring(measure, common.seed, given)
+        ranked = measure.bias is None or measure.protocol == "fasp" or scores is not None
+        settings = measuring(measure, common.seed, given, **({} if ranked else {"method": SOFT}))
         table = read_scores(scores)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         files = {"scores": scores, "from": collected}

@@ -26,7 +26,7 @@ from fairmend.language.heads.gates import masked
 from fairmend.language.measurement.logbook import Logbook, in_turn
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.toxicity.custom_functions import as_numbers, called, load_function, source_digest
-from fairmend.masks import Mask, Space
+from fairmend.masks import Mask
 from fairmend.statistics import Interval, paired_t_interval, t_interval
 
 Floats = npt.NDArray[np.float64]
@@ -87,6 +87,7 @@ class ObjectiveEvaluator:
     Args:
         lm: the model.
         objective: what to measure.
+        gains: whether masks turn heads, see `HeadMap.space`.
 
     Raises:
         InputError: the function fails on the untouched model, gives no numbers, or a negative mean, of which a multiple
@@ -95,8 +96,9 @@ class ObjectiveEvaluator:
 
     masks_at_once = 1
 
-    def __init__(self, lm: LanguageModel, objective: Objective) -> None:
+    def __init__(self, lm: LanguageModel, objective: Objective, gains: bool = False) -> None:
         self.lm = lm
+        self.space = lm.head_map.space(gains=gains)
         self.objective = objective
         begun = perf_counter()
         items = objective.items(lm, self.space.untouched())
@@ -112,11 +114,6 @@ class ObjectiveEvaluator:
                 "negative, because sets of heads may have so many times as much; lower must be better"
             )
         self.reference = self._measurement(items, perf_counter() - begun)
-
-    @property
-    def space(self) -> Space:
-        """The masks that can be measured."""
-        return self.lm.head_map.space()
 
     @cached_property
     def figures(self) -> Figures:
@@ -245,7 +242,9 @@ class MeasuredObjective:
         }
 
 
-def begin_objectives(lm: LanguageModel, objectives: Sequence[Objective]) -> tuple[ObjectiveEvaluator, ...]:
+def begin_objectives(
+    lm: LanguageModel, objectives: Sequence[Objective], gains: bool = False
+) -> tuple[ObjectiveEvaluator, ...]:
     """What measures the objectives; each is tried on the untouched model, so that what cannot work fails early.
 
     Raises:
@@ -255,7 +254,7 @@ def begin_objectives(lm: LanguageModel, objectives: Sequence[Objective]) -> tupl
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"the objective {twice[0]} was given twice: give every objective once")
-    return tuple(ObjectiveEvaluator(lm, objective) for objective in objectives)
+    return tuple(ObjectiveEvaluator(lm, objective, gains) for objective in objectives)
 
 
 def measure_objectives(

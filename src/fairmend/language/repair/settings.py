@@ -11,7 +11,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fairmend.errors import InputError
-from fairmend.language.protocols import BiasMethod, GroupMean, LossMethod, ReadingSettings, Sampling
+from fairmend.language.protocols import (
+    TOKENS_OF_CHOICES,
+    BiasMethod,
+    GroupMean,
+    LossMethod,
+    ReadingSettings,
+    Sampling,
+)
 from fairmend.search.names import METHODS, Method, PruningTies
 from fairmend.settings import Auto, check, documented, nested, published, setting
 from fairmend.surrogates.names import SURROGATE_NAMES
@@ -135,6 +142,7 @@ class RepairSettings:
         "next) or genetic (NSGA-II); these take hundreds of measurements, see --subsets. Or soft: heads are turned "
         "down or up instead of dropped, by gradients; for --bias only.",
         choices=(*METHODS, *SUBSET_METHODS, SOFT),
+        shown="fasp; soft for repairs of --bias without --scores",
         basic=True,
     )
     alpha: float = setting(
@@ -211,6 +219,7 @@ class RepairSettings:
         none="none",
         metavar="RATIO",
         reason="1.2 allows 1.2 times the perplexity",
+        shown="1.2, or 1.05 with --bias",
         published=None,
         basic=True,
     )
@@ -285,7 +294,10 @@ class RepairSettings:
             )
         object.__setattr__(self, "sampling", replace(self.sampling, seed=self.seed))
         if self.method == SOFT and self.choice != "measured":
-            raise InputError("soft measures the gains it finds and chooses among them: leave out the choice 'rule'")
+            raise InputError(
+                "soft measures the gains it finds and chooses among them: leave out the choice 'rule', or rank "
+                "heads by another method"
+            )
         if self.method in METHODS:
             self.rule  # noqa: B018 - refuses shares that cannot work
 
@@ -359,6 +371,11 @@ class RepairSettings:
         read["sampling"], read["reading"] = Sampling(**read["sampling"]), ReadingSettings(**read["reading"])
         read["subsets"], read["soft"] = SubsetSearch(**read["subsets"]), SoftGates(**read["soft"])
         return cls(**read)
+
+    @classmethod
+    def of_choices(cls, **changes: Any) -> RepairSettings:
+        """The defaults for choices, whose bias costs few words: less text, and a closer floor of the perplexity."""
+        return cls(**({"max_perplexity": 1.05, "reading": ReadingSettings(tokens=TOKENS_OF_CHOICES)} | changes))
 
     @classmethod
     def fasp(cls, *, seed: int = 1, **changes: Any) -> RepairSettings:
