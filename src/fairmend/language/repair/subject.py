@@ -95,8 +95,9 @@ class Subject:
         """
         drawn = replace(settings, sampling=replace(settings.sampling, n_samples=settings.scoring_samples))
         reading = scoring_reading(self.lm, self.texts[0], settings)
-        known = _at_most(self.known()[0], 2 * _KNOWN, settings.seed)
-        return self.evaluator(self.halves(settings)[0], reading, drawn, known)
+        half = self.halves(settings)[0]
+        known = _at_most(self.known()[0], min(2 * _KNOWN, len(half)), settings.seed)
+        return self.evaluator(half, reading, drawn, known)
 
     def judging(self, settings: RepairSettings) -> list[LanguageEvaluator]:
         """What judges masks on prompts and text that no search saw: one per axis, the repaired one first.
