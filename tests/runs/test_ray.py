@@ -1,0 +1,204 @@
+"""Ray's own ways: machines that leave and join, clusters that are started here, and that nothing imports it unasked."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_workers import is_alive, rows, search
+from worker_cases import evaluator_in
+
+from fairmend.errors import InputError, RunError
+from fairmend.runs.workers import Task
+from fairmend.runs.workers.crew import Crew
+from fairmend.runs.workers.opening import open_workers
+
+pytestmark = pytest.mark.xdist_group("ray")
+Hire = Callable[..., Any]
+
+
+def napping(seconds: float) -> str:
+    """Where a worker is, after a nap."""
+    import time
+
+    import ray
+
+    time.sleep(seconds)
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def naps(count: int, seconds: float) -> Iterator[Task]:
+    return (Task(napping, (seconds,), partial(str, "while napping")) for _ in range(count))
+
+
+def test_a_machine_that_leaves_is_done_without_and_one_that_joins_is_used(ray_cluster: Any, ray_hiring: Hire) -> None:
+    """Bar 3: two nodes, one of them removed in the middle; then another one."""
+    from fairmend.runs.workers.ray_actors import RayActors
+
+    second = ray_cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+    ray_cluster.wait_for_nodes()
+    with Crew(RayActors(cpus=1.0)) as crew:
+        done, where = [], set()
+        for each in crew.do(naps(40, 0.25)):
+            done.append(each.number)
+            where.add(each.result)
+            if second is not None and len(where) == 2 and len(done) >= 10:
+                ray_cluster.remove_node(second, allow_graceful=False)
+                second = None
+        assert second is None
+        assert sorted(done) == list(range(40))
+        third, where = None, set()
+        for each in crew.do(naps(200, 0.1)):
+            where.add(each.result)
+            third = third or ray_cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+            if len(where) == 2:
+                break
+        assert len(where) == 2
+        assert third is not None
+        ray_cluster.remove_node(third)
+
+
+def test_the_store_is_the_same_when_a_machine_leaves(tmp_path: Path, ray_cluster: Any, ray_hiring: Hire) -> None:
+    from fairmend.runs.workers.ray_actors import RayActors
+
+    (tmp_path / "alone").mkdir()
+    alone = search(tmp_path / "alone.sqlite", evaluator_in(tmp_path / "alone"))
+    second = ray_cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+    ray_cluster.wait_for_nodes()
+    evaluator = evaluator_in(tmp_path, seconds=0.02)
+
+    class Removes:
+        """Takes a machine away once some masks are measured."""
+
+        def __init__(self) -> None:
+            self.node = second
+
+        def start(self, total: int | None, title: str) -> None:
+            pass
+
+        def update(self, done: int, total: int | None, rate: float, eta_seconds: float | None, note: str) -> None:
+            if self.node is not None and done >= 20:
+                ray_cluster.remove_node(self.node, allow_graceful=False)
+                self.node = None
+
+        def close(self) -> None:
+            pass
+
+    removes = Removes()
+    with Crew(RayActors(cpus=1.0)) as crew:
+        assert search(tmp_path / "run.sqlite", evaluator, crew, removes) == alone
+    assert removes.node is None
+    assert rows(tmp_path / "run.sqlite") == alone
+
+
+def test_more_than_the_cluster_has_is_refused(ray_hiring: Hire) -> None:
+    with pytest.raises(RunError, match=r"no room for a worker with 64 processors and 0 GPUs: it has .*--cpus-per-worker"):
+        open_workers("ray", cpus=64)
+    with pytest.raises(RunError, match="no room for a worker with 1 processors and 1 GPUs"):
+        open_workers("ray", gpus=1)
+
+
+OWN = """
+import json, os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from worker_cases import place
+from fairmend.runs.workers import Task
+from fairmend.runs.workers.opening import open_workers
+
+def told():
+    return os.getpid(), place(), os.environ["OMP_NUM_THREADS"]
+
+if __name__ == "__main__":
+    workers = open_workers("ray", most=1, threads=1)
+    import own_cluster, ray
+    node = ray._private.worker._global_node
+    (done,) = workers.do([Task(own_cluster.told, (), str)])
+    print(json.dumps({
+        "told": done.result,
+        "mode": os.environ["RAY_AUTH_MODE"],
+        "token": len(os.environ["RAY_AUTH_TOKEN"]),
+        "usage": os.environ["RAY_USAGE_STATS_ENABLED"],
+        "dashboard": node.address_info["webui_url"] or "",
+        "address": node.gcs_address,
+        "daemons": [each.process.pid for some in node.all_processes.values() for each in some],
+    }), flush=True)
+    sys.stdin.readline()
+    workers.close()
+    print("closed", flush=True)
+"""
+
+
+@pytest.mark.parametrize("ends", ["closed", "killed"])
+def test_a_cluster_of_our_own_is_closed_to_others_and_leaves_nothing(tmp_path: Path, ends: str) -> None:
+    (tmp_path / "own_cluster.py").write_text(OWN)
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"HOME": str(home)}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(Path(__file__).parent), *sys.path])
+    command = [sys.executable, str(tmp_path / "own_cluster.py"), str(Path(__file__).parent)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as driver:
+        assert driver.stdout is not None
+        line = driver.stdout.readline()
+        assert line, driver.communicate()
+        said = json.loads(line)
+        assert (said["mode"], said["token"], said["usage"], said["dashboard"]) == ("token", 64, "0", "")
+        assert said["told"][1:] == [0, "1"]
+        assert not (home / ".ray").exists()
+        if ends == "closed":
+            out, errors = driver.communicate("\n")
+            assert (out, driver.returncode) == ("closed\n", 0), errors
+        else:
+            stranger = "import ray; ray.init(address='{}', logging_level='ERROR')".format(said["address"])
+            refused = subprocess.run(
+                [sys.executable, "-c", stranger], env=environment, capture_output=True, text=True, timeout=60
+            )
+            assert refused.returncode != 0
+            assert "AuthenticationError" in refused.stderr
+            driver.kill()
+            driver.communicate()
+    for pid in (said["told"][0], *said["daemons"]):
+        ended(pid)
+
+
+def ended(pid: int) -> None:
+    """Wait for a process to end."""
+    import time
+
+    deadline = time.monotonic() + 20
+    while is_alive(pid):
+        assert time.monotonic() < deadline, Path(f"/proc/{pid}/cmdline").read_text()
+        time.sleep(0.1)
+
+
+def test_nothing_imports_ray_unasked() -> None:
+    code = (
+        "import sys, fairmend, fairmend.language, fairmend.tabular, fairmend.cli.main, fairmend.runs.jobs\n"
+        "import fairmend.language.studies.collecting, fairmend.tabular.studies.compare\n"
+        "from fairmend.runs.workers.opening import open_workers\n"
+        "open_workers('1'); open_workers('2').close()\n"
+        "assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"needs Ray 2\.52 or later.*pip install 'fairmend\[ray\]'"):
+        open_workers("ray")
+
+
+def test_a_cluster_that_is_not_there_is_said() -> None:
+    code = "from fairmend.runs.workers.opening import open_workers; open_workers('ray://127.0.0.1:1')"
+    tried = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "a Ray cluster at ray://127.0.0.1:1 cannot be reached" in tried.stderr
