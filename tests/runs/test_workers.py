@@ -102,10 +102,10 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_its_masks_measured_again(
     assert evaluator.path.with_suffix(".once").exists()
 
 
-def test_what_ends_every_worker_is_an_error_that_says_so(tmp_path: Path, make: Make) -> None:
+def test_what_ends_every_worker_is_an_error_that_says_so(tmp_path: Path) -> None:
     evaluator = evaluator_in(tmp_path, always="die")
     with pytest.raises(RunError, match=r"3 workers in a row were lost while measuring for random: \d masks"):
-        search(tmp_path / "run.sqlite", evaluator, make(2))
+        search(tmp_path / "run.sqlite", evaluator, Crew(LocalProcesses(2)))
 
 
 def test_an_error_of_a_worker_comes_with_what_it_was_measuring_and_loses_nothing(tmp_path: Path, make: Make) -> None:
@@ -169,9 +169,9 @@ class Presses:
         pass
 
 
-def test_what_cannot_be_sent_is_refused(make: Make) -> None:
+def test_what_cannot_be_sent_is_refused() -> None:
     with pytest.raises(RunError, match=r"cannot be sent to other processes .* or do the work in one process"):
-        list(make(1).do([Task(lambda: None, (), str)]))
+        list(Crew(LocalProcesses(1)).do([Task(lambda: None, (), str)]))
 
 
 def test_single_masks_are_measured_here_and_it_is_said_why(tmp_path: Path, make: Make) -> None:
@@ -188,11 +188,14 @@ def test_single_masks_are_measured_here_and_it_is_said_why(tmp_path: Path, make:
 
 
 @pytest.mark.parametrize("kind", ["processes", pytest.param("ray", marks=RAY)])
-def test_a_driver_that_is_killed_leaves_no_process_and_its_run_is_gone_on_with(tmp_path: Path, kind: str) -> None:
+def test_a_driver_that_is_killed_leaves_no_process_and_its_run_is_gone_on_with(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    address = request.getfixturevalue("ray_cluster").address if kind == "ray" else ""
     alone = search(tmp_path / "alone.sqlite", evaluator_in(tmp_path, seconds=0.0))
     evaluator = evaluator_in(tmp_path, seconds=0.05)
     evaluator.path.with_suffix(".log").unlink()
-    command = [sys.executable, str(Path(__file__).with_name("worker_kill_target.py")), str(tmp_path), kind]
+    command = [sys.executable, str(Path(__file__).with_name("worker_kill_target.py")), str(tmp_path), kind, address]
     driver = subprocess.Popen(command)
     log = evaluator.path.with_suffix(".log")
     deadline = time.monotonic() + 60

@@ -1,6 +1,6 @@
 """A run with two workers as a process of its own, to be killed.
 
-Usage: worker_kill_target.py DIRECTORY processes|ray
+Usage: worker_kill_target.py DIRECTORY processes|ray ADDRESS
 """
 
 import sys
@@ -15,11 +15,11 @@ from fairmend.runs.workers.crew import Crew
 from fairmend.runs.workers.processes import LocalProcesses
 
 
-def main(directory: Path, kind: str) -> None:
+def main(directory: Path, kind: str, address: str) -> None:
     if kind == "ray":
         from fairmend.runs.workers.ray_actors import RayActors
 
-        hiring = RayActors(most=2)
+        hiring = RayActors(address, most=2)
     else:
         hiring = LocalProcesses(2)
     with Crew(hiring) as crew:
@@ -27,4 +27,4 @@ def main(directory: Path, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])

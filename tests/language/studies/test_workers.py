@@ -91,7 +91,7 @@ def test_no_weights_travel_and_another_model_is_refused(saved: LanguageModel, tm
     assert len(packed) < 2000
     assert pickle.loads(packed).fingerprint() == saved.fingerprint()
     make, (origin, name, rows_at_once, fingerprint) = saved.__reduce__()
-    with pytest.raises(ModelError, match="a worker has another .* weights_sha256: was .*0000"):
+    with pytest.raises(ModelError, match=r"a worker has another .* weights_sha256: was .*0000"):
         make(origin, name, rows_at_once, {**fingerprint, "weights_sha256": "0000"})
 
 

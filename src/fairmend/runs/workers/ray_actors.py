@@ -128,6 +128,7 @@ class RayActor:
     def __init__(self, ray: ModuleType, actor: Any, number: int, sent: dict[str, Any]) -> None:
         self._ray = ray
         self._actor = actor
+        self._answer = actor.answer.options(max_task_retries=0)
         self._sent = sent
         self.name = f"actor {number + 1}"
         self.asked = actor.ready.remote()
@@ -136,7 +137,7 @@ class RayActor:
         """See `Hand`."""
         if key not in self._sent:
             self._sent[key] = self._ray.put(work)
-        self.asked = self._actor.answer.remote(key, self._sent[key], arguments)
+        self.asked = self._answer.remote(key, self._sent[key], arguments)
 
     def take(self) -> Answer | None:
         """See `Hand`."""
@@ -176,7 +177,6 @@ def _actor(ray: ModuleType) -> Any:
         def ready(self) -> None:
             """Answer at all."""
 
-        @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
         def answer(self, key: str, work: bytes, arguments: tuple[Any, ...]) -> Answer:
             """Do one task."""
             return self._service.answer(key, work, arguments)
