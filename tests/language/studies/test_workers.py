@@ -9,15 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_organism as organism
 from subset_cases import SETTINGS, TEXTS, rude
 
 from fairmend.errors import InputError, ModelError
+from fairmend.language.measurement.answers import answers_of
 from fairmend.language.models.models import LanguageModel, load_model
 from fairmend.language.repair.audit import audit_model
 from fairmend.language.repair.repair import repair_model
-from fairmend.language.repair.subject import Subject
+from fairmend.language.repair.subject import Subject, scoring_reading
+from fairmend.language.scores.head_scores import score_heads
 from fairmend.language.studies.collecting import collect, open_collection
 from fairmend.language.toxicity.catalogue import CustomScorer, load_scorer
 from fairmend.runs import Store
@@ -116,3 +119,35 @@ def test_a_classifier_is_loaded_again_if_it_was_loaded(tmp_path: Path) -> None:
     given = ClassifierScorer(classifier(["toxic"]), tokenizer(), name="given", device="cpu")
     with pytest.raises(InputError, match="was given in Python"):
         pickle.dumps(given)
+
+
+@pytest.mark.parametrize(("loss", "bias"), [("exact", "generated"), ("screened", "first-order")])
+def test_scores_of_single_heads_are_the_same(
+    saved: LanguageModel, crew: Crew, tmp_path: Path, loss: Any, bias: Any
+) -> None:
+    made = []
+    given = subject(saved)
+    reading = scoring_reading(saved, TEXTS[0], SMALL)
+    answers = [answers_of(saved, given.halves(SMALL)[0], given.scorer, SMALL.sampling)]
+    for name, workers in (("alone", None), ("together", crew)):
+        with closing(Store.create(tmp_path / f"{name}.sqlite", {"kind": "test"})) as store:
+            made += [
+                score_heads(
+                    saved,
+                    reading.tokens,
+                    reading.protocol,
+                    answers,
+                    loss_method=loss,
+                    bias_method=bias,
+                    rules=replace(SMALL, method="fasp").finalists(),
+                    store=store,
+                    workers=workers,
+                )
+                for _ in range(2)  # again from what is kept
+            ]
+    one, *others = made
+    for other in others:
+        assert np.array_equal(one.loss.effect, other.loss.effect)
+        assert np.array_equal(one.axes[0].effect, other.axes[0].effect)
+    if bias == "first-order":
+        assert any(note.startswith("first-order scores are found in this process") for note in crew.notes)

@@ -251,5 +251,6 @@ def _score(inputs: LanguageInputs, settings: RepairSettings, store: Store, scree
             rules=settings.finalists(),
             store=store,
             progress=stages,
+            workers=screen.workers,
         )
     return replace(found, origin=origin_of(inputs.lm, text, searched))

@@ -17,7 +17,6 @@ from fairmend.language.choices.likelihoods import preference_gradients
 from fairmend.language.measurement.answers import Preferences, masks_at_once
 from fairmend.language.protocols import BiasMethod
 from fairmend.language.scores.toxicity_by_mask import EXACT, FIRST_ORDER, MaskToxicity
-from fairmend.masks import Mask
 from fairmend.runs.parts import Arrays, Keep, keep_nothing
 
 Floats = npt.NDArray[np.float64]
@@ -62,16 +61,20 @@ def preferences_by_mask(
 
 def _measured(answers: Preferences, progress: Done | None, keep: Keep) -> Floats:
     """Preferences without each head, `(n_heads, n_items)`."""
-    space, rows = answers.lm.head_map.space(), np.arange(len(answers.prompts))
-    together = masks_at_once(answers.lm, len(rows))
+    n_heads, together = answers.lm.head_map.n_heads, masks_at_once(answers.lm, len(answers.prompts))
+    ends = {start: min(start + together, n_heads) for start in range(0, n_heads, together)}
+    parts = {f"{end - start} heads from {start} on": (start, end) for start, end in ends.items()}
 
-    def under(masks: list[Mask]) -> Arrays:
-        return {"preferences": np.stack([each[:, 0] for each in answers.under([(mask, rows) for mask in masks])])}
-
-    found = []
-    for start in range(0, space.n_units, together):
-        alone = [space.untouched().flip(unit) for unit in range(start, min(start + together, space.n_units))]
-        found.append(keep(f"{len(alone)} heads from {start} on", partial(under, alone))["preferences"])
+    def told(name: str) -> None:
         if progress is not None:
-            progress(start + len(alone), space.n_units)
-    return np.concatenate(found)
+            progress(parts[name][1], n_heads)
+
+    made = keep.all(partial(_without, answers), parts, told)
+    return np.concatenate([made[name]["preferences"] for name in parts])
+
+
+def _without(answers: Preferences, start: int, end: int) -> Arrays:
+    """Preferences without each of some heads, which share batches."""
+    untouched, rows = answers.lm.head_map.space().untouched(), np.arange(len(answers.prompts))
+    found = answers.under([(untouched.flip(unit), rows) for unit in range(start, end)])
+    return {"preferences": np.stack([each[:, 0] for each in found])}
