@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -13,7 +12,7 @@ from itertools import count
 from typing import Any, Protocol
 
 from fairmend.errors import RunError
-from fairmend.runs.workers.service import Answer
+from fairmend.runs.workers.service import Answer, pack
 from fairmend.runs.workers.tasks import Done, Task, Throughput
 
 _LOOK_EVERY = 0.5  # seconds between two looks at the workers
@@ -184,13 +183,7 @@ class Crew:
     def _packed(self, work: Callable[..., Any]) -> tuple[Callable[..., Any], str, bytes]:
         found = self._works.get(id(work))
         if found is None:
-            try:
-                packed = pickle.dumps(work)
-            except (pickle.PicklingError, TypeError, AttributeError) as error:
-                raise RunError(
-                    f"{work!r} cannot be sent to other processes ({error}): define what it is made of in a module, or "
-                    "do the work in one process (--workers 1)"
-                ) from error
+            packed = pack(work)
             # The work itself is kept, so that no other gets its id.
             found = self._works[id(work)] = (work, hashlib.sha256(packed).hexdigest(), packed)
         return found

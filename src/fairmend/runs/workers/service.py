@@ -1,4 +1,8 @@
-"""What a worker does with a message, wherever it is."""
+"""What a worker does with a message, wherever it is.
+
+Messages are pickled: they go from a process to those that it started, or that share a token with it. No file is read
+this way.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +49,21 @@ class Service:
             return self._works[key](*arguments), None, perf_counter() - begun
         except Exception as error:
             return None, _portable(error), perf_counter() - begun
+
+
+def pack(work: Callable[..., Any]) -> bytes:
+    """A work as it is sent.
+
+    Raises:
+        RunError: it is made of something that other processes cannot have.
+    """
+    try:
+        return pickle.dumps(work)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{work!r} cannot be sent to other processes ({error}): define what it is made of in a module, or do the "
+            "work in one process (--workers 1)"
+        ) from error
 
 
 def place() -> int | None:
