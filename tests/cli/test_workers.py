@@ -30,7 +30,7 @@ def test_two_workers_collect_what_one_does_and_say_what_each_did(run: Run, offic
     assert [each["worker"] for each in did] == ["process 1", "process 2"]
     assert sum(each["done"] for each in did) == done.document["new"]
     more = lm(run, "collect", COLLECT | {"--out": "together", "--workers": 2, "--subsets": 24, "--quiet": False})
-    assert "Done by process 1 " in more.message
+    assert "Done by process 1: " in more.message
 
 
 def test_a_repair_says_what_was_done_in_one_process_all_the_same(run: Run, office: Path) -> None:

@@ -124,8 +124,8 @@ class Crew:
                 if waiting is None and not self._busy:
                     return
                 done, failure = self._taken(_LOOK_EVERY, again)
+                failure = failure or self._end_hanging(again)
                 if failure is None:
-                    self._end_hanging(again)
                     # Nobody waits for what is done with the results.
                     waiting = self._hand_out(waiting or following(), following)
                 yield from done
@@ -193,12 +193,14 @@ class Crew:
         done: list[Done] = []
         failure: Exception | None = None
         for hand in self._hiring.wait(list(self._hands.values()), seconds):
-            given = self._busy.pop(hand, None)
+            # Busy until its answer is here: if Ctrl-C comes first it is ended, and no answer is taken for another.
+            given = self._busy.get(hand)
             try:
                 answer = hand.take()
             except WorkerLost as loss:
-                self._lost(hand, given, f"{hand.name}: {loss}", again)
+                failure = self._lost(hand, f"{hand.name}: {loss}", again) or failure
                 continue
+            self._busy.pop(hand, None)
             if answer is None or given is None:  # it says that it is ready
                 continue
             result, error, spent = answer
@@ -213,16 +215,19 @@ class Crew:
                 self._slowest = max(self._slowest, spent)
         return done, failure
 
-    def _end_hanging(self, again: deque[_Given]) -> None:
+    def _end_hanging(self, again: deque[_Given]) -> RunError | None:
         now, limit = time.monotonic(), max(self._patience, _TIMES_LONGER * self._slowest)
         for hand, given in list(self._busy.items()):
             if given.task.timed and now - given.since > limit:
                 hand.end()
-                del self._busy[hand]
-                self._lost(hand, given, f"{hand.name}: no answer for {now - given.since:.0f} seconds", again)
+                failure = self._lost(hand, f"{hand.name}: no answer for {now - given.since:.0f} seconds", again)
+                if failure is not None:
+                    return failure
+        return None
 
-    def _lost(self, hand: Hand, given: _Given | None, how: str, again: deque[_Given]) -> None:
-        """Have the task of a lost worker done again by another."""
+    def _lost(self, hand: Hand, how: str, again: deque[_Given]) -> RunError | None:
+        """Have the task of a lost worker done again by another; an error where that was tried often enough."""
+        given = self._busy.pop(hand, None)
         if hand.is_gone:
             self._dismiss(hand)
         self._unproven.append(how)
@@ -231,12 +236,13 @@ class Crew:
             given.losses.append(how)
             again.append(given)
             losses = given.losses
-        if len(losses) >= (_MOST_LOSSES if given is not None else _MOST_LOSSES * self._hiring.places()):
-            what = "" if given is None else f" {given.task.described()}"
-            raise RunError(
-                f"{len(losses)} workers in a row were lost{what}: {'; '.join(losses[-_MOST_LOSSES:])}. What is "
-                "finished is kept: give the same command again to go on, with fewer workers if memory ran out"
-            )
+        if len(losses) < (_MOST_LOSSES if given is not None else _MOST_LOSSES * self._hiring.places()):
+            return None
+        what = "" if given is None else f" {given.task.described()}"
+        return RunError(
+            f"{len(losses)} workers in a row were lost{what}: {'; '.join(losses[-_MOST_LOSSES:])}. What is finished is "
+            "kept: give the same command again to go on, with fewer workers if memory ran out"
+        )
 
     def _dismiss(self, hand: Hand) -> None:
         self._busy.pop(hand, None)

@@ -48,7 +48,6 @@ def throughput_in_words(counted: Sequence[Throughput]) -> str:
     if not speeds:
         return ""
     if len(counted) <= _SHOWN:
-        each = (f"{one.worker} {one.done:,} in {one.seconds:.1f} s" for one in counted)
-        return f"Done by {', '.join(each)}."
+        return f"Done by {'; '.join(f'{one.worker}: {one.done:,} in {one.seconds:.1f} s' for one in counted)}."
     done = sum(each.done for each in counted)
     return f"Done by {len(counted)} workers: {done:,}, each {speeds[0]:.3g} to {speeds[-1]:.3g} a second."
