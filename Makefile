@@ -24,7 +24,7 @@ PINNED = $(PIP) $(if $(PINS),--constraint $(PINS))
 
 # Reads the metadata of releases and downloads none of them.
 RESOLVE := .venv-uv/bin/uv pip compile --quiet --no-config --annotation-style line \
-	--extra test --extra language --extra lexical --extra toxblock
+	--extra test --extra language --extra lexical --extra toxblock --extra ray
 
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
@@ -115,7 +115,7 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml $(PINS)
 $(VENV)/.tested: $(VENV)/.torch pyproject.toml $(PINS)
 	@echo "Installing fairmend with everything that its tests need"
 	$(PINNED) hatchling
-	$(PINNED) --no-build-isolation --editable '.[test,language,lexical,toxblock]'
+	$(PINNED) --no-build-isolation --editable '.[test,language,lexical,toxblock,ray]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.harness: $(VENV)/.tested

@@ -13,6 +13,8 @@ from fairmend.errors import InputError
 from fairmend.evaluation import digest
 from fairmend.runs.jobs import FINISHED, Finished, Job, run_jobs
 from fairmend.runs.store import Store
+from fairmend.runs.workers.crew import Crew
+from fairmend.runs.workers.processes import LocalProcesses
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class StopAfter:
 
 def test_processes_give_the_results_of_one_process_in_the_order_of_the_jobs(tmp_path: Path) -> None:
     alone = run_jobs(square, jobs(3, 1, 2), Square)
-    together = run(tmp_path / "run.sqlite", 3, 1, 2, workers=2)
+    with Crew(LocalProcesses(2)) as crew:
+        together = run(tmp_path / "run.sqlite", 3, 1, 2, workers=crew)
     assert list(alone.results.values()) == [
         Square(3, 9.0, ("done",)),
         Square(1, 1.0, ("done",)),
@@ -97,13 +100,11 @@ def test_a_result_that_is_none_any_more_is_made_again(tmp_path: Path) -> None:
     assert run(tmp_path / "run.sqlite", 1).kept == 1
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_of_a_job_ends_them_and_keeps_what_is_finished(tmp_path: Path, workers: int) -> None:
-    with pytest.raises(InputError, match="must not be negative"):
-        run(tmp_path / "run.sqlite", 1, -1, workers=workers)
+@pytest.mark.parametrize("several", [False, True])
+def test_an_error_of_a_job_ends_them_and_keeps_what_is_finished(tmp_path: Path, several: bool) -> None:
+    with (
+        Crew(LocalProcesses(2)) as crew,
+        pytest.raises(InputError, match="must not be negative"),
+    ):
+        run(tmp_path / "run.sqlite", 1, -1, workers=crew if several else None)
     assert run(tmp_path / "run.sqlite", 1).planned == 1
-
-
-def test_at_least_one_worker() -> None:
-    with pytest.raises(InputError, match="workers must be at least 1, got 0"):
-        run_jobs(square, jobs(1), Square, workers=0)

@@ -8,11 +8,12 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fairmend.cli.options import CommonOptions, check_options
+from fairmend.cli.options import CommonOptions, WorkerOptions, check_options
 from fairmend.cli.progress import Steps
 from fairmend.cli.signals import INTERRUPTED, at_work
 from fairmend.cli.streams import DEFECT, FAILED, abandon_output
@@ -21,6 +22,8 @@ from fairmend.threads import THREAD_VARIABLES
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from fairmend.runs.workers import Workers
 
 USAGE_ERROR = 2
 UNREAD = 141  # what a shell reports of a program whose reader has gone
@@ -52,22 +55,62 @@ class Screen:
         as_json: standard output is for one JSON document.
         quiet: no progress and no notes.
         threads: threads asked for.
+        asked: who is to measure.
 
     Attributes:
         steps: shows long steps; pass it as `progress` to a search.
         threads: threads to use, at most one per processor: more would wait for each other and be far slower.
+        on_gpus: whether the model computes on a GPU, so that workers need one.
     """
 
-    def __init__(self, as_json: bool = False, quiet: bool = False, threads: int = 1) -> None:
+    def __init__(
+        self, as_json: bool = False, quiet: bool = False, threads: int = 1, asked: WorkerOptions | None = None
+    ) -> None:
         from fairmend.cli.console import PlainConsole
 
         self.as_json = as_json
         self.quiet = quiet
         self.threads = min(threads, os.cpu_count() or 1)
+        self.on_gpus = False
+        self._asked = asked or WorkerOptions()
+        self._workers: Workers | None = None
         width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
         self._out = PlainConsole(width=width)
         self._err = PlainConsole(stderr=True)
         self.steps = Steps(self._err, quiet)
+
+    @property
+    def workers(self) -> Workers:
+        """Who measures; started when first asked for.
+
+        Raises:
+            InputError, RunError: see `open_workers`.
+        """
+        if self._workers is None:
+            from fairmend.runs.workers.opening import open_workers
+
+            asked = self._asked
+            gpus = asked.gpus_per_worker
+            self._workers = open_workers(
+                asked.workers,
+                cpus=asked.cpus_per_worker or 1.0,
+                gpus=gpus if gpus is not None or self.on_gpus else 0.0,
+                most=asked.max_workers,
+                threads=self.threads,
+                say=lambda note: self.note(f"Note: {note}"),
+            )
+        return self._workers
+
+    def close(self) -> None:
+        """End the display and the workers, and say what each of them did."""
+        self.steps.close()
+        if self._workers is not None:
+            from fairmend.runs.workers.opening import throughput_in_words
+
+            said = throughput_in_words(self._workers.throughput())
+            if said:
+                self.note(said)
+            self._workers.close()
 
     def note(self, text: str) -> None:
         """Say something that the result can be read without, on standard error."""
@@ -88,6 +131,9 @@ class Screen:
     def document(self, payload: Mapping[str, Any]) -> None:
         """Print the result as the one JSON document. Nothing without --json."""
         if self.as_json:
+            if self._workers is not None and not self._workers.is_here:
+                done = [asdict(each) for each in self._workers.throughput()]
+                payload = {**payload, "workers": {"done": done, "notes": self._workers.notes}}
             with _heard():
                 sys.stdout.write(json.dumps(payload, indent=2, allow_nan=False) + "\n")
                 sys.stdout.flush()
@@ -101,18 +147,20 @@ class Screen:
 
 
 @contextmanager
-def opened(common: CommonOptions) -> Iterator[Screen]:
+def opened(common: CommonOptions, asked: WorkerOptions | None = None) -> Iterator[Screen]:
     """Run the body of a command: threads are set before it, errors and Ctrl-C become exit codes after it.
 
     A `FairmendError` becomes one message and exit code 2, Ctrl-C exit code 130. So do what no command can foresee: a
     disk that is full or read-only, too little memory, a file that is nested without end. Anything else is a defect of
     fairmend and keeps its traceback, which says so.
     """
-    screen = Screen(common.json, common.quiet, common.threads)
+    screen = Screen(common.json, common.quiet, common.threads, asked)
     try:
         with _answered(screen):
             at_work()
             check_options(common)
+            if asked is not None:
+                asked.check()
             if screen.threads < common.threads:
                 screen.note(
                     f"Note: --threads {common.threads} is more than the processors here: {screen.threads} are used"
@@ -125,7 +173,7 @@ def opened(common: CommonOptions) -> Iterator[Screen]:
             screen.warn(f"Error: standard output cannot be written ({unheard}). What was saved is whole.")
         raise typer.Exit(unheard.code) from None
     finally:
-        screen.steps.close()
+        screen.close()
 
 
 @contextmanager

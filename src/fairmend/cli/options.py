@@ -128,6 +128,50 @@ class CommonOptions:
     quiet: bool = setting(False, "No progress and no notes, only the result.", basic=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """Who measures."""
+
+    PANEL: ClassVar[str] = "Workers"
+
+    workers: str = setting(
+        "1",
+        "Who measures, which the results do not depend on: N processes of this machine, each with its model on its own "
+        "device (--device cuda spreads them over the GPUs); ray: actors on the Ray cluster at RAY_ADDRESS, or on one "
+        "started here; ray://HOST:PORT: on that cluster. See docs/scale.md.",
+        metavar="N|ray|ray://HOST:PORT",
+        basic=True,
+    )
+    cpus_per_worker: float | None = setting(
+        None, "Of Ray's: processors that each worker takes up.", kind=float, metavar="N", above=0, shown="1"
+    )
+    gpus_per_worker: float | None = setting(
+        None,
+        "Of Ray's: GPUs that each worker takes up; with 0.25, four share one.",
+        kind=float,
+        metavar="N",
+        least=0,
+        shown="1 for a language model on GPUs",
+    )
+    max_workers: int | None = setting(
+        None, "Of Ray's: workers at most.", kind=int, least=1, shown="as many as the cluster has room for"
+    )
+
+    def check(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            InputError: no such workers, a number outside its limits, or options of Ray's for others.
+        """
+        check_options(self)
+        is_ray = self.workers == "ray" or self.workers.startswith("ray://")
+        if not is_ray and not (self.workers.isascii() and self.workers.isdecimal() and int(self.workers) >= 1):
+            raise InputError(f"--workers must be a number from 1 on, ray, or ray://HOST:PORT, got {self.workers!r}")
+        for name in ("cpus_per_worker", "gpus_per_worker", "max_workers"):
+            if getattr(self, name) is not None and not is_ray:
+                raise InputError(f"--{name.replace('_', '-')} is for Ray: give it with --workers ray, or leave it out")
+
+
 def whole(text: str) -> int:
     """Read a whole number; typer's own message does not say what it got."""
     try:

@@ -16,7 +16,7 @@ from fairmend.cli.language import repair as language_repair
 from fairmend.cli.language import studies as language_studies
 from fairmend.cli.language import subsets as language_subsets
 from fairmend.cli.language.runs import SCORING
-from fairmend.cli.options import CommonOptions
+from fairmend.cli.options import CommonOptions, WorkerOptions
 from fairmend.cli.tabular import commands as tabular
 from fairmend.cli.tabular import studies as tabular_studies
 from fairmend.cli.trust import TrustOptions, read_back
@@ -42,6 +42,7 @@ def resume(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a run that was stopped.")],
     *,
     trust: TrustOptions,
+    asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
     """Go on with a repair that Ctrl-C, a crash or a power cut stopped; show it if it is finished.
@@ -55,7 +56,7 @@ def resume(
 
     Example: `fairmend resume repaired`
     """
-    with opened(common) as screen:
+    with opened(common, asked) as screen:
         kind, interrupted = _result(folder)
         if kind is None or interrupted:
             from fairmend.runs.directories import require_version

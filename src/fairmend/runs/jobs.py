@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
-from fairmend.errors import InputError
 from fairmend.records import built, plain
 from fairmend.runs.journal import RESULT
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
-from fairmend.runs.workers import side_by_side
+from fairmend.runs.workers import Task, Workers
 
 FINISHED = f"{RESULT}: finished job"
 """The kind of event that a finished job is in its store."""
@@ -64,7 +64,7 @@ def run_jobs(
     store: Store | None = None,
     *,
     title: str = "",
-    workers: int = 1,
+    workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> Finished[_Result]:
     """Do every job whose result is not kept yet.
@@ -77,25 +77,22 @@ def run_jobs(
         record: the type of results, see `fairmend.records`.
         store: where results are kept; None keeps them in memory only.
         title: of the display.
-        workers: number of processes, one thread each; 1 does everything in this one.
+        workers: who does them; None is this process.
         progress: counts finished jobs.
 
     Raises:
-        InputError: fewer than one worker.
-        RunError: the store cannot be written, or a process died.
+        RunError: the store cannot be written, or workers cannot be started or die one after the other.
         FairmendError: the first that a job raised.
     """
-    if workers < 1:
-        raise InputError(f"workers must be at least 1, got {workers}")
     found = {} if store is None else _kept(store, jobs, record)
     kept, interrupted = len(found), False
     rest = {job.name: job for job in jobs if job.name not in found}
     meter = _Meter(progress, title, len(jobs), kept)
     try:
-        if workers == 1:
+        if workers is None or workers.is_here:
             running = _in_turn(work, rest.values(), meter)
         else:
-            running = side_by_side(work, {job.name: job.arguments for job in rest.values()}, workers, meter.show)
+            running = _side_by_side(work, list(rest.values()), workers, meter)
         with closing(running):
             for name, result in running:
                 if store is not None:
@@ -126,6 +123,15 @@ def _in_turn(
     for job in jobs:
         meter.begun(job.name)
         yield job.name, work(*job.arguments, progress=meter)
+
+
+def _side_by_side(
+    work: Callable[..., _Result], jobs: Sequence[Job], workers: Workers, meter: _Meter
+) -> Generator[tuple[str, _Result], None, None]:
+    tasks = (Task(work, job.arguments, partial("raised by {}".format, job.name), timed=False) for job in jobs)
+    with closing(workers.do(tasks, meter.show)) as results:
+        for done in results:
+            yield jobs[done.number].name, done.result
 
 
 class _Meter:

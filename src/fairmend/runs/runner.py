@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from time import perf_counter
 
 from fairmend.errors import InputError, RunError
@@ -14,8 +15,13 @@ from fairmend.masks import Mask
 from fairmend.runs.budgets import Budget, Session, Stopped, TimeUp, Watch
 from fairmend.runs.collection import Collection
 from fairmend.runs.progress import Meter, Progress
-from fairmend.runs.workers import InProcess, Workers
+from fairmend.runs.workers.measuring import Measuring, keep_in_order
+from fairmend.runs.workers.tasks import Done, InProcess, Task, Workers
 from fairmend.search.base import Searcher
+
+_PART_SECONDS = 0.1  # of measuring in one task: far more than a message to another process takes
+_PARTS = 8  # at least, where masks are many, so that no worker is left without one for long
+_WORTH_SHARING = 0.05  # seconds of measuring; less is done here sooner than it is sent away
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +65,11 @@ class Runner:
     Args:
         evaluator: who measures. Its space is what searchers may ask for.
         collection: where measurements are kept and looked up: a `Context` of a store, or None for memory only.
-        workers: who measures instead, such as several evaluators side by side, all with the same fingerprint.
+        workers: who measures; None is this process. What is asked for alone, or takes no time, is measured here in any
+            case.
+        at_once: masks that the evaluator is best given together. Several are always given in multiples of it, so that
+            no figure depends on who measures how many.
         progress: where to show how far a run is.
-
-    Raises:
-        RunError: the workers measure something else than the evaluator.
     """
 
     def __init__(
@@ -72,21 +78,19 @@ class Runner:
         collection: Collection | None = None,
         *,
         workers: Workers | None = None,
+        at_once: int = 1,
         progress: Progress | None = None,
     ) -> None:
-        own = InProcess(evaluator)
-        if workers is not None and workers.digest != own.digest:
-            raise RunError(
-                f"the workers' evaluators have the fingerprint {workers.digest}, the run's has {own.digest}: "
-                "build both from the same factory"
-            )
         self._space = evaluator.space
-        self._workers = own if workers is None else workers
+        self._measuring = Measuring(evaluator)
+        self._workers = InProcess() if workers is None else workers
+        self._at_once = at_once
+        self._pace = math.inf  # seconds per mask, as last measured
         self._collection = Collection(evaluator.space, evaluator.figures) if collection is None else collection
         self._progress = progress
         self._asker = ""
         self._tally = _Tally()
-        self._batch = self._workers.size
+        self._batch = at_once
 
     @property
     def collection(self) -> Collection:
@@ -130,6 +134,8 @@ class Runner:
         session = Session(self._collection, settings, asdict(budget))
         limit, limited_by = _limit(budget, session)
         watch = Watch(session, budget, Meter(self._progress, self._asker, budget.evaluations, session.replayed, note))
+        if not self._workers.is_here and (why := getattr(searcher, "waits", "")):
+            self._workers.remark(f"{self._asker} is measured in this process: {why}")
         told = 0
         stopped: Stopped
         try:
@@ -197,14 +203,52 @@ class Runner:
             missing = [mask for mask in dict.fromkeys(masks) if collection.get(mask) is None]
         self._require_admitted(missing)
         self._tally.looked_up += len(masks) - len(missing)
-        start = 0
-        while start < len(missing):
-            part = missing[start : start + self._batch]
-            self._evaluate(part)
-            start += len(part)
-            if watch is not None and start < len(missing) and (now := perf_counter()) >= watch.due:
-                watch.tick(now, told, told + start)
+        if self._workers.is_here or len(missing) <= self._at_once or len(missing) * self._pace < _WORTH_SHARING:
+            start = 0
+            while start < len(missing):
+                part = missing[start : start + self._batch]
+                self._evaluate(part)
+                start += len(part)
+                if watch is not None and start < len(missing) and (now := perf_counter()) >= watch.due:
+                    watch.tick(now, told, told + start)
+        else:
+            self._share(missing, watch, told)
         return [collection[mask] for mask in masks]
+
+    def _share(self, masks: Sequence[Mask], watch: Watch | None, told: int) -> None:
+        """Have masks measured by the workers, and keep what they measure in the order of the masks."""
+        before, tally = self._tally.measured, self._tally
+        begun, stored = perf_counter(), tally.store_seconds
+
+        def look() -> None:
+            if watch is not None and (now := perf_counter()) >= watch.due:
+                watch.tick(now, told, told + tally.measured - before)
+
+        def keep(done: Done) -> None:
+            (part,) = done.task.arguments
+            self._keep(part, done.result)
+            tally.measured += len(part)
+            self._pace = done.seconds / len(part)
+
+        try:
+            keep_in_order(self._workers, self._parts(masks), keep, look)
+        except Exception:
+            with suppress(RunError):
+                self._collection.flush()
+            raise
+        finally:
+            tally.evaluator_seconds += perf_counter() - begun - (tally.store_seconds - stored)
+
+    def _parts(self, masks: Sequence[Mask]) -> Iterator[Task]:
+        start, most = 0, len(masks) / _PARTS
+        while start < len(masks):
+            together = self._at_once * max(1, int(min(_PART_SECONDS / self._pace, most) / self._at_once))
+            part = masks[start : start + together]
+            start += len(part)
+            yield Task(self._measuring, (part,), partial(self._doing, part), size=len(part))
+
+    def _doing(self, masks: Sequence[Mask]) -> str:
+        return f"while measuring for {self._asker}: {_described(masks)}"
 
     def _require_admitted(self, masks: Sequence[Mask]) -> None:
         space = self._space
@@ -221,18 +265,19 @@ class Runner:
         tally, stored = self._tally, self._tally.store_seconds
         begun = perf_counter()
         try:
-            self._workers.measure(masks, self._keep)
+            self._keep(masks, self._measuring(masks))
         except Exception as error:
-            error.add_note(f"while measuring for {self._asker}: {_described(masks)}")
+            error.add_note(self._doing(masks))
             with suppress(RunError):
                 self._collection.flush()
             raise
         seconds = perf_counter() - begun - (tally.store_seconds - stored)
         tally.evaluator_seconds += seconds
         tally.measured += len(masks)
+        self._pace = seconds / len(masks)
         # A long ask goes to the evaluator in parts of about a second, so that a kill or Ctrl-C costs no more than that.
         if seconds > 1.0:
-            self._batch = max(self._workers.size, self._batch // 2)
+            self._batch = max(self._at_once, self._batch // 2)
         elif seconds < 0.25 and len(masks) == self._batch:
             self._batch *= 2
 

@@ -135,6 +135,8 @@ class Annealing(SteppedSearcher):
         super().__init__(space, **options)
         self.make_cost = make_cost
         self.incumbent = Incumbent(self.options.ties)
+        if self.options.chains == 1:
+            self.waits = "every state follows from the figures of the one before, so that no two are measured at once"
 
     def _steps(self) -> Steps:
         (untouched,) = first = (self.space.untouched(),)

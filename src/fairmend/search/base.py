@@ -98,6 +98,8 @@ class SteppedSearcher(ABC):
     """
 
     name: str
+    waits = ""
+    """Why it asks for one mask at a time; "" where several of an ask can be measured at once."""
     accepts: ClassVar[type[Options]]
     options: Any
 

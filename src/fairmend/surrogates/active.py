@@ -117,9 +117,8 @@ class Active(LearningSearcher):
         costs = costs_along_front(self._cost) if options.whole_front else [self._cost]
         sown = (*self.known, *self.starts, *(() if self.known else self._spread()))
         first = tuple(mask for mask in dict.fromkeys(sown) if mask not in self._told)
-        for start in range(0, len(first), options.batch):
-            masks = first[start : start + options.batch]
-            self._learn(masks, (yield masks))
+        if first:
+            self._learn(first, (yield first))
         areas: list[float] = []
         turn = 0
         while (left := options.states - len(self._told)) > 0:

@@ -23,7 +23,6 @@ from fairmend.surrogates.objectives import FlooredSum, costs_along_front
 from fairmend.surrogates.samples import Samples
 
 Design = Literal["uniform", "spread"]
-_BATCH = 64
 MOVES, CHAINS = 1_000_000, 16
 """Of annealing, unless told otherwise."""
 _START_TEMPERATURE, _END_TEMPERATURE = 0.1, 0.0005
@@ -107,9 +106,8 @@ class AttentionPruning(LearningSearcher):
         (reference,) = yield (self.space.untouched(),)
         self._begin(reference)
         masks = self.known or self._subsets(self.options.states - self.options.finalists)
-        for start in range(0, len(masks), _BATCH):
-            batch = masks[start : start + _BATCH]
-            self._learn(batch, (yield batch))
+        if masks:
+            self._learn(masks, (yield masks))
         pair = self._fit(self.options.seed)
         if pair is None:
             return

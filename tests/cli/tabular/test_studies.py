@@ -112,7 +112,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(desk, monkeypatch):
         ((*COMPARE, "--search", ","), "--search needs at least one value"),
         ((*COMPARE, "--seeds", "0"), "seeds must be at least 1"),
         ((*COMPARE, "--seconds", "3"), "give states instead of seconds"),
-        ((*COMPARE, "--workers", "0"), "workers must be at least 1"),
+        ((*COMPARE, "--workers", "0"), "--workers must be a number from 1 on, ray, or ray://HOST:PORT, got '0'"),
         ((*COMPARE, "--out", "people.csv"), "people.csv is a file, not a directory"),
         ((*COMPARE, "--out", "."), "not empty and holds no run"),
         ((*SWEEP, "--keep", "0.9,much"), "--keep '0.9,much': 'much' is not a number"),

@@ -22,7 +22,6 @@ from fairmend.language.models.models import LanguageModel, weights_digest, wrap_
 from fairmend.language.protocols import ReadingSettings, Sampling
 from fairmend.masks import Mask, Site, Space
 from fairmend.runs import Runner, Store
-from fairmend.runs.workers import InProcess
 
 READING = ReadingSettings(tokens=150, window=32, stride=16)
 SAMPLING = Sampling(new_tokens=6, seed=3)
@@ -185,9 +184,7 @@ def test_a_run_keeps_every_score_and_measures_nothing_twice(lm: LanguageModel, t
     masks = masks_of(lm)
     with Store.create(tmp_path / "run.sqlite", {"kind": "test"}) as store:
         evaluator = evaluator_of(lm, batch_size=48)
-        first = Runner(
-            evaluator, store.context("search", evaluator), workers=InProcess(evaluator, evaluator.masks_at_once)
-        ).measure(masks)
+        first = Runner(evaluator, store.context("search", evaluator), at_once=evaluator.masks_at_once).measure(masks)
     with Store.open(tmp_path / "run.sqlite") as store:
         scorer = WordScorer()
         evaluator = evaluator_of(lm, scorer=scorer)

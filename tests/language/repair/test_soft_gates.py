@@ -24,7 +24,7 @@ from fairmend.language.measurement.drift import drift_curvature, drift_of, mean_
 from fairmend.language.measurement.perplexity import PerplexityProtocol
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.repair.soft_gates import find_gains
-from fairmend.runs.parts import Arrays, Keep, Parts, keep_nothing
+from fairmend.runs.parts import Arrays, KeepOne, Parts, keep_nothing
 from fairmend.runs.store import Store
 
 Floats = npt.NDArray[np.float64]
@@ -106,7 +106,7 @@ def dropped(lm: LanguageModel, wanted: float) -> Floats:
         gains[np.argmax(found["slopes"][:, 0] * gains)] = 0
 
 
-def run(keep: Keep = keep_nothing, steps: int = 6) -> Floats:
+def run(keep: KeepOne = keep_nothing, steps: int = 6) -> Floats:
     lm = tiny_lm()
     return np.array(list(find_gains(drift_curvature(lm, TOKENS, keep=keep), effects_of(lm), steps=steps, keep=keep)))
 

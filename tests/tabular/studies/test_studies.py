@@ -18,6 +18,8 @@ from fairmend.errors import DataError, InputError, RunError
 from fairmend.records import Kind, built, plain
 from fairmend.runs.jobs import FINISHED
 from fairmend.runs.store import Store
+from fairmend.runs.workers.crew import Crew
+from fairmend.runs.workers.processes import LocalProcesses
 from fairmend.tabular.studies.outcomes import Outcome
 from fairmend.tabular.studies.trials import Loaded, Session, Trial, run_trials
 
@@ -58,7 +60,8 @@ class StopAfter:
 
 def test_processes_give_the_results_of_one_process(tmp_path):
     alone = run_trials(KIND, trials(), SUBJECTS)
-    together = run_trials(KIND, trials(), SUBJECTS, Session(tmp_path, workers=2))
+    with Crew(LocalProcesses(2)) as crew:
+        together = run_trials(KIND, trials(), SUBJECTS, Session(tmp_path, workers=crew))
     assert figures(alone.results) == figures(together.results)
     assert list(together.results) == [trial.name for trial in trials()]
     again = run_trials(KIND, trials(), SUBJECTS, Session(tmp_path))
@@ -131,13 +134,15 @@ def test_folders_of_others_are_refused(tmp_path):
         run_trials(KIND, [replace(trials(1)[0], subject="new")], {"new": SUBJECTS["net"]}, Session(folder))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [None, Crew(LocalProcesses(2))])
 def test_input_that_cannot_work_is_named_and_leaves_nothing_behind(tmp_path, workers):
     out = tmp_path / "study"
     hopeless = [replace(trial, settings=replace(trial.settings, max_drop=500)) for trial in trials(1)[:1]]
     with pytest.raises(InputError, match="max_drop=500"):
         run_trials(KIND, hopeless, SUBJECTS, Session(out, workers))
     assert not out.exists()
+    if workers is not None:
+        workers.close()
 
 
 def test_rows_that_no_search_sees_are_needed():
@@ -147,11 +152,6 @@ def test_rows_that_no_search_sees_are_needed():
         run_trials(KIND, trials(1), {"net": Loaded(unfair_network(), blind)})
 
 
-def test_at_least_one_worker():
-    with pytest.raises(InputError, match="workers must be at least 1, got 0"):
-        run_trials(KIND, trials(), SUBJECTS, Session(workers=0))
-
-
 SCRIPT = """
 import sys
 from dataclasses import replace
@@ -159,6 +159,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from study_cases import QUICK, people, unfair_network
 from fairmend.records import Kind
+from fairmend.runs.workers.crew import Crew
+from fairmend.runs.workers.processes import LocalProcesses
 from fairmend.tabular.studies.trials import Loaded, Session, Trial, run_trials
 
 class Say:
@@ -170,7 +172,7 @@ if __name__ == "__main__":
     quick, endless = replace(QUICK, states=20), replace(QUICK, states=10_000_000)
     trials = [Trial("quick", "net", quick), Trial("endless", "net", endless), Trial("more", "net", endless)]
     subjects = {"net": Loaded(unfair_network(), people())}
-    done = run_trials(Kind("test"), trials, subjects, Session(Path(sys.argv[2]), 2, Say()))
+    done = run_trials(Kind("test"), trials, subjects, Session(Path(sys.argv[2]), Crew(LocalProcesses(2)), Say()))
     print("interrupted", done.interrupted, list(done.results), flush=True)
 """
 
@@ -212,6 +214,6 @@ def test_processes_that_cannot_be_started_are_said(tmp_path, monkeypatch):
     def read_only(*_):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("multiprocessing.synchronize.SemLock._make_name", read_only)
-    with pytest.raises(RunError, match=r"Read-only file system.*/dev/shm.*--workers 1"):
-        run_trials(KIND, trials(), SUBJECTS, Session(tmp_path, workers=2))
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", read_only)
+    with pytest.raises(RunError, match=r"Read-only file system.*--workers 1"):
+        run_trials(KIND, trials(), SUBJECTS, Session(tmp_path, workers=Crew(LocalProcesses(2))))

@@ -21,7 +21,7 @@ from fairmend.cli.language.options import (
     ModelOptions,
 )
 from fairmend.cli.language.runs import SCORING, language_run
-from fairmend.cli.options import CommonOptions, Given, whole
+from fairmend.cli.options import CommonOptions, Given, WorkerOptions, whole
 from fairmend.cli.tables import present
 from fairmend.errors import InputError
 
@@ -37,6 +37,7 @@ def audit(
     options: ModelOptions,
     measure: MeasureOptions,
     given: Annotated[Given, MEASURED],
+    asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
     """Measure how differently toxic a model's continuations are for groups of people, and its perplexity.
@@ -50,12 +51,12 @@ def audit(
 
     Example: `fairmend lm audit ./my-model --prompts people.csv --scorer python:mine:score`
     """
-    with opened(common) as screen:
+    with opened(common, asked) as screen:
         settings = measuring(measure, common.seed, given)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         from fairmend.language.repair.audit import audit_model
 
-        found = audit_model(inputs.on(inputs.prompts), settings, screen.steps)
+        found = audit_model(inputs.on(inputs.prompts), settings, screen.steps, screen.workers)
         from fairmend.cli.language.tables import audit_parts
 
         lm = inputs.lm
@@ -76,6 +77,7 @@ def score(
     given: Annotated[Given, MEASURED, SCORED],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.csv", help="File for the scores of all heads: new.")],
     top: Annotated[int, typer.Option("--top", metavar="N", parser=whole, help="Heads to show in each table.")] = 10,
+    asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
     """Find what every attention head does to the bias of each axis and to the perplexity, one by one.
@@ -91,7 +93,7 @@ def score(
 
     Example: `fairmend lm score smollm2 --axis gender_and_sex --scorer lexical --out heads.csv`
     """
-    with opened(common) as screen:
+    with opened(common, asked) as screen:
         files = _new_files(out)
         settings = measuring(measure, common.seed, given)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
@@ -249,5 +251,6 @@ def _score(inputs: LanguageInputs, settings: RepairSettings, store: Store, scree
             rules=settings.finalists(),
             store=store,
             progress=stages,
+            workers=screen.workers,
         )
     return replace(found, origin=origin_of(inputs.lm, text, searched))

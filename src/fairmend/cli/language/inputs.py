@@ -141,6 +141,7 @@ def open_model(name: str, options: ModelOptions, screen: Screen) -> LanguageMode
     screen.note(f"Model: {lm.source}, {lm.dtype} on {lm.device}, licence {lm.licence or 'not stated'}")
     for note in lm.notes:
         screen.note(f"Note: {lm.source}: {note}")
+    screen.on_gpus = lm.device.type == "cuda"
     return lm.with_batch_size(options.batch_size)
 
 

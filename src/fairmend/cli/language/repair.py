@@ -32,7 +32,7 @@ from fairmend.cli.language.options import (
     ModelOptions,
 )
 from fairmend.cli.language.runs import command_line, go_on, language_run, read_collection, read_scores
-from fairmend.cli.options import RARE, CommonOptions, Given
+from fairmend.cli.options import RARE, CommonOptions, Given, WorkerOptions
 from fairmend.cli.tables import present
 from fairmend.cli.trust import TrustOptions
 from fairmend.language.repair.settings import SOFT
@@ -87,6 +87,7 @@ def repair(
             "anything else is refused.",
         ),
     ],
+    asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
     """Rank the attention heads, choose those to drop, judge on held-out prompts and text, and save the checkpoint.
@@ -104,7 +105,7 @@ def repair(
 
     Example: `fairmend lm repair smollm2 --axis gender_and_sex,race_ethnicity --scorer lexical --out repaired`
     """
-    with opened(common) as screen:
+    with opened(common, asked) as screen:
         ranked = measure.bias is None or measure.protocol == "fasp" or scores is not None
         settings = measuring(measure, common.seed, given, **({} if ranked else {"method": SOFT}))
         table = read_scores(scores)
@@ -169,6 +170,7 @@ def _repair(
             objectives=objectives,
             store=store,
             progress=screen.steps,
+            workers=screen.workers,
         )
         screen.steps.close()
         files = save_repair(

@@ -30,7 +30,7 @@ from fairmend.cli.language.options import (
     ModelOptions,
 )
 from fairmend.cli.language.runs import command_line, go_on, language_run, read_collection, read_scores
-from fairmend.cli.options import RARE, CommonOptions, Given, levels, of, real, whole
+from fairmend.cli.options import RARE, CommonOptions, Given, WorkerOptions, levels, of, real, whole
 from fairmend.cli.tables import present_study
 from fairmend.cli.trust import TrustOptions
 from fairmend.errors import InputError
@@ -67,6 +67,7 @@ def compare(
             "Default: ./fairmend-compare-NAME, NAME being the model.",
         ),
     ] = None,
+    asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
     """Compare methods: at equal numbers of heads, or, with --tokens, whole repairs at an equal number of tokens.
@@ -88,7 +89,7 @@ def compare(
 
     Or: `fairmend lm compare smollm2 --scorer lexical --method fasp,active --tokens 100000 --out costs`
     """
-    with opened(common) as screen:
+    with opened(common, asked) as screen:
         settings = _settings(compared, measure, given, common.seed)
         if scores is not None and compared.tokens is not None:
             raise InputError("--scores is for comparisons at equal numbers of heads: with --tokens scores are paid for")
@@ -136,6 +137,7 @@ def sweep(
             help="Folder for the result; made if need be. One that holds this very sweep goes on with it.",
         ),
     ],
+    asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
     """Answer the design questions of Attention Pruning from collected subsets: which weight, and how many of them?
@@ -148,7 +150,7 @@ def sweep(
 
     Example: `fairmend lm sweep smollm2 --scorer lexical --from collected --epsilon 0,0.5,1 --out swept`
     """
-    with opened(common) as screen:
+    with opened(common, asked) as screen:
         from fairmend.language.studies.sweep import SweepSettings
 
         shared = measuring(measure, common.seed, given, method="attention-pruning")
@@ -259,7 +261,7 @@ def _carry_out(
         read_collection(extra.get("from"), settings.shared) as collected,
         language_run(out, begin, screen, go_on(out, request)) as store,
     ):
-        given: dict[str, Any] = {"store": store, "progress": screen.steps}
+        given: dict[str, Any] = {"store": store, "progress": screen.steps, "workers": screen.workers}
         if isinstance(settings, compare.ComparisonSettings):
             found = compare.compare_methods(inputs.subject, settings, scores=scores, **given)
         elif isinstance(settings, equal_cost.EqualCostSettings):

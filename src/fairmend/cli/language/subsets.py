@@ -22,7 +22,7 @@ from fairmend.cli.language.inputs import (
     stored_settings,
 )
 from fairmend.cli.language.options import COLLECTED, MEASURED, MeasureOptions, Model, ModelOptions
-from fairmend.cli.options import CommonOptions, Given, real, whole
+from fairmend.cli.options import CommonOptions, Given, WorkerOptions, real, whole
 from fairmend.cli.tables import plain_table
 from fairmend.cli.trust import TrustOptions, resume_command
 from fairmend.errors import InputError, RunError
@@ -53,6 +53,7 @@ def collect(
         Path,
         typer.Option("--out", metavar="DIR", help="Folder of the collection; one that holds this very one goes on."),
     ],
+    asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
     """Measure bias and perplexity of many subsets of heads: what surrogates learn from.
@@ -63,7 +64,7 @@ def collect(
 
     Example: `fairmend lm collect smollm2 --scorer lexical --subsets 300 --prompt-count 500 --out collected`
     """
-    with opened(common) as screen:
+    with opened(common, asked) as screen:
         if samples_wanted is None and hours is None:
             raise InputError("collecting needs an end: give --subsets N, or --hours H, or both")
         if samples_wanted is not None and samples_wanted < 2:
@@ -155,6 +156,7 @@ def _collect(
                 samples=samples,
                 seconds=None if hours is None else hours * _HOUR,
                 progress=screen.steps,
+                workers=screen.workers,
             )
     _present(found, out, inputs, screen)
 

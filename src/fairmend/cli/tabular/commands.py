@@ -13,7 +13,7 @@ import typer
 
 from fairmend import __version__
 from fairmend.cli.display import Interrupted, Screen, opened
-from fairmend.cli.options import RARE, CommonOptions, Given, whole
+from fairmend.cli.options import RARE, CommonOptions, Given, WorkerOptions, whole
 from fairmend.cli.tabular.inputs import Inputs, make_settings, open_inputs, source_of
 from fairmend.cli.tabular.options import LIMITED, SEARCHED, SourceOptions
 from fairmend.cli.trust import TrustOptions, require_trust, stored
@@ -94,6 +94,7 @@ def repair(
         typer.Option("--slim", help="Also save the network without the dropped neurons, which is smaller and faster."),
         RARE,
     ] = False,
+    asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
     """Search for the neurons to drop, judge the best set on data the search never saw, and save the repaired network.
@@ -110,7 +111,7 @@ def repair(
     Example: `fairmend tabular repair --model net.onnx --data people.parquet --label hired --sensitive sex
     --max-drop 12 --keep 0.99`
     """
-    with opened(common) as screen:
+    with opened(common, asked) as screen:
         settings = make_settings(given, common.seed, source.preset)
         inputs = open_inputs(source, screen, settings.objective)
         folder = Path(f"fairmend-{inputs.title}") if out is None else out
@@ -177,7 +178,13 @@ def _repair(out: Path, inputs: Inputs, settings: RepairSettings, request: Mappin
             store = open_run(out, network=network, dataset=dataset, settings=settings, request=request)
             with closing(store):
                 repaired = repair_network(
-                    network, dataset, settings, store=store, progress=screen.steps, threads=screen.threads
+                    network,
+                    dataset,
+                    settings,
+                    store=store,
+                    progress=screen.steps,
+                    workers=screen.workers,
+                    threads=screen.threads,
                 )
             files = save_repair(
                 repaired,

@@ -109,13 +109,10 @@ class SourceOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
-    """How many repairs are run, and where they are kept."""
+    """Where the repairs of a study are kept."""
 
     PANEL: ClassVar[str] = "Study"
 
-    workers: int = setting(
-        1, "Processes that repair side by side, one thread each. The results do not depend on it.", basic=True
-    )
     out: Path | None = setting(
         None,
         "Folder for tables, pictures and a store of the repairs, each kept as it finishes: the same command again goes "

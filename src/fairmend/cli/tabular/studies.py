@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from fairmend.cli.display import Interrupted, Screen, opened
-from fairmend.cli.options import CommonOptions, Given, levels, of, whole
+from fairmend.cli.options import CommonOptions, Given, WorkerOptions, levels, of, whole
 from fairmend.cli.tables import present_study
 from fairmend.cli.tabular.inputs import absolute, make_settings, open_inputs, request_of, source_of, title_of
 from fairmend.cli.tabular.options import GRID, LIMITED, SEARCHED, SourceOptions, StudyOptions
@@ -47,6 +47,7 @@ def compare(
         int, typer.Option("--seeds", metavar="N", parser=whole, help="Runs per search, with seeds from --seed up.")
     ] = 5,
     study: StudyOptions,
+    asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
     """Compare several searches at an equal number of measured states, with several seeds, on one network.
@@ -61,8 +62,8 @@ def compare(
 
     Example: `fairmend tabular compare --preset compas-race --states 3000 --seeds 5 --workers 2`
     """
-    with opened(common) as screen:
-        plan = _Plan(seeds=seeds, seed=common.seed, workers=study.workers)
+    with opened(common, asked) as screen:
+        plan = _Plan(seeds=seeds, seed=common.seed)
         request = {"source": request_of(source), "search": search, "given": given, "plan": asdict(plan)}
         _run(_compare, request, study.out or Path(f"fairmend-compare-{title_of(source)}"), screen)
 
@@ -106,6 +107,7 @@ def reproduce(
     ] = "joint",
     given: Annotated[Given, *_REPRODUCED],
     study: StudyOptions,
+    asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
     """Repair the published networks, and show the published table beside ours.
@@ -121,9 +123,9 @@ def reproduce(
 
     Example: `fairmend tabular reproduce --networks neufair --data tables --threshold both --workers 2`
     """
-    with opened(common) as screen:
+    with opened(common, asked) as screen:
         tables = None if data is None else absolute(data)
-        plan = _Plan(networks=absolute(networks), data=tables, only=only, seed=common.seed, workers=study.workers)
+        plan = _Plan(networks=absolute(networks), data=tables, only=only, seed=common.seed)
         request = {"threshold": threshold, "given": given, "plan": asdict(plan)}
         _run(_reproduce, request, study.out or Path("fairmend-reproduce"), screen)
 
@@ -146,6 +148,7 @@ def sweep(
         int, typer.Option("--seeds", metavar="N", parser=whole, help="Runs per point, with seeds from --seed up.")
     ] = 3,
     study: StudyOptions,
+    asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
     """Repair one network at every point of a grid of settings: NeuFair's design questions.
@@ -160,8 +163,8 @@ def sweep(
 
     Example: `fairmend tabular sweep --preset compas-race --keep 0.95,0.98,1 --states 1000,10000 --workers 2`
     """
-    with opened(common) as screen:
-        plan = _Plan(seeds=seeds, seed=common.seed, workers=study.workers)
+    with opened(common, asked) as screen:
+        plan = _Plan(seeds=seeds, seed=common.seed)
         request = {
             "source": request_of(source),
             "grid": grid,
@@ -198,7 +201,6 @@ class _Plan:
     only: str | None = None
     seeds: int = 1
     seed: int
-    workers: int
 
 
 def _compare(request: Mapping[str, Any], plan: _Plan, session: Session, screen: Screen) -> TabularStudy:
@@ -260,7 +262,7 @@ def _run(
 
     plan = stored(lambda: _Plan(**request["plan"]))
     require_paths(asdict(plan), ("networks", "data"))
-    found = study(request, plan, Session(out, plan.workers, screen.steps, request), screen)
+    found = study(request, plan, Session(out, screen.workers, screen.steps, request), screen)
     files = save_study(found, out)
     present_study(describe_study(found), screen, files)
     if found.interrupted:

@@ -31,7 +31,7 @@ from fairmend.language.generation.decoding import rule_of
 from fairmend.language.heads.gates import HeadGates
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.protocols import Sampling
-from fairmend.runs.parts import Arrays, Keep, keep_nothing
+from fairmend.runs.parts import Arrays, KeepOne, keep_nothing
 
 NO_TOKEN = -1  # fills the token ids after a continuation's end
 _WIDTH_STEP = 8
@@ -76,7 +76,7 @@ def generate(
     *,
     draw: int = 0,
     gates: npt.ArrayLike | Tensor | None = None,
-    keep: Keep = keep_nothing,
+    keep: KeepOne = keep_nothing,
 ) -> Continuations:
     """Continue each prompt once.
 

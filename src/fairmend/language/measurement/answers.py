@@ -143,6 +143,9 @@ class Preferences:
         self.prompts = prompts
         self.encoded = encode_choices(lm, prompts)  # refused now, not when their turn comes
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Preferences, (self.lm, self.prompts)
+
     def under(self, parts: Sequence[tuple[Mask, Codes]]) -> list[Floats]:
         """See `Answers`."""
         return [values[:, None] for values in preferences(self.lm, self.encoded, parts)]

@@ -23,7 +23,7 @@ from fairmend.language.heads.gates import HeadGates
 from fairmend.language.measurement.perplexity import Window, mean_loss
 from fairmend.language.models.models import LanguageModel
 from fairmend.masks import Mask
-from fairmend.runs.parts import Arrays, Keep, keep_nothing
+from fairmend.runs.parts import Arrays, KeepOne, keep_nothing
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,7 +87,7 @@ def mean_drift(windows: Sequence[Window], sums: Floats) -> Drift:
 
 
 def drift_curvature(
-    lm: LanguageModel, tokens: Tensor, seed: int = 0, *, progress: Done | None = None, keep: Keep = keep_nothing
+    lm: LanguageModel, tokens: Tensor, seed: int = 0, *, progress: Done | None = None, keep: KeepOne = keep_nothing
 ) -> Floats:
     """Second derivatives of the drift per token with respect to all gates, where they are 1, (n_heads, n_heads).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -102,6 +102,17 @@ class LanguageEvaluator:
         self.design = design_of(prompts, group_mean)
         self.protocol = BiasProtocol(self.design.reference, self.answers.quantity)
         self._knowing = None if knowledge is None else Preferences(lm, knowledge)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options: dict[str, Any] = {
+            "sampling": self.sampling,
+            "group_mean": self.group_mean,
+            "space": self._space,
+            "knowledge": self.knowledge,
+            "drift": self.has_drift,
+            "second": self.second,
+        }
+        return partial(LanguageEvaluator, **options), (self.lm, self.prompts, self.reading, self.scorer)
 
     def on(self, prompts: PromptSet, reading: Reading, space: Space | None = None) -> LanguageEvaluator:
         """The same protocol on other prompts and another text, with the same knowledge, and drift where it is measured.

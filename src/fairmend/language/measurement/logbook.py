@@ -13,7 +13,7 @@ from fairmend.runs.collection import Collection
 from fairmend.runs.progress import Progress
 from fairmend.runs.runner import Runner
 from fairmend.runs.store import Section, Store
-from fairmend.runs.workers import InProcess
+from fairmend.runs.workers import Workers
 from fairmend.search import Candidates
 
 
@@ -24,10 +24,12 @@ class Logbook:
     Attributes:
         store: keeps measurements; one with an interrupted run is gone on with. None keeps them in memory.
         progress: where to show how far it is.
+        workers: who measures; None is this process.
     """
 
     store: Store | Section | None = None
     progress: Progress | None = None
+    workers: Workers | None = None
 
     def collection(self, name: str, evaluator: Evaluator) -> Collection:
         """What the evaluator measured under a name.
@@ -47,7 +49,11 @@ class Logbook:
         """
         collection = self.collection(name, evaluator)
         return Runner(
-            evaluator, collection, workers=InProcess(evaluator, evaluator.masks_at_once), progress=self.progress
+            evaluator,
+            collection,
+            workers=self.workers,
+            at_once=evaluator.masks_at_once,
+            progress=self.progress,
         )
 
     def measure(self, name: str, evaluator: PackingEvaluator, masks: Sequence[Mask]) -> Collection:
@@ -66,5 +72,5 @@ class Logbook:
 
 def in_turn(evaluator: PackingEvaluator, masks: Sequence[Mask]) -> tuple[Candidates, Budget]:
     """Who asks for the untouched model and every mask, and their number, so that the time left can be shown."""
-    searcher = Candidates(evaluator.space, masks, batch=evaluator.masks_at_once)
+    searcher = Candidates(evaluator.space, masks)
     return searcher, Budget(evaluations=1 + len(searcher.masks))

@@ -42,11 +42,15 @@ class Reading:
             window = min(LONGEST_WINDOW, lm.context)
         self.lm = lm
         self.text = text
+        self.settings = settings
         self.protocol = perplexity_protocol(lm, settings.kind, window, settings.stride)
         self.tokens = encode_text(lm, text, settings.tokens)
         self.windows = self.protocol.windows(len(self.tokens))
         self._sums: dict[Mask, Floats] = {}
         self._drifts: dict[Mask, Floats] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Reading, (self.lm, self.text, self.settings)
 
     def sums(self, mask: Mask, numbers: Sequence[int] | None = None) -> Floats:
         """Log-likelihood of the scored tokens of windows under `mask`, (n_numbers,). The whole is read once per mask.

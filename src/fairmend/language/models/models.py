@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,8 +22,10 @@ from fairmend.language.backend.tokenizers import tokenizer_description
 from fairmend.language.backend.versions import check_installed
 from fairmend.language.checkpoints.checkpoints import quiet_transformers
 from fairmend.language.checkpoints.reading import read_checkpoint
-from fairmend.language.checkpoints.sources import find_checkpoint
+from fairmend.language.checkpoints.sources import BUILT_IN, PLANTED, find_checkpoint
 from fairmend.language.models.text_limits import check_tokens, context_of, end_ids_of, filler_of
+from fairmend.records import differences
+from fairmend.runs.workers.service import place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,9 +38,24 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 _TOKENS_AT_ONCE_ON_CPU = 2048  # more are no faster there, and what is computed on the way no longer fits caches
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What `load_model` was given; another process loads the same model with it."""
+
+    name: str
+    dtype: str | None
+    device: str
+    revision: str | None
+    trust_remote_code: bool
+    context: int | None
+    end_ids: tuple[int, ...] | None
+
+
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
     """A causal language model in evaluation mode, its tokenizer, and what figures about it depend on.
+
+    Pickled, it is its origin and its fingerprint: the process that reads it loads the model for itself.
 
     Attributes:
         model: the model, on `device`.
@@ -53,6 +71,7 @@ class LanguageModel:
         storage: in which number formats its checkpoint is stored and is saved again; None for those of `model`.
         notes: what lies in its checkpoint and was not read, in sentences.
         batch_size: how many rows it is given at once, see `BatchSize`; figures do not depend on it in float32.
+        origin: how it was loaded; None for one that was loaded otherwise.
     """
 
     model: PreTrainedModel
@@ -68,6 +87,15 @@ class LanguageModel:
     storage: Storage | None = None
     notes: tuple[str, ...] = ()
     batch_size: Rows = "auto"
+    origin: Origin | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.origin is None:
+            raise ModelError(
+                f"{self.name} was given in Python, so that no other process can load it: save it into a directory and "
+                "load that with load_model, or do the work in one process (--workers 1)"
+            )
+        return _reopened, (self.origin, self.name, self.batch_size, self.fingerprint())
 
     @property
     def device(self) -> torch.device:
@@ -76,7 +104,10 @@ class LanguageModel:
 
     def with_batch_size(self, rows: Rows) -> LanguageModel:
         """The same model, given so many rows at once; what was found and proven of it is kept."""
-        other = replace(self, batch_size=rows)
+        return self._changed(batch_size=rows)
+
+    def _changed(self, **changes: Any) -> LanguageModel:
+        other = replace(self, **changes)
         known = self.__dict__
         other.__dict__.update({name: known[name] for name in ("_heads", "_fingerprint") if name in known})
         return other
@@ -210,8 +241,18 @@ def load_model(
     with _fitting(name, place):
         model = read.model.to(place)
     lm = wrap_model(model, read.tokenizer, name=name, source=checkpoint.source, context=context, end_ids=end_ids)
+    is_path = name not in (BUILT_IN, PLANTED) and Path(name).expanduser().exists()
     return replace(
         lm,
+        origin=Origin(
+            name=str(Path(name).expanduser().absolute()) if is_path else name,
+            dtype=dtype,
+            device=device,
+            revision=checkpoint.revision or revision,
+            trust_remote_code=trust_remote_code,
+            context=context,
+            end_ids=None if end_ids is None else tuple(end_ids),
+        ),
         revision=checkpoint.revision,
         licence=checkpoint.licence,
         storage=read.storage if dtype is None else None,
@@ -277,6 +318,30 @@ def wrap_model(
         end_ids=ends,
         decoding=decoding,
     )
+
+
+def _reopened(origin: Origin, name: str, batch_size: Rows, fingerprint: dict[str, Any]) -> LanguageModel:
+    """The same model in another process, loaded there once.
+
+    Raises:
+        ModelError: what is loaded there is another one; what differs is named.
+    """
+    lm = _loaded(origin)
+    changed = differences(fingerprint, lm.fingerprint())
+    if changed:
+        raise ModelError(
+            f"a worker has another {name} than this process: {'; '.join(changed)}. Give all workers the same "
+            "files, the same versions of packages and the same kind of device"
+        )
+    return lm._changed(name=name, batch_size=batch_size)
+
+
+@lru_cache(maxsize=2)
+def _loaded(origin: Origin) -> LanguageModel:
+    device, number = origin.device, place()
+    if number is not None and device in ("auto", "cuda") and torch.cuda.is_available():
+        device = f"cuda:{number % torch.cuda.device_count()}"  # workers side by side share the GPUs evenly
+    return load_model(**{**vars(origin), "device": device})
 
 
 def weights_digest(model: torch.nn.Module) -> str:

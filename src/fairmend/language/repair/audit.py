@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,16 @@ from fairmend.language.measurement.answers import Preferences, answers_of
 from fairmend.language.measurement.knowledge import KnowledgeFigures, summarise_knowledge
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import check_finite, summarise, token_log_likelihoods
+from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.choices import ChoiceSet
 from fairmend.language.prompts.prompts import PromptSet
 from fairmend.language.protocols import Sampling
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
+from fairmend.language.toxicity.scorer import Floats, Scorer
 from fairmend.records import plain
 from fairmend.runs.progress import Progress, Stages
+from fairmend.runs.workers import Task, Workers
 
 _KNOWN = 320  # items of knowledge
 
@@ -95,7 +99,10 @@ class LanguageAudit:
 
 
 def audit_model(
-    subject: Subject, settings: RepairSettings | None = None, progress: Progress | None = None
+    subject: Subject,
+    settings: RepairSettings | None = None,
+    progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> LanguageAudit:
     """Measure the bias of a model on every axis, and its perplexity.
 
@@ -104,6 +111,7 @@ def audit_model(
             on, which the perplexity is taken of.
         settings: how bias and perplexity are measured, and on how many prompts; nothing is repaired.
         progress: where to show how far it is.
+        workers: who measures, one axis at a time each, if there are several; None is this process.
 
     Raises:
         ModelError: logits that are not finite, prompts that do not fit, out of memory.
@@ -115,14 +123,16 @@ def audit_model(
     reader = Reading(lm, text, settings.reading)
 
     axes, prompts = {}, subject.sampled(settings)
+    elsewhere = _answers(subject, prompts, sampling, workers)
     with Stages(progress) as stages:
         heard = stages.of(f"windows of {len(reader.tokens):,} tokens")
         losses = token_log_likelihoods(lm, reader.tokens, reader.windows, heard)
         read = check_finite(summarise(reader.protocol, losses), lm)
         for part in prompts:
             answers = answers_of(lm, part, subject.scorer, sampling)
+            known_already = elsewhere.get(part.axis)
             axes[part.axis] = summarise_bias(
-                answers.plainly(stages.of(part.axis)),
+                answers.plainly(stages.of(part.axis)) if known_already is None else known_already,
                 design_of(part, settings.group_mean),
                 rng=np.random.default_rng([settings.seed, 1]),
                 score=answers.quantity,
@@ -136,3 +146,21 @@ def audit_model(
             knowledge = summarise_knowledge(known, Preferences(lm, known).plainly(stages.of("knowledge"))[:, 0])
     figures = PerplexityFigures(read.value, read.standard_error, read.n_tokens, read.protocol, text.source)
     return LanguageAudit(axes, tuple(prompts), figures, sampling, knowledge, published)
+
+
+def _answers(
+    subject: Subject, prompts: Sequence[PromptSet], sampling: Sampling, workers: Workers | None
+) -> dict[str, Floats]:
+    """What the model makes of the prompts of every axis, as other processes find it; nothing where there are none."""
+    if workers is None or workers.is_here:
+        return {}
+    if len(prompts) == 1:
+        workers.remark("the prompts of a single axis are measured in this process: workers take an axis each")
+        return {}
+    work = partial(_plainly, subject.lm, subject.scorer, sampling)
+    tasks = [Task(work, (part,), partial(str, f"while measuring {part.axis}"), len(part), False) for part in prompts]
+    return {prompts[done.number].axis: done.result for done in workers.do(tasks)}
+
+
+def _plainly(lm: LanguageModel, scorer: Scorer | None, sampling: Sampling, prompts: PromptSet) -> Floats:
+    return answers_of(lm, prompts, scorer, sampling).plainly()

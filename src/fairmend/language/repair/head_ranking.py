@@ -243,6 +243,7 @@ def _rank(
             rules=rules,
             progress=shown,
             store=log.store,
+            workers=log.workers,
         )
     return HeadRanking.of(table, axis, needs)
 

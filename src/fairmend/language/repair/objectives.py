@@ -64,6 +64,10 @@ class Objective:
             raise InputError(f"{who} gave an array of shape {items.shape}: {expected}, at least {_LEAST_ITEMS}")
         return items
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        is_named = self.name.startswith("python:")
+        return (load_objective, (self.name,)) if is_named else (Objective, (self._function, self.name))
+
     def fingerprint(self) -> dict[str, Any]:
         """The function's name and the SHA-256 of the file that defines it, null when it has none."""
         return {"name": self.name, "source_sha256": source_digest(self._function)}
@@ -114,6 +118,9 @@ class ObjectiveEvaluator:
                 "negative, because sets of heads may have so many times as much; lower must be better"
             )
         self.reference = self._measurement(items, perf_counter() - begun)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ObjectiveEvaluator, (self.lm, self.objective, bool(self.space.dials))
 
     @cached_property
     def figures(self) -> Figures:

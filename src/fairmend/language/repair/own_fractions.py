@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,9 @@ class OwnFractions:
         self._space = whole.space if space is None else space
         groups = whole.prompts.groups
         self._members = [np.flatnonzero(groups == code) for code in range(len(whole.prompts.group_names))]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(OwnFractions, eta=self.eta, seed=self.seed, space=self._space), (self.whole,)
 
     @property
     def space(self) -> Space:

@@ -36,6 +36,7 @@ from fairmend.runs.context import Context
 from fairmend.runs.progress import Progress
 from fairmend.runs.runner import Runner, RunSummary
 from fairmend.runs.store import Section, Store
+from fairmend.runs.workers import Workers
 from fairmend.search import PruningRule
 
 
@@ -117,6 +118,7 @@ def repair_model(
     objectives: Sequence[Objective] = (),
     store: Store | Section | None = None,
     progress: Progress | None = None,
+    workers: Workers | None = None,
     held_out: bool = True,
 ) -> Repair:
     """Find the attention heads to drop so that continuations about all groups are about as toxic as each other.
@@ -135,6 +137,7 @@ def repair_model(
             one set is, when the choice is "rule".
         store: where measurements are kept; a store with an interrupted run is gone on with.
         progress: where to show how far it is.
+        workers: who measures sets of heads; None is this process.
         held_out: whether to judge on the other half and the other axes.
 
     Raises:
@@ -145,7 +148,7 @@ def repair_model(
         KeyboardInterrupt: Ctrl-C while heads were scored or the choice was judged. While sets are measured, it ends the
             measuring: the choice is then made among those measured, and not judged.
     """
-    settings, log = settings or RepairSettings(), Logbook(store, progress)
+    settings, log = settings or RepairSettings(), Logbook(store, progress, workers)
     further = begin_objectives(subject.lm, objectives, settings.method == SOFT)
     half, other_half = subject.halves(settings)
     search = subject.searching(settings)

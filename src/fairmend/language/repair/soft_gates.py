@@ -23,7 +23,7 @@ from scipy.optimize import lsq_linear
 from fairmend.errors import InputError, ModelError
 from fairmend.language.backend.batching import Done
 from fairmend.language.heads.heads import LARGEST_GAIN
-from fairmend.runs.parts import Arrays, Keep, keep_nothing
+from fairmend.runs.parts import Arrays, KeepOne, keep_nothing
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,7 +40,7 @@ def find_gains(
     effects: Callable[[Floats], Arrays],
     *,
     steps: int = 6,
-    keep: Keep = keep_nothing,
+    keep: KeepOne = keep_nothing,
     progress: Done | None = None,
 ) -> Iterator[Floats]:
     """The gains of least drift for less and less bias, down to none.

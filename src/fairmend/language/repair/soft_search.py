@@ -39,6 +39,8 @@ def soft_masks(fitted: LanguageEvaluator, settings: RepairSettings, log: Logbook
     if not isinstance(answers, Preferences):
         raise InputError("method 'soft' takes gradients of preferences: it repairs --bias, not the toxicity of prompts")
     keep: Keep = keep_nothing
+    if log.workers is not None:
+        log.workers.remark("gates are fitted in this process: every step follows from the gradients of the one before")
     if log.store is not None:
         work = {"fitted": fitted.fingerprint(), "soft": asdict(settings.soft), "seed": settings.seed}
         keep = Parts(log.store, {"soft gates": work})

@@ -15,6 +15,7 @@ from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from fairmend.language.backend.batching import Done
@@ -25,7 +26,7 @@ from fairmend.language.scores.layer_resume import AllAtOnce
 from fairmend.language.scores.mask_runs import MaskRuns, checked_gates
 from fairmend.language.scores.reliability import Reliability, split_reliability
 from fairmend.language.scores.validity import Validity
-from fairmend.runs.parts import Keep, keep_nothing, within
+from fairmend.runs.parts import Arrays, Keep, keep_nothing, within
 
 Floats = npt.NDArray[np.float64]
 
@@ -134,34 +135,84 @@ def masked_losses(
     windows = protocol.windows(len(tokens))
     before, without = np.empty(len(windows)), np.empty((len(masks), len(windows)))
     runs = MaskRuns(lm, masks, resume)
+    chunks: dict[str, tuple[list[int], int]] = {}
+    for (width, n_scored), numbers in _by_shape(windows):
+        fit = lm.batches(8 * lm.vocabulary * n_scored + 4096 * width, width).rows
+        together = runs.sequences_at_once(fit)
+        for start in range(0, len(numbers), together):
+            chunk = numbers[start : start + together]
+            chunks[f"{len(chunk)} windows from {chunk[0]} on"] = chunk, fit
     done = 0
-    with HeadGates(lm.model, lm.head_map) as hooks:
-        for (width, n_scored), numbers in _by_shape(windows):
-            fit = lm.batches(8 * lm.vocabulary * n_scored + 4096 * width, width).rows
-            together = runs.sequences_at_once(fit)
-            for start in range(0, len(numbers), together):
-                chunk = numbers[start : start + together]
 
-                def losses(times: int, chunk: list[int] = chunk) -> Floats:
-                    """Losses `(times, n_windows)` of the chunk's windows, each run `times` times."""
-                    rows = [windows[number] for number in chunk for _ in range(times)]
-                    found = token_log_likelihoods(lm, tokens, rows, batches=AllAtOnce())
-                    return -np.array([values.sum() for values in found]).reshape(-1, times).T
+    def told(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, without.size)
 
-                def masked(gates: Tensor, times: int, losses: Callable[[int], Floats] = losses) -> Floats:
-                    hooks.set(gates)
-                    return losses(times)
+    def whole(name: str) -> None:
+        told(len(masks) * len(chunks[name][0]))
 
-                hooks.reset()
-                before[chunk] = runs.unmasked(partial(losses, 1))[0]
-                of_chunk = within(keep, f"{len(chunk)} windows from {chunk[0]} on")
-                for part, found in runs.masked(masked, len(chunk), fit, of_chunk):
-                    without[np.ix_(part, chunk)] = found
-                    done += found.size
-                    if progress is not None:
-                        progress(done, without.size)
+    if keep.workers.is_here:
+        losses = _Losses(lm, tokens, protocol, runs)
+        made = {}
+        for name, (chunk, fit) in chunks.items():
+            make = partial(losses.of, chunk, fit, within(keep, name), told)
+            made[name] = keep(name, dict) if keep.has(name) else make()
+    else:
+        work = partial(_losses_of, lm, tokens.cpu().numpy(), protocol, masks.numpy(), resume)
+        made = keep.all(work, chunks, whole)
+    for name, (chunk, _) in chunks.items():
+        before[chunk], without[:, chunk] = made[name]["before"], made[name]["without"]
     counts = np.array([window.shape[1] for window in windows], dtype=np.float64)
     return MaskLosses(before, without, counts, protocol, runs.method, runs.note)
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """Finds losses chunk of windows by chunk."""
+
+    lm: LanguageModel
+    tokens: Tensor
+    protocol: PerplexityProtocol
+    runs: MaskRuns
+
+    def of(self, chunk: Sequence[int], fit: int, keep: Keep, told: Callable[[int], None]) -> Arrays:
+        """Without a mask `(n_windows,)`, and with each `(n_masks, n_windows)`, of the windows of a chunk."""
+        windows, n_masks = self.protocol.windows(len(self.tokens)), self.runs.n_masks
+        without = np.empty((n_masks, len(chunk)))
+
+        def losses(times: int) -> Floats:
+            """Losses `(times, n_windows)` of the chunk's windows, each run `times` times."""
+            rows = [windows[number] for number in chunk for _ in range(times)]
+            found = token_log_likelihoods(self.lm, self.tokens, rows, batches=AllAtOnce())
+            return -np.array([values.sum() for values in found]).reshape(-1, times).T
+
+        with HeadGates(self.lm.model, self.lm.head_map) as hooks:
+
+            def masked(gates: Tensor, times: int) -> Floats:
+                hooks.set(gates)
+                return losses(times)
+
+            before = self.runs.unmasked(partial(losses, 1))[0]
+            for part, found in self.runs.masked(masked, len(chunk), fit, keep):
+                without[part] = found
+                told(found.size)
+        return {"before": before, "without": without}
+
+
+def _losses_of(
+    lm: LanguageModel,
+    tokens: npt.NDArray[np.int64],
+    protocol: PerplexityProtocol,
+    masks: npt.NDArray[np.float32],
+    resume: bool,
+    chunk: Sequence[int],
+    fit: int,
+) -> Arrays:
+    """The losses of a chunk of windows, for a worker."""
+    losses = _Losses(lm, torch.from_numpy(tokens), protocol, MaskRuns(lm, torch.from_numpy(masks), resume))
+    return losses.of(chunk, fit, keep_nothing, lambda count: None)
 
 
 def _by_shape(windows: Sequence[Window]) -> Iterator[tuple[tuple[int, int], list[int]]]:

@@ -35,8 +35,9 @@ from fairmend.language.scores.reweighting import reweighted_toxicity
 from fairmend.language.scores.screening import screened_losses
 from fairmend.language.scores.toxicity_by_mask import MaskToxicity, generated_toxicity
 from fairmend.language.scores.validity import Validity
-from fairmend.runs.parts import Keep, Parts, keep_nothing, within
+from fairmend.runs.parts import Keep, Parts, within
 from fairmend.runs.store import Section, Store
+from fairmend.runs.workers import Workers
 from fairmend.search.pruning_rules import NEEDS, PruningRule
 
 Floats = npt.NDArray[np.float64]
@@ -231,6 +232,7 @@ def score_heads(
     rules: Sequence[PruningRule] = (),
     store: Store | Section | None = None,
     progress: Stage | None = None,
+    workers: Workers | None = None,
 ) -> HeadScores:
     """Score every head of a model.
 
@@ -248,6 +250,7 @@ def score_heads(
         rules: what makes sets of the scores, for the bias of each axis; read by "screened".
         store: where what is drawn and measured is kept; an interrupted scoring of the same is gone on with.
         progress: told what is being done.
+        workers: who ablates heads and generates without them; None is this process, which takes all gradients anyway.
 
     Raises:
         InputError: an unknown method, or arguments that do not fit together.
@@ -262,7 +265,11 @@ def score_heads(
     ):
         if value not in allowed:
             raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-    keep: Keep = keep_nothing
+    keep = Keep(workers)
+    if loss_method != "exact" or (answers and bias_method == "first-order"):
+        keep.workers.remark("first-order scores are found in this process: a backward pass serves all heads at once")
+    if answers and bias_method == "reweighted":
+        keep.workers.remark("continuations are drawn and re-weighted in this process: one sample serves all heads")
     if store is not None:
         work = {
             "model": lm.fingerprint(),
@@ -271,7 +278,7 @@ def score_heads(
             "prompts": [axis.prompts.fingerprint() | axis.fingerprint() for axis in answers],
             "methods": [loss_method, bias_method],
         }
-        keep = Parts(store, {"head scores": work})
+        keep = Parts(store, {"head scores": work}, workers)
 
     def tell(what: str) -> Done:
         return lambda done, total: progress(what, done, total) if progress is not None else None

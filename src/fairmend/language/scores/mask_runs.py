@@ -50,6 +50,7 @@ class MaskRuns:
         resume: save the layers before the first one that a mask changes, where the architecture allows it.
 
     Attributes:
+        n_masks: number of masks.
         method: "layer resume" or "masking"; both are exact.
         note: why whole runs are made; empty if they are not.
     """
@@ -57,6 +58,7 @@ class MaskRuns:
     def __init__(self, lm: LanguageModel, masks: Tensor, resume: bool = True) -> None:
         self._lm = lm
         self._masks = masks
+        self.n_masks = len(masks)
         self._resume, reason = layer_resume(lm) if resume else (None, "as asked for")
         self.method, self.note = ("layer resume", "") if self._resume else ("masking", f"whole runs: {reason}")
         if self._resume is None:

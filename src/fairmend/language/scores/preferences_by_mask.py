@@ -21,7 +21,6 @@ from fairmend.language.prompts.strata import stratified_order
 from fairmend.language.protocols import BiasMethod, Reference
 from fairmend.language.scores.toxicity_by_mask import EXACT, FIRST_ORDER, MaskToxicity
 from fairmend.language.scores.validity import Validity, heads_to_ablate, rank_validity
-from fairmend.masks import Mask
 from fairmend.runs.parts import Arrays, Keep, keep_nothing, within
 
 Floats = npt.NDArray[np.float64]
@@ -108,15 +107,20 @@ def first_order_validity(
 
 def _ablated(answers: Preferences, heads: Codes, rows: Codes, progress: Done | None, keep: Keep) -> Floats:
     """Preferences of some items without each of some heads, `(n_heads, n_rows)`."""
-    space, together = answers.lm.head_map.space(), masks_at_once(answers.lm, len(rows))
+    together = masks_at_once(answers.lm, len(rows))
+    chunks = {start: heads[start : start + together] for start in range(0, len(heads), together)}
+    parts = {f"{len(chunk)} heads from {start} on": (start, chunk, rows) for start, chunk in chunks.items()}
 
-    def under(masks: list[Mask]) -> Arrays:
-        return {"preferences": np.stack([each[:, 0] for each in answers.under([(mask, rows) for mask in masks])])}
-
-    found = []
-    for start in range(0, len(heads), together):
-        alone = [space.untouched().flip(unit) for unit in heads[start : start + together].tolist()]
-        found.append(keep(f"{len(alone)} heads from {start} on", partial(under, alone))["preferences"])
+    def told(name: str) -> None:
         if progress is not None:
-            progress(start + len(alone), len(heads))
-    return np.concatenate(found)
+            progress(parts[name][0] + len(parts[name][1]), len(heads))
+
+    made = keep.all(partial(_without, answers), parts, told)
+    return np.concatenate([made[name]["preferences"] for name in parts])
+
+
+def _without(answers: Preferences, _: int, heads: Codes, rows: Codes) -> Arrays:
+    """Preferences without each of some heads, which share batches."""
+    untouched = answers.lm.head_map.space().untouched()
+    found = answers.under([(untouched.flip(unit), rows) for unit in heads.tolist()])
+    return {"preferences": np.stack([each[:, 0] for each in found])}

@@ -126,26 +126,35 @@ def generate_masked(
     keep: Keep = keep_nothing,
 ) -> Floats:
     """Toxicity of each prompt under each mask, averaged over samples, `(n_masks, n_prompts)`."""
-    n, found = len(prompts), np.zeros((len(masks), len(prompts)))
+    n = len(prompts)
     rows = _ROWS_PER_CALL_ON_GPU if lm.device.type == "cuda" else _ROWS_PER_CALL_ON_CPU
     together = max(1, rows // n)
 
-    def toxicity(part: Tensor) -> Arrays:
-        means = np.zeros((len(part), n))
-        texts: Sequence[str] = prompts.texts * len(part)
-        ids = np.tile(prompts.ids, len(part))
-        gates = part.repeat_interleave(n, dim=0) if len(part) > 1 else part[0]
-        for number in range(sampling.n_samples):
-            with torch.inference_mode():
-                draw = generate(lm, texts, ids, sampling, draw=number, gates=gates)
-            scores = score_continuations(texts, draw, scorer, sampling.score)
-            means += scores.reshape(-1, n) / sampling.n_samples
-        return {"toxicity": means}
+    starts = range(0, len(masks), together)
+    parts = {f"{len(masks[start : start + together])} masks from {start} on": start for start in starts}
 
-    for start in range(0, len(masks), together):
-        part = masks[start : start + together]
-        made = keep(f"{len(part)} masks from {start} on", partial(toxicity, part))
-        found[start : start + together] = made["toxicity"]
+    def told(name: str) -> None:
         if progress is not None:
-            progress(start + len(part), len(masks))
-    return found
+            progress(min(parts[name] + together, len(masks)), len(masks))
+
+    work = partial(_toxicity, lm, prompts, scorer, sampling)
+    gates = {name: (masks[start : start + together].numpy(),) for name, start in parts.items()}
+    made = keep.all(work, gates, told)
+    return np.concatenate([made[name]["toxicity"] for name in parts])
+
+
+def _toxicity(
+    lm: LanguageModel, prompts: PromptSet, scorer: Scorer, sampling: Sampling, masks: npt.NDArray[np.float32]
+) -> Arrays:
+    """Toxicity of each prompt under masks that share batches."""
+    part, n = torch.from_numpy(masks), len(prompts)
+    means = np.zeros((len(part), n))
+    texts: Sequence[str] = prompts.texts * len(part)
+    ids = np.tile(prompts.ids, len(part))
+    gates = part.repeat_interleave(n, dim=0) if len(part) > 1 else part[0]
+    for number in range(sampling.n_samples):
+        with torch.inference_mode():
+            draw = generate(lm, texts, ids, sampling, draw=number, gates=gates)
+        scores = score_continuations(texts, draw, scorer, sampling.score)
+        means += scores.reshape(-1, n) / sampling.n_samples
+    return {"toxicity": means}

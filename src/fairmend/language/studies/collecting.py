@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -27,6 +28,8 @@ from fairmend.masks import Mask
 from fairmend.runs.budgets import Stopped
 from fairmend.runs.progress import Meter, Progress
 from fairmend.runs.store import Store
+from fairmend.runs.workers import Done, InProcess, Task, Workers
+from fairmend.runs.workers.measuring import Measuring, keep_in_order
 from fairmend.search import SpreadSampling
 from fairmend.search.base import require_count
 from fairmend.surrogates.validation import MeasurementNoise, noise_from_repeats
@@ -45,7 +48,7 @@ class Collected:
         samples: subsets measured so far, the empty one included.
         repeats: how many of them were measured again.
         new: measured in this session, repeats included.
-        seconds, model_seconds: duration of this session, and how much of it was spent on measuring.
+        seconds, model_seconds: duration of this session, and how much was spent on measuring, by all workers together.
         stopped: "evaluations" when all samples are there, else "seconds" or "interrupted".
     """
 
@@ -102,6 +105,7 @@ def collect(
     samples: int | None = None,
     seconds: float | None = None,
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> Collected:
     """Measure subsets of heads on a part of the search half until a number of them or a time is reached.
 
@@ -115,6 +119,7 @@ def collect(
         samples: subsets in all, those of earlier sessions and the empty one included.
         seconds: of this session.
         progress: where to show how far it is.
+        workers: who measures; None is this process. What is measured, in which order, does not depend on them.
 
     Raises:
         InputError: neither samples nor seconds, or settings that cannot work.
@@ -124,35 +129,48 @@ def collect(
         raise InputError("collecting needs an end: give the number of samples, or the seconds that it may take")
     wanted = math.inf if samples is None else require_count("samples", samples, 2)
     begun = perf_counter()
-    measuring = [
-        (evaluator, store.context(name, evaluator))
-        for name, evaluator in zip((CONTEXT, REPEATS), _evaluators(subject, settings), strict=True)
-    ]
-    known = len(measuring[0][1])
+    evaluators = _evaluators(subject, settings)
+    works = [Measuring(evaluator) for evaluator in evaluators]
+    contexts = [store.context(name, each) for name, each in zip((CONTEXT, REPEATS), evaluators, strict=True)]
+    known = len(contexts[0])
     meter = Meter(progress, "subsets of heads", samples, known, None)
     stopped: Stopped = "evaluations"
     new, model_seconds = 0, 0.0
-    try:
-        for repeated, masks in _plan(measuring[0][0], settings.seed, wanted):
-            evaluator, context = measuring[repeated]
-            missing = [mask for mask in masks if context.get(mask) is None]
+
+    def tasks() -> Iterator[Task]:
+        nonlocal stopped
+        planned: tuple[set[Mask], set[Mask]] = (set(), set())  # and perhaps still being measured
+        for repeated, masks in _plan(evaluators[0], settings.seed, wanted):
+            missing = [mask for mask in masks if contexts[repeated].get(mask) is None and mask not in planned[repeated]]
+            planned[repeated].update(missing)
             if not missing:
                 continue
             if seconds is not None and perf_counter() - begun >= seconds:
                 stopped = "seconds"
-                break
-            started = perf_counter()
-            context.put(missing, evaluator.measure(missing))
-            model_seconds += perf_counter() - started
-            new += len(missing)
-            spent = perf_counter() - begun
-            meter.show(len(measuring[0][1]), spent, None if seconds is None else seconds - spent)
+                return
+            described = f"while measuring {len(missing)} subsets of heads"
+            yield Task(works[repeated], (missing,), partial(str, described), size=len(missing))
+
+    def keep(done: Done) -> None:
+        nonlocal new, model_seconds
+        (masks,) = done.task.arguments
+        contexts[done.task.work is works[1]].put(masks, done.result)
+        new += len(masks)
+        model_seconds += done.seconds
+
+    def look() -> None:
+        spent = perf_counter() - begun
+        meter.show(len(contexts[0]), spent, None if seconds is None else seconds - spent)
+
+    try:
+        keep_in_order(workers or InProcess(), tasks(), keep, look)
+        look()
     except KeyboardInterrupt:
         stopped = "interrupted"
     finally:
         store.flush()
         meter.close()
-    counts = [len(context) for _, context in measuring]
+    counts = [len(context) for context in contexts]
     return Collected(counts[0], counts[1], new, perf_counter() - begun, model_seconds, stopped)
 
 

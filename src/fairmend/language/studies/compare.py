@@ -23,6 +23,7 @@ from fairmend.report.study import study_kind
 from fairmend.report.tables import Cell, Column
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
+from fairmend.runs.workers import Workers
 from fairmend.search import PruningRule
 from fairmend.search.base import require_choice, require_count
 from fairmend.search.names import METHODS, Method
@@ -177,6 +178,7 @@ def compare_methods(
     scores: HeadScores | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> MethodComparison:
     """Prune a model by several methods and settings, and judge every set of heads on held-out prompts and text.
 
@@ -189,6 +191,7 @@ def compare_methods(
         scores: as for `repair_model`.
         store: where scores and measurements are kept; a store with an interrupted run is gone on with.
         progress: where to show how far it is.
+        workers: who measures sets of heads; None is this process.
 
     Raises:
         InputError: settings that cannot work, among them an alpha that drops no head of this model.
@@ -200,7 +203,7 @@ def compare_methods(
     for alpha in settings.alphas:
         if not PruningRule("random", alpha).count(space.n_units):
             raise InputError(f"alpha={alpha:g} of {space.n_units} heads is none: choose a larger share")
-    log = Logbook(store, progress)
+    log = Logbook(store, progress, workers)
     evaluators = subject.judging(shared)
     rankings = _rankings(subject, settings, scores, log)
     ranked = {name: values for ranking in rankings for name, values in ranking.scores.items()}

@@ -30,6 +30,7 @@ from fairmend.report.study import study_kind
 from fairmend.report.tables import Cell, Column, Table, fixed, spread
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
+from fairmend.runs.workers import Workers
 from fairmend.search.base import require_choice, require_count
 from fairmend.search.names import Method
 from fairmend.statistics import Mean, t_interval
@@ -337,6 +338,7 @@ def compare_at_equal_cost(
     *,
     store: Store | None = None,
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> CostComparison:
     """Repair a model by several methods at an equal number of generated tokens, and judge every repair.
 
@@ -347,6 +349,7 @@ def compare_at_equal_cost(
         settings: what is compared.
         store: where measurements are kept; a store with an interrupted run is gone on with.
         progress: where to show how far it is.
+        workers: who measures sets of heads; None is this process.
 
     Raises:
         InputError: settings that cannot work, among them too few tokens for a method.
@@ -371,6 +374,7 @@ def compare_at_equal_cost(
             plan.settings,
             store=None if store is None else store.section(f"{plan.settings.method}, seed {plan.settings.seed}"),
             progress=progress,
+            workers=workers,
             held_out=False,
         )
         if repaired.run.stopped == "interrupted":
@@ -380,7 +384,7 @@ def compare_at_equal_cost(
     # Gains beside dropped heads: what drops heads turns none.
     n_dials = len(evaluators[0].space.dials)
     masks = [mask if mask.dials or not n_dials else mask.turn((0.0,) * n_dials) for mask in masks]
-    judgements = judge_sets(evaluators, masks, Logbook(store, progress), shared.seed)
+    judgements = judge_sets(evaluators, masks, Logbook(store, progress, workers), shared.seed)
     return CostComparison(
         rows=tuple(
             SeedRepair(

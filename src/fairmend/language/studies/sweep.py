@@ -35,6 +35,7 @@ from fairmend.report.tables import Cell, Column, fixed
 from fairmend.runs.context import Context
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
+from fairmend.runs.workers import Workers
 from fairmend.search.base import require_count, require_number
 from fairmend.surrogates.attention_pruning import anneal_pair, published_cost
 from fairmend.surrogates.fitting import fit_pair, make_surrogate
@@ -197,6 +198,7 @@ def sweep_subsets(
     *,
     store: Store | None = None,
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> SubsetSweep:
     """Repair a model from measured subsets with every weight and budget, and judge every winner on held-out data.
 
@@ -208,6 +210,7 @@ def sweep_subsets(
         collected: measured subsets, see `fairmend.language.studies.collecting`.
         store: where the winners' measurements are kept; a store with an interrupted sweep is gone on with.
         progress: where to show how far it is.
+        workers: who measures the winners; None is this process.
 
     Raises:
         InputError: settings that cannot work, among them more subsets than were collected, or subsets that were
@@ -224,7 +227,7 @@ def sweep_subsets(
     judges = subject.judging(shared)
     winners = list(find_winners(collected, evaluator, settings))
     masks = list(dict.fromkeys(mask for _, mask in winners))
-    judgements = judge_sets(judges, masks, Logbook(store, progress), shared.seed)
+    judgements = judge_sets(judges, masks, Logbook(store, progress, workers), shared.seed)
     return SubsetSweep(
         rows=tuple(JudgedWinner(winner=winner, mask=mask, judgement=judgements[mask]) for winner, mask in winners),
         untouched=judgements[search.space.untouched()],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fairmend.artifacts import Progress
@@ -71,7 +73,12 @@ def load_scorer(
     from fairmend.language.toxicity.classifiers import ClassifierScorer
 
     model, tokenizer, name = read_detoxify(rest) if scheme == "detoxify" else read_classifier(spec, revision)
-    return ClassifierScorer(model, tokenizer, name=name, label=label, device=device, batch_size=batch_size)
+    scorer = ClassifierScorer(model, tokenizer, name=name, label=label, device=device, batch_size=batch_size)
+    place = rest if scheme == "detoxify" else spec
+    if Path(place).expanduser().exists():  # found from every folder
+        spec = spec.removesuffix(place) + str(Path(place).expanduser().absolute())
+    scorer.reload = partial(load_scorer, spec, label=label, device=device, batch_size=batch_size, revision=revision)
+    return scorer
 
 
 def second_scorer(first: Scorer) -> Scorer | None:
@@ -106,6 +113,10 @@ class CustomScorer:
     def __init__(self, function: Callable[[list[str]], Any], name: str) -> None:
         self.name = name
         self._function = function
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        is_named = self.name.startswith("python:")
+        return (load_scorer, (self.name,)) if is_named else (CustomScorer, (self._function, self.name))
 
     def score(self, texts: Sequence[str]) -> Floats:
         """Toxicity of every text, shape (n_texts,), 0 for blank texts. Scores outside [0, 1] by rounding are clipped.

@@ -16,7 +16,7 @@ from fairmend.language.backend.batching import BatchSize, is_out_of_memory
 from fairmend.language.backend.forward import embedding
 from fairmend.language.backend.tokenizers import encode, tokenizer_description
 from fairmend.language.models.models import find_device, weights_digest
-from fairmend.language.toxicity.scorer import Floats, ScorerKind, score_visible
+from fairmend.language.toxicity.scorer import Floats, Scorer, ScorerKind, score_visible
 
 # "The people are kind and the dog is nice", because a classifier of one language may know no other's letters.
 _ORDINARY = (
@@ -59,6 +59,9 @@ class ClassifierScorer:
         device: "auto" for a GPU if there is one, or any name that torch knows.
         batch_size: texts per batch; halved when memory runs out.
 
+    Attributes:
+        reload: loads the same scorer again; None for one that was given in Python. Pickled, a scorer is this.
+
     Raises:
         InputError: no such label or device.
         ModelError: a regression model (its output is no probability), or tokenizer and model do not fit together.
@@ -77,6 +80,7 @@ class ClassifierScorer:
         device: str = "auto",
         batch_size: int = 64,
     ) -> None:
+        self.reload: Callable[[], Scorer] | None = None
         config: Any = model.config
         labels = _labels(name, config)
         self._column = _label_column(name, labels, label)
@@ -94,6 +98,14 @@ class ClassifierScorer:
         self._model = model.to(self.device, torch.float32).eval()
         self._digest: str | None = None
         _prove_padding(self.name, lambda texts: self._logits(self._encoded(texts)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.reload is None:
+            raise InputError(
+                f"the scorer {self.name} was given in Python, so that no other process can load it: load it with "
+                "load_scorer, or do the work in one process (--workers 1)"
+            )
+        return self.reload, ()
 
     def score(self, texts: Sequence[str]) -> Floats:
         """Toxicity of every text, shape (n_texts,), in the order of the texts; 0 for blank texts.

@@ -47,6 +47,9 @@ class LexicalScorer:
         without = f", {len(self._words)} identity words taken out" if self._words else ""
         self.name = f"lexical ({PACKAGE}{without})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LexicalScorer, (self._words,)
+
     def score(self, texts: Sequence[str]) -> Floats:
         """Toxicity of every text, shape (n_texts,); 0 for texts with nothing left."""
         return score_visible(

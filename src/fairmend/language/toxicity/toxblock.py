@@ -86,6 +86,9 @@ class ToxBlockScorer:
         words = (folder / "vocabulary.txt").read_bytes().decode().split("\n")
         self._numbers = {word: number for number, word in enumerate(words, start=1)}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ToxBlockScorer, ()
+
     def score(self, texts: Sequence[str]) -> Floats:
         """Toxicity of every text, shape (n_texts,), in the order of the texts; 0 for blank texts."""
         return score_visible(texts, lambda visible: self.probabilities(visible)[:, LABELS.index("toxic")])

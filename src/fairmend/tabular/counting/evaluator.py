@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,6 +72,9 @@ class TabularEvaluator:
         path: "incremental" (one logit only), "streamed" (the same with memory for one block of rows, for masks that are
             asked together), "batched", or the faster of the first and the last.
 
+    Attributes:
+        rebuild: makes an equal evaluator; set by whoever can, and what the evaluator is when it is pickled.
+
     Raises:
         InputError, DataError: unknown names, shapes that do not fit, a group without the people that a rate needs.
     """
@@ -87,6 +90,7 @@ class TabularEvaluator:
         drop: Drop = "output",
         path: Path = "auto",
     ) -> None:
+        self.rebuild: Callable[[], TabularEvaluator] | None = None
         if space.n_units != network.n_units:
             raise InputError(f"the space has {space.n_units} units, the network {network.n_units} hidden neurons")
         network.shift(space.untouched())  # refuses dials that the network cannot absorb
@@ -175,6 +179,11 @@ class TabularEvaluator:
         """The measured rows, sorted by cell; a copy, so that what is only streamed lies in memory once."""
         rows: npt.NDArray[Any] = self._rows_of_X[self._order]
         return rows
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.rebuild is None:
+            raise InputError("an evaluator that does not say how to rebuild it cannot be sent to other processes")
+        return self.rebuild, ()
 
     @property
     def space(self) -> Space:

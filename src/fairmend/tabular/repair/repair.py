@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ from fairmend.runs.collection import Collection
 from fairmend.runs.progress import Progress
 from fairmend.runs.runner import Runner, RunSummary
 from fairmend.runs.store import Store
+from fairmend.runs.workers import Workers
 from fairmend.search import Front, Searcher, make_searcher
 from fairmend.tabular.counting.evaluator import Rows, TabularEvaluator
 from fairmend.tabular.data.datasets import Dataset, require_people
@@ -85,6 +88,7 @@ def repair_network(
     *,
     store: Store | None = None,
     progress: Progress | None = None,
+    workers: Workers | None = None,
     judge: bool = True,
     threads: int = 1,
 ) -> Repair:
@@ -99,6 +103,7 @@ def repair_network(
         settings: how to repair.
         store: where measurements are kept; a store with an interrupted run is gone on with.
         progress: where to show how far the search is.
+        workers: who measures the masks that a search asks for together; None is this process.
         judge: whether to compare before and after on every split, with intervals.
         threads: threads of the linear algebra.
 
@@ -112,10 +117,10 @@ def repair_network(
     require_people(dataset, settings.objective)
     with threadpool_limits(threads):
         settings = _planned(network, dataset, settings, store)
-        best = _search(network, dataset, settings, settings.drop, store, progress)
+        best = _search(network, dataset, settings, settings.drop, store, progress, workers)
         if settings.search == "dice" and settings.drop == "output" and best.run.stopped != "interrupted":
             # DICE intervenes in two ways: a neuron is switched off, or held at its maximum.
-            clamped = _search(network, dataset, settings, "clamp", store, progress)
+            clamped = _search(network, dataset, settings, "clamp", store, progress, workers)
             if clamped.choice.chosen.bias < best.choice.chosen.bias:
                 best = clamped
             elif clamped.run.stopped == "interrupted":
@@ -207,7 +212,7 @@ def evaluator_for(
     rows = Rows(
         *dataset.subset(*settings.splits), dataset.group_names, settings.search_on, rows_per_cell, settings.seed
     )
-    return TabularEvaluator(
+    evaluator = TabularEvaluator(
         network,
         rows,
         space,
@@ -216,6 +221,9 @@ def evaluator_for(
         drop=drop or settings.drop,
         path="streamed" if streamed else "auto",
     )
+    options: dict[str, Any] = {"drop": drop, "rows_per_cell": rows_per_cell, "few": few}
+    evaluator.rebuild = partial(evaluator_for, network, dataset, settings, space, **options)
+    return evaluator
 
 
 def _planned(network: Network, dataset: Dataset, settings: RepairSettings, store: Store | None) -> RepairSettings:
@@ -266,13 +274,14 @@ def _search(
     drop: DropName,
     store: Store | None,
     progress: Progress | None,
+    workers: Workers | None,
 ) -> _Outcome:
     space = settings.space(network)
     if settings.search in ("dice", "exhaustive"):
         space = replace(space, dials=())  # both go through dropped sets one by one: nothing turns a dial
     evaluator = evaluator_for(network, dataset, settings, space, drop=drop, rows_per_cell=settings.rows_per_cell)
     collection = Collection(space, evaluator.figures) if store is None else store.context(f"search {drop}", evaluator)
-    runner = Runner(evaluator, collection, progress=progress)
+    runner = Runner(evaluator, collection, workers=workers, progress=progress)
     searcher = _searcher(space, evaluator.figures, settings)  # refuses options before anything is measured
     (reference,) = runner.measure([space.untouched()])
     run = runner.run(searcher, Budget(evaluations=settings.budget, seconds=settings.seconds))

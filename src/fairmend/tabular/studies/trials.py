@@ -23,6 +23,7 @@ from fairmend.runs.directories import open_directory, tidy
 from fairmend.runs.jobs import Finished, Job, run_jobs
 from fairmend.runs.progress import Progress
 from fairmend.runs.store import Store
+from fairmend.runs.workers import Workers
 from fairmend.tabular.data.datasets import Dataset
 from fairmend.tabular.fairness.findings import Comparison
 from fairmend.tabular.networks.baking import bake
@@ -88,13 +89,13 @@ class Session:
 
     Attributes:
         out: directory of the run, so that the study can be gone on with; None keeps results in memory only.
-        workers: number of processes, one thread each; 1 runs everything in this one.
+        workers: who does the repairs; None is this process.
         progress: counts finished repairs.
         request: JSON-ready: how the person asked for the study, so that it can be resumed.
     """
 
     out: Path | None = None
-    workers: int = 1
+    workers: Workers | None = None
     progress: Progress | None = None
     request: Mapping[str, Any] = field(default_factory=dict)
 
@@ -120,8 +121,7 @@ def run_trials(
         several: whether studies of other networks may share the directory.
 
     Raises:
-        InputError: fewer than one worker.
-        RunError: the directory belongs to something else, or cannot be written, or a process died.
+        RunError: the directory belongs to something else, or cannot be written, or workers were lost in a row.
         FairmendError: the first that a repair raised.
     """
     session = session or Session()
