@@ -375,7 +375,8 @@ class RepairSettings:
     @classmethod
     def of_choices(cls, **changes: Any) -> RepairSettings:
         """The defaults for choices, whose bias costs few words: less text, and a closer floor of the perplexity."""
-        return cls(**({"max_perplexity": 1.05, "reading": ReadingSettings(tokens=TOKENS_OF_CHOICES)} | changes))
+        defaults: dict[str, Any] = {"max_perplexity": 1.05, "reading": ReadingSettings(tokens=TOKENS_OF_CHOICES)}
+        return cls(**(defaults | changes))
 
     @classmethod
     def fasp(cls, *, seed: int = 1, **changes: Any) -> RepairSettings:
