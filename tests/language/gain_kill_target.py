@@ -30,7 +30,7 @@ from fairmend.language.repair.soft_gates import find_gains
 from fairmend.runs.parts import Arrays, Parts
 from fairmend.runs.store import Store
 
-STEPS = 12
+STEPS = 60
 TOKENS = torch.from_numpy(np.random.default_rng(0).integers(4, 96, 320))
 
 
