@@ -23,7 +23,7 @@ from fairmend.artifacts import cache_directory
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
 
-EXTRAS = {"language": "transformers", "lexical": "alt-profanity-check", "toxblock": "h5py"}
+EXTRAS = {"language": "transformers", "lexical": "alt-profanity-check", "toxblock": "h5py", "ray": "ray"}
 """Extras that people install, with the package without which an extra counts as left out."""
 _MOST_ENTRIES = 20  # of the cache that are named
 

@@ -131,7 +131,7 @@ class Screen:
     def document(self, payload: Mapping[str, Any]) -> None:
         """Print the result as the one JSON document. Nothing without --json."""
         if self.as_json:
-            if self._workers is not None and not self._workers.is_here:
+            if self._workers is not None and not self._workers.is_here and "error" not in payload:
                 done = [asdict(each) for each in self._workers.throughput()]
                 payload = {**payload, "workers": {"done": done, "notes": self._workers.notes}}
             with _heard():
