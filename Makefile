@@ -37,7 +37,7 @@ help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
 # Fewer items and less text than by default, so that it takes minutes.
-LM_DEMO := smollm2 --bias pronouns --prompt-count 160 --text-tokens 768
+LM_DEMO := smollm2 --bias pronouns --prompt-count 200 --text-tokens 768
 
 # A sample that shows the planted bias and its repair in minutes; a real audit of toxicity takes thousands of prompts.
 PLANTED := planted-smollm2 --axis gender_and_sex --scorer lexical --prompt-count 112 --new-tokens 12 --text-tokens 1024

@@ -58,7 +58,7 @@ def test_an_independent_solver_finds_no_better_gains(seed: int, knows: bool) -> 
 
     def cost(values: Floats) -> float:
         moved = values - 1
-        lost = max(0.0, 0.1 - moved @ known_slopes) if knows else 0.0
+        lost = max(0.0, 0.3 - moved @ known_slopes) if knows else 0.0
         return float(moved @ metric @ moved / 2 + 50 * ((0.8 + moved @ slopes) / 0.8) ** 2 + 50 * lost**2)
 
     best = minimize(cost, np.full(5, 0.9), method="SLSQP", bounds=[(0, 1.5)] * 5, options={"maxiter": 500})

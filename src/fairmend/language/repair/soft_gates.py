@@ -27,7 +27,7 @@ from fairmend.runs.parts import Arrays, KeepOne, keep_nothing
 
 Floats = npt.NDArray[np.float64]
 
-RISE = 0.1
+RISE = 0.3
 """By which share of itself knowledge is to rise by the step that takes the whole bias."""
 
 _TIGHT = 50.0  # nats of drift that missing the whole bias or knowledge is worth, squared
