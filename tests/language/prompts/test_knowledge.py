@@ -17,9 +17,9 @@ def test_the_right_pronoun_comes_first():
 
 
 def test_both_groups_have_as_many_words_and_share_none():
-    assert len(set(FEMALE)) == len(set(MALE)) == 40
+    assert len(set(FEMALE)) == len(set(MALE)) == 102
     assert not set(FEMALE) & set(MALE)
-    assert knowledge_items().counts == {"female": 480, "male": 480}
+    assert knowledge_items().counts == {"female": 2448, "male": 2448}
 
 
 def test_halves_share_no_word_and_no_template_and_stay_balanced():
@@ -27,7 +27,7 @@ def test_halves_share_no_word_and_no_template_and_stay_balanced():
         halves = knowledge_items().split(seed=seed, by=("word", "template"))
         for name in ("word", "template"):
             assert not set(halves[0].columns[name]) & set(halves[1].columns[name])
-        assert [half.counts for half in halves] == [{"female": 120, "male": 120}] * 2
+        assert [half.counts for half in halves] == [{"female": 612, "male": 612}] * 2
 
 
 def test_an_unknown_set_is_refused():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from fairmend.cli.options import of
+from fairmend.cli.options import WorkerOptions, of
 from fairmend.settings import setting
 from fairmend.tabular.names import PRESET_NAMES
 from fairmend.tabular.repair.settings import RepairSettings
@@ -108,8 +108,8 @@ class SourceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyOptions:
-    """Where the repairs of a study are kept."""
+class StudyOptions(WorkerOptions):
+    """Where the repairs of a study are kept, and who makes them."""
 
     PANEL: ClassVar[str] = "Study"
 

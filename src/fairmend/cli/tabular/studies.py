@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from fairmend.cli.display import Interrupted, Screen, opened
-from fairmend.cli.options import CommonOptions, Given, WorkerOptions, levels, of, whole
+from fairmend.cli.options import CommonOptions, Given, levels, of, whole
 from fairmend.cli.tables import present_study
 from fairmend.cli.tabular.inputs import absolute, make_settings, open_inputs, request_of, source_of, title_of
 from fairmend.cli.tabular.options import GRID, LIMITED, SEARCHED, SourceOptions, StudyOptions
@@ -47,7 +47,6 @@ def compare(
         int, typer.Option("--seeds", metavar="N", parser=whole, help="Runs per search, with seeds from --seed up.")
     ] = 5,
     study: StudyOptions,
-    asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
     """Compare several searches at an equal number of measured states, with several seeds, on one network.
@@ -62,7 +61,7 @@ def compare(
 
     Example: `fairmend tabular compare --preset compas-race --states 3000 --seeds 5 --workers 2`
     """
-    with opened(common, asked) as screen:
+    with opened(common, study) as screen:
         plan = _Plan(seeds=seeds, seed=common.seed)
         request = {"source": request_of(source), "search": search, "given": given, "plan": asdict(plan)}
         _run(_compare, request, study.out or Path(f"fairmend-compare-{title_of(source)}"), screen)
@@ -107,7 +106,6 @@ def reproduce(
     ] = "joint",
     given: Annotated[Given, *_REPRODUCED],
     study: StudyOptions,
-    asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
     """Repair the published networks, and show the published table beside ours.
@@ -123,7 +121,7 @@ def reproduce(
 
     Example: `fairmend tabular reproduce --networks neufair --data tables --threshold both --workers 2`
     """
-    with opened(common, asked) as screen:
+    with opened(common, study) as screen:
         tables = None if data is None else absolute(data)
         plan = _Plan(networks=absolute(networks), data=tables, only=only, seed=common.seed)
         request = {"threshold": threshold, "given": given, "plan": asdict(plan)}
@@ -148,7 +146,6 @@ def sweep(
         int, typer.Option("--seeds", metavar="N", parser=whole, help="Runs per point, with seeds from --seed up.")
     ] = 3,
     study: StudyOptions,
-    asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
     """Repair one network at every point of a grid of settings: NeuFair's design questions.
@@ -163,7 +160,7 @@ def sweep(
 
     Example: `fairmend tabular sweep --preset compas-race --keep 0.95,0.98,1 --states 1000,10000 --workers 2`
     """
-    with opened(common, asked) as screen:
+    with opened(common, study) as screen:
         plan = _Plan(seeds=seeds, seed=common.seed)
         request = {
             "source": request_of(source),

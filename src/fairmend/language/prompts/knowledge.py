@@ -73,7 +73,7 @@ MALE = (
 
 
 def knowledge_items(name: str = "gender") -> ChoiceSet:
-    """A set of knowledge: 40 female and 40 male words in 12 sentences, with the pronoun that fits as `a`.
+    """A set of knowledge: 102 female and 102 male words in 24 sentences, with the pronoun that fits as `a`.
 
     Columns: "word" and "template". Every word stands in every sentence, so that halves that share neither are cut by
     `split(by=("word", "template"))`.

@@ -121,10 +121,9 @@ def repair_model(
     workers: Workers | None = None,
     held_out: bool = True,
 ) -> Repair:
-    """Find the attention heads to drop so that continuations about all groups are about as toxic as each other.
+    """Find the attention heads to drop or to turn so that a model treats groups more alike; the model stays as it is.
 
-    FASP (Zayed et al., AAAI 2024) with `RepairSettings.fasp()`. The model itself is left as it is; `fold` writes the
-    mask into a copy.
+    FASP (Zayed et al., AAAI 2024) with `RepairSettings.fasp()`. `fold` writes the mask into a copy.
 
     Args:
         subject: the model, and what it is repaired for and judged on.
@@ -132,9 +131,8 @@ def repair_model(
         scores: the heads' scores, if they are known already. They must be of this model, and of prompts and text that
             are searched with: scores that `lm score` wrote say so, see `HeadScores.origin`.
         subsets: measured subsets of heads for a method that searches subsets, see `collecting`.
-        objectives: further figures, lower is better. Every set that is measured on the search half is measured by them
-            too, and not chosen if it has more than `settings.objective_limit` times the untouched model's; the rule's
-            one set is, when the choice is "rule".
+        objectives: further figures of every measured set, lower is better. One that has more than
+            `settings.objective_limit` times the untouched model's is not chosen, unless the choice is "rule".
         store: where measurements are kept; a store with an interrupted run is gone on with.
         progress: where to show how far it is.
         workers: who measures sets of heads; None is this process.
