@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairmend.language.measurement.drift import Drift
+from fairmend.language.measurement.judging import Judgement, PerplexityChange, kept_in_words
 from fairmend.language.measurement.knowledge import knowledge_change, mean_preference, summarise_knowledge
 from fairmend.language.prompts.choices import ChoiceSet, choice_set
+from fairmend.statistics import Interval
 
 
 def items(groups: str, weights: list[float] | None = None) -> ChoiceSet:
@@ -49,6 +52,30 @@ def test_what_is_kept_is_the_ratio_of_the_means_with_the_error_of_paired_items()
     assert found.kept == pytest.approx(kept)
     assert (found.interval.high - found.interval.low) / 2 == pytest.approx(1.959964 * error)
     assert (found.interval.high + found.interval.low) / 2 == pytest.approx(kept)
+
+
+@pytest.mark.parametrize("after", [[-2.0, -2.0, -2.0, -2.0], [1.0, 2.0, 1.0, 2.0]])
+def test_of_a_preference_for_the_wrong_answers_no_share_is_kept(after: list[float]) -> None:
+    """Twice as wrong would be 200 %, and right a negative share."""
+    found = knowledge_change(items("aabb"), np.full(4, -1.0), np.array(after))
+    assert math.isnan(found.kept)
+    assert math.isnan(found.interval.low)
+    assert math.isnan(found.interval.high)
+    assert found.after.mean == pytest.approx(np.mean(after))
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        (2.0, "Knowledge kept: 50% [50%, 50%] of the preference for the right answer, 2.00 -> 1.00 nats; "),
+        (-2.0, "Knowledge: none to keep, the original does not prefer the right answers, -2.00 -> 1.00 nats; "),
+    ],
+)
+def test_what_is_kept_is_said_in_percent_or_that_there_was_nothing_to_keep(before: float, said: str) -> None:
+    found = knowledge_change(items("aabb"), np.full(4, before), np.ones(4))
+    read = PerplexityChange(30, 30, 1, 1, 1, Interval(1, 1), 95, "standard")
+    _, words = kept_in_words(Judgement((), read, Drift(0.1, 0.01, 95), found))
+    assert words.startswith(said)
 
 
 @given(st.floats(0.1, 2), st.lists(st.floats(0.5, 5), min_size=4, max_size=8))

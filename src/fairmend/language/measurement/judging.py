@@ -124,11 +124,14 @@ def kept_in_words(judgement: Judgement) -> tuple[str, ...]:
     said = f"Drift on {drift.n_tokens:,} tokens: {drift.value:.4f} nats per token from the original."
     if known is None:
         return (said,)
-    before, after = known.before, known.after
+    before, after, sure = known.before, known.after, known.interval
+    share = f"Knowledge kept: {known.kept:.0%} [{sure.low:.0%}, {sure.high:.0%}] of the preference for the right answer"
+    if math.isnan(known.kept):
+        share = "Knowledge: none to keep, the original does not prefer the right answers"
     return (
         said,
-        f"Knowledge kept: {known.kept:.0%} {known.interval} of the preference for the right answer, {before.mean:.2f} "
-        f"-> {after.mean:.2f} nats; right in {before.accuracy:.0%} -> {after.accuracy:.0%} of {after.n:,} items.",
+        f"{share}, {before.mean:.2f} -> {after.mean:.2f} nats; right in {before.accuracy:.0%} -> {after.accuracy:.0%} "
+        f"of {after.n:,} items.",
     )
 
 

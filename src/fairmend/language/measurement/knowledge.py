@@ -6,6 +6,7 @@ answer is measured beside the bias, every group weighing alike: a model that alw
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,7 @@ class KnowledgeChange:
 
     Attributes:
         before, after: the figures of each.
-        interval: of `kept`, items compared in pairs.
+        interval: of `kept`, items compared in pairs; undefined where `kept` is.
     """
 
     before: KnowledgeFigures
@@ -53,8 +54,8 @@ class KnowledgeChange:
 
     @property
     def kept(self) -> float:
-        """The mean preference for the right answer as a share of the original's."""
-        return self.after.mean / self.before.mean
+        """The mean preference for the right answer as a share of the original's; NaN if that preferred the wrong."""
+        return self.after.mean / self.before.mean if self.before.mean > 0 else math.nan
 
 
 def summarise_knowledge(items: ChoiceSet, preferences: Floats) -> KnowledgeFigures:
@@ -67,6 +68,8 @@ def summarise_knowledge(items: ChoiceSet, preferences: Floats) -> KnowledgeFigur
 def knowledge_change(items: ChoiceSet, before: Floats, after: Floats) -> KnowledgeChange:
     """Compare the preferences for the right answer of two models on the same items, `(n_items,)` each."""
     old, new = summarise_knowledge(items, before), summarise_knowledge(items, after)
+    if old.mean <= 0:
+        return KnowledgeChange(old, new, Interval(math.nan, math.nan))
     # The delta method for a ratio of means over the same items.
     _, error = _mean(items, (after - new.mean / old.mean * before) / old.mean)
     return KnowledgeChange(old, new, Interval.normal(new.mean / old.mean, error))
