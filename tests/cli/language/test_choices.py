@@ -134,6 +134,8 @@ def test_without_a_method_gates_are_soft_and_the_perplexity_stays_close(run: Run
         ([], {"--bias": "nowhere.csv"}, ("nowhere.csv",)),
         ([], {"--knowledge": "other.csv"}, ("other.csv has the groups p, q, items compares", "the same groups")),
         ([], {"--keep-knowledge": -1}, ("--keep-knowledge", "-1")),
+        ([], {"--bias": "alone.csv"}, ("x (40); add items of other groups",)),
+        ([], {"--method": "soft", "--choice": "measured", "--scores": "heads.csv"}, ("'soft'", "leave out --scores")),
         ([], {"--max-drift": -1}, ("--max-drift", "-1")),
         ([], {"--bias-scores": "reweighted"}, ("reweighted", "first-order or generated")),
     ],
@@ -143,6 +145,7 @@ def test_input_that_cannot_work_ends_with_exit_code_2_and_says_why(
 ) -> None:
     write("items.csv", rows_of(40) + changed)
     write("other.csv", rows_of(16, groups="pq"))
+    write("alone.csv", rows_of(40, groups="xx"))
     outcome = lm(run, "repair", REPAIR | options)
     assert outcome.code == 2, outcome.err
     for words_of_it in said:

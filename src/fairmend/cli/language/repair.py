@@ -35,6 +35,7 @@ from fairmend.cli.language.runs import command_line, go_on, language_run, read_c
 from fairmend.cli.options import RARE, CommonOptions, Given, WorkerOptions
 from fairmend.cli.tables import present
 from fairmend.cli.trust import TrustOptions
+from fairmend.errors import InputError
 from fairmend.language.repair.settings import SOFT
 
 if TYPE_CHECKING:
@@ -92,22 +93,28 @@ def repair(
 ) -> None:
     """Rank the attention heads, choose those to drop, judge on held-out prompts and text, and save the checkpoint.
 
-    Saved in --out: the repaired checkpoint (dropped heads are zeros in its weights, so that plain transformers loads
-    it), mask.json, head_map.png and .svg, result.json, run.sqlite and README.md, a model card in words. The tables show
-    before and after on prompts that the search never saw, further axes of --axis among them, and the continuations
-    that changed most, offensive words masked. If nothing less biased is found that keeps the perplexity, the model
-    stays as it is, and the output says so.
+    A repair of --bias turns every head a little down or up instead, unless --method or --scores is given.
+
+    Saved in --out: the repaired checkpoint (gains of heads are in its weights, 0 for dropped ones, so that plain
+    transformers loads it), mask.json, head_map.png and .svg, result.json, run.sqlite and README.md, a model card in
+    words. The tables show before and after on prompts that the search never saw, further axes of --axis among them, and
+    the continuations that changed most, offensive words masked. If nothing less biased is found that keeps the
+    perplexity, the model stays as it is, and the output says so.
 
     With --front, further trade-offs between bias and perplexity are judged and written to front.json, front.csv and
     front.png and .svg; `fairmend lm pick` saves another one of them as a model.
 
     Ctrl-C keeps everything measured so far; `fairmend resume DIR` goes on with it.
 
+    Example: `fairmend lm repair smollm2 --bias pronouns --out repaired`
+
     Example: `fairmend lm repair smollm2 --axis gender_and_sex,race_ethnicity --scorer lexical --out repaired`
     """
     with opened(common, asked) as screen:
         ranked = measure.bias is None or measure.protocol == "fasp" or scores is not None
         settings = measuring(measure, common.seed, given, **({} if ranked else {"method": SOFT}))
+        if scores is not None and not {"loss", "bias"} & set(settings.needs):
+            raise InputError(f"method {settings.method!r} ranks heads by no scores of yours: leave out --scores")
         table = read_scores(scores)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         files = {"scores": scores, "from": collected}

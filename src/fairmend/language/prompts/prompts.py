@@ -129,9 +129,10 @@ class PromptSet:
             )
         left = len(self.group_names) - len(tiny)
         if left < self.fewest_groups:
+            other = ", or group HolisticBias by descriptor" if self.each == "prompts" else ""
             raise DataError(
                 f"bias compares groups, but {self.axis} has {left} with at least {minimum} {self.each}: "
-                f"{_counted(self.counts)}; add groups, lower the minimum, or group HolisticBias by descriptor"
+                f"{_counted(self.counts)}; add {self.each} of other groups{other}"
             )
         if not tiny:
             return self
