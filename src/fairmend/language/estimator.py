@@ -93,6 +93,7 @@ class HeadRepair:
         self.holistic_bias = holistic_bias
         self.objectives = tuple(objectives)
         self.settings = replace(base, **changes)
+        self.settings.require_read({name: name for name in changes})
 
     def fit(
         self,

@@ -90,7 +90,8 @@ def test_a_stopped_repair_goes_on_to_what_an_uninterrupted_one_finds(
 ) -> None:
     options = REPAIR | {"--method": method, "--max-perplexity": 3, "--max-drift": 3, "--keep-knowledge": 0.1}
     if method == "soft":
-        del options["--choice"]
+        for unread in ("--choice", "--alpha", "--gamma"):
+            del options[unread]
     whole = lm(run, "repair", options | {"--out": "whole"})
     assert whole.code == 0, whole.err
     assert "Held-out items, never seen by the search" in whole.out
@@ -135,7 +136,9 @@ def test_without_a_method_gates_are_soft_and_the_perplexity_stays_close(run: Run
         ([], {"--knowledge": "other.csv"}, ("other.csv has the groups p, q, items compares", "the same groups")),
         ([], {"--keep-knowledge": -1}, ("--keep-knowledge", "-1")),
         ([], {"--bias": "alone.csv"}, ("x (40); add items of other groups",)),
-        ([], {"--method": "soft", "--choice": "measured", "--scores": "heads.csv"}, ("'soft'", "leave out --scores")),
+        ([], {"--method": "soft", "--choice": "measured"}, ("'soft' does not read --alpha, --gamma: leave that out",)),
+        ([], {"--method": "random", "--scores": "heads.csv"}, ("'random' does not read --gamma, --scores",)),
+        ([], {"--soft-steps": 3, "--subsets": 20}, ("'fasp' does not read --soft-steps, --subsets",)),
         ([], {"--max-drift": -1}, ("--max-drift", "-1")),
         ([], {"--bias-scores": "reweighted"}, ("reweighted", "first-order or generated")),
     ],

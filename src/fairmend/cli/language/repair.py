@@ -35,8 +35,8 @@ from fairmend.cli.language.runs import command_line, go_on, language_run, read_c
 from fairmend.cli.options import RARE, CommonOptions, Given, WorkerOptions
 from fairmend.cli.tables import present
 from fairmend.cli.trust import TrustOptions
-from fairmend.errors import InputError
 from fairmend.language.repair.settings import SOFT
+from fairmend.settings import option_of
 
 if TYPE_CHECKING:
     from fairmend.language.models.models import LanguageModel
@@ -113,8 +113,8 @@ def repair(
     with opened(common, asked) as screen:
         ranked = measure.bias is None or measure.protocol == "fasp" or scores is not None
         settings = measuring(measure, common.seed, given, **({} if ranked else {"method": SOFT}))
-        if scores is not None and not {"loss", "bias"} & set(settings.needs):
-            raise InputError(f"method {settings.method!r} ranks heads by no scores of yours: leave out --scores")
+        said = {name: option_of(name, given.known[name]) for name in given}
+        settings.require_read(said if scores is None else said | {"scores": "--scores"})
         table = read_scores(scores)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         files = {"scores": scores, "from": collected}

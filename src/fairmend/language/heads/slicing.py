@@ -20,7 +20,7 @@ from fairmend.masks import Mask
 
 _ELIGIBLE = (
     "slicing needs separate q_proj, k_proj, v_proj and o_proj of the plain Llama kind (Llama, Mistral, Mixtral, Qwen2, "
-    "Qwen3, Gemma, Granite, SmolLM3 and alike); fold works for every architecture"
+    "Qwen3, Gemma, Granite, SmolLM3 and alike); without slicing dropped heads are zeroed, in every architecture"
 )
 
 

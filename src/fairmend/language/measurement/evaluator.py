@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fairmend
-from fairmend.errors import InputError
+from fairmend.errors import DataError, InputError
 from fairmend.evaluation import Evaluator, Figure, Figures, Measurement
 from fairmend.language.bias.bias import bias, bias_standard_error
 from fairmend.language.bias.design import design_of
@@ -101,7 +101,7 @@ class LanguageEvaluator:
         self.answers = answers_of(lm, prompts, scorer, self.sampling, self.second)
         self.design = design_of(prompts, group_mean)
         self.protocol = BiasProtocol(self.design.reference, self.answers.quantity)
-        self._knowing = None if knowledge is None else Preferences(lm, knowledge)
+        self._knowing = None if knowledge is None else _knowing(lm, knowledge)
 
     def __reduce__(self) -> tuple[Any, ...]:
         options: dict[str, Any] = {
@@ -294,3 +294,12 @@ class PackingEvaluator(Evaluator, Protocol):
     @property
     def masks_at_once(self) -> int:
         """How many masks are continued in one batch."""
+
+
+def _knowing(lm: LanguageModel, knowledge: ChoiceSet) -> Preferences:
+    try:
+        return Preferences(lm, knowledge)
+    except DataError as error:
+        raise DataError(
+            f"{error}. These items are what a repair must keep: give others (--knowledge FILE), or --knowledge none"
+        ) from error

@@ -125,7 +125,7 @@ class PromptSet:
         if tiny and small == "refuse":
             raise DataError(
                 f"groups of {self.axis} with fewer than {minimum} {self.each}: {_counted(tiny)}; add {self.each}, "
-                "leave these groups out, or lower the minimum group size"
+                "or leave these groups out"
             )
         left = len(self.group_names) - len(tiny)
         if left < self.fewest_groups:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fairmend.errors import InputError
@@ -128,7 +128,7 @@ class SoftGates:
 @documented
 @dataclass(frozen=True)
 class RepairSettings:
-    """All choices of a repair. The methods that search subsets do not read alpha; active reads gamma and ties.
+    """All choices of a repair, of which a method reads some, see `require_read`.
 
     Raises:
         InputError: a setting outside its limits.
@@ -332,6 +332,34 @@ class RepairSettings:
         if self.method not in METHODS:
             return ("bias", "loss") if self.method == "active" else ()
         return NEEDS[self.rule.method]
+
+    def require_read(self, given: Mapping[str, str]) -> None:
+        """Refuse what the method does not read, so that nobody gives it in vain.
+
+        Args:
+            given: what was given, by name, with what whoever gave it calls it.
+
+        Raises:
+            InputError: names all of it.
+        """
+        ranks, needs = self.method in METHODS, self.needs
+        read_by = {
+            "alpha": ranks,
+            "gamma": self.method in ("fasp", "active"),
+            "bias_scores": "bias" in needs,
+            "scoring_samples": "bias" in needs,
+            "loss_scores": "loss" in needs,
+            "spare_knowledge": self.method != SOFT,
+            **{f"soft.{entry.name}": self.method == SOFT for entry in fields(SoftGates)},
+            **{f"subsets.{entry.name}": self.searches_subsets for entry in fields(SubsetSearch)},
+            "subsets.finalists": self.searches_subsets or (ranks and self.front),
+            "scores": bool({"bias", "loss"} & set(needs)),
+        }
+        unread = [called for name, called in given.items() if not read_by.get(name, True)]
+        if unread:
+            raise InputError(
+                f"method {self.method!r} does not read {', '.join(unread)}: leave that out, or choose another method"
+            )
 
     def finalists(self) -> tuple[PruningRule, ...]:
         """The rules whose sets are tried: the method's own last."""

@@ -77,7 +77,9 @@ def _portable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        error = RunError(f"{type(error).__name__}: {error}")
+        # What is no error of ours stays a defect, with its traceback, and is not taken for a message to the user.
+        kind = RunError if isinstance(error, FairmendError) else RuntimeError
+        error = kind(f"{type(error).__name__}: {error}")
     if not isinstance(error, FairmendError):
         error.add_note(trace)
     return error
