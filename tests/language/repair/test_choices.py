@@ -71,6 +71,15 @@ def test_an_interrupted_soft_repair_goes_on_to_the_same_gains(tmp_path: Path, mo
     assert (again.after.bias, again.after.parts) == (whole.after.bias, whole.after.parts)
 
 
+def test_soft_steps_end_where_the_perplexity_does(monkeypatch: Any) -> None:
+    taken, gradients = [], soft_search.preference_gradients
+    monkeypatch.setattr(soft_search, "preference_gradients", lambda *a, **k: taken.append(a) or gradients(*a, **k))
+    settings = replace(SETTINGS, method="soft", max_perplexity=1.0)
+    found = repair_model(subject(), settings, held_out=False)
+    assert len(taken) == 2 * (len(found.finalists) + 1) < 2 * settings.soft.steps  # of bias and of knowledge
+    assert all(each.measurement.utility <= found.before.utility for each in found.finalists)
+
+
 def test_halves_share_no_word_and_no_template() -> None:
     for seed in (1, 2):
         settings = replace(SETTINGS, seed=seed)

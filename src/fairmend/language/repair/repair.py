@@ -182,9 +182,9 @@ def _sets(
 ) -> tuple[Mapping[Mask, PruningRule | None], Iterable[Measured]]:
     """The sets of heads to measure on the whole search half, with the rule that made each, if a rule did; and the
     subsets that were measured on a part of it."""
-    if settings.method == SOFT:
-        return dict.fromkeys(soft_masks(scoring, settings, log)), ()
     floor = floors_of(search, before, settings)
+    if settings.method == SOFT:
+        return dict.fromkeys(soft_masks(scoring, floor, settings, log)), ()
     if settings.searches_subsets:
         masks, collected = find_subsets(search, ranking, floor, settings, given, log)
         return dict.fromkeys(masks), collected

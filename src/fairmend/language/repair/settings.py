@@ -113,7 +113,7 @@ class SoftGates:
 
     steps: int = setting(
         6,
-        "Steps from the whole bias to none; all are measured, and the choice is made among them.",
+        "Steps from the whole bias to none, as far as the perplexity allows; the choice is made among them.",
         least=1,
         option="--soft-steps",
     )

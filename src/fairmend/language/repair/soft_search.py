@@ -1,6 +1,7 @@
 """Repairs by soft gates: gains of heads that lower the bias of choices and keep words and knowledge.
 
-The sets that are measured are the gains after every step.
+The sets that are measured are the gains after every step, up to the first that costs too many words: those that follow
+cost more.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from dataclasses import asdict
 import numpy as np
 
 from fairmend.errors import InputError
+from fairmend.evaluation import Measurement
 from fairmend.language.bias.design import design_of
 from fairmend.language.choices.likelihoods import preference_gradients
 from fairmend.language.measurement.answers import Preferences
 from fairmend.language.measurement.drift import drift_curvature
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.logbook import Logbook
+from fairmend.language.repair.floors import Floors
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.soft_gates import Floats, find_gains
 from fairmend.masks import Mask
@@ -23,11 +26,12 @@ from fairmend.runs.parts import Arrays, Keep, Parts, keep_nothing
 from fairmend.runs.progress import Stages
 
 
-def soft_masks(fitted: LanguageEvaluator, settings: RepairSettings, log: Logbook) -> list[Mask]:
+def soft_masks(fitted: LanguageEvaluator, floor: Floors, settings: RepairSettings, log: Logbook) -> list[Mask]:
     """The gains after each step, in order: of less and less bias.
 
     Args:
         fitted: on the items, the knowledge and the text that slopes are taken of.
+        floor: of which only the largest perplexity counts here; what its evaluator reads is not read again.
         settings: how many steps.
         log: where the state after every step is kept.
 
@@ -66,4 +70,9 @@ def soft_masks(fitted: LanguageEvaluator, settings: RepairSettings, log: Logbook
         curvature = drift_curvature(lm, fitted.reading.tokens, settings.seed, progress=heard, keep=keep)
         heard = shown.of("steps")
         found = find_gains(curvature, effects, steps=settings.soft.steps, keep=keep, progress=heard)
-        return [lm.head_map.mask(gains) for gains in found]
+        masks, reading = [], floor.evaluator.reading
+        for mask in map(lm.head_map.mask, found):
+            if not floor.admits(Measurement(0.0, reading.perplexity(reading.sums(mask)).value)):
+                break
+            masks.append(mask)
+        return masks
