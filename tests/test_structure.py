@@ -1,6 +1,7 @@
 """The shape of the source: small folders, no circles, few long signatures, and a table of it that is true."""
 
 import ast
+import os
 import re
 import tomllib
 from collections import Counter
@@ -103,3 +104,10 @@ def test_the_commonest_changes_are_shown_in_a_few_lines_that_work() -> None:
     assert [*names["Shouting"]().score(["NO", "yes"])] == [1.0, 0.0]
     assert set(entries["presets"]["law-sex"]) == set(layouts.CATALOGUE["presets"]["adult-sex"])
     assert (table.title, preset.hidden) == ("Law school admissions", (16,))
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process holds every group")
+@pytest.mark.xdist_group("structure")
+def test_tests_of_a_group_go_to_one_process(request: pytest.FixtureRequest) -> None:
+    """pytest 9.2 with pytest-xdist 3.8 deals them out one by one, without a word, and loads every model twice."""
+    assert request.node.nodeid.endswith("@structure")

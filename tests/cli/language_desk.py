@@ -39,6 +39,7 @@ MEASURE: dict[str, Any] = {
     "--quiet": True,
 }
 REPAIR = MEASURE | {"--alpha": 0.4, "--gamma": 0.3, "--loss-scores": "first-order", "--out": "out"}
+UNRANKED = MEASURE | {"--alpha": 0.4, "--choice": "rule", "--out": "out"}  # for methods that read no scores
 
 
 def press(*given: object, **named: object) -> None:

@@ -21,14 +21,14 @@ from transformers import (
 )
 
 from ..conftest import Run
-from ..language_desk import MEASURE, REPAIR, WORDS, corpus, gpt2, lm, save, words, write_prompts
+from ..language_desk import MEASURE, REPAIR, UNRANKED, WORDS, corpus, gpt2, lm, save, words, write_prompts
 
 SCORES = REPAIR | {"--scores": "heads.csv"}
 
 
 def other_mask(run: Run) -> None:
     gpt2("other", seed=9)
-    assert lm(run, "repair", REPAIR | {"--method": "random", "--choice": "rule"}, "other").code == 0
+    assert lm(run, "repair", UNRANKED | {"--method": "random"}, "other").code == 0
 
 
 def classifier(run: Run) -> None:

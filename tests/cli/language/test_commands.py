@@ -20,12 +20,12 @@ from fairmend.records import built
 from fairmend.settings import settings_of
 
 from ..conftest import Run
-from ..language_desk import MEASURE, REPAIR, llama, lm, logits, press
+from ..language_desk import MEASURE, REPAIR, UNRANKED, llama, lm, logits, press
 
 
 def repair_that_drops(run: Run, units: list[int]) -> str:
     """A mask of the llama that drops these heads."""
-    assert lm(run, "repair", REPAIR | {"--method": "random", "--choice": "rule", "--out": "made"}, "llama").code == 0
+    assert lm(run, "repair", UNRANKED | {"--method": "random", "--out": "made"}, "llama").code == 0
     mask = json.loads(Path("made/mask.json").read_text())
     space = built(mask["space"], Space)
     dropped = {"dropped": units, "dropped_by_site": space.by_site(space.mask(units))}
@@ -77,7 +77,7 @@ class TestRepair:
         assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
 
     def test_the_same_command_goes_on_with_its_run_and_another_is_refused(self, run: Run, office: Path) -> None:
-        options = REPAIR | {"--method": "magnitude", "--json": True}
+        options = UNRANKED | {"--method": "magnitude", "--json": True}
         first, second = (lm(run, "repair", options).document for _ in range(2))
         assert {**first, "session": 0} == {**second, "session": 0}
         other = lm(run, "repair", options | {"--seed": 1})
@@ -198,7 +198,7 @@ class TestSlice:
 
     def test_a_repair_says_what_it_saved_or_why_not(self, run: Run, office: Path) -> None:
         llama("llama")
-        options = REPAIR | {"--slice": True, "--method": "random", "--choice": "rule", "--json": True}
+        options = UNRANKED | {"--slice": True, "--method": "random", "--json": True}
         found = lm(run, "repair", options, "llama").document
         assert found["slicing"]["done"] is False
         assert "no key-value group" in found["slicing"]["reason"]

@@ -15,7 +15,7 @@ from ..conftest import Run
 from ..language_desk import MEASURE, REPAIR, gpt2, lm
 
 COLLECT: dict[str, Any] = MEASURE | {"--subsets": 24, "--eta": 0.6, "--max-drop": 5, "--out": "collected"}
-SEARCH: dict[str, Any] = REPAIR | {"--subsets": 30, "--eta": 0.6, "--max-drop": 5, "--finalists": 3}
+SEARCH: dict[str, Any] = MEASURE | {"--subsets": 30, "--eta": 0.6, "--max-drop": 5, "--finalists": 3, "--out": "out"}
 
 
 def test_a_collection_goes_on_and_says_what_can_be_learned_of_it(run: Run, office: Path) -> None:
@@ -119,9 +119,9 @@ def test_a_bias_that_is_always_the_same_teaches_nothing(run: Run, office: Path) 
         assert "Traceback" not in refused.err
 
 
-@pytest.mark.parametrize("method", ["fasp", "genetic"])
-def test_when_no_subset_is_better_the_model_stays_as_it_is(run: Run, office: Path, method: str) -> None:
-    done = lm(run, "repair", SEARCH | constant_scorer() | {"--method": method})
+@pytest.mark.parametrize("options", [REPAIR, SEARCH | {"--method": "genetic"}], ids=["fasp", "genetic"])
+def test_when_no_subset_is_better_the_model_stays_as_it_is(run: Run, office: Path, options: dict[str, Any]) -> None:
+    done = lm(run, "repair", options | constant_scorer())
     assert done.code == 0, done.message
     assert "Nothing was changed" in done.out
     outcome = json.loads(Path("out/result.json").read_text())["outcome"]
