@@ -182,7 +182,7 @@ def latin(run: Run) -> None:
         pytest.param(scored_larger, "repair", (), SCORES, ("16 heads", "12"), id="scores-of-other-heads"),
         pytest.param(scored, "repair", (), SCORES | {"--seed": 1}, ("prompts_sha256[people]",), id="scores-of-a-seed"),
         pytest.param(nothing, "compare", (), {"--scores": "text.txt"}, ("text.txt", "head scores"), id="no-scores"),
-        pytest.param(nothing, "repair", (), REPAIR | {"--slice": True}, ("--slice", "fold"), id="slice"),
+        pytest.param(nothing, "repair", (), REPAIR | {"--slice": True}, ("--slice", "zeroed"), id="slice"),
         pytest.param(nothing, "audit", (), {"--protocol": "mine"}, ("--protocol", "fasp", "mine"), id="protocol"),
         pytest.param(nothing, "audit", (), {"--protocol": "fasp"}, ("--prompts", "fasp"), id="protocol-and-prompts"),
         pytest.param(

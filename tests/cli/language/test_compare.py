@@ -50,10 +50,10 @@ def test_every_method_drops_equally_many_heads_and_fasp_is_shown_at_every_gamma(
 
 def test_a_line_is_what_a_repair_by_that_rule_finds_on_the_same_held_out_data(run: Run, office: Path) -> None:
     assert lm(run, "compare", COMPARE | {"--method": "fasp,gradient"}).code == 0
-    options = {name: value for name, value in COMPARE.items() if name != "--out"}
-    options |= {"--alpha": 0.34, "--choice": "rule", "--json": True}
-    for method, read in (("fasp", {"--gamma": 0.3}), ("gradient", {})):
-        repaired = lm(run, "repair", options | read | {"--method": method, "--out": method}).document
+    read: dict[str, dict[str, Any]] = {"fasp": {"--gamma": 0.3, "--loss-scores": "first-order"}, "gradient": {}}
+    for method, own in read.items():
+        options = MEASURE | {"--alpha": 0.34, "--choice": "rule", "--method": method, "--out": method, "--json": True}
+        repaired = lm(run, "repair", options | own).document
         (line,) = [row for row in rows() if (row["method"], row["alpha"]) == (method, "0.34") and row["gamma"] != "0.5"]
         change = repaired["held_out"]["axes"][0]["change"]
         assert float(line["bias"]) == change["after"]["value"]
