@@ -49,8 +49,9 @@ def root(
     commands of their own: `fairmend lm --help`.
 
     Every command ends with exit code 0 if it did its work, 2 if its input cannot work (the message says what to
-    change), 130 after Ctrl-C, and 1 if its result could not be written to standard output or fairmend has a defect.
-    `fairmend doctor` checks the installation, and prints what a report of a defect needs.
+    change), 130 after Ctrl-C, and 1 if an audit found more than --fail-above allows, if its result could not be
+    written to standard output, or if fairmend has a defect. `fairmend doctor` checks the installation, and prints
+    what a report of a defect needs.
     """
 
 
