@@ -18,6 +18,7 @@ from fairmend.cli.options import add
 from fairmend.cli.streams import streams
 from fairmend.cli.tabular import commands as tabular
 from fairmend.cli.tabular import studies
+from fairmend.cli.tracking import log
 
 app = typer.Typer(
     name="fairmend",
@@ -61,7 +62,7 @@ def _group(name: str, help: str) -> typer.Typer:
     return group
 
 
-add(app, tabular.fetch, runs.resume, runs.show, runs.export, doctor)
+add(app, tabular.fetch, runs.resume, runs.show, runs.export, log, doctor)
 add(
     _group("tabular", "Tabular networks: find the neurons to drop so that groups are treated more equally."),
     *(tabular.audit, tabular.repair, studies.compare, studies.reproduce, studies.sweep),
