@@ -140,7 +140,7 @@ class HeadRepair:
         self.result_: Repair = result
         self.mask_: Mask = result.mask
         self.dropped_ = result.space.by_site(result.mask)
-        self.model_ = cast(PreTrainedModel, fold(lm.model, result.mask, lm.head_map))
+        self.model_ = cast(PreTrainedModel, fold(lm.model, result.mask, lm.with_units_of(result.mask).head_map))
         return self
 
     def save(self, out: str | Path, *, command: str = "") -> dict[str, Path]:

@@ -17,6 +17,7 @@ Reference = Literal["unweighted", "pooled", "zero"]
 ScoredText = Literal["continuation", "prompt+continuation"]
 Averaged = Literal["continuation", "prompt+continuation", "preference"]
 Kind = Literal["standard", "fasp"]
+Units = Literal["heads", "all"]
 STRIDE = 512
 TOKENS_OF_CHOICES = 4096
 """Tokens of the text that the command line reads with choices: about as many as their items have."""

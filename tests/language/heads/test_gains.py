@@ -146,7 +146,7 @@ def test_every_mask_comes_back_as_it_was(gains: list[float], bits: int) -> None:
         assert torch.equal(LM.head_map.gates(again), LM.head_map.gates(each))
         assert again.bits == each.bits
         assert mask_for(json.loads(document(describe_mask(again, LM))), LM) == again
-    counts = count_heads(gains_of(mask))
+    counts = count_heads(gains_of(mask), 8)
     assert counts["heads"] == 8
     assert counts["dropped"] == mask.size
     assert sum(counts.values()) - 8 == sum(gain != 1 for gain in gains_of(mask))
@@ -158,7 +158,7 @@ def test_gains_replay_from_mask_json_as_plain_transformers_loads_them(tmp_path: 
     assert read_mask(tmp_path / "out", LM) == mask
     state = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
     assert all(torch.equal(state[name], each) for name, each in folded_state(LM.model, mask, LM.head_map).items())
-    words = heads_in_words(count_heads(gains_of(mask)))
+    words = heads_in_words(count_heads(gains_of(mask), 8))
     assert words == "2 of 8 heads dropped, 2 turned down, 2 turned up"
 
 

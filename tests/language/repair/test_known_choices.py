@@ -114,3 +114,13 @@ def test_soft_gates_take_of_a_shared_head_what_the_knowledge_can_spare():
     assert removed(found) > 0.8 * (1 - SHARED_PART)
     assert kept(found) > 0.85
     assert perplexity_ratio(found) < 1.1
+
+
+@pytest.mark.parametrize("kind", ["separate", "shared"])
+def test_gains_of_all_units_take_the_bias_and_keep_the_knowledge(kind: Kind):
+    found = repair(kind, method="soft", soft=SoftGates(tokens=600, units="all"), **SPARING)
+    assert found.mask.n_units > pronoun_organism(kind).lm.head_map.n_heads
+    assert found.feasible
+    assert removed(found) > 0.75 * (1 if kind == "separate" else 1 - SHARED_PART)
+    assert kept(found) > 0.85
+    assert perplexity_ratio(found) < 1.1

@@ -23,7 +23,7 @@ from fairmend.errors import InputError, ModelError
 from fairmend.language.measurement.drift import drift_curvature, drift_of, mean_drift
 from fairmend.language.measurement.perplexity import PerplexityProtocol
 from fairmend.language.models.models import LanguageModel
-from fairmend.language.repair.soft_gates import find_gains
+from fairmend.language.repair.soft_gates import find_gains, gains_along
 from fairmend.runs.parts import Arrays, KeepOne, Parts, keep_nothing
 from fairmend.runs.store import Store
 
@@ -64,6 +64,31 @@ def test_an_independent_solver_finds_no_better_gains(seed: int, knows: bool) -> 
     best = minimize(cost, np.full(5, 0.9), method="SLSQP", bounds=[(0, 1.5)] * 5, options={"maxiter": 500})
     assert ((gains >= 0) & (gains <= 1.5)).all()
     assert cost(gains) <= best.fun * (1 + 1e-6) + 1e-9
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1000), st.booleans())
+def test_the_direction_of_all_units_is_that_of_an_independent_solver(seed: int, knows: bool) -> None:
+    rng = np.random.default_rng(seed)
+    roots, slopes, known_slopes = 0.1 * rng.normal(size=(6, 9)), rng.normal(size=9), rng.normal(size=9)
+    here = linear(slopes, 0.4, known_slopes, 1.0 if knows else -1.0)(np.ones(9))
+    # Both halves of the words say the same, so that knowledge is asked to rise by as much as keeps it.
+    here |= {"halves": np.ones(2), "halves_slopes": np.stack([known_slopes] * 2, axis=1)}
+    half, whole = (gains_along(roots, here, 2)[step] for step in (0, 1))
+    metric = 0.4 * roots.T @ roots + np.diag(0.6 * (roots**2).sum(axis=0) + 0.008)
+
+    def least(asked: float) -> Floats:
+        def cost(moved: Floats) -> float:
+            missed = (known_slopes @ moved - asked) ** 2 if knows else 0.0
+            return float(moved @ metric @ moved / 2 + 50 * ((0.4 + slopes @ moved) / 0.4) ** 2 + 50 * missed)
+
+        return np.asarray(minimize(cost, np.zeros(9), method="BFGS", options={"gtol": 1e-9}).x)
+
+    without, added = least(0.0), least(1.0) - least(0.0)
+    lost, gained = known_slopes @ without, known_slopes @ added
+    turn = without + (min(max(-lost / gained, 0.0), 1.0) * added if knows else 0.0)
+    assert half == pytest.approx(np.clip(1 + turn, 0, 1.5), abs=1.5e-3)
+    assert whole == pytest.approx(np.clip(1 + 2 * turn, 0, 1.5), abs=2.5e-3)
 
 
 def test_what_is_not_linear_is_followed_step_by_step() -> None:
@@ -149,6 +174,8 @@ def test_what_cannot_work_is_refused() -> None:
     broken = linear(np.full(8, np.nan), 1.0, np.ones(8), 1.0)
     with pytest.raises(ModelError, match="are not finite where 29% of the bias is to go"):
         next(find_gains(np.eye(8), broken))
+    with pytest.raises(ModelError, match="not finite: take float32"):
+        gains_along(np.full((2, 8), np.nan), effects_of(tiny_lm())(np.ones(8)), 2)
 
 
 # --- kills

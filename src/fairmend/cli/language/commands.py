@@ -213,7 +213,7 @@ def apply(
         smaller = slice_groups(lm.model, chosen, lm.head_map) if sliced else None
         files = write_checkpoint(lm, chosen, out, {MASK.file: document(describe_mask(chosen, lm))}, sliced=smaller)
         slicing = None if smaller is None else describe_slicing(smaller)
-        counts = count_heads(gains_of(chosen))
+        counts = count_heads(gains_of(chosen), lm.head_map.n_heads)
         said = [f"{heads_in_words(counts)}."]
         said += [] if slicing is None else [slicing_in_words(slicing)]
         present({**counts, "slicing": slicing}, said, screen, files)

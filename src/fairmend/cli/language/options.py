@@ -22,7 +22,7 @@ SCORED = of(RepairSettings, "bias_scores", "loss_scores", "scoring_samples", pan
 RANKED = of(
     RepairSettings,
     *("method", "alpha", "gamma", "choice", "front", "max_perplexity", "keep_knowledge", "spare_knowledge"),
-    *("max_drift", "objective_limit", "soft.steps", "soft.tokens"),
+    *("max_drift", "objective_limit", "soft.units", "soft.steps", "soft.tokens"),
     panel=REPAIR_PANEL,
 )
 COLLECTED = of(

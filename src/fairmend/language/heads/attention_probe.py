@@ -65,6 +65,11 @@ def input_width(module: nn.Module) -> int:
     return int(module.nx) if isinstance(module, Conv1D) else int(getattr(module, "in_features"))  # noqa: B009
 
 
+def output_width(module: nn.Module) -> int:
+    """Number of output features of a linear module."""
+    return int(module.nf) if isinstance(module, Conv1D) else int(getattr(module, "out_features"))  # noqa: B009
+
+
 class KernelWatch(TorchFunctionMode):
     """Hand the output of every attention kernel to `on_kernel(output, values)`, which may return a replacement.
 

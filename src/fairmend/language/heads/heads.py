@@ -76,7 +76,7 @@ class HeadMap:
 
     @property
     def n_heads(self) -> int:
-        """Number of heads over all layers."""
+        """Number of heads over all layers, and of hidden neurons if the map has them, see `with_neurons`."""
         return sum(site.n_heads for site in self.sites)
 
     def space(

@@ -6,6 +6,7 @@ one's, KL(original || masked), in nats: 0 where nothing moved, never negative. W
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -91,9 +92,25 @@ def drift_curvature(
 ) -> Floats:
     """Second derivatives of the drift per token with respect to all gates, where they are 1, (n_heads, n_heads).
 
-    They are the Fisher information of the gates (Kullback, Information Theory and Statistics, 1959, section 2.6): the
-    mean of outer products of gradients of the log-likelihood of tokens that the model itself draws. Those of different
-    tokens are uncorrelated, so that the gradient of a whole window's sum serves.
+    Args:
+        lm, tokens, seed, progress, keep: see `drift_roots`.
+
+    Raises:
+        DataError, ModelError: see `drift_roots`.
+    """
+    roots = drift_roots(lm, tokens, seed, progress=progress, keep=keep)
+    curvature: Floats = roots.T @ roots
+    return curvature
+
+
+def drift_roots(
+    lm: LanguageModel, tokens: Tensor, seed: int = 0, *, progress: Done | None = None, keep: KeepOne = keep_nothing
+) -> Floats:
+    """Rows of which the products' sum is the curvature of the drift per token, (n_windows, n_heads).
+
+    The curvature is the Fisher information of the gates (Kullback, Information Theory and Statistics, 1959, section
+    2.6): the mean of outer products of gradients of the log-likelihood of tokens that the model itself draws. Those of
+    different tokens are uncorrelated, so that the gradient of a whole window's sum serves.
 
     Args:
         lm, tokens: see `drift_of`; cut into windows of 32 tokens, a shorter rest is left out.
@@ -135,8 +152,8 @@ def drift_curvature(
                 return {"gradients": found[part.start : part.stop]}
 
             found[part.start : part.stop] = keep(f"curvature from window {start} on", of_part)["gradients"]
-    curvature: Floats = found.T @ found / windows.numel()
-    return curvature
+    roots: Floats = found / math.sqrt(windows.numel())
+    return roots
 
 
 def _by_shape(windows: Sequence[Window]) -> Iterator[tuple[int, int, list[int]]]:

@@ -24,6 +24,7 @@ from fairmend.language.checkpoints.checkpoints import quiet_transformers
 from fairmend.language.checkpoints.reading import read_checkpoint
 from fairmend.language.checkpoints.sources import BUILT_IN, PLANTED, find_checkpoint
 from fairmend.language.models.text_limits import check_tokens, context_of, end_ids_of, filler_of
+from fairmend.language.protocols import Units
 from fairmend.records import differences
 from fairmend.runs.workers.service import place
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from fairmend.language.heads.heads import HeadMap
     from fairmend.language.models.proof import Decoding
+    from fairmend.masks import Mask
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -72,6 +74,8 @@ class LanguageModel:
         notes: what lies in its checkpoint and was not read, in sentences.
         batch_size: how many rows it is given at once, see `BatchSize`; figures do not depend on it in float32.
         origin: how it was loaded; None for one that was loaded otherwise.
+        units: what masks are of, see `turning`: its attention "heads", or "all", the neurons of its feed-forward
+            blocks too.
     """
 
     model: PreTrainedModel
@@ -88,6 +92,7 @@ class LanguageModel:
     notes: tuple[str, ...] = ()
     batch_size: Rows = "auto"
     origin: Origin | None = None
+    units: Units = "heads"
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.origin is None:
@@ -95,7 +100,7 @@ class LanguageModel:
                 f"{self.name} was given in Python, so that no other process can load it: save it into a directory and "
                 "load that with load_model, or do the work in one process (--workers 1)"
             )
-        return _reopened, (self.origin, self.name, self.batch_size, self.fingerprint())
+        return _reopened, (self.origin, self.name, self.batch_size, self.units, self.fingerprint())
 
     @property
     def device(self) -> torch.device:
@@ -106,10 +111,20 @@ class LanguageModel:
         """The same model, given so many rows at once; what was found and proven of it is kept."""
         return self._changed(batch_size=rows)
 
+    def turning(self, units: Units) -> LanguageModel:
+        """The same model with masks of other units: "heads" alone, or "all", with a gate for every neuron too."""
+        _ = self._heads  # found once for both
+        return self if units == self.units else self._changed(units=units)
+
+    def with_units_of(self, mask: Mask) -> LanguageModel:
+        """The same model with the units that a mask is of: its heads, or all."""
+        heads = self.turning("heads")
+        return heads if mask.n_units == heads.head_map.n_heads else self.turning("all")
+
     def _changed(self, **changes: Any) -> LanguageModel:
         other = replace(self, **changes)
         known = self.__dict__
-        other.__dict__.update({name: known[name] for name in ("_heads", "_fingerprint") if name in known})
+        other.__dict__.update({name: known[name] for name in ("_heads", "_all", "_fingerprint") if name in known})
         return other
 
     def batches(self, bytes_per_row: int = 1, tokens_per_row: int = 1) -> BatchSize:
@@ -143,14 +158,21 @@ class LanguageModel:
 
     @property
     def head_map(self) -> HeadMap:
-        """The model's attention heads, found and their gates proven when first asked for.
+        """The model's attention heads, found and their gates proven when first asked for; its neurons too for "all".
 
         Raises:
-            ModelError: see `find_heads` and `proof.prove_gates`.
+            ModelError: see `find_heads`, `with_neurons` and `proof.prove_gates`.
         """
         if isinstance(self._heads, ModelError):
             raise self._heads
-        return self._heads
+        return self._heads if self.units == "heads" else self._all
+
+    @cached_property
+    def _all(self) -> HeadMap:
+        from fairmend.language.heads.neurons import with_neurons
+
+        with _fitting(self.name, self.device):
+            return with_neurons(self.model, self.turning("heads").head_map)
 
     @cached_property
     def _heads(self) -> HeadMap | ModelError:
@@ -320,7 +342,7 @@ def wrap_model(
     )
 
 
-def _reopened(origin: Origin, name: str, batch_size: Rows, fingerprint: dict[str, Any]) -> LanguageModel:
+def _reopened(origin: Origin, name: str, batch_size: Rows, units: Units, fingerprint: dict[str, Any]) -> LanguageModel:
     """The same model in another process, loaded there once.
 
     Raises:
@@ -333,7 +355,7 @@ def _reopened(origin: Origin, name: str, batch_size: Rows, fingerprint: dict[str
             f"a worker has another {name} than this process: {'; '.join(changed)}. Give all workers the same "
             "files, the same versions of packages and the same kind of device"
         )
-    return lm._changed(name=name, batch_size=batch_size)
+    return lm._changed(name=name, batch_size=batch_size, units=units)
 
 
 @lru_cache(maxsize=2)

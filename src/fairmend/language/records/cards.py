@@ -41,7 +41,7 @@ _FILES = {
     "result.json": "all figures, settings, seeds, versions and fingerprints",
     "run.sqlite": "every measurement; lets an interrupted run be gone on with",
 }
-_OFF = "attention heads are switched off"
+_OFF = {"heads": "attention heads", "off": "are switched off"}
 _FRONT_FILES = {
     "front.json, front.csv": "other trade-offs between bias and perplexity, each with its held-out figures",
     "front.png, front.svg": "the same as a picture",
@@ -93,7 +93,7 @@ def repair_card(
     return _card(
         lm,
         title=f"{lm.name}, repaired",
-        summary=_summary(repair),
+        summary=_summary(repair, lm),
         done=done,
         data=(origin, *_data(data), *repair.search_prompts.notes),
         sections=sections,
@@ -109,7 +109,7 @@ def point_card(front: Mapping[str, Any], point: Mapping[str, Any], lm: LanguageM
     counts, axis = count_saved(point, front["heads"]), front["data"]["judge_prompts"]["axis"]
     changed = any(counts[name] for name in counts if name != "heads")
     outcome = (
-        f"{heads_in_words(counts, _OFF)}, so that different groups ({axis}) are "
+        f"{heads_in_words(counts, **_OFF)}, so that different groups ({axis}) are "
         "treated more alike. It was not retrained."
         if changed
         else Markdown("**The model is unchanged**: this is the point of the front that drops nothing.")
@@ -146,9 +146,10 @@ def _card(lm: LanguageModel, **facts: Any) -> Card:
     return Card(loading=(("No code of fairmend is needed", "python", _LOADING),), header=header, **facts)
 
 
-def _summary(repair: Repair) -> tuple[str, ...]:
+def _summary(repair: Repair, lm: LanguageModel) -> tuple[str, ...]:
+    counts = count_heads(gains_of(repair.mask), lm.head_map.n_heads)
     outcome = (
-        f"{heads_in_words(count_heads(gains_of(repair.mask)), _OFF)}, so that different groups "
+        f"{heads_in_words(counts, **_OFF)}, so that different groups "
         f"({repair.search_prompts.axis}) are treated more alike. It was not retrained."
         if repair.improved
         else Markdown(
@@ -181,13 +182,14 @@ def _done(repair: Repair) -> tuple[str, ...]:
         if heads:
             said.append(f"Dropped in {site}: {', '.join(map(str, heads))}.")
     if any(repair.mask.dials):
-        said.append("The gain of every head is in mask.json: 1 leaves the head as it is, 0 is off.")
+        said.append("The gain of every one is in mask.json: 1 leaves it as it is, 0 is off.")
     return (*said, *(f"Note: {remark.rstrip('.')}." for remark in repair.ranking.remarks))
 
 
 def _method(settings: RepairSettings) -> str:
     if settings.method == SOFT:
-        return f"soft gates, {settings.soft.steps} steps"
+        what = "heads" if settings.soft.units == "heads" else "heads and hidden neurons"
+        return f"soft gates of {what}, {settings.soft.steps} steps"
     if settings.searches_subsets:
         subsets = settings.subsets
         share = f"a {'share' if subsets.fraction == 'shared' else 'random share of its own'} of {subsets.eta:g}"

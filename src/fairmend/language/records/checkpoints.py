@@ -57,7 +57,7 @@ def write_checkpoint(
         RunError: the directory holds other files.
         ArtifactError: it cannot be written, or the disk is full.
     """
-    target = Path(out)
+    target, lm = Path(out), lm.with_units_of(mask)
     if beside_run:
         sweep(target)
     else:

@@ -44,7 +44,7 @@ def _draw(
 ) -> Figure:
     off: list[int] = []
     if mask is not None:
-        gains = gains_of(mask)
+        gains = gains_of(mask)[: head_map.n_heads]  # those of neurons are too many to be seen
         off = np.flatnonzero(gains == 0).tolist()
         turned = ("gains", "gain of the head minus 1", gains - 1, True)
         panels = [turned, *panels] if mask.dials else panels

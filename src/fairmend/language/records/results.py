@@ -72,7 +72,7 @@ def describe_result(
             "improved": repair.improved,
             "feasible": repair.feasible,
             "interrupted": repair.run.stopped == "interrupted",
-            **count_heads(gains_of(repair.mask)),
+            **count_heads(gains_of(repair.mask), lm.head_map.n_heads),
             "dropped_by_site": repair.space.by_site(repair.mask),
             "verdict": describe_outcome(repair),
         },
@@ -129,7 +129,7 @@ def describe_outcome(repair: Repair) -> str:
 
 def describe_mask(mask: Mask, lm: LanguageModel) -> dict[str, Any]:
     """A mask with the model it belongs to, JSON-ready; `mask_for` reads it back."""
-    space = lm.head_map.space(gains=bool(mask.dials))
+    space = lm.with_units_of(mask).head_map.space(gains=bool(mask.dials))
     return {
         **MASK.head,
         "model": describe_model(lm),
@@ -149,28 +149,30 @@ def describe_gains(mask: Mask) -> dict[str, Any]:
     return {"gains": gains_of(mask).tolist()} if mask.dials else {}
 
 
-def count_heads(gains: npt.NDArray[np.float64]) -> dict[str, int]:
-    """How many heads there are, and how many of them are dropped, turned down and turned up, by their gains."""
-    return {
+def count_heads(gains: npt.NDArray[np.float64], n_heads: int) -> dict[str, int]:
+    """How many heads, and neurons if there are gains of them, are dropped, turned down and turned up, and there are."""
+    counts = {
         "dropped": int((gains == 0).sum()),
         "turned_down": int(((gains > 0) & (gains < 1)).sum()),
         "turned_up": int((gains > 1).sum()),
-        "heads": len(gains),
+        "heads": n_heads,
     }
+    return counts if len(gains) == n_heads else counts | {"neurons": len(gains) - n_heads}
 
 
 def count_saved(point: Mapping[str, Any], n_heads: int) -> dict[str, int]:
     """The same of an entry that `describe_heads` made, such as a point of a front."""
     gains = np.array(point.get("gains", np.ones(n_heads)), dtype=np.float64)
     gains[point["dropped"]] = 0
-    return count_heads(gains)
+    return count_heads(gains, n_heads)
 
 
-def heads_in_words(counts: Mapping[str, int], off: str = "heads dropped") -> str:
+def heads_in_words(counts: Mapping[str, int], heads: str = "heads", off: str = "dropped") -> str:
     """The same as the beginning of a sentence: "4 of 270 heads dropped, 20 turned down, 3 turned up"."""
     turned = ("turned_down", "turned_up")  # results of fairmend 0.1 have neither
-    moved = [f"{counts[name]} {name.replace('_', ' ')}" for name in turned if counts.get(name)]
-    return ", ".join([f"{counts['dropped']} of {counts['heads']} {off}", *moved])
+    moved = [f"{counts[name]:,} {name.replace('_', ' ')}" for name in turned if counts.get(name)]
+    units = f"{counts['heads']} {heads}" + (f" and {counts['neurons']:,} neurons" if "neurons" in counts else "")
+    return ", ".join([f"{counts['dropped']} of {units} {off}", *moved])
 
 
 def mask_for(payload: Mapping[str, Any], lm: LanguageModel) -> Mask:
@@ -215,7 +217,7 @@ def mask_for(payload: Mapping[str, Any], lm: LanguageModel) -> Mask:
     if odd:
         what = "has the entry" if odd[0] in payload else "lacks the entry"
         raise ModelError(f"the mask {what} {odd[0]!r}: it was edited, or written by another version of fairmend")
-    ours_space = lm.head_map.space(gains=gains is not None)
+    ours_space = lm.with_units_of(mask).head_map.space(gains=gains is not None)
     if (space.sites, space.dials) != (ours_space.sites, ours_space.dials) or differing:
         raise ModelError(
             f"the mask was made for {name} ({space.n_units} heads), not for {lm.name} "

@@ -147,6 +147,7 @@ def repair_model(
             measuring: the choice is then made among those measured, and not judged.
     """
     settings, log = settings or RepairSettings(), Logbook(store, progress, workers)
+    subject = subject.turning(settings)
     further = begin_objectives(subject.lm, objectives, settings.method == SOFT)
     half, other_half = subject.halves(settings)
     search = subject.searching(settings)

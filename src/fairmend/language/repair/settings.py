@@ -18,6 +18,7 @@ from fairmend.language.protocols import (
     LossMethod,
     ReadingSettings,
     Sampling,
+    Units,
 )
 from fairmend.search.names import METHODS, Method, PruningTies
 from fairmend.settings import Auto, check, documented, nested, published, setting
@@ -105,7 +106,7 @@ class SubsetSearch:
 @documented
 @dataclass(frozen=True, slots=True)
 class SoftGates:
-    """How the gain of every head is found, see `soft_gates`.
+    """How the gain of every head, or of every neuron too, is found, see `soft_gates`.
 
     Raises:
         InputError: a setting outside its limits.
@@ -119,6 +120,14 @@ class SoftGates:
     )
     tokens: int = setting(
         4096, "Tokens of the text that tells which heads the words depend on.", least=32, option="--soft-tokens"
+    )
+    units: Units = setting(
+        "heads",
+        "What is turned: heads (a gain per attention head), or all (a gain per hidden neuron of the feed-forward "
+        "blocks too: far more of the bias goes at the same perplexity).",
+        choices=get_args(Units),
+        option="--soft-units",
+        basic=True,
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Soft gates: a gain per head, in place of heads that are off or on.
+"""Soft gates: a gain per head, or per head and hidden neuron, in place of units that are off or on.
 
 No weight is trained: there are as many numbers as heads, and the columns of the output projections absorb them like
 dropped heads (see `fairmend.language.heads.folding`). What is sought are the gains that move the model's words least,
@@ -7,6 +7,11 @@ Numerical Optimization, 2006, chapter 18) with the drift's second derivatives, w
 effects change with the gains, the share falls step by step, and each step takes slopes at the gains of the one before.
 
 Knowledge is asked to rise because words that no slope was taken of know a little less of every repair than others.
+
+Neurons are many, each is turned a little, and the drift allows far more than the bias needs: what limits such a repair
+is how far it holds for words that no slope was taken of. So there is one program instead of one after the other, which
+would fit the words that are searched with ever better, its ridge weighs more, and its solution is followed beyond where
+slopes say that the bias is gone, because effects fade as they add up.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cholesky
+from scipy.linalg import cholesky, solve
 from scipy.optimize import lsq_linear
 
 from fairmend.errors import InputError, ModelError
@@ -33,6 +38,11 @@ RISE = 0.3
 _TIGHT = 50.0  # nats of drift that missing the whole bias or knowledge is worth, squared
 _DIAGONAL = 0.6  # how far sampled curvature shrinks towards its diagonal, which samples tell best
 _RIDGE = 0.003
+
+_MOST_RISE = 1.0
+_RIDGE_OF_ALL = 0.008
+_FARTHEST = 2.0  # times the turn that takes the whole bias, by its slopes
+_DIGITS = 3  # of gains: neurons that are turned by less stay as they are
 
 
 def find_gains(
@@ -78,6 +88,54 @@ def find_gains(
         if progress is not None:
             progress(step, steps)
         yield gains.copy()
+
+
+def gains_along(roots: Floats, here: Arrays, steps: int) -> list[Floats]:
+    """Gains of heads and neurons ever farther along the one direction that takes the bias at the least drift.
+
+    Minimised is x'Qx / 2 with what bias and knowledge miss, squared, where x are the gains minus 1 and Q the drift's
+    shrunk curvature with a ridge. By how much knowledge is asked to rise is what keeps it, by its slopes, for the words
+    of either half when it is asked of the other half.
+
+    Args:
+        roots: of the curvature, `(n_windows, n_units)`, from `drift_roots`.
+        here: bias, knowledge and their slopes at gains of 1, see `find_gains`, and the knowledge of either half of its
+            words: "halves" `(2,)` with "halves_slopes" `(n_units, 2)`.
+        steps: how many, up to twice the turn that takes the whole bias by its slopes.
+
+    Returns:
+        Gains from 0 to 1.5, of shape (n_units,), one array per step.
+
+    Raises:
+        ModelError: roots or effects that are not finite.
+    """
+    if not all(np.isfinite(each).all() for each in (roots, here["deviations"], here["slopes"], here["known_slopes"])):
+        raise ModelError("soft gates: the curvature, bias, knowledge or their slopes are not finite: take float32")
+    scale, tight = max(float(np.abs(here["deviations"]).sum()), 1e-9), math.sqrt(2 * _TIGHT)
+    rows = [math.sqrt(1 - _DIAGONAL) * roots, tight / scale * here["slopes"].T]
+    missed = np.concatenate([np.zeros(len(roots)), -tight / scale * here["deviations"]])
+    diagonal = _DIAGONAL * (roots**2).sum(axis=0) + _RIDGE_OF_ALL
+
+    def turn(*known: Floats) -> Floats:
+        """The turn without a rise of knowledge, and what a rise by the whole of it adds; columns of (n_units, 2)."""
+        pulls = np.vstack([*rows, *(tight * each[None] for each in known)])
+        goals = np.zeros((len(pulls), 2))
+        goals[: len(missed), 0], goals[len(missed) :, 1] = missed, tight
+        # All but the diagonal are few rows, so that there are only as many equations (Henderson and Searle, SIAM Review
+        # 1981, the push-through identity).
+        even = pulls / diagonal
+        found: Floats = even.T @ solve(np.eye(len(pulls)) + even @ pulls.T, goals, assume_a="pos")
+        return found
+
+    chosen, knew = turn()[:, 0], float(here["known"])
+    if knew > 0:
+        halves = (here["halves_slopes"] / np.maximum(here["halves"], 0.1 * knew)).T
+        pairs = [halves[other] @ turn(halves[half]) for half, other in ((0, 1), (1, 0))]
+        needed = float(np.mean([-without / added if added > 0 else _MOST_RISE for without, added in pairs]))
+        without, added = turn(here["known_slopes"] / knew).T
+        chosen = without + min(max(needed, 0.0), _MOST_RISE) * added
+    lengths = _FARTHEST * np.arange(1, steps + 1) / steps
+    return [np.clip(1 + length * chosen, 0.0, LARGEST_GAIN).round(_DIGITS) for length in lengths]
 
 
 def _step(curvature: Floats, effects: Callable[[Floats], Arrays], first: Arrays, gains: Floats, part: float) -> Arrays:

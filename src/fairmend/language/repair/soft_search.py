@@ -6,6 +6,7 @@ cost more.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 
 import numpy as np
@@ -15,12 +16,13 @@ from fairmend.evaluation import Measurement
 from fairmend.language.bias.design import design_of
 from fairmend.language.choices.likelihoods import preference_gradients
 from fairmend.language.measurement.answers import Preferences
-from fairmend.language.measurement.drift import drift_curvature
+from fairmend.language.measurement.drift import drift_curvature, drift_roots
 from fairmend.language.measurement.evaluator import LanguageEvaluator
 from fairmend.language.measurement.logbook import Logbook
+from fairmend.language.prompts.choices import ChoiceSet
 from fairmend.language.repair.floors import Floors
 from fairmend.language.repair.settings import RepairSettings
-from fairmend.language.repair.soft_gates import Floats, find_gains
+from fairmend.language.repair.soft_gates import Floats, find_gains, gains_along
 from fairmend.masks import Mask
 from fairmend.runs.parts import Arrays, Keep, Parts, keep_nothing
 from fairmend.runs.progress import Stages
@@ -63,16 +65,37 @@ def soft_masks(fitted: LanguageEvaluator, floor: Floors, settings: RepairSetting
             d, slopes = preference_gradients(lm, known.encoded, gates=gains)
             groups = design_of(fitted.knowledge)
             found |= {"known": groups.means(d).mean(), "known_slopes": groups.means(slopes.T).mean(axis=-1)}
+            halves = _halves(fitted.knowledge)
+            found |= {"halves": d @ halves, "halves_slopes": slopes.T @ halves}
         return found
 
+    def along() -> Arrays:
+        """Of neurons the gains alone are kept: their slopes would fill a store, and take a minute to find again."""
+        roots = drift_roots(lm, tokens, settings.seed, progress=shown.of("curvature of the drift"))
+        return {"gains": np.array(gains_along(roots, effects(np.ones(roots.shape[1])), steps))}
+
+    tokens, steps = fitted.reading.tokens, settings.soft.steps
     with Stages(log.progress, "soft gates: ") as shown:
-        heard = shown.of("curvature of the drift")
-        curvature = drift_curvature(lm, fitted.reading.tokens, settings.seed, progress=heard, keep=keep)
-        heard = shown.of("steps")
-        found = find_gains(curvature, effects, steps=settings.soft.steps, keep=keep, progress=heard)
+        if settings.soft.units == "all":
+            found: Iterable[Floats] = keep("gains of all units", along)["gains"]
+        else:
+            heard = shown.of("curvature of the drift")
+            curvature = drift_curvature(lm, tokens, settings.seed, progress=heard, keep=keep)
+            found = find_gains(curvature, effects, steps=steps, keep=keep, progress=shown.of("steps"))
         masks, reading = [], floor.evaluator.reading
         for mask in map(lm.head_map.mask, found):
             if not floor.admits(Measurement(0.0, reading.perplexity(reading.sums(mask)).value)):
                 break
             masks.append(mask)
         return masks
+
+
+def _halves(knowledge: ChoiceSet) -> Floats:
+    """Weights of items in the means of either half of their words, or of the items themselves, (n_items, 2)."""
+    words = knowledge.columns[knowledge.apart[0]] if knowledge.apart else knowledge.keys
+    numbers = np.unique(words, return_inverse=True)[1]
+    if numbers.max() == 0:
+        numbers = np.arange(len(words))
+    members = np.stack([numbers % 2 == half for half in (0, 1)], axis=1)
+    weights: Floats = members / members.sum(axis=0)
+    return weights

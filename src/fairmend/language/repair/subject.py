@@ -63,6 +63,15 @@ class Subject:
         if repeated:
             raise InputError(f"axis {repeated[0]!r} was given twice: give every axis once, the one to repair first")
 
+    def turning(self, settings: RepairSettings) -> Subject:
+        """The same with the model's units that the settings are about: its heads, or its neurons too.
+
+        Raises:
+            ModelError: see `fairmend.language.heads.neurons.with_neurons`.
+        """
+        units = settings.soft.units if settings.method == SOFT else "heads"
+        return replace(self, lm=self.lm.turning(units))
+
     @property
     def axes(self) -> tuple[PromptSet, ...]:
         """The prompts of every axis, the one to repair first."""
