@@ -23,6 +23,7 @@ MEASURE: dict[str, Any] = {
     "--quiet": True,
 }
 REPAIR = MEASURE | {"--method": "fasp", "--alpha": 0.4, "--gamma": 0.3, "--choice": "rule", "--out": "out"}
+SOFT: dict[str, Any] = {"--method": "soft", "--choice": None, "--alpha": None, "--gamma": None}
 
 
 def write(name: str, rows: list[tuple[str, ...]], head: tuple[str, ...] = HEAD) -> None:
@@ -84,12 +85,13 @@ def test_scores_of_all_heads_are_written_with_how_valid_they_are(run: Run, choic
         assert len([row for row in csv.DictReader(file) if float(row["bias_effect[items]"])]) == 12
 
 
-@pytest.mark.parametrize("method", ["fasp", "soft"])
+@pytest.mark.parametrize("method", ["fasp", "soft", "soft of all units"])
 def test_a_stopped_repair_goes_on_to_what_an_uninterrupted_one_finds(
     run: Run, choices: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    options = REPAIR | {"--method": method, "--max-perplexity": 3, "--max-drift": 3, "--keep-knowledge": 0.1}
-    if method == "soft":
+    options = REPAIR | {"--max-perplexity": 3, "--max-drift": 3, "--keep-knowledge": 0.1}
+    options |= {"--method": method.split(maxsplit=1)[0]} | ({"--soft-units": "all"} if "units" in method else {})
+    if method != "fasp":
         for unread in ("--choice", "--alpha", "--gamma"):
             del options[unread]
     whole = lm(run, "repair", options | {"--out": "whole"})
@@ -138,6 +140,8 @@ def test_without_a_method_gates_are_soft_and_the_perplexity_stays_close(run: Run
         ([], {"--bias": "alone.csv"}, ("x (40); add items of other groups",)),
         ([], {"--method": "soft", "--choice": "measured"}, ("'soft' does not read --alpha, --gamma: leave that out",)),
         ([], {"--method": "random", "--scores": "heads.csv"}, ("'random' does not read --gamma, --scores",)),
+        ([], SOFT | {"--soft-units": "all", "--front": True}, ("a front counts heads",)),
+        ([], SOFT | {"--soft-units": "all", "--slice": True}, ("--slice", "--soft-units all drops none")),
         ([], {"--soft-steps": 3, "--subsets": 20}, ("'fasp' does not read --soft-steps, --subsets",)),
         ([], {"--max-drift": -1}, ("--max-drift", "-1")),
         ([], {"--bias-scores": "reweighted"}, ("reweighted", "first-order or generated")),

@@ -49,14 +49,17 @@ def test_every_method_repairs_choices_and_is_judged_by_what_must_stay(method: An
     assert found.mask.is_untouched or held.drift.value > 0
 
 
-def test_an_interrupted_soft_repair_goes_on_to_the_same_gains(tmp_path: Path, monkeypatch: Any) -> None:
-    settings = replace(SETTINGS, method="soft")
+@pytest.mark.parametrize(("units", "strikes"), [("heads", 6), ("all", 2)])  # two a step
+def test_an_interrupted_soft_repair_goes_on_to_the_same_gains(
+    tmp_path: Path, monkeypatch: Any, units: Any, strikes: int
+) -> None:
+    settings = replace(SETTINGS, method="soft", soft=replace(SETTINGS.soft, units=units))
     whole = repair_model(subject(), settings, held_out=False)
     taken, gradients = [], soft_search.preference_gradients
 
     def struck(*given: Any, **options: Any) -> Any:
         taken.append(given)
-        if len(taken) == 6:  # two a step
+        if len(taken) == strikes:
             raise KeyboardInterrupt
         return gradients(*given, **options)
 

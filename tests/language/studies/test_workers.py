@@ -93,9 +93,10 @@ def test_no_weights_travel_and_another_model_is_refused(saved: LanguageModel, tm
     packed = pickle.dumps(saved)
     assert len(packed) < 2000
     assert pickle.loads(packed).fingerprint() == saved.fingerprint()
-    make, (origin, name, rows_at_once, fingerprint) = saved.__reduce__()
+    assert pickle.loads(pickle.dumps(saved.turning("all"))).head_map == saved.turning("all").head_map
+    make, (*named, fingerprint) = saved.__reduce__()
     with pytest.raises(ModelError, match=r"a worker has another .* weights_sha256: was .*0000"):
-        make(origin, name, rows_at_once, {**fingerprint, "weights_sha256": "0000"})
+        make(*named, {**fingerprint, "weights_sha256": "0000"})
 
 
 def test_scorers_are_loaded_again() -> None:

@@ -35,6 +35,7 @@ from fairmend.cli.language.runs import command_line, go_on, language_run, read_c
 from fairmend.cli.options import RARE, CommonOptions, Given, WorkerOptions
 from fairmend.cli.tables import present
 from fairmend.cli.trust import TrustOptions
+from fairmend.errors import InputError
 from fairmend.language.repair.settings import SOFT
 from fairmend.settings import option_of
 
@@ -158,6 +159,8 @@ def _repair(
     lm = inputs.lm
     require_savable(lm)
     if extra["slice"]:
+        if settings.turns_neurons:
+            raise InputError("--slice removes dropped heads, and --soft-units all drops none: leave one of them out")
         _require_sliceable(lm)
     request = {**inputs.request, **extra}
     objectives = [load_objective(spec) for spec in extra["objectives"]]

@@ -133,6 +133,7 @@ def bytes_backward(lm: LanguageModel, n_tokens: int, n_scored: int) -> int:
     Recomputation in Large Transformer Models", 2022, section 4), of two bytes there and four here; and logits.
     """
     config = lm.model.config.get_text_config(decoder=True)
-    width, layers = int(required(config, "hidden_size")), len(lm.head_map.sites)
-    heads = max(site.n_heads for site in lm.head_map.sites)
+    attention = lm.turning("heads").head_map.sites
+    width, layers = int(required(config, "hidden_size")), len(attention)
+    heads = max(site.n_heads for site in attention)
     return 2 * layers * n_tokens * (34 * width + 5 * heads * n_tokens) + 16 * lm.vocabulary * (n_scored + 1)

@@ -188,7 +188,7 @@ def _done(repair: Repair) -> tuple[str, ...]:
 
 def _method(settings: RepairSettings) -> str:
     if settings.method == SOFT:
-        what = "heads" if settings.soft.units == "heads" else "heads and hidden neurons"
+        what = "heads and hidden neurons" if settings.turns_neurons else "heads"
         return f"soft gates of {what}, {settings.soft.steps} steps"
     if settings.searches_subsets:
         subsets = settings.subsets

@@ -307,8 +307,17 @@ class RepairSettings:
                 "soft measures the gains it finds and chooses among them: leave out the choice 'rule', or rank "
                 "heads by another method"
             )
+        if self.turns_neurons and self.front:
+            raise InputError(
+                "a front counts heads, and all units are turned: leave out the front, or take the units 'heads'"
+            )
         if self.method in METHODS:
             self.rule  # noqa: B018 - refuses shares that cannot work
+
+    @property
+    def turns_neurons(self) -> bool:
+        """Whether neurons get gains too, beside the heads."""
+        return self.method == SOFT and self.soft.units == "all"
 
     @property
     def searches_subsets(self) -> bool:

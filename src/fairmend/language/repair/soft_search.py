@@ -76,7 +76,7 @@ def soft_masks(fitted: LanguageEvaluator, floor: Floors, settings: RepairSetting
 
     tokens, steps = fitted.reading.tokens, settings.soft.steps
     with Stages(log.progress, "soft gates: ") as shown:
-        if settings.soft.units == "all":
+        if settings.turns_neurons:
             found: Iterable[Floats] = keep("gains of all units", along)["gains"]
         else:
             heard = shown.of("curvature of the drift")

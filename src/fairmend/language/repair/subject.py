@@ -69,8 +69,7 @@ class Subject:
         Raises:
             ModelError: see `fairmend.language.heads.neurons.with_neurons`.
         """
-        units = settings.soft.units if settings.method == SOFT else "heads"
-        return replace(self, lm=self.lm.turning(units))
+        return replace(self, lm=self.lm.turning("all" if settings.turns_neurons else "heads"))
 
     @property
     def axes(self) -> tuple[PromptSet, ...]:

@@ -293,7 +293,7 @@ def _plan_of_choices(searching: Subject, asked: RepairSettings, tokens: int) -> 
     """All methods search with the same items; going backward counts twice as much as forward (Kaplan et al. 2020)."""
     search, scoring = searching.searching(asked), searching.scoring(asked)
     items, text = scoring.answers.n_tokens(np.arange(len(scoring.prompts))), len(scoring.reading.tokens)
-    if asked.method == SOFT and asked.soft.units == "all":
+    if asked.turns_neurons:
         fixed = _WITH_GRADIENT * scoring.tokens_per_mask + search.tokens_per_mask
         steps = (tokens - fixed) // search.tokens_per_mask
         if steps < _LEAST_STEPS:
