@@ -25,13 +25,14 @@ from fairmend.language.prompts.benchmarks import choice_benchmark
 from fairmend.language.prompts.knowledge import knowledge_items
 from fairmend.language.protocols import ReadingSettings
 from fairmend.language.repair.repair import repair_model
-from fairmend.language.repair.settings import RepairSettings
+from fairmend.language.repair.settings import RepairSettings, SoftGates
 from fairmend.language.repair.subject import Subject
 from fairmend.language.studies.equal_cost import plan_repair
 from fairmend.statistics import t_interval
 
 METHODS = (
     "soft",
+    "soft, heads alone",
     "fasp",
     "fasp, nothing spared",
     "attention-pruning",
@@ -43,12 +44,13 @@ METHODS = (
     "gradient",
     "random",
 )
-MEANS = ("gap", "after", "removed", "kept", "drift", "times", "heads", "tokens", "seconds")
+MEANS = ("gap", "after", "removed", "kept", "drift", "times", "units", "tokens", "seconds")
 
 
 def repair(lm: LanguageModel, name: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """One repair by one method on one split, with its held-out figures."""
-    method, _, spared = name.partition(", ")
+    method, _, variant = name.partition(", ")
+    spared = variant == "nothing spared"
     settings = RepairSettings(
         prompts=given.items,
         reading=ReadingSettings(tokens=given.text_tokens),
@@ -57,6 +59,7 @@ def repair(lm: LanguageModel, name: str, seed: int, given: argparse.Namespace) -
         keep_knowledge=None if spared else 0.9,
         spare_knowledge=0.0 if spared else 0.2,
         alpha=given.alpha,
+        soft=SoftGates(units="heads" if variant == "heads alone" else "all"),
         seed=seed,
     )
     subject = Subject(lm, choice_benchmark(given.bias), knowledge=knowledge_items())
@@ -83,7 +86,7 @@ def repair(lm: LanguageModel, name: str, seed: int, given: argparse.Namespace) -
         "accuracy": held.knowledge.after.accuracy,
         "drift": held.drift.value,
         "times": held.perplexity.ratio,
-        "heads": len(dials) or found.mask.size,
+        "units": len(dials) or found.mask.size,
         "tokens": plan.tokens,
         "subsets": plan.settings.subsets.samples if plan.settings.searches_subsets else None,
         "finalists": len(found.finalists),
@@ -94,7 +97,7 @@ def repair(lm: LanguageModel, name: str, seed: int, given: argparse.Namespace) -
 def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
     """A Markdown table of means over splits with half of their 95 % intervals, and the pairs against FASP."""
     lines = [
-        "| method | splits | gap | after | removed | knowledge kept | drift | perplexity | heads | tokens | CPU-s |",
+        "| method | splits | gap | after | removed | knowledge kept | drift | perplexity | units | tokens | CPU-s |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     of_fasp = {row["seed"]: row["removed"] for row in rows if row["method"] == "fasp"}
@@ -109,7 +112,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
             return f"{mean.mean:{form}}{half}"
 
         cells = [cell("gap", ".3f"), cell("after", ".3f"), cell("removed", ".0%"), cell("kept", ".0%")]
-        cells += [cell("drift", ".3f"), cell("times", ".3f"), f"{means['heads'].mean:.0f}"]
+        cells += [cell("drift", ".3f"), cell("times", ".3f"), f"{means['units'].mean:.0f}"]
         cells += [f"{means['tokens'].mean:,.0f}", f"{means['seconds'].mean:.0f}"]
         lines.append(f"| {method} | {len(own)} | {' | '.join(cells)} |")
         both = [row["removed"] - of_fasp[row["seed"]] for row in own if row["seed"] in of_fasp]

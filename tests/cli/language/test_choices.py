@@ -85,12 +85,12 @@ def test_scores_of_all_heads_are_written_with_how_valid_they_are(run: Run, choic
         assert len([row for row in csv.DictReader(file) if float(row["bias_effect[items]"])]) == 12
 
 
-@pytest.mark.parametrize("method", ["fasp", "soft", "soft of all units"])
+@pytest.mark.parametrize("method", ["fasp", "soft", "soft of heads"])
 def test_a_stopped_repair_goes_on_to_what_an_uninterrupted_one_finds(
     run: Run, choices: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     options = REPAIR | {"--max-perplexity": 3, "--max-drift": 3, "--keep-knowledge": 0.1}
-    options |= {"--method": method.split(maxsplit=1)[0]} | ({"--soft-units": "all"} if "units" in method else {})
+    options |= {"--method": method.split(maxsplit=1)[0]} | ({"--soft-units": "heads"} if "heads" in method else {})
     if method != "fasp":
         for unread in ("--choice", "--alpha", "--gamma"):
             del options[unread]
@@ -123,6 +123,7 @@ def test_without_a_method_gates_are_soft_and_the_perplexity_stays_close(run: Run
     assert outcome.code == 0, outcome.err
     settings = json.loads(Path("out/result.json").read_text())["settings"]
     assert (settings["method"], settings["max_perplexity"], settings["soft"]["tokens"]) == ("soft", 1.05, 96)
+    assert settings["soft"]["units"] == "all"
 
 
 @pytest.mark.parametrize(
@@ -140,8 +141,8 @@ def test_without_a_method_gates_are_soft_and_the_perplexity_stays_close(run: Run
         ([], {"--bias": "alone.csv"}, ("x (40); add items of other groups",)),
         ([], {"--method": "soft", "--choice": "measured"}, ("'soft' does not read --alpha, --gamma: leave that out",)),
         ([], {"--method": "random", "--scores": "heads.csv"}, ("'random' does not read --gamma, --scores",)),
-        ([], SOFT | {"--soft-units": "all", "--front": True}, ("a front counts heads",)),
-        ([], SOFT | {"--soft-units": "all", "--slice": True}, ("--slice", "--soft-units all drops none")),
+        ([], SOFT | {"--front": True}, ("a front counts heads",)),
+        ([], SOFT | {"--slice": True}, ("--slice", "--soft-units all drops none")),
         ([], {"--soft-steps": 3, "--subsets": 20}, ("'fasp' does not read --soft-steps, --subsets",)),
         ([], {"--max-drift": -1}, ("--max-drift", "-1")),
         ([], {"--bias-scores": "reweighted"}, ("reweighted", "first-order or generated")),

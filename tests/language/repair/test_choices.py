@@ -77,7 +77,7 @@ def test_an_interrupted_soft_repair_goes_on_to_the_same_gains(
 def test_soft_steps_end_where_the_perplexity_does(monkeypatch: Any) -> None:
     taken, gradients = [], soft_search.preference_gradients
     monkeypatch.setattr(soft_search, "preference_gradients", lambda *a, **k: taken.append(a) or gradients(*a, **k))
-    settings = replace(SETTINGS, method="soft", max_perplexity=1.0)
+    settings = replace(SETTINGS, method="soft", max_perplexity=1.0, soft=replace(SETTINGS.soft, units="heads"))
     found = repair_model(subject(), settings, held_out=False)
     assert len(taken) == 2 * (len(found.finalists) + 1) < 2 * settings.soft.steps  # of bias and of knowledge
     assert all(each.measurement.utility <= found.before.utility for each in found.finalists)

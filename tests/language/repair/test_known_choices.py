@@ -28,7 +28,7 @@ def repair(kind: Kind, **options: Any) -> Repair:
         **{
             "reading": ReadingSettings(tokens=600, window=16, stride=8),
             "scoring_tokens": None,
-            "soft": SoftGates(tokens=600),
+            "soft": SoftGates(tokens=600, units="heads"),
             "loss_scores": "exact",
             "prompts": None,
             "seed": 1,

@@ -94,7 +94,7 @@ def repair(
 ) -> None:
     """Rank the attention heads, choose those to drop, judge on held-out prompts and text, and save the checkpoint.
 
-    A repair of --bias turns every head a little down or up instead, unless --method or --scores is given.
+    A repair of --bias turns heads and neurons a little down or up instead, unless --method or --scores is given.
 
     Saved in --out: the repaired checkpoint (gains of heads are in its weights, 0 for dropped ones, so that plain
     transformers loads it), mask.json, head_map.png and .svg, result.json, run.sqlite and README.md, a model card in

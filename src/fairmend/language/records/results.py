@@ -94,7 +94,7 @@ def describe_result(
             "finalists": [
                 {
                     "dropped": list(finalist.mask.units()),
-                    **describe_gains(finalist.mask),
+                    **({} if repair.settings.turns_neurons else describe_gains(finalist.mask)),  # mask.json has enough
                     "rule": None if finalist.rule is None else finalist.rule.to_json(),
                     "within_floor": repair.floor.admits(finalist.measurement),
                     **describe_measurement(finalist.measurement),

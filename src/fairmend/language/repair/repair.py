@@ -143,8 +143,7 @@ def repair_model(
         DataError: groups or texts that are too small.
         InputError: settings that cannot work.
         RunError: a store that belongs to another run, or cannot be written.
-        KeyboardInterrupt: Ctrl-C while heads were scored or the choice was judged. While sets are measured, it ends the
-            measuring: the choice is then made among those measured, and not judged.
+        KeyboardInterrupt: Ctrl-C, but while sets are measured: the choice is then one of those measured, not judged.
     """
     settings, log = settings or RepairSettings(), Logbook(store, progress, workers)
     subject = subject.turning(settings)

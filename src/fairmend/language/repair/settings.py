@@ -122,9 +122,9 @@ class SoftGates:
         4096, "Tokens of the text that tells which heads the words depend on.", least=32, option="--soft-tokens"
     )
     units: Units = setting(
-        "heads",
-        "What is turned: heads (a gain per attention head), or all (a gain per hidden neuron of the feed-forward "
-        "blocks too: far more of the bias goes at the same perplexity).",
+        "all",
+        "What is turned: all (a gain per attention head and per hidden neuron of the feed-forward blocks), or heads "
+        "alone (far less of the bias goes at the same perplexity).",
         choices=get_args(Units),
         option="--soft-units",
         basic=True,
@@ -148,8 +148,8 @@ class RepairSettings:
         "How heads are ranked: fasp (by bias, sparing those critical to the perplexity), performance-only, "
         "fairness-only, magnitude, gradient or random. Or how subsets of heads are searched: attention-pruning "
         "(surrogate networks and annealing), active (begins with fasp's sets; surrogates choose what to measure "
-        "next) or genetic (NSGA-II); these take hundreds of measurements, see --subsets. Or soft: heads are turned "
-        "down or up instead of dropped, by gradients; for --bias only.",
+        "next) or genetic (NSGA-II); these take hundreds of measurements, see --subsets. Or soft: heads and neurons "
+        "are turned down or up instead of dropped, by gradients; for --bias only.",
         choices=(*METHODS, *SUBSET_METHODS, SOFT),
         shown="fasp; soft for repairs of --bias without --scores",
         basic=True,

@@ -363,7 +363,8 @@ def compare_at_equal_cost(
         KeyboardInterrupt: Ctrl-C; with a store everything measured is kept.
     """
     settings = settings or EqualCostSettings()
-    shared = settings.shared
+    # All methods are held against each other on the same units.
+    shared = replace(settings.shared, soft=replace(settings.shared.soft, units="heads"))
     searchable, unseen = subject.halves(replace(shared, prompts=None))
     searching = replace(subject, prompts=searchable, judge_prompts=unseen, others=())
     plans = [
