@@ -44,7 +44,7 @@ def test_resume_saves_what_was_asked_for(run: Run, office: Path) -> None:
     assert lm(run, "repair", DROPPING | {"--save": "checkpoint,adapter"}).code == 0
     shutil.rmtree("out/adapter")
     Path("out/result.json").unlink()  # as if it had been stopped before the end
-    assert run("resume", "out", "--quiet").code == 0
+    assert run("resume", "out", "--quiet", "--scorer", str(DROPPING["--scorer"])).code == 0
     assert Path("out/adapter/adapter_model.safetensors").is_file()
     assert Path("out/model.safetensors").is_file()
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from fairmend.escaping import Markdown, code, visible
+from fairmend.escaping import Markdown, code
 from fairmend.language.bias.bias import verdict
 from fairmend.language.heads.heads import gains_of
 from fairmend.language.measurement.judging import AxisJudgement, Judgement, kept_in_words
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.records.checkpoints import formats_in_words
 from fairmend.language.records.formats import CHECKPOINT, FORMATS
+from fairmend.language.records.hub import hub_header
 from fairmend.language.records.results import (
     count_heads,
     count_saved,
@@ -96,6 +96,8 @@ def repair_card(
         lm,
         formats,
         title=f"{lm.name}, repaired",
+        judgement=repair.held_out,
+        described=data,
         summary=_summary(repair),
         done=done,
         data=(origin, *_data(data), *repair.search_prompts.notes),
@@ -138,6 +140,8 @@ def point_card(
         lm,
         formats,
         title=f"{lm.name}, point {point['point']} of a front",
+        judgement=judgement,
+        described=front["data"],
         summary=(outcome,),
         done=done,
         data=tuple(_data(front["data"])),
@@ -147,18 +151,23 @@ def point_card(
     )
 
 
-def _card(lm: LanguageModel, formats: Sequence[str], *, files: Mapping[str, str] | None = None, **facts: Any) -> Card:
-    """A card with the header that model hubs read, in YAML; a JSON string is a YAML string, whatever is in it."""
-    entries = {"base_model": lm.name, "library_name": "transformers", "pipeline_tag": "text-generation"}
-    if lm.licence:
-        entries = {"license": lm.licence.lower()} | entries
-    lines = [f"{key}: {json.dumps(visible(value))}" for key, value in entries.items()]
-    header = "\n".join(["---", *lines, "tags:", "- fairmend", "- bias-mitigation", "- attention-head-pruning", "---"])
+def _card(
+    lm: LanguageModel,
+    formats: Sequence[str],
+    *,
+    title: str,
+    judgement: Judgement | None,
+    described: Mapping[str, Any],
+    files: Mapping[str, str] | None = None,
+    **facts: Any,
+) -> Card:
+    """A card with the header that model hubs read."""
     saved = [FORMATS[name] for name in formats]
     return Card(
+        title=title,
         loading=tuple((each.how, "python", each.loading) for each in saved),
         files={} if files is None else {each.file: each.content for each in saved} | dict(files),
-        header=header,
+        header=hub_header(lm, formats, title, judgement, described),
         **facts,
     )
 
