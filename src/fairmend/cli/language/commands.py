@@ -20,11 +20,13 @@ from fairmend.cli.language.options import (
     MeasureOptions,
     Model,
     ModelOptions,
+    Save,
 )
 from fairmend.cli.language.runs import SCORING, language_run
 from fairmend.cli.options import CommonOptions, Given, WorkerOptions, whole
 from fairmend.cli.tables import present
 from fairmend.errors import InputError
+from fairmend.language.records.formats import CHECKPOINT, formats_of
 
 if TYPE_CHECKING:
     from fairmend.language.repair.settings import RepairSettings
@@ -181,6 +183,7 @@ def apply(
     options: ModelOptions,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the checkpoint: new or empty.")],
     sliced: Annotated[bool, typer.Option("--slice", help=SLICE_HELP)] = False,
+    save: Save = CHECKPOINT,
     common: CommonOptions,
 ) -> None:
     """Put a saved mask, its dropped heads and gains, on the model that it was made for, and save the checkpoint.
@@ -194,11 +197,12 @@ def apply(
     with opened(common) as screen:
         from fairmend.language.models.writing import require_new
 
+        formats = formats_of(save)
         require_new(out)
         lm = open_model(model, options, screen)
         from fairmend.language.heads.heads import gains_of
         from fairmend.language.heads.slicing import slice_groups
-        from fairmend.language.records.checkpoints import read_mask, write_checkpoint
+        from fairmend.language.records.checkpoints import formats_in_words, read_mask, require_formats, write_checkpoint
         from fairmend.language.records.results import (
             MASK,
             count_heads,
@@ -209,13 +213,16 @@ def apply(
         )
         from fairmend.records import document
 
+        require_formats(lm, formats, sliced=sliced)
         chosen = read_mask(mask, lm)
         smaller = slice_groups(lm.model, chosen, lm.head_map) if sliced else None
-        files = write_checkpoint(lm, chosen, out, {MASK.file: document(describe_mask(chosen, lm))}, sliced=smaller)
+        described = {MASK.file: document(describe_mask(chosen, lm))}
+        files = write_checkpoint(lm, chosen, out, described, formats=formats, sliced=smaller)
         slicing = None if smaller is None else describe_slicing(smaller)
         counts = count_heads(gains_of(chosen), lm.head_map.n_heads)
         said = [f"{heads_in_words(counts)}."]
         said += [] if slicing is None else [slicing_in_words(slicing)]
+        said += formats_in_words(lm, chosen, formats)
         present({**counts, "slicing": slicing}, said, screen, files)
 
 

@@ -11,11 +11,13 @@ import typer
 
 from fairmend.cli.display import Screen, opened
 from fairmend.cli.language.inputs import open_model, options_of
+from fairmend.cli.language.options import Save
 from fairmend.cli.language.runs import command_line
 from fairmend.cli.options import CommonOptions, whole
 from fairmend.cli.tables import present, saved_parts
 from fairmend.cli.trust import TrustRemoteCode, read_back, require_same_trust
 from fairmend.errors import RunError
+from fairmend.language.records.formats import CHECKPOINT, formats_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,6 +28,7 @@ def pick(
     *,
     point: Annotated[int, typer.Option("--point", metavar="N", parser=whole, help="Number of the point, see show.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the checkpoint: new or empty.")],
+    save: Save = CHECKPOINT,
     trust_remote_code: TrustRemoteCode = False,
     common: CommonOptions,
 ) -> None:
@@ -40,8 +43,10 @@ def pick(
     with opened(common) as screen:
         from fairmend.language.models.writing import require_new
         from fairmend.language.records.cards import point_card
+        from fairmend.language.records.checkpoints import formats_in_words, require_formats
         from fairmend.language.records.fronts import load_front, load_point, mask_at, point_of, save_point
 
+        formats = formats_of(save)
         with read_back(folder):
             front = load_front(folder)
             point_of(front, point)
@@ -50,10 +55,13 @@ def pick(
         name, called, options, _ = options_of(request)
         require_same_trust(trust_remote_code, request, folder)
         lm = replace(open_model(name, replace(options, trust_remote_code=trust_remote_code), screen), name=called)
+        require_formats(lm, formats)
         with read_back(folder):  # before anything is written
-            mask_at(front, point, lm)
+            mask = mask_at(front, point, lm)
             point_card(front, point_of(front, point), lm)
-        files = save_point(front, point, lm, out, command=command_line())
+        files = save_point(front, point, lm, out, formats=formats, command=command_line())
+        for said in formats_in_words(lm, mask, formats):
+            screen.note(said)
         _present(load_point(out), files, screen)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from fairmend.cli.options import RARE, of, whole
 from fairmend.language.prompts.benchmarks import BENCHMARKS
+from fairmend.language.records.formats import FORMATS
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.settings import setting
 
@@ -47,6 +48,17 @@ SLICE_HELP = (
     "Remove whole key-value groups of dropped heads from the checkpoint, where that is exact, so that it is smaller "
     "and faster (Llama, Mistral, Qwen2, Qwen3, Gemma and alike; every layer loses as many)."
 )
+
+_KINDS = ". ".join(f"{name}: {each.help}" for name, each in FORMATS.items())
+Save = Annotated[
+    str,
+    typer.Option(
+        "--save",
+        metavar=f"{'|'.join(FORMATS)}[,...]",
+        help=f"What the repaired model is saved as. {_KINDS}.",
+    ),
+    RARE,
+]
 
 
 def rows(text: str) -> Any:

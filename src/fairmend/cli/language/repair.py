@@ -30,12 +30,14 @@ from fairmend.cli.language.options import (
     MeasureOptions,
     Model,
     ModelOptions,
+    Save,
 )
 from fairmend.cli.language.runs import command_line, go_on, language_run, read_collection, read_scores
 from fairmend.cli.options import RARE, CommonOptions, Given, WorkerOptions
 from fairmend.cli.tables import present
 from fairmend.cli.trust import TrustOptions
 from fairmend.errors import InputError
+from fairmend.language.records.formats import CHECKPOINT, formats_of
 from fairmend.language.repair.settings import SOFT
 from fairmend.settings import option_of
 
@@ -80,6 +82,7 @@ def repair(
         typer.Option("--slice", help=f"{SLICE_HELP} Where the dropped heads do not allow it, they are zeroed."),
         RARE,
     ] = False,
+    save: Save = CHECKPOINT,
     out: Annotated[
         Path,
         typer.Option(
@@ -112,6 +115,7 @@ def repair(
     Example: `fairmend lm repair smollm2 --axis gender_and_sex,race_ethnicity --scorer lexical --out repaired`
     """
     with opened(common, asked) as screen:
+        formats = formats_of(save)
         ranked = measure.bias is None or measure.protocol == "fasp" or scores is not None
         settings = measuring(measure, common.seed, given, **({} if ranked else {"method": SOFT}))
         said = {name: option_of(name, given.known[name]) for name in given}
@@ -120,7 +124,7 @@ def repair(
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         files = {"scores": scores, "from": collected}
         extra: dict[str, Any] = {name: None if path is None else absolute(path) for name, path in files.items()}
-        extra |= {"slice": sliced, "objectives": list(objective or ())}
+        extra |= {"slice": sliced, "save": list(formats), "objectives": list(objective or ())}
         _repair(out, inputs, settings, table, extra, screen)
 
 
@@ -132,6 +136,7 @@ def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen:
     inputs = reopen_language_inputs(header, folder, trust, screen, settings.seed)
     request = header["request"]
     extra = {"scores": request.get("scores"), "from": request.get("from"), "slice": bool(request.get("slice"))}
+    extra["save"] = list(formats_of(request.get("save", CHECKPOINT)))  # fairmend 0.1 said nothing
     extra["objectives"] = list(trust.objective or ())
     table = read_scores(extra["scores"])
     _repair(folder, inputs, settings, table, extra, screen)
@@ -151,6 +156,7 @@ def _repair(
     screen: Screen,
 ) -> None:
     from fairmend.language.models.writing import require_savable
+    from fairmend.language.records.checkpoints import formats_in_words, require_formats
     from fairmend.language.records.run_directories import open_run
     from fairmend.language.records.saving import save_repair
     from fairmend.language.repair.objectives import load_objective
@@ -158,6 +164,7 @@ def _repair(
 
     lm = inputs.lm
     require_savable(lm)
+    require_formats(lm, extra["save"], sliced=extra["slice"])
     if extra["slice"]:
         if settings.turns_neurons:
             raise InputError("--slice removes dropped heads, and --soft-units all drops none: leave one of them out")
@@ -184,8 +191,16 @@ def _repair(
         )
         screen.steps.close()
         files = save_repair(
-            repaired, lm, out, slice_heads=bool(extra["slice"]), request=request, command=command_line()
+            repaired,
+            lm,
+            out,
+            formats=extra["save"],
+            slice_heads=bool(extra["slice"]),
+            request=request,
+            command=command_line(),
         )
+    for said in formats_in_words(lm, repaired.mask, extra["save"]):
+        screen.note(said)
     _present(out, files, screen)
     if repaired.run.stopped == "interrupted":
         screen.warn(

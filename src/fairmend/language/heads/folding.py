@@ -33,7 +33,7 @@ def fold(model: nn.Module, mask: Mask, head_map: HeadMap | None = None, *, inpla
             an adapter or a parametrisation, shared between layers. Nothing is changed then.
     """
     found = find_heads(model) if head_map is None else head_map
-    affected = _affected(model, mask, found)
+    affected = affected_sites(model, mask, found)
     result = model if inplace else copy.deepcopy(model)
     with torch.no_grad():
         for site, gates in affected:
@@ -49,7 +49,7 @@ def folded_state(model: nn.Module, mask: Mask, head_map: HeadMap) -> dict[str, T
         ModelError: see `fold`.
     """
     state = dict(model.state_dict())
-    for site, gates in _affected(model, mask, head_map):
+    for site, gates in affected_sites(model, mask, head_map):
         weight = state[f"{site.name}.weight"]
         scaled = weight.clone()
         _scale(scaled, model.get_submodule(site.name), gates)
@@ -91,8 +91,12 @@ def projection_weight(module: nn.Module, site: HeadSite) -> nn.Parameter:
     return weight
 
 
-def _affected(model: nn.Module, mask: Mask, head_map: HeadMap) -> list[tuple[HeadSite, Tensor]]:
-    """The output projections of heads that the mask changes with a gate per feature, if all of them can be edited."""
+def affected_sites(model: nn.Module, mask: Mask, head_map: HeadMap) -> list[tuple[HeadSite, Tensor]]:
+    """The output projections of heads that a mask changes, each with a gate per input feature.
+
+    Raises:
+        ModelError: see `fold`.
+    """
     if plain(model) is not model:
         raise ModelError("this is the wrapper that torch.compile returns: pass the model that was compiled")
     split = zip(head_map.sites, head_map.split(head_map.gates(mask)), strict=True)

@@ -182,6 +182,16 @@ def logits_of(model: nn.Module, lm: LanguageModel) -> Tensor:
     return logits
 
 
+def relative_change(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference of two tensors, as a part of the second one's largest number."""
+    return float((found.float() - wanted.float()).abs().max() / wanted.float().abs().max().clamp_min(1e-30))
+
+
+def allowed_change(lm: LanguageModel) -> float:
+    """How much rounding may change logits and weights of a model, as `relative_change` counts."""
+    return _TOLERANCE.get(getattr(torch, lm.dtype), _TOLERANCE_OF_HALF)
+
+
 def _write(lm: LanguageModel, model: PreTrainedModel, state: Mapping[str, Tensor], part: Path) -> None:
     stored = None if lm.storage is None else in_storage(state, lm.storage)
     try:
@@ -235,8 +245,7 @@ def _difference(
             return f"{name} has other values"
     del found
     _compute_alike(again, model)
-    change = float((logits_of(again, lm) - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
-    allowed = _TOLERANCE.get(getattr(torch, lm.dtype), _TOLERANCE_OF_HALF)
+    change, allowed = relative_change(logits_of(again, lm), wanted), allowed_change(lm)
     if not change <= allowed:
         return f"its logits differ by {change:.1e} of their size, {allowed:.0e} is allowed"
     if not _same_tokens(lm.tokenizer, tokenizer):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from fairmend.escaping import Markdown, code, visible
+from fairmend.escaping import Markdown, code
 from fairmend.language.bias.bias import verdict
 from fairmend.language.heads.heads import gains_of
 from fairmend.language.measurement.judging import AxisJudgement, Judgement, kept_in_words
 from fairmend.language.models.models import LanguageModel
+from fairmend.language.records.checkpoints import formats_in_words
+from fairmend.language.records.formats import CHECKPOINT, FORMATS
+from fairmend.language.records.hub import hub_header
 from fairmend.language.records.results import (
     count_heads,
     count_saved,
@@ -28,14 +30,7 @@ from fairmend.records import built
 from fairmend.report.card import Card, Section, interval, number, p_value, signed
 from fairmend.report.tables import Cell, Column, Table
 
-_LOADING = """\
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("DIRECTORY")
-tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")
-"""
 _FILES = {
-    "model.safetensors, config.json, tokenizer": "the repaired model; dropped heads and gains are in its weights",
     "head_map.png, head_map.svg": "what every head does by the scores, with the dropped heads crossed out",
     "mask.json": "which heads were dropped, the gains of the others, if any, and of which model",
     "result.json": "all figures, settings, seeds, versions and fingerprints",
@@ -71,7 +66,12 @@ _PAIRS = (
 
 
 def repair_card(
-    repair: Repair, lm: LanguageModel, command: str = "", *, slicing: Mapping[str, Any] | None = None
+    repair: Repair,
+    lm: LanguageModel,
+    command: str = "",
+    *,
+    formats: Sequence[str] = (CHECKPOINT,),
+    slicing: Mapping[str, Any] | None = None,
 ) -> Card:
     """The card of a repair.
 
@@ -79,9 +79,11 @@ def repair_card(
         repair: what was found.
         lm: the model that was repaired.
         command: the command line, for the record.
+        formats: what the model is saved as, some of `FORMATS`.
         slicing: what slicing saved, see `describe_slicing`.
     """
     done = _done(repair) if slicing is None else (*_done(repair), slicing_in_words(slicing))
+    done = (*done, *formats_in_words(lm, repair.mask, formats))
     sections = (
         () if repair.held_out is None else (*_held_out(repair.held_out), *_objectives(repair), *_examples(repair))
     )
@@ -92,7 +94,10 @@ def repair_card(
     )
     return _card(
         lm,
+        formats,
         title=f"{lm.name}, repaired",
+        judgement=repair.held_out,
+        described=data,
         summary=_summary(repair, lm),
         done=done,
         data=(origin, *_data(data), *repair.search_prompts.notes),
@@ -103,7 +108,14 @@ def repair_card(
     )
 
 
-def point_card(front: Mapping[str, Any], point: Mapping[str, Any], lm: LanguageModel, command: str = "") -> Card:
+def point_card(
+    front: Mapping[str, Any],
+    point: Mapping[str, Any],
+    lm: LanguageModel,
+    command: str = "",
+    *,
+    formats: Sequence[str] = (CHECKPOINT,),
+) -> Card:
     """The card of a point of a saved front, see `load_front`."""
     judgement = None if point["held_out"] is None else built(point["held_out"], Judgement)
     counts, axis = count_saved(point, front["heads"]), front["data"]["judge_prompts"]["axis"]
@@ -126,7 +138,10 @@ def point_card(front: Mapping[str, Any], point: Mapping[str, Any], lm: LanguageM
     sections = () if judgement is None else tuple(_held_out(judgement))
     return _card(
         lm,
+        formats,
         title=f"{lm.name}, point {point['point']} of a front",
+        judgement=judgement,
+        described=front["data"],
         summary=(outcome,),
         done=done,
         data=tuple(_data(front["data"])),
@@ -136,14 +151,25 @@ def point_card(front: Mapping[str, Any], point: Mapping[str, Any], lm: LanguageM
     )
 
 
-def _card(lm: LanguageModel, **facts: Any) -> Card:
-    """A card with the header that model hubs read, in YAML; a JSON string is a YAML string, whatever is in it."""
-    entries = {"base_model": lm.name, "library_name": "transformers", "pipeline_tag": "text-generation"}
-    if lm.licence:
-        entries = {"license": lm.licence.lower()} | entries
-    lines = [f"{key}: {json.dumps(visible(value))}" for key, value in entries.items()]
-    header = "\n".join(["---", *lines, "tags:", "- fairmend", "- bias-mitigation", "- attention-head-pruning", "---"])
-    return Card(loading=(("No code of fairmend is needed", "python", _LOADING),), header=header, **facts)
+def _card(
+    lm: LanguageModel,
+    formats: Sequence[str],
+    *,
+    title: str,
+    judgement: Judgement | None,
+    described: Mapping[str, Any],
+    files: Mapping[str, str] | None = None,
+    **facts: Any,
+) -> Card:
+    """A card with the header that model hubs read."""
+    saved = [FORMATS[name] for name in formats]
+    return Card(
+        title=title,
+        loading=tuple((each.how, "python", each.loading) for each in saved),
+        files={} if files is None else {each.file: each.content for each in saved} | dict(files),
+        header=hub_header(lm, formats, title, judgement, described),
+        **facts,
+    )
 
 
 def _summary(repair: Repair, lm: LanguageModel) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
-"""A model without the dropped heads as a checkpoint that plain transformers loads, and the mask of such a one."""
+"""A model without the dropped heads, saved in the formats of `formats`, and the mask of such a one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -12,9 +12,11 @@ from transformers import PreTrainedModel
 
 from fairmend.errors import InputError, ModelError, RunError
 from fairmend.files import parse_json, sweep
+from fairmend.language.heads.adapter import Adapter, low_rank_adapter, scaling_adapter
 from fairmend.language.heads.folding import folded_state
 from fairmend.language.heads.gates import masked
 from fairmend.language.heads.slicing import Slicing
+from fairmend.language.models.adapter_writing import write_adapter
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.models.writing import (
     logits_of,
@@ -22,6 +24,7 @@ from fairmend.language.models.writing import (
     unfinished,
     write_proven,
 )
+from fairmend.language.records.formats import ADAPTER, CHECKPOINT, IA3
 from fairmend.language.records.results import MASK, mask_for
 from fairmend.masks import Mask
 
@@ -35,21 +38,23 @@ def write_checkpoint(
     out: str | Path,
     files: Mapping[str, bytes],
     *,
+    formats: Sequence[str] = (CHECKPOINT,),
     sliced: Slicing | None = None,
     beside_run: bool = False,
 ) -> dict[str, Path]:
-    """Write a model without the dropped heads as a checkpoint that plain transformers loads.
+    """Write a model without the dropped heads as a checkpoint that plain transformers loads, or in other formats.
 
     It is loaded again with plain transformers before anything takes its place: every weight is compared with the
     model's, folded, and the logits on a few tokens with the masked model's. Weights are stored in the formats of
-    `lm.storage` where that loses nothing.
+    `lm.storage` where that loses nothing. Adapters are read again and merged for it.
 
     Args:
         lm: the model.
         mask: the heads to drop.
         out: the directory: new or empty.
         files: further files by name; the last one is written last of all.
-        sliced: a smaller copy to write instead.
+        formats: some of `FORMATS`, see `require_formats`.
+        sliced: a smaller copy to write instead, as a checkpoint.
         beside_run: whether the directory may hold a run of fairmend, which the caller knows to be this model's.
 
     Raises:
@@ -71,20 +76,27 @@ def write_checkpoint(
     try:
         with unfinished(target.absolute(), f"Free space there; {kept}" if beside_run else _OTHER_FOLDER) as folder:
             part = folder / "checkpoint"
-            if sliced is None:
-                saved, state = lm.model, folded_state(lm.model, mask, lm.head_map)
-            else:
-                saved, state = cast(PreTrainedModel, sliced.model), sliced.model.state_dict()
+            part.mkdir()
             with masked(lm.model, mask, lm.head_map):
                 wanted = logits_of(lm.model, lm)
-            write_proven(lm, saved, state, wanted, part, f"Nothing was put into {target}; {kept}")
+            unharmed = f"Nothing was put into {target}; {kept}"
+            if CHECKPOINT in formats:
+                if sliced is None:
+                    saved, state = lm.model, folded_state(lm.model, mask, lm.head_map)
+                else:
+                    saved, state = cast(PreTrainedModel, sliced.model), sliced.model.state_dict()
+                write_proven(lm, saved, state, wanted, part, unharmed)
+            for kind, adapter in _adapters(lm, mask, formats):
+                write_adapter(lm, mask, adapter, wanted, part / kind, unharmed)
             for name, content in files.items():
                 (part / name).write_bytes(content)
-            names = sorted(path.name for path in part.iterdir() if path.name not in files)
+            written = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())
+            names = [name for name in written if name not in files]
             others = {path.name for path in target.iterdir()} - {folder.name}
             if others and not beside_run:
                 raise RunError(f"{target} was written into meanwhile ({sorted(others)[0]}): choose another directory")
             for name in [*names, *files]:
+                (target / name).parent.mkdir(exist_ok=True)
                 os.replace(part / name, target / name)
     except BaseException:
         if made:
@@ -92,6 +104,31 @@ def write_checkpoint(
                 target.rmdir()
         raise
     return {name: target / name for name in [*names, *files]}
+
+
+def require_formats(lm: LanguageModel, formats: Sequence[str], *, sliced: bool = False) -> None:
+    """Refuse, before anything is measured, what a model could not be saved as.
+
+    Raises:
+        InputError: a sliced model, which has another shape than its base, as an adapter.
+    """
+    others = [name for name in formats if name != CHECKPOINT]
+    if sliced and others:
+        raise InputError(
+            f"--slice makes a model of another shape, which is saved as a {CHECKPOINT} only: leave out --slice, or "
+            f"{others[0]} of --save"
+        )
+
+
+def formats_in_words(lm: LanguageModel, mask: Mask, formats: Sequence[str]) -> tuple[str, ...]:
+    """What a person must know of the formats that a mask is saved in: size and rank of adapters."""
+    return tuple(adapter.in_words() for _, adapter in _adapters(lm, mask, formats))
+
+
+def _adapters(lm: LanguageModel, mask: Mask, formats: Sequence[str]) -> Iterator[tuple[str, Adapter]]:
+    for kind, make in ((ADAPTER, low_rank_adapter), (IA3, scaling_adapter)):
+        if kind in formats:
+            yield kind, make(lm.model, mask, lm.with_units_of(mask).head_map)
 
 
 def read_mask(path: str | Path, lm: LanguageModel) -> Mask:

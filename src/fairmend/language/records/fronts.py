@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from fairmend.language.models.models import LanguageModel
 from fairmend.language.models.writing import require_new
 from fairmend.language.records.cards import point_card
 from fairmend.language.records.checkpoints import CARD, write_checkpoint
+from fairmend.language.records.formats import CHECKPOINT
 from fairmend.language.records.head_pictures import pictures_of
 from fairmend.language.records.results import (
     MASK,
@@ -108,7 +109,13 @@ def mask_at(front: Mapping[str, Any], number: int, lm: LanguageModel) -> Mask:
 
 
 def save_point(
-    front: Mapping[str, Any], number: int, lm: LanguageModel, out: str | Path, *, command: str = ""
+    front: Mapping[str, Any],
+    number: int,
+    lm: LanguageModel,
+    out: str | Path,
+    *,
+    formats: Sequence[str] = (CHECKPOINT,),
+    command: str = "",
 ) -> dict[str, Path]:
     """Fold the mask of a point into a copy of the model and save it as a checkpoint that plain transformers loads.
 
@@ -117,6 +124,7 @@ def save_point(
         number: of the point.
         lm: the model that the front was found for.
         out: the directory: new or empty.
+        formats: what the model is saved as, some of `FORMATS`.
         command: the command line, for the record.
 
     Returns:
@@ -138,10 +146,10 @@ def save_point(
     described |= {"point": dict(point), "session": session(None, command)}
     files = {
         MASK.file: document(describe_mask(mask, lm)),
-        CARD: render_card(point_card(front, point, lm, command)).encode(),
+        CARD: render_card(point_card(front, point, lm, command, formats=formats)).encode(),
         POINT.file: document(described, POINT),
     }
-    return write_checkpoint(lm, mask, out, files)
+    return write_checkpoint(lm, mask, out, files, formats=formats)
 
 
 def load_point(out: str | Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Every file is written whole or not at all, and `result.json` last: a directory t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from fairmend.language.heads.slicing import Slicing, slice_groups
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.models.writing import require_new
 from fairmend.language.records.cards import repair_card
-from fairmend.language.records.checkpoints import CARD, write_checkpoint
+from fairmend.language.records.checkpoints import CARD, require_formats, write_checkpoint
+from fairmend.language.records.formats import CHECKPOINT
 from fairmend.language.records.fronts import front_files
 from fairmend.language.records.head_pictures import draw_ranking, pictures_of
 from fairmend.language.records.results import MASK, RESULT, describe_mask, describe_result, describe_slicing
@@ -31,6 +32,7 @@ def save_repair(
     lm: LanguageModel,
     out: str | Path,
     *,
+    formats: Sequence[str] = (CHECKPOINT,),
     slice_heads: bool = False,
     request: Mapping[str, Any] | None = None,
     command: str = "",
@@ -41,6 +43,7 @@ def save_repair(
         repair: what to save.
         lm: the model that was repaired.
         out: the directory: new, empty, or that of the repair's own run.
+        formats: what the model is saved as, some of `FORMATS`.
         slice_heads: remove whole key-value groups from the checkpoint where that is exact, see `slice_groups`. Where it
             is not, the heads are zeroed as usual, and result.json and the card say why.
         request: see `open_run`.
@@ -50,11 +53,13 @@ def save_repair(
         The files by name.
 
     Raises:
+        InputError: see `require_formats`.
         ModelError: weights that cannot be folded, see `fold`; masks still work on them. Or what was written is not what
             was measured; nothing is put into the directory then, and its run can be gone on with.
         RunError: the directory holds other files, or another run.
         ArtifactError: it cannot be written, or the disk is full.
     """
+    require_formats(lm, formats, sliced=slice_heads)
     beside_run = _holds_own_run(repair, lm, Path(out))
     sliced, reason = _sliced(repair, lm) if slice_heads else (None, "")
     slicing = describe_slicing(sliced, reason) if slice_heads else None
@@ -64,10 +69,10 @@ def save_repair(
         MASK.file: document(describe_mask(repair.mask, lm)),
         **pictures_of(picture),
         **front_files(repair, lm),
-        CARD: render_card(repair_card(repair, lm, command, slicing=slicing)).encode(),
+        CARD: render_card(repair_card(repair, lm, command, formats=formats, slicing=slicing)).encode(),
         RESULT.file: document(result),
     }
-    return write_checkpoint(lm, repair.mask, out, files, sliced=sliced, beside_run=beside_run)
+    return write_checkpoint(lm, repair.mask, out, files, formats=formats, sliced=sliced, beside_run=beside_run)
 
 
 def load_result(out: str | Path) -> dict[str, Any]:
