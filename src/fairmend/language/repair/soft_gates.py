@@ -33,7 +33,7 @@ from fairmend.runs.parts import Arrays, KeepOne, keep_nothing
 Floats = npt.NDArray[np.float64]
 
 RISE = 0.3
-"""By which share of itself knowledge is to rise by the step that takes the whole bias."""
+"""By which share of itself knowledge is to rise by the step that takes the whole bias, beyond what keeps it."""
 
 _TIGHT = 50.0  # nats of drift that missing the whole bias or knowledge is worth, squared
 _DIAGONAL = 0.6  # how far sampled curvature shrinks towards its diagonal, which samples tell best
@@ -94,8 +94,8 @@ def gains_along(roots: Floats, here: Arrays, steps: int) -> list[Floats]:
     """Gains of heads and neurons ever farther along the one direction that takes the bias at the least drift.
 
     Minimised is x'Qx / 2 with what bias and knowledge miss, squared, where x are the gains minus 1 and Q the drift's
-    shrunk curvature with a ridge. By how much knowledge is asked to rise is what keeps it, by its slopes, for the words
-    of either half when it is asked of the other half.
+    shrunk curvature with a ridge. Knowledge is asked to rise by what keeps it, by its slopes, for the words of either
+    half when it is asked of the other half, and by `RISE` more, because sentences are new to held-out words as well.
 
     Args:
         roots: of the curvature, `(n_windows, n_units)`, from `drift_roots`.
@@ -133,7 +133,7 @@ def gains_along(roots: Floats, here: Arrays, steps: int) -> list[Floats]:
         pairs = [halves[other] @ turn(halves[half]) for half, other in ((0, 1), (1, 0))]
         needed = float(np.mean([-without / added if added > 0 else _MOST_RISE for without, added in pairs]))
         without, added = turn(here["known_slopes"] / knew).T
-        chosen = without + min(max(needed, 0.0), _MOST_RISE) * added
+        chosen = without + min(max(needed, 0.0) + RISE, _MOST_RISE) * added
     lengths = _FARTHEST * np.arange(1, steps + 1) / steps
     return [np.clip(1 + length * chosen, 0.0, LARGEST_GAIN).round(_DIGITS) for length in lengths]
 

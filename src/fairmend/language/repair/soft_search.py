@@ -6,13 +6,14 @@ cost more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 
 import numpy as np
 
 from fairmend.errors import InputError
 from fairmend.evaluation import Measurement
+from fairmend.language.backend.batching import Done
 from fairmend.language.bias.design import design_of
 from fairmend.language.choices.likelihoods import preference_gradients
 from fairmend.language.measurement.answers import Preferences
@@ -52,8 +53,8 @@ def soft_masks(fitted: LanguageEvaluator, floor: Floors, settings: RepairSetting
         keep = Parts(log.store, {"soft gates": work})
     known = None if fitted.knowledge is None else Preferences(lm, fitted.knowledge)
 
-    def effects(gains: Floats) -> Arrays:
-        d, slopes = preference_gradients(lm, answers.encoded, gates=gains)
+    def effects(gains: Floats, told: Callable[[str], Done | None] = lambda name: None) -> Arrays:
+        d, slopes = preference_gradients(lm, answers.encoded, gates=gains, progress=told("slopes of the bias"))
         design = fitted.design
         found = {
             "deviations": design.deviations(design.means(d)),
@@ -62,7 +63,7 @@ def soft_masks(fitted: LanguageEvaluator, floor: Floors, settings: RepairSetting
             "known_slopes": np.zeros(len(gains)),
         }
         if known is not None and fitted.knowledge is not None:
-            d, slopes = preference_gradients(lm, known.encoded, gates=gains)
+            d, slopes = preference_gradients(lm, known.encoded, gates=gains, progress=told("slopes of knowledge"))
             groups = design_of(fitted.knowledge)
             found |= {"known": groups.means(d).mean(), "known_slopes": groups.means(slopes.T).mean(axis=-1)}
             halves = _halves(fitted.knowledge)
@@ -72,7 +73,7 @@ def soft_masks(fitted: LanguageEvaluator, floor: Floors, settings: RepairSetting
     def along() -> Arrays:
         """Of neurons the gains alone are kept: their slopes would fill a store, and take a minute to find again."""
         roots = drift_roots(lm, tokens, settings.seed, progress=shown.of("curvature of the drift"))
-        return {"gains": np.array(gains_along(roots, effects(np.ones(roots.shape[1])), steps))}
+        return {"gains": np.array(gains_along(roots, effects(np.ones(roots.shape[1]), shown.of), steps))}
 
     tokens, steps = fitted.reading.tokens, settings.soft.steps
     with Stages(log.progress, "soft gates: ") as shown:
