@@ -138,6 +138,17 @@ class Screen:
                 sys.stdout.write(json.dumps(payload, indent=2, allow_nan=False) + "\n")
                 sys.stdout.flush()
 
+    def line(self, payload: Mapping[str, Any]) -> None:
+        """Print one of many results as a JSON document of one line. Nothing without --json."""
+        if self.as_json:
+            with _heard():
+                sys.stdout.write(json.dumps(payload, allow_nan=False) + "\n")
+                sys.stdout.flush()
+
+    def ask(self, text: str) -> None:
+        """Say that input is awaited, on standard error."""
+        self._err.print(text, end="")
+
     def error(self, error: FairmendError) -> None:
         """Print an error: its message for people, and with --json also {"error": {"kind", "message"}}."""
         self.steps.close()

@@ -10,6 +10,7 @@ from fairmend import __version__
 from fairmend.cli import runs
 from fairmend.cli.doctor import doctor
 from fairmend.cli.language import commands as language
+from fairmend.cli.language.chat import chat
 from fairmend.cli.language.front import pick
 from fairmend.cli.language.repair import repair
 from fairmend.cli.language.studies import compare, sweep
@@ -69,7 +70,7 @@ add(
 )
 add(
     _group("lm", "Language models: find the attention heads to drop so that continuations about all groups are alike."),
-    *(language.audit, language.score, repair, pick, compare, collect, fit, sweep, language.diff, language.apply),
+    *(language.audit, language.score, repair, pick, compare, collect, fit, sweep, language.diff, language.apply, chat),
 )
 
 

@@ -20,6 +20,7 @@ from fairmend.cli.language.options import (
     MeasureOptions,
     Model,
     ModelOptions,
+    Repaired,
     Save,
 )
 from fairmend.cli.language.runs import SCORING, language_run
@@ -143,9 +144,7 @@ def score(
 
 def diff(
     model: Model,
-    repaired: Annotated[
-        str, typer.Argument(metavar="REPAIRED", help="The repaired model: a directory, or whatever MODEL can be.")
-    ],
+    repaired: Repaired,
     *,
     options: ModelOptions,
     measure: MeasureOptions,

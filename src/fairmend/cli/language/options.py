@@ -40,6 +40,9 @@ MODEL_HELP = (
     "planted-smollm2 is the same with a known bias, to see a repair at work."
 )
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+Repaired = Annotated[
+    str, typer.Argument(metavar="REPAIRED", help="The repaired model: a directory, or whatever MODEL can be.")
+]
 SCORES_HELP = (
     "CSV of the heads' scores, written by fairmend lm score with the same model, prompts, text and seed, instead of "
     "scoring them again."

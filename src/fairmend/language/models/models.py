@@ -391,6 +391,19 @@ def _fitting(name: str, place: torch.device) -> Iterator[None]:
         raise ModelError(f"{name} does not fit the memory of {place}: use bfloat16 or the cpu") from error
 
 
+def require_same_vocabulary(before: LanguageModel, after: LanguageModel) -> None:
+    """Refuse two models that cannot be compared token by token.
+
+    Raises:
+        ModelError: their tokenizers have different tokens.
+    """
+    if before.tokenizer.get_vocab() != after.tokenizer.get_vocab():
+        raise ModelError(
+            f"{before.name} and {after.name} have different vocabularies, so that neither noise nor perplexity is "
+            "comparable: name a model and a repaired copy of it"
+        )
+
+
 def find_device(name: str) -> torch.device:
     """The device of that name, a GPU for "auto" if there is one.
 

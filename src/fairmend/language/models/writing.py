@@ -91,7 +91,7 @@ def require_savable(lm: LanguageModel) -> None:
                 if lm.model.can_generate():
                     lm.model.generation_config.save_pretrained(part)
                 lm.tokenizer.save_pretrained(part)
-                same = _same_tokens(lm.tokenizer, _load(lm.tokenizer, transformers.AutoTokenizer, part))
+                same = same_tokens(lm.tokenizer, _load(lm.tokenizer, transformers.AutoTokenizer, part))
         except (ValueError, RuntimeError, TypeError, KeyError) as error:
             raise ModelError(
                 f"{lm.name} could not be saved after its repair: transformers {transformers.__version__} refuses its "
@@ -248,7 +248,7 @@ def _difference(
     change, allowed = relative_change(logits_of(again, lm), wanted), allowed_change(lm)
     if not change <= allowed:
         return f"its logits differ by {change:.1e} of their size, {allowed:.0e} is allowed"
-    if not _same_tokens(lm.tokenizer, tokenizer):
+    if not same_tokens(lm.tokenizer, tokenizer):
         return "its tokenizer gives other tokens"
     return ""
 
@@ -269,9 +269,10 @@ def _compute_alike(again: nn.Module, model: nn.Module) -> None:
             tensor.data = tensor.data.to(measured[name].dtype)
 
 
-def _same_tokens(ours: Any, theirs: Any) -> bool:
+def same_tokens(ours: Any, theirs: Any, *, padded: bool = False) -> bool:
+    """Whether two tokenizers give the same tokens, and have as many; the second one may be padded with unused ones."""
     texts = (TEXT, ours.decode(range(0, len(ours), max(1, len(ours) // 50))))
-    return len(ours) == len(theirs) and all(_tokens(ours, text) == _tokens(theirs, text) for text in texts)
+    return (padded or len(ours) == len(theirs)) and all(_tokens(ours, text) == _tokens(theirs, text) for text in texts)
 
 
 def _tokens(tokenizer: Any, text: str) -> Any:

@@ -17,6 +17,7 @@ from fairmend.language.heads.folding import folded_state
 from fairmend.language.heads.gates import masked
 from fairmend.language.heads.slicing import Slicing
 from fairmend.language.models.adapter_writing import write_adapter
+from fairmend.language.models.gguf_writing import require_gguf, write_gguf
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.models.writing import (
     logits_of,
@@ -24,7 +25,7 @@ from fairmend.language.models.writing import (
     unfinished,
     write_proven,
 )
-from fairmend.language.records.formats import ADAPTER, CHECKPOINT, IA3
+from fairmend.language.records.formats import ADAPTER, CHECKPOINT, GGUF, GGUF_FILE, IA3
 from fairmend.language.records.results import MASK, mask_for
 from fairmend.masks import Mask
 
@@ -46,7 +47,8 @@ def write_checkpoint(
 
     It is loaded again with plain transformers before anything takes its place: every weight is compared with the
     model's, folded, and the logits on a few tokens with the masked model's. Weights are stored in the formats of
-    `lm.storage` where that loses nothing. Adapters are read again and merged for it.
+    `lm.storage` where that loses nothing. Adapters are read again and merged for it, GGUF files
+    loaded by transformers.
 
     Args:
         lm: the model.
@@ -88,6 +90,8 @@ def write_checkpoint(
                 write_proven(lm, saved, state, wanted, part, unharmed)
             for kind, adapter in _adapters(lm, mask, formats):
                 write_adapter(lm, mask, adapter, wanted, part / kind, unharmed)
+            if GGUF in formats:
+                write_gguf(lm, folded_state(lm.model, mask, lm.head_map), wanted, part / GGUF_FILE, unharmed)
             for name, content in files.items():
                 (part / name).write_bytes(content)
             written = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())
@@ -110,7 +114,8 @@ def require_formats(lm: LanguageModel, formats: Sequence[str], *, sliced: bool =
     """Refuse, before anything is measured, what a model could not be saved as.
 
     Raises:
-        InputError: a sliced model, which has another shape than its base, as an adapter.
+        InputError: a sliced model as anything but a checkpoint.
+        ModelError: see `require_gguf`.
     """
     others = [name for name in formats if name != CHECKPOINT]
     if sliced and others:
@@ -118,6 +123,8 @@ def require_formats(lm: LanguageModel, formats: Sequence[str], *, sliced: bool =
             f"--slice makes a model of another shape, which is saved as a {CHECKPOINT} only: leave out --slice, or "
             f"{others[0]} of --save"
         )
+    if GGUF in formats:
+        require_gguf(lm)
 
 
 def formats_in_words(lm: LanguageModel, mask: Mask, formats: Sequence[str]) -> tuple[str, ...]:

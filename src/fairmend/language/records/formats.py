@@ -67,6 +67,19 @@ tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")
         f"As an (IA)3 adapter {_CHANGES}",
         _ADAPTER_LOADING.format("ia3"),
     ),
+    GGUF: Format(
+        "one file for llama.cpp, not quantised (models of the kinds of Llama, Qwen2 and Qwen3 with a byte-level "
+        "tokenizer)",
+        GGUF_FILE,
+        "the repaired model and its tokenizer for llama.cpp, not quantised",
+        "From the GGUF file, which llama.cpp reads too",
+        f"""\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("DIRECTORY", gguf_file="{GGUF_FILE}")
+tokenizer = AutoTokenizer.from_pretrained("DIRECTORY", gguf_file="{GGUF_FILE}")
+""",
+    ),
 }
 
 

@@ -17,7 +17,7 @@ from fairmend.language.checkpoints import smollm2
 from fairmend.language.checkpoints.sources import BUILT_IN, PLANTED
 from fairmend.language.measurement.judging import Judgement
 from fairmend.language.models.models import LanguageModel
-from fairmend.language.records.formats import CHECKPOINT
+from fairmend.language.records.formats import CHECKPOINT, GGUF
 
 DATASETS = {
     "CrowS-Pairs": "nyu-mll/crows_pairs",
@@ -48,7 +48,7 @@ def hub_header(
     used = [data[name]["source"] for name in ("search_prompts", "judge_prompts", "search_text", "judge_text")]
     datasets = sorted({named for source in used if (named := _dataset(source)) != _OTHER})
     results = [] if judgement is None else list(_results(judgement, data["judge_text"]["source"]))
-    base, whole = base_model(lm), CHECKPOINT in formats
+    base, whole = base_model(lm), CHECKPOINT in formats or GGUF in formats
     relation: dict[str, Any] = {"base_model_relation": "finetune" if whole else "adapter"} if base else {}
     card = ModelCardData(
         license=None if not lm.licence else visible(lm.licence.lower()),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fairmend.errors import InputError, ModelError
+from fairmend.errors import InputError
 from fairmend.evaluation import Measurement
 from fairmend.language.backend.batching import Done
 from fairmend.language.bias.bias import paired_change, verdict_on_change
@@ -21,7 +21,7 @@ from fairmend.language.measurement.judging import PerplexityChange, perplexity_c
 from fairmend.language.measurement.masked_perplexity import Reading
 from fairmend.language.measurement.perplexity import Perplexity, check_finite, summarise, token_log_likelihoods
 from fairmend.language.measurement.texts import Text
-from fairmend.language.models.models import LanguageModel
+from fairmend.language.models.models import LanguageModel, require_same_vocabulary
 from fairmend.language.prompts.choices import ChoiceSet
 from fairmend.language.protocols import ReadingSettings
 from fairmend.language.repair.settings import RepairSettings
@@ -116,11 +116,7 @@ def compare_models(
         DataError: a group with fewer than 2 prompts, or a text that is too short.
     """
     before, text = subject.lm, subject.texts[1]
-    if before.tokenizer.get_vocab() != after.tokenizer.get_vocab():
-        raise ModelError(
-            f"{before.name} and {after.name} have different vocabularies, so that neither noise nor perplexity is "
-            "comparable: name a model and a repaired copy of it"
-        )
+    require_same_vocabulary(before, after)
     settings = settings or RepairSettings()
     sampling = settings.sampling
     stages = Stages(progress)
