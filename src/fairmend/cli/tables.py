@@ -6,9 +6,8 @@ import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich import box
 from rich.table import Table
 
@@ -86,17 +85,6 @@ def saved_parts(result: Mapping[str, Any], tight: bool = False) -> list[Renderab
     from fairmend.report.study import tables_of
 
     return [part for table in tables_of(result) for part in table_parts(table, tight)]
-
-
-AuditOut = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        metavar="DIR",
-        help="Folder for the figures, audit.json, and for report.html, the same for people: new or empty. Default: "
-        "nothing is saved.",
-    ),
-]
 
 
 def save_audit(

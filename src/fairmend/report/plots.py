@@ -194,9 +194,16 @@ def draw_map(layers: Sequence[Units], unit: str, label: str) -> Picture:
             look = "off" if gain == 0 else "kept" if gain == 1 else "down" if gain < 1 else "up"
             said = {"off": "off", "kept": "as it was"}.get(look, f"turned {look} to {gain:.2f}")
             where = {"x": start + place * size, "y": y, "width": max(0.8, size - 1), "height": height}
+            if look in ("down", "up"):
+                where["fill-opacity"] = 0.12 + 0.88 * min(1.0, abs(gain - 1))
             marks.append(Mark("rect", where, f"cell {look}", tip=f"{layer.label}, {unit} {place}: {said}"))
     present = {mark.look.split()[1] for mark in marks if mark.tag == "rect"}
-    legend = (("off", "switched off"), ("down", "turned down"), ("kept", "as it was"), ("up", "turned up"))
+    legend = (
+        ("off", "switched off"),
+        ("down", "turned down, the more the darker"),
+        ("kept", "as it was"),
+        ("up", "turned up, likewise"),
+    )
     return Picture(
         label, 8 + len(layers) * (height + 2), tuple(marks), tuple((f"cell {k}", v) for k, v in legend if k in present)
     )

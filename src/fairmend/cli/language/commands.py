@@ -11,7 +11,7 @@ import typer
 
 from fairmend import __version__
 from fairmend.cli.display import Screen, opened
-from fairmend.cli.gates import FailAbove, Gate
+from fairmend.cli.gates import AuditOptions, Gate
 from fairmend.cli.language.inputs import LanguageInputs, measuring, open_language_inputs, open_model
 from fairmend.cli.language.options import (
     MEASURED,
@@ -23,7 +23,7 @@ from fairmend.cli.language.options import (
 )
 from fairmend.cli.language.runs import SCORING, language_run
 from fairmend.cli.options import CommonOptions, Given, WorkerOptions, whole
-from fairmend.cli.tables import AuditOut, present, save_audit
+from fairmend.cli.tables import present, save_audit
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ def audit(
     options: ModelOptions,
     measure: MeasureOptions,
     given: Annotated[Given, MEASURED],
-    fail_above: FailAbove = None,
-    out: AuditOut = None,
+    then: AuditOptions,
     asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
@@ -60,9 +59,9 @@ def audit(
     with opened(common, asked) as screen:
         from fairmend.files import require_empty
 
-        gate = Gate(fail_above)
-        if out is not None:
-            require_empty(out)
+        gate = Gate(then.fail_above)
+        if then.out is not None:
+            require_empty(then.out)
         settings = measuring(measure, common.seed, given)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         from fairmend.language.repair.audit import AUDIT, audit_model
@@ -79,7 +78,7 @@ def audit(
             | found.to_json()
             | checked
         )
-        files = save_audit(out, AUDIT, saved, page, screen)
+        files = save_audit(then.out, AUDIT, saved, page, screen)
         present(saved, audit_parts(found), screen, files)
         gate.close(checked, screen)
 

@@ -13,9 +13,9 @@ import typer
 
 from fairmend import __version__
 from fairmend.cli.display import Interrupted, Screen, opened
-from fairmend.cli.gates import FailAbove, Gate
+from fairmend.cli.gates import AuditOptions, Gate
 from fairmend.cli.options import RARE, CommonOptions, Given, WorkerOptions, whole
-from fairmend.cli.tables import AuditOut, leave_report, present, save_audit
+from fairmend.cli.tables import leave_report, present, save_audit
 from fairmend.cli.tabular.inputs import Inputs, make_settings, open_inputs, source_of
 from fairmend.cli.tabular.options import LIMITED, SEARCHED, SourceOptions
 from fairmend.cli.trust import TrustOptions, require_trust, stored
@@ -39,8 +39,7 @@ def audit(
         int,
         typer.Option("--draws", metavar="N", parser=whole, help="Bootstrap and permutation draws, at least 100."),
     ] = 2000,
-    fail_above: FailAbove = None,
-    out: AuditOut = None,
+    then: AuditOptions,
     common: CommonOptions,
 ) -> None:
     """Measure how unfair a network is, and say in words whether there is anything to repair.
@@ -64,11 +63,11 @@ def audit(
         from fairmend.tabular.repair.audit import audit as audit_network
 
         find_objective(objective)
-        gate = Gate(fail_above)
+        gate = Gate(then.fail_above)
         if draws < 100:
             raise InputError(f"--draws must be at least 100 to mean anything, got {draws}")
-        if out is not None:
-            require_empty(out)
+        if then.out is not None:
+            require_empty(then.out)
         inputs = open_inputs(source, screen, objective)
         found = audit_network(
             inputs.network, inputs.dataset, objective=objective, seed=common.seed, n_boot=draws, n_perm=draws
@@ -90,7 +89,7 @@ def audit(
             }
         )
         described = {"data": saved["data"] | {"source": inputs.dataset.source, "licence": inputs.dataset.licence}}
-        files = save_audit(out, AUDIT, saved | described, page, screen)
+        files = save_audit(then.out, AUDIT, saved | described, page, screen)
         present(saved, audit_parts(found), screen, files)
         gate.close(checked, screen)
 

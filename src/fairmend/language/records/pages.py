@@ -69,7 +69,7 @@ def repair_page(
         warnings=tuple(map(str, result["scores"].get("notes", ()))),
         facts=(
             *([] if held_out is None else _facts(held_out)),
-            Fact("Attention heads", heads_in_words(outcome, "switched off")),
+            _heads_fact(outcome),
             Fact("Time searched", f"{result['session'].get('seconds') or 0:,.1f} s"),
         ),
         chapters=(
@@ -101,7 +101,7 @@ def point_page(saved: Mapping[str, Any]) -> Page:
         verdict=() if held_out is None else (held_out.main.verdict_on_change,),
         facts=(
             *([] if held_out is None else _facts(held_out)),
-            Fact("Attention heads", heads_in_words(counts, "switched off")),
+            _heads_fact(counts),
         ),
         chapters=(
             *([] if held_out is None else _judged(held_out)),
@@ -217,6 +217,11 @@ def _facts(judged: Judgement) -> Iterator[Fact]:
     yield Fact("Drift", f"{judged.drift.value:.4f}", "nats per token from the original")
 
 
+def _heads_fact(counts: Mapping[str, Any]) -> Fact:
+    off, _, turned = heads_in_words(counts, "switched off").partition(", ")
+    return Fact("Attention heads", off, turned)
+
+
 def _judged(judged: Judgement) -> Iterator[Chapter]:
     """Before and after: figures, what was kept, and every axis with its groups."""
     rows = []
@@ -232,7 +237,7 @@ def _judged(judged: Judgement) -> Iterator[Chapter]:
             "before": _normal(known.before.mean, known.before.standard_error),
             "after": _normal(known.after.mean, known.after.standard_error),
         }
-        rows.append(Row("Knowledge: preference for the right answer, nats (higher is better)", points))
+        rows.append(Row("Knowledge: nats for the right answer (higher is better)", points))
     picture = draw_forest(rows, "Before and after on held-out items and text, with 95 % intervals")
     first, *_ = held_out_sections(judged)
     yield Chapter("Before and after, on held-out items", (picture, _READ, *first.parts[:1]))
@@ -434,8 +439,8 @@ def _search(result: Mapping[str, Any]) -> Chapter:
     return Chapter(
         "The search",
         (
-            f"{len(search['finalists'])} sets of heads were measured on the search half. These overstate the gain: the "
-            "set was chosen on them.",
+            f"Sets of heads measured on the search half: {len(search['finalists']):,}. These figures overstate the "
+            "gain: the set was chosen on them.",
             *sliced,
             Table("On the search half", columns, rows),
             *([Table("The measured sets, in the order measured", measured, finalists)] if finalists else []),
