@@ -78,12 +78,14 @@ def code_block(text: str, language: str = "") -> Markdown:
 
 def picture_text(text: str, longest: int = _LONGEST_LABEL) -> str:
     """The text as a label of a picture: short, no math, and not hidden from the legend by its first letter."""
-    shown = visible(text)
-    if len(shown) > longest:
-        half = (longest - 3) // 2
-        shown = f"{shown[:half]}...{shown[-half:]}"
-    shown = shown.replace("$", "\\$")
+    shown = short(visible(text), longest).replace("$", "\\$")
     return f" {shown}" if shown.startswith("_") else shown
+
+
+def short(text: str, longest: int) -> str:
+    """The text with its middle left out if it has more characters than that."""
+    half = (longest - 3) // 2
+    return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
 
 
 def csv_cell(value: object) -> object:

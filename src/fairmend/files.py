@@ -69,6 +69,50 @@ def write_atomically(path: str | os.PathLike[str], payload: bytes) -> None:
         ) from error
 
 
+def require_empty(folder: Path) -> None:
+    """Refuse a folder for results that has something in it; one that does not exist is as good as empty.
+
+    Raises:
+        RunError: it has, it is a file, or it cannot be read.
+    """
+    try:
+        found = sorted(entry.name for entry in folder.iterdir() if not is_leftover(entry))
+    except FileNotFoundError:
+        return
+    except NotADirectoryError as error:
+        raise RunError(f"{folder} is a file, not a folder: choose another --out") from error
+    except OSError as error:
+        raise RunError(f"{folder} cannot be read ({error.strerror or error}): choose another --out") from error
+    if found:
+        raise RunError(f"{folder} is not empty (it has {found[0]}): choose a new or empty folder as --out")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, if there is none.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {folder}: {error.strerror or error}. Choose another --out") from error
+
+
+def read_if_there(path: Path, most: int) -> bytes | None:
+    """The content of a plain file in a run's folder; None if there is none, or it has more bytes than that.
+
+    Raises:
+        RunError: it is no plain file, see `require_plain`.
+        OSError: it cannot be read.
+    """
+    if not require_plain(path):
+        return None
+    with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as stream:
+        content = stream.read(most + 1)
+    return content if len(content) <= most else None
+
+
 def require_plain(path: Path, *, own: bool = False) -> bool:
     """Whether there is a file, which must be a plain one.
 

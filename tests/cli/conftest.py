@@ -120,7 +120,7 @@ OWN = {
 REPAIR = OWN | {"--states": 300, "--out": "out"}
 SAVED = {
     *("network.safetensors", "network.onnx", "mask.json", "front.json", "result.json", "README.md"),
-    *("run.sqlite", "original.safetensors"),
+    *("run.sqlite", "original.safetensors", "report.html"),
 }
 
 

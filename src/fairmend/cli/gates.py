@@ -1,10 +1,11 @@
-"""`--fail-above`: an audit that ends with exit code 1 where the bias is more than was allowed, for automatic checks."""
+"""What an audit does with what it found: it is saved, and ends with exit code 1 where the bias is above a limit."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +25,22 @@ FailAbove = Annotated[
         "that noise alone seldom fails a check.",
     ),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """What an audit does with what it found."""
+
+    fail_above: FailAbove = None
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for the figures, audit.json, and for report.html, the same for people: new or empty. Default: "
+            "nothing is saved.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def _group(name: str, help: str) -> typer.Typer:
     return group
 
 
-add(app, tabular.fetch, runs.resume, runs.show, runs.export, log, doctor)
+add(app, tabular.fetch, runs.resume, runs.show, runs.report, runs.export, log, doctor)
 add(
     _group("tabular", "Tabular networks: find the neurons to drop so that groups are treated more equally."),
     *(tabular.audit, tabular.repair, studies.compare, studies.reproduce, studies.sweep),

@@ -1,4 +1,4 @@
-"""What `fairmend resume`, `show` and `export` do with the folder of a run, whatever kind it is."""
+"""What `fairmend resume`, `show`, `report` and `export` do with the folder of a run, whatever kind it is."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fairmend.cli.display import opened
+from fairmend.cli.language import commands as language
 from fairmend.cli.language import front as language_front
 from fairmend.cli.language import repair as language_repair
 from fairmend.cli.language import studies as language_studies
@@ -20,13 +21,15 @@ from fairmend.cli.options import CommonOptions, WorkerOptions
 from fairmend.cli.tabular import commands as tabular
 from fairmend.cli.tabular import studies as tabular_studies
 from fairmend.cli.trust import TrustOptions, read_back
-from fairmend.errors import RunError
+from fairmend.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from fairmend.records import Kind
 
 _COLLECTION = "language collection"
 _KINDS: dict[str, tuple[ModuleType, str]] = {
+    "tabular audit": (tabular, "audit.json"),
+    "language audit": (language, "audit.json"),
     "tabular repair": (tabular, "result.json"),
     "language repair": (language_repair, "result.json"),
     "language comparison": (language_studies, "compare.json"),
@@ -38,7 +41,7 @@ _KINDS: dict[str, tuple[ModuleType, str]] = {
     "tabular reproduce": (tabular_studies, "reproduce.json"),
     "tabular sweep": (tabular_studies, "sweep.json"),
 }
-"""Every kind of folder that a command leaves: who shows it and goes on with it, and the file of its result."""
+"""Every kind of folder that a command leaves: who shows it, draws it and goes on with it, and its result's file."""
 
 
 def resume(
@@ -91,6 +94,54 @@ def show(
             kind = _COLLECTION if collected else "tabular repair"
         with read_back(folder):
             _KINDS[kind][0].show(folder, screen)
+
+
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR [DIR ...]", help="The --out folders of finished runs and audits.")
+    ],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE.html",
+            help="What to write; needed for more than one folder. Default: report.html in the folder.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over FILE.html if it exists.")] = False,
+    common: CommonOptions,
+) -> None:
+    """Write what finished runs and audits found as one page for a browser, several side by side.
+
+    One file without network or installation: the verdict, figures before and after with their intervals, groups,
+    trade-offs to pick from, heads or neurons, examples, data, settings. Tables can be sorted and downloaded as CSV; it
+    can be printed, and read without JavaScript. Every command with --out writes it for its own folder.
+
+    Example: `fairmend report repaired`
+
+    Example: `fairmend report repaired compared --out both.html`
+    """
+    with opened(common) as screen:
+        from fairmend.report.page import REPORT, write_report
+
+        if out is None and len(folders) > 1:
+            raise InputError(f"{len(folders)} folders need a file to write to: give --out FILE.html")
+        path = folders[0] / REPORT if out is None else out
+        if out is not None and out.suffix.lower() not in (".html", ".htm"):
+            raise InputError(f"--out must end in .html, got {str(out)!r}: browsers go by that")
+        if out is not None and os.path.lexists(out) and not force:
+            raise RunError(f"{out} exists: give --force to write over it, or name another file")
+        pages = []
+        for folder in folders:
+            kind, _ = _result(folder)
+            if kind is None:
+                raise RunError(f"{folder} holds no result to report: name the --out folder of a finished run or audit")
+            with read_back(folder):
+                pages.append(_KINDS[kind][0].page(folder))
+        write_report(path, pages)
+        screen.document({"file": str(path), "folders": [str(folder) for folder in folders]})
+        screen.show(f"Report on {', '.join(map(str, folders))} written to {path}.")
 
 
 def export(

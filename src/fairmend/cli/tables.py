@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,13 @@ from rich import box
 from rich.table import Table
 
 from fairmend.cli.display import Screen
+from fairmend.errors import FairmendError, first_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from fairmend.records import Kind
+    from fairmend.report.page import Page
     from fairmend.report.tables import Shown
 
 
@@ -81,6 +85,50 @@ def saved_parts(result: Mapping[str, Any], tight: bool = False) -> list[Renderab
     from fairmend.report.study import tables_of
 
     return [part for table in tables_of(result) for part in table_parts(table, tight)]
+
+
+def save_audit(
+    out: Path | None, kind: Kind, content: Mapping[str, Any], page: Callable[[Path], Page], screen: Screen
+) -> dict[str, Path]:
+    """Save what an audit found, if a folder was named; return the files by name.
+
+    Args:
+        out: the folder, see `fairmend.files.require_empty`.
+        kind: of the audit's record.
+        content: what was found.
+        page: makes its report.
+        screen: where problems with the report are said.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    if out is None:
+        return {}
+    from fairmend.cli.language.runs import command_line
+    from fairmend.files import make_folder
+    from fairmend.records import session, versions, write
+
+    make_folder(out)
+    made = {"session": session(content["request"], command_line()), "versions": versions("numpy", "scipy", "torch")}
+    write(out / kind.file, kind, {**content, **made})
+    return {"result": out / kind.file} | leave_report(out, page, screen)
+
+
+def leave_report(folder: Path, page: Callable[[Path], Page], screen: Screen) -> dict[str, Path]:
+    """Write report.html beside a result; return its path by its name, for the list of what was written.
+
+    The result is saved already, and no picture of it is worth losing it: what goes wrong is said.
+    """
+    from fairmend.report.page import REPORT, write_report
+
+    try:
+        return {"report": write_report(folder / REPORT, [page(folder)])}
+    except (FairmendError, LookupError, TypeError, ValueError, ArithmeticError, OSError) as error:
+        screen.warn(
+            f"The result is saved, but {REPORT} is not written ({first_line(error)}): try `fairmend report "
+            f"{shlex.quote(str(folder))}`"
+        )
+        return {}
 
 
 def present(

@@ -13,13 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fairmend.errors import RunError
-from fairmend.files import write_atomically
+from fairmend.files import read_if_there, write_atomically
 from fairmend.records import Kind, built, document, plain, read
 from fairmend.report import figures
+from fairmend.report.page import Chapter, Notes, Page, Part, Stored, made_chapter
 from fairmend.report.tables import Shown, Table
+from fairmend.report.tracking import flat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_LARGEST_PICTURE = 1_200_000  # bytes that a report carries
+_LIMITS = (
+    "A study says which line is better on these data, at these settings; other data may order them otherwise.",
+    "Differences within the intervals could not be told from chance.",
+)
 
 
 class Study(ABC):
@@ -120,3 +128,42 @@ def tables_of(payload: Mapping[str, Any]) -> tuple[Shown, ...]:
             f"the saved study has no tables that can be read ({error}): give its command again, which goes on from "
             "what is kept, or open its CSV files"
         ) from error
+
+
+def study_page(payload: Mapping[str, Any], folder: Path) -> Page:
+    """The report of a saved study.
+
+    Args:
+        payload: the saved form, see `load_study`.
+        folder: where its picture lies.
+
+    Raises:
+        RunError: it has no tables, or its picture is no plain file.
+    """
+    name = str(payload["schema"]).removeprefix("fairmend ")
+    tables = tables_of(payload)
+    file = next((path for path in sorted(folder.glob("*.svg")) if path.stem in name.split()), None)
+    picture = None if file is None else read_if_there(file, _LARGEST_PICTURE)
+    parts: list[Part] = (
+        [] if picture is None else [Stored(picture, f"{tables[0].title}: the same figures as a picture")]
+    )
+    model = payload.get("model")
+    about = model.get("name") if isinstance(model, Mapping) else payload.get("dataset") or folder.absolute().name
+    lines = sum(len(table.rows) for table in tables[:1])
+    session = payload.get("session") or {}
+    request = session.get("request") or payload.get("request") or {}
+    entries = flat(payload.get("settings") or {}) | flat(request, "asked: ")
+    if isinstance(model, Mapping):
+        entries |= flat(model.get("fingerprint") or {}, "model: ")
+    notes = tuple(note for table in tables for note in table.notes)
+    return Page(
+        title=str(about),
+        kind=f"Study: {name}",
+        headline=f"{lines} lines side by side; whoever picks the best of them has chosen on these very figures",
+        tone="unsure",
+        chapters=(
+            Chapter(tables[0].title, (*parts, *tables)),
+            Chapter("What this does not show", (Notes((*notes, *_LIMITS)),)),
+            made_chapter(payload, entries),
+        ),
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,10 @@ class Shown:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
 
+    def csv(self) -> bytes:
+        """The texts as CSV, headings in the first line; no text is a spreadsheet's formula."""
+        return _csv(self.headings, self.rows)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -102,14 +106,10 @@ class Table:
 
     def csv(self) -> bytes:
         """The raw values as CSV, keys in the first line, undefined values empty; no text is a spreadsheet's formula."""
-        text = io.StringIO()
-        if self.rows:
-            keys = list(self.rows[0])
-            writer = csv.writer(text, lineterminator="\n")
-            writer.writerow(map(csv_cell, keys))
-            for row in self.rows:
-                writer.writerow("" if is_undefined(row[key]) else csv_cell(row[key]) for key in keys)
-        return encoded(text.getvalue())
+        if not self.rows:
+            return b""
+        keys = list(self.rows[0])
+        return _csv(keys, (["" if is_undefined(row[key]) else row[key] for key in keys] for row in self.rows))
 
     def markdown(self) -> str:
         """A Markdown table with its title, if it has one, above it and the notes below it."""
@@ -137,3 +137,11 @@ def fixed(digits: int) -> Callable[[Any], str]:
 def table_line(cells: Sequence[str]) -> str:
     """One line of a Markdown table."""
     return "| " + " | ".join(map(markdown, cells)) + " |"
+
+
+def _csv(keys: Sequence[str], rows: Iterable[Sequence[Cell]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(csv_cell, keys))
+    writer.writerows(map(csv_cell, row) for row in rows)
+    return encoded(text.getvalue())

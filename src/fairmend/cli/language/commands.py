@@ -11,7 +11,7 @@ import typer
 
 from fairmend import __version__
 from fairmend.cli.display import Screen, opened
-from fairmend.cli.gates import FailAbove, Gate
+from fairmend.cli.gates import AuditOptions, Gate
 from fairmend.cli.language.inputs import LanguageInputs, measuring, open_language_inputs, open_model
 from fairmend.cli.language.options import (
     MEASURED,
@@ -25,13 +25,14 @@ from fairmend.cli.language.options import (
 )
 from fairmend.cli.language.runs import SCORING, language_run
 from fairmend.cli.options import CommonOptions, Given, WorkerOptions, whole
-from fairmend.cli.tables import present
+from fairmend.cli.tables import present, save_audit
 from fairmend.errors import InputError
 from fairmend.language.records.formats import CHECKPOINT, formats_of
 
 if TYPE_CHECKING:
     from fairmend.language.repair.settings import RepairSettings
     from fairmend.language.scores.head_scores import HeadScores
+    from fairmend.report.page import Page
     from fairmend.runs import Store
 
 
@@ -41,7 +42,7 @@ def audit(
     options: ModelOptions,
     measure: MeasureOptions,
     given: Annotated[Given, MEASURED],
-    fail_above: FailAbove = None,
+    then: AuditOptions,
     asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
@@ -59,10 +60,14 @@ def audit(
     Example: `fairmend lm audit ./my-model --prompts people.csv --scorer python:mine:score`
     """
     with opened(common, asked) as screen:
-        gate = Gate(fail_above)
+        from fairmend.files import require_empty
+
+        gate = Gate(then.fail_above)
+        if then.out is not None:
+            require_empty(then.out)
         settings = measuring(measure, common.seed, given)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
-        from fairmend.language.repair.audit import audit_model
+        from fairmend.language.repair.audit import AUDIT, audit_model
 
         found = audit_model(inputs.on(inputs.prompts), settings, screen.steps, screen.workers)
         from fairmend.cli.language.tables import audit_parts
@@ -70,14 +75,34 @@ def audit(
         lm = inputs.lm
         identity = {name: getattr(lm, name) for name in ("name", "source", "revision", "licence")}
         checked = gate.result({axis: figures.interval.low for axis, figures in found.axes.items()})
-        screen.document(
+        saved = (
             {"fairmend": __version__, "request": inputs.request}
             | {"model": identity | {"fingerprint": lm.fingerprint()}}
             | found.to_json()
             | checked
         )
-        screen.show(*audit_parts(found))
+        files = save_audit(then.out, AUDIT, saved, page, screen)
+        present(saved, audit_parts(found), screen, files)
         gate.close(checked, screen)
+
+
+def show(folder: Path, screen: Screen) -> None:
+    """Show the audit saved in a folder."""
+    from fairmend.cli.language.tables import audit_parts
+    from fairmend.language.repair.audit import AUDIT, saved_audit
+    from fairmend.records import read
+
+    saved = read(folder / AUDIT.file, AUDIT)
+    present(saved, audit_parts(saved_audit(saved)), screen)
+
+
+def page(folder: Path) -> Page:
+    """The report of the audit saved in a folder."""
+    from fairmend.language.records.pages import audit_page
+    from fairmend.language.repair.audit import AUDIT
+    from fairmend.records import read
+
+    return audit_page(read(folder / AUDIT.file, AUDIT))
 
 
 def score(

@@ -14,13 +14,15 @@ from fairmend.cli.language.inputs import open_model, options_of
 from fairmend.cli.language.options import Save
 from fairmend.cli.language.runs import command_line
 from fairmend.cli.options import CommonOptions, whole
-from fairmend.cli.tables import present, saved_parts
+from fairmend.cli.tables import leave_report, present, saved_parts
 from fairmend.cli.trust import TrustRemoteCode, read_back, require_same_trust
 from fairmend.errors import RunError
 from fairmend.language.records.formats import CHECKPOINT, formats_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from fairmend.report.page import Page
 
 
 def pick(
@@ -62,7 +64,7 @@ def pick(
         files = save_point(front, point, lm, out, formats=formats, command=command_line())
         for said in formats_in_words(lm, mask, formats):
             screen.note(said)
-        _present(load_point(out), files, screen)
+        _present(load_point(out), files | leave_report(out, page, screen), screen)
 
 
 def show(folder: Path, screen: Screen) -> None:
@@ -70,6 +72,14 @@ def show(folder: Path, screen: Screen) -> None:
     from fairmend.language.records.fronts import load_point
 
     _present(load_point(folder), {}, screen)
+
+
+def page(folder: Path) -> Page:
+    """The report of the point saved in a folder."""
+    from fairmend.language.records.fronts import load_point
+    from fairmend.language.records.pages import point_page
+
+    return point_page(load_point(folder))
 
 
 def front_parts(front: Mapping[str, Any]) -> list[RenderableType]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,7 +35,7 @@ from fairmend.cli.language.options import (
 )
 from fairmend.cli.language.runs import command_line, go_on, language_run, read_collection, read_scores
 from fairmend.cli.options import RARE, CommonOptions, Given, WorkerOptions
-from fairmend.cli.tables import present
+from fairmend.cli.tables import leave_report, present
 from fairmend.cli.trust import TrustOptions
 from fairmend.errors import InputError
 from fairmend.language.records.formats import CHECKPOINT, formats_of
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from fairmend.language.models.models import LanguageModel
     from fairmend.language.repair.settings import RepairSettings
     from fairmend.language.scores.head_scores import HeadScores
+    from fairmend.report.page import Page
     from fairmend.runs import Store
 
 
@@ -201,12 +203,30 @@ def _repair(
         )
     for said in formats_in_words(lm, repaired.mask, extra["save"]):
         screen.note(said)
-    _present(out, files, screen)
+    _present(out, files | leave_report(out, page, screen), screen)
     if repaired.run.stopped == "interrupted":
         screen.warn(
             f"Stopped by Ctrl-C: this is the best so far, not judged on held-out prompts; {go_on(out, request)}"
         )
         raise Interrupted
+
+
+def page(folder: Path) -> Page:
+    """The report of the repair saved in a folder."""
+    from fairmend.files import read_if_there
+    from fairmend.language.records.fronts import FRONT, load_front
+    from fairmend.language.records.pages import LARGEST_PICTURE, repair_page
+    from fairmend.language.records.results import MASK
+    from fairmend.language.records.saving import load_result
+    from fairmend.records import read
+
+    return repair_page(
+        load_result(folder),
+        mask=read(folder / MASK.file, MASK) if (folder / MASK.file).exists() else None,
+        front=load_front(folder) if (folder / FRONT.file).is_file() else None,
+        head_map=read_if_there(folder / "head_map.svg", LARGEST_PICTURE),
+        folder=shlex.quote(str(folder)),
+    )
 
 
 def _require_sliceable(lm: LanguageModel) -> None:

@@ -31,7 +31,7 @@ from fairmend.cli.language.options import (
 )
 from fairmend.cli.language.runs import command_line, go_on, language_run, read_collection, read_scores
 from fairmend.cli.options import RARE, CommonOptions, Given, WorkerOptions, levels, of, real, whole
-from fairmend.cli.tables import present_study
+from fairmend.cli.tables import leave_report, present_study
 from fairmend.cli.trust import TrustOptions
 from fairmend.errors import InputError
 from fairmend.language.repair.settings import SUBSET_METHODS, RepairSettings
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from fairmend.language.studies.equal_cost import EqualCostSettings
     from fairmend.language.studies.study import JudgedStudy
     from fairmend.language.studies.sweep import SweepSettings
+    from fairmend.report.page import Page
     from fairmend.runs import Store
 
     StudySettings = ComparisonSettings | EqualCostSettings | SweepSettings
@@ -173,9 +174,20 @@ def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen:
 
 def show(folder: Path, screen: Screen) -> None:
     """Show the study saved in a folder."""
+    present_study(_saved(folder), screen, tight=True)
+
+
+def page(folder: Path) -> Page:
+    """The report of the study saved in a folder."""
+    from fairmend.report.study import study_page
+
+    return study_page(_saved(folder), folder)
+
+
+def _saved(folder: Path) -> Mapping[str, Any]:
     from fairmend.report.study import load_study
 
-    present_study(load_study(folder, *(study for study, _ in _studies().values())), screen, tight=True)
+    return load_study(folder, *(study for study, _ in _studies().values()))
 
 
 def _studies() -> dict[str, tuple[type[JudgedStudy[Any]], type[StudySettings]]]:
@@ -249,7 +261,6 @@ def _carry_out(
     """
     from fairmend.language.records.run_directories import open_run
     from fairmend.language.studies import compare, equal_cost, sweep
-    from fairmend.report.study import load_study
 
     request = {**inputs.request, **extra}
     found: JudgedStudy[Any]
@@ -271,7 +282,7 @@ def _carry_out(
             found = sweep.sweep_subsets(inputs.subject, settings, collected, **given)
         screen.steps.close()
         files = found.save(settings, out, request=request, command=command_line())
-    present_study(load_study(out, type(found)), screen, files, tight=True)
+    present_study(_saved(out), screen, {**files, **leave_report(out, page, screen)}, tight=True)
 
 
 def _slug(name: str) -> str:

@@ -13,14 +13,16 @@ import typer
 
 from fairmend import __version__
 from fairmend.cli.display import Interrupted, Screen, opened
-from fairmend.cli.gates import FailAbove, Gate
+from fairmend.cli.gates import AuditOptions, Gate
 from fairmend.cli.options import RARE, CommonOptions, Given, WorkerOptions, whole
+from fairmend.cli.tables import leave_report, present, save_audit
 from fairmend.cli.tabular.inputs import Inputs, make_settings, open_inputs, source_of
 from fairmend.cli.tabular.options import LIMITED, SEARCHED, SourceOptions
 from fairmend.cli.trust import TrustOptions, require_trust, stored
 from fairmend.errors import InputError
 
 if TYPE_CHECKING:
+    from fairmend.report.page import Page
     from fairmend.tabular.repair.settings import RepairSettings
 
 
@@ -37,7 +39,7 @@ def audit(
         int,
         typer.Option("--draws", metavar="N", parser=whole, help="Bootstrap and permutation draws, at least 100."),
     ] = 2000,
-    fail_above: FailAbove = None,
+    then: AuditOptions,
     common: CommonOptions,
 ) -> None:
     """Measure how unfair a network is, and say in words whether there is anything to repair.
@@ -56,23 +58,27 @@ def audit(
     --sensitive sex,race`
     """
     with opened(common) as screen:
+        from fairmend.files import require_empty
         from fairmend.tabular.fairness.metrics import find_objective
         from fairmend.tabular.repair.audit import audit as audit_network
 
         find_objective(objective)
-        gate = Gate(fail_above)
+        gate = Gate(then.fail_above)
         if draws < 100:
             raise InputError(f"--draws must be at least 100 to mean anything, got {draws}")
+        if then.out is not None:
+            require_empty(then.out)
         inputs = open_inputs(source, screen, objective)
         found = audit_network(
             inputs.network, inputs.dataset, objective=objective, seed=common.seed, n_boot=draws, n_perm=draws
         )
-        from fairmend.cli.tabular.tables import audit_parts
-        from fairmend.records import plain
-
         judged = ["test"] if "test" in found.splits else list(found.splits)
         checked = gate.result({f"{split} split": found.splits[split].least for split in judged})
-        screen.document(
+        from fairmend.cli.tabular.tables import audit_parts
+        from fairmend.records import plain
+        from fairmend.tabular.repair.audit import AUDIT
+
+        saved = (
             {"fairmend": __version__, "request": inputs.request}
             | plain(found)
             | checked
@@ -82,7 +88,9 @@ def audit(
                 "warnings": list(inputs.warnings),
             }
         )
-        screen.show(*audit_parts(found))
+        described = {"data": saved["data"] | {"source": inputs.dataset.source, "licence": inputs.dataset.licence}}
+        files = save_audit(then.out, AUDIT, saved | described, page, screen)
+        present(saved, audit_parts(found), screen, files)
         gate.close(checked, screen)
 
 
@@ -169,10 +177,32 @@ def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen:
 
 
 def show(folder: Path, screen: Screen) -> None:
-    """Show the repair saved in a folder."""
+    """Show the repair or the audit saved in a folder."""
+    from fairmend.tabular.repair.audit import AUDIT, saved_audit
     from fairmend.tabular.repair.saving import load_result
 
+    if (folder / AUDIT.file).exists():
+        from fairmend.cli.tabular.tables import audit_parts
+        from fairmend.records import read
+
+        saved = read(folder / AUDIT.file, AUDIT)
+        present(saved, audit_parts(saved_audit(saved)), screen)
+        return
     _present(load_result(folder), screen)
+
+
+def page(folder: Path) -> Page:
+    """The report of what is saved in a folder."""
+    from fairmend.records import read
+    from fairmend.tabular.repair.audit import AUDIT
+    from fairmend.tabular.repair.pages import audit_page, repair_page
+    from fairmend.tabular.repair.results import FRONT
+    from fairmend.tabular.repair.saving import load_result
+
+    if (folder / AUDIT.file).exists():
+        return audit_page(read(folder / AUDIT.file, AUDIT))
+    front = read(folder / FRONT.file, FRONT) if (folder / FRONT.file).exists() else None
+    return repair_page(load_result(folder), front)
 
 
 def _repair(out: Path, inputs: Inputs, settings: RepairSettings, request: Mapping[str, Any], screen: Screen) -> None:
@@ -208,7 +238,7 @@ def _repair(out: Path, inputs: Inputs, settings: RepairSettings, request: Mappin
         except KeyboardInterrupt:
             screen.warn(f"Stopped by Ctrl-C. Everything measured so far is kept; go on with: {again}")
             raise Interrupted from None
-    _present(load_result(out), screen, files)
+    _present(load_result(out), screen, files | leave_report(out, page, screen))
     if repaired.run.stopped == "interrupted":
         screen.warn(
             f"Stopped by Ctrl-C after {repaired.run.asked:,} states. This is the best so far; go on with: {again}"
@@ -219,8 +249,4 @@ def _repair(out: Path, inputs: Inputs, settings: RepairSettings, request: Mappin
 def _present(result: Mapping[str, Any], screen: Screen, files: Mapping[str, Path] | None = None) -> None:
     from fairmend.cli.tabular.tables import repair_parts
 
-    written = {name: str(path) for name, path in (files or {}).items()}
-    screen.document({**result, "files": written} if written else result)
-    screen.show(*repair_parts(result))
-    if written:
-        screen.show("Written:", *(f"  {path}" for path in written.values()))
+    present(result, repair_parts(result), screen, files)

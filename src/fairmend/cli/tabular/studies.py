@@ -11,7 +11,7 @@ import typer
 
 from fairmend.cli.display import Interrupted, Screen, opened
 from fairmend.cli.options import CommonOptions, Given, levels, of, whole
-from fairmend.cli.tables import present_study
+from fairmend.cli.tables import leave_report, present_study
 from fairmend.cli.tabular.inputs import absolute, make_settings, open_inputs, request_of, source_of, title_of
 from fairmend.cli.tabular.options import GRID, LIMITED, SEARCHED, SourceOptions, StudyOptions
 from fairmend.cli.trust import TrustOptions, recalled, require_paths, require_trust, stored
@@ -19,6 +19,7 @@ from fairmend.search.names import SEARCH_NAMES
 from fairmend.tabular.repair.settings import RepairSettings
 
 if TYPE_CHECKING:
+    from fairmend.report.page import Page
     from fairmend.search.names import SearchName
     from fairmend.tabular.studies.outcomes import TabularStudy
     from fairmend.tabular.studies.trials import Session
@@ -181,12 +182,23 @@ def resume(folder: Path, header: Mapping[str, Any], trust: TrustOptions, screen:
 
 def show(folder: Path, screen: Screen) -> None:
     """Show the study saved in a folder."""
+    present_study(_saved(folder), screen)
+
+
+def page(folder: Path) -> Page:
+    """The report of the study saved in a folder."""
+    from fairmend.report.study import study_page
+
+    return study_page(_saved(folder), folder)
+
+
+def _saved(folder: Path) -> Mapping[str, Any]:
     from fairmend.report.study import load_study
     from fairmend.tabular.studies.compare import SearchComparison
     from fairmend.tabular.studies.reproduction import Reproduction
     from fairmend.tabular.studies.sweep import Sweep
 
-    present_study(load_study(folder, SearchComparison, Reproduction, Sweep), screen)
+    return load_study(folder, SearchComparison, Reproduction, Sweep)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +273,7 @@ def _run(
     require_paths(asdict(plan), ("networks", "data"))
     found = study(request, plan, Session(out, screen.workers, screen.steps, request), screen)
     files = save_study(found, out)
-    present_study(describe_study(found), screen, files)
+    present_study(describe_study(found), screen, {**files, **leave_report(out, page, screen)})
     if found.interrupted:
         screen.warn("Stopped by Ctrl-C. Every finished repair is kept: the same command again goes on with the rest.")
         raise Interrupted

@@ -85,7 +85,9 @@ def repair_card(
     done = _done(repair) if slicing is None else (*_done(repair), slicing_in_words(slicing))
     done = (*done, *formats_in_words(lm, repair.mask, formats))
     sections = (
-        () if repair.held_out is None else (*_held_out(repair.held_out), *_objectives(repair), *_examples(repair))
+        ()
+        if repair.held_out is None
+        else (*held_out_sections(repair.held_out), *_objectives(repair), *_examples(repair))
     )
     data = describe_data(repair.search_prompts, repair.judge_prompts, repair.texts)
     origin = (
@@ -100,9 +102,9 @@ def repair_card(
         described=data,
         summary=_summary(repair, lm),
         done=done,
-        data=(origin, *_data(data), *repair.search_prompts.notes),
+        data=(origin, *data_in_words(data), *repair.search_prompts.notes),
         sections=sections,
-        limits=_limits(repair.held_out, repair.improved),
+        limits=limits(repair.held_out, repair.improved),
         files=_FILES | (_FRONT_FILES if repair.front is not None else {}),
         command=command,
     )
@@ -135,7 +137,7 @@ def point_card(
         f"About the held-out figures: {front['caveat']}.",
         *(f"Dropped in {site}: {', '.join(map(str, heads))}." for site, heads in sites if heads),
     )
-    sections = () if judgement is None else tuple(_held_out(judgement))
+    sections = () if judgement is None else tuple(held_out_sections(judgement))
     return _card(
         lm,
         formats,
@@ -144,9 +146,9 @@ def point_card(
         described=front["data"],
         summary=(outcome,),
         done=done,
-        data=tuple(_data(front["data"])),
+        data=tuple(data_in_words(front["data"])),
         sections=sections,
-        limits=_limits(judgement, changed),
+        limits=limits(judgement, changed),
         command=command,
     )
 
@@ -225,7 +227,7 @@ def _method(settings: RepairSettings) -> str:
     return f"{rule.method}, alpha {rule.alpha:g}{gamma}, ties {rule.ties}"
 
 
-def _held_out(judgement: Judgement) -> Iterator[Section]:
+def held_out_sections(judgement: Judgement) -> Iterator[Section]:
     """The perplexity, and every axis before and after."""
     read = judgement.perplexity
     words = (
@@ -235,10 +237,11 @@ def _held_out(judgement: Judgement) -> Iterator[Section]:
     yield Section("Held-out figures", (words, *kept_in_words(judgement)))
     for judged in judgement.axes:
         role = "repaired for" if judged.repaired_for else "not repaired for: did it move?"
-        yield Section(f"Held-out figures: {judged.axis} ({role})", _axis(judged))
+        yield Section(f"Held-out figures: {judged.axis} ({role})", axis_parts(judged))
 
 
-def _axis(judged: AxisJudgement) -> tuple[str | Table, ...]:
+def axis_parts(judged: AxisJudgement) -> tuple[str | Table, ...]:
+    """What a repair did to one axis: verdicts, figures and groups."""
     change = judged.change
     if change is None:
         return ("The repaired model gives no probabilities on these prompts: it is broken.",)
@@ -320,8 +323,8 @@ def _quoted(text: str) -> str:
     return code(text) if text.strip() else "(nothing)"
 
 
-def _data(data: Mapping[str, Any]) -> Iterator[str]:
-    """What was searched with and judged on, as `describe_data` has it."""
+def data_in_words(data: Mapping[str, Any]) -> Iterator[str]:
+    """What was searched with and judged on, of what `describe_data` made: a sentence each."""
     for role, said in (("search", "search with"), ("judge", "judge on")):
         prompts, text = data[f"{role}_prompts"], data[f"{role}_text"]
         count = sum(prompts["counts"].values())
@@ -329,7 +332,7 @@ def _data(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"Text to {said}: {text['source']}, licence {text['licence'] or 'not stated'}."
 
 
-def _limits(held_out: Judgement | None, improved: bool) -> tuple[str, ...]:
+def limits(held_out: Judgement | None, improved: bool) -> tuple[str, ...]:
     """What the figures do not show."""
     said = list(_LIMITS)
     change = None if held_out is None else held_out.main.change

@@ -24,7 +24,7 @@ from fairmend.language.protocols import Sampling
 from fairmend.language.repair.settings import RepairSettings
 from fairmend.language.repair.subject import Subject
 from fairmend.language.toxicity.scorer import Floats, Scorer
-from fairmend.records import plain
+from fairmend.records import Kind, built, plain
 from fairmend.runs.progress import Progress, Stages
 from fairmend.runs.workers import Task, Workers
 
@@ -96,6 +96,25 @@ class LanguageAudit:
             }
         )
         return described
+
+
+AUDIT = Kind("language audit", 1, "audit.json", "saved audit", "audit")
+
+
+def saved_audit(saved: Mapping[str, Any]) -> LanguageAudit:
+    """The audit that a record holds, without its prompts, of which it has digests only.
+
+    Raises:
+        KeyError, ValueError: the record lacks an entry, or has one of another type.
+    """
+    return LanguageAudit(
+        axes={entry["axis"]: built(entry["bias"], BiasFigures) for entry in saved["axes"]},
+        prompts=(),
+        perplexity=built(saved["perplexity"], PerplexityFigures),
+        sampling=built(saved["sampling"], Sampling),
+        knowledge=None if saved["knowledge"] is None else built(saved["knowledge"], KnowledgeFigures),
+        published=built(saved["published"], dict[str, dict[str, Published]]),
+    )
 
 
 def audit_model(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
+from fairmend.records import Kind, built
 from fairmend.statistics import Draws
 from fairmend.tabular.data.datasets import Dataset, require_people
 from fairmend.tabular.fairness.findings import FairnessFigures, verdict
@@ -43,6 +45,18 @@ class Audit:
     seed: int = 0
     positive: str | None = None
     warnings: tuple[str, ...] = ()
+
+
+AUDIT = Kind("tabular audit", 1, "audit.json", "saved audit", "audit")
+
+
+def saved_audit(saved: Mapping[str, Any]) -> Audit:
+    """The audit that a record holds, beside what else it holds.
+
+    Raises:
+        KeyError, ValueError: the record lacks an entry, or has one of another type.
+    """
+    return built({entry.name: saved[entry.name] for entry in fields(Audit)}, Audit)
 
 
 def audit(

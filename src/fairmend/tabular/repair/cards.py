@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fairmend.escaping import Markdown, markdown
 from fairmend.report.card import Card, Section, interval, number, p_value, signed
 from fairmend.report.tables import Cell, Column, Table
 from fairmend.tabular.data.datasets import Dataset
-from fairmend.tabular.fairness.findings import Comparison, Estimate, figure_title, verdict, verdict_on_change
+from fairmend.tabular.fairness.findings import (
+    Comparison,
+    Estimate,
+    FairnessFigures,
+    figure_title,
+    verdict,
+    verdict_on_change,
+)
 from fairmend.tabular.fairness.metrics import OBJECTIVES
 from fairmend.tabular.networks.activations import Activation
 from fairmend.tabular.networks.networks import Network
@@ -28,8 +35,14 @@ def make_card(repair: Repair, original: Network, dataset: Dataset, *, slim: Netw
         ),
         done=_done(repair, original),
         data=_data(repair, dataset),
-        sections=tuple(_split(split, repair, dataset) for split in order),
-        limits=_limits(repair, dataset),
+        sections=tuple(
+            Section(
+                f"Figures on the {split} split",
+                split_parts(repair.splits[split], role_of(split, repair), dataset.classes),
+            )
+            for split in order
+        ),
+        limits=limits(repair.splits.get(HELD_OUT), repair.improved, dataset.group_names),
         loading=_loading(repair.network),
         files=_files(slim, original),
         settings={name: str(value) for name, value in repair.settings.to_json().items() if value not in (None, {})},
@@ -95,12 +108,16 @@ def _data(repair: Repair, dataset: Dataset) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _split(split: str, repair: Repair, dataset: Dataset) -> Section:
-    comparison = repair.splits[split]
+def split_parts(comparison: Comparison, role: str, classes: Sequence[str]) -> tuple[str | Table, ...]:
+    """The figures of a split before and after a repair, and those of its groups.
+
+    Args:
+        comparison: the figures.
+        role: whether the search saw the split, in words.
+        classes: names of the classes.
+    """
     before, after = comparison.before, comparison.after
-    objective = OBJECTIVES[before.objective]
     figures = [_figure(figure_title(name), *figure) for name, figure in comparison.figures().items()]
-    floor = after.floor if objective.better == "lower" else 1 - after.floor
     columns = (
         Column("figure", "figure"),
         Column("before", "before", number, undefined="not defined"),
@@ -108,17 +125,18 @@ def _split(split: str, repair: Repair, dataset: Dataset) -> Section:
         Column("change", "change", signed, undefined="not defined"),
         Column("interval", f"{before.value.interval.level:.0%} interval of the change"),
     )
-    return Section(
-        f"Figures on the {split} split",
-        (
-            f"{before.n:,} rows; {role_of(split, repair)}.",
-            Table("", columns, tuple(figures)),
-            f"A model without any group difference would show {number(floor)} on as many people by chance. "
-            f"Permutation test of no group difference: {p_value(before.p_value)} before, "
-            f"{p_value(after.p_value)} after.",
-            Table("", _GROUP_COLUMNS, tuple(_groups(comparison, dataset))),
-        ),
+    return (
+        f"{before.n:,} rows; {role}.",
+        Table("Before and after", columns, tuple(figures)),
+        f"A model without any group difference would show {number(chance(after))} on as many people by chance. "
+        f"Permutation test of no group difference: {p_value(before.p_value)} before, {p_value(after.p_value)} after.",
+        Table("Groups, before → after", _GROUP_COLUMNS, tuple(_groups(comparison, classes))),
     )
+
+
+def chance(figures: FairnessFigures) -> float:
+    """What a network without any group difference would show, in the direction of the figure."""
+    return figures.floor if OBJECTIVES[figures.objective].better == "lower" else 1 - figures.floor
 
 
 def _figure(name: str, before: Estimate, after: Estimate, change: Estimate) -> dict[str, Cell]:
@@ -141,11 +159,11 @@ _GROUP_COLUMNS = (
 )
 
 
-def _groups(comparison: Comparison, dataset: Dataset) -> Iterator[dict[str, Cell]]:
+def _groups(comparison: Comparison, classes: Sequence[str]) -> Iterator[dict[str, Cell]]:
     for old, new in zip(comparison.before.groups, comparison.after.groups, strict=True):
         yield {
             "group": old.group,
-            "judged": dataset.classes[old.judged_class],
+            "judged": classes[old.judged_class],
             "n": old.n,
             "positives": old.positives,
             "true_positive_rates": f"{number(old.true_positive_rate)} → {number(new.true_positive_rate)}",
@@ -153,8 +171,9 @@ def _groups(comparison: Comparison, dataset: Dataset) -> Iterator[dict[str, Cell
         }
 
 
-def _limits(repair: Repair, dataset: Dataset) -> tuple[str, ...]:
-    groups = ", ".join(dataset.group_names)
+def limits(held_out: Comparison | None, improved: bool, group_names: Sequence[str]) -> tuple[str, ...]:
+    """What the figures do not show."""
+    groups = ", ".join(group_names)
     said = [
         "One figure does not settle fairness: other definitions, other groups and intersections of groups were not "
         f"looked at. The groups compared are {groups}.",
@@ -164,10 +183,9 @@ def _limits(repair: Repair, dataset: Dataset) -> tuple[str, ...]:
         "Figures on rows that the search saw overstate the gain. Judge by the held-out ones and their intervals.",
         "Why the network treated the groups differently is not shown, nor whether the labels themselves are fair.",
     ]
-    held_out = repair.splits.get(HELD_OUT)
     if held_out is not None and not held_out.before.is_significant:
         said.insert(0, "The original network's difference could not be told from chance at this number of rows.")
-    if held_out is not None and repair.improved and held_out.change.interval.contains(0.0):
+    if held_out is not None and improved and held_out.change.interval.contains(0.0):
         said.insert(0, "The change on held-out data could not be told from no change at this number of rows.")
     return tuple(said)
 

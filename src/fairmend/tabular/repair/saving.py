@@ -16,7 +16,7 @@ import numpy.typing as npt
 import fairmend
 from fairmend.errors import RunError
 from fairmend.escaping import encoded
-from fairmend.files import write_atomically
+from fairmend.files import make_folder, write_atomically
 from fairmend.records import document, read
 from fairmend.report.card import render_card
 from fairmend.runs.directories import RUN, open_directory
@@ -94,10 +94,7 @@ def save_repair(
         RunError: a file cannot be written, or a network's file reads back as another network than the one that was
             measured. Every file is the old one or the new one, never a part.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make {out}: {error.strerror or error}. Choose another --out") from error
+    make_folder(out)
     constants = emitted_on(original, repair.drop, dataset, repair.settings)
     small = slimmed(original, repair.mask, constants) if slim else None
     metadata = {"fairmend": fairmend.__version__, "original": original.digest()}
