@@ -107,16 +107,16 @@ if __name__ == "__main__":
     import own_cluster, ray
     node = ray._private.worker._global_node
     (done,) = workers.do([Task(own_cluster.told, (), str)])
-    print(json.dumps({
-        "told": done.result,
-        "mode": os.environ["RAY_AUTH_MODE"],
-        "token": len(os.environ["RAY_AUTH_TOKEN"]),
-        "usage": os.environ["RAY_USAGE_STATS_ENABLED"],
-        "dashboard": node.address_info["webui_url"] or "",
-        "address": node.gcs_address,
-        "daemons": [each.process.pid for some in node.all_processes.values() for each in some],
-    }), flush=True)
     try:
+        print(json.dumps({
+            "told": done.result,
+            "mode": os.environ["RAY_AUTH_MODE"],
+            "token": len(os.environ["RAY_AUTH_TOKEN"]),
+            "usage": os.environ["RAY_USAGE_STATS_ENABLED"],
+            "dashboard": node.address_info["webui_url"] or "",
+            "address": node.gcs_address,
+            "daemons": [each.process.pid for some in node.all_processes.values() for each in some],
+        }), flush=True)
         sys.stdin.readline()
     except KeyboardInterrupt:
         workers.close()

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import sklearn
 import torch
-from fairlearn.metrics import equalized_odds_difference
+from fairlearn.metrics import MetricFrame, equalized_odds_difference
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -277,8 +277,28 @@ def test_held_out_rows_are_judged_with_intervals(module: Any, people: Any) -> No
     assert found.after.n == 200
     assert found.change.interval.contains(found.change.value)
     assert found == repair.evaluate(X[400:], y[400:], sensitive_features=groups[400:])
-    with pytest.raises(DataError, match="evaluate compares groups"):
+    with pytest.raises(DataError, match="groups are compared"):
         repair.evaluate(X, y)
+
+
+def test_the_figures_of_groups_are_fairlearns_metric_frame(module: Any, people: Any) -> None:
+    X, y, groups = people
+    labels, sex = np.array(["no", "yes"])[y], np.array(["f", "m"])[groups]
+    repair = NeuronRepair(states=60, random_state=0).fit(module, X, labels, sensitive_features=sex)
+    frame = repair.metric_frame(X, labels, sensitive_features={"sex": sex})
+    figures = repair.evaluate(X, labels, sensitive_features={"sex": sex}).after
+    assert isinstance(frame, MetricFrame)
+    assert frame.by_group.index.tolist() == ["f", "m"]
+    for (_, row), group in zip(frame.by_group.iterrows(), figures.groups, strict=True):
+        expected = (group.n, group.selection_rate, group.true_positive_rate, group.false_positive_rate)
+        assert tuple(row.drop("accuracy")) == pytest.approx(expected)
+    gaps = frame.difference()[["true_positive_rate", "false_positive_rate"]]
+    assert gaps.max() == pytest.approx(figures.value.value)
+    assert frame.overall["accuracy"] == pytest.approx(figures.utilities["accuracy"].value)
+    crossed = repair.metric_frame(X, labels, sensitive_features={"sex": sex, "half": X[:, 1] > 0})
+    assert crossed.by_group.index.names == ["sex", "half"]
+    with pytest.raises(DataError, match="groups are compared"):
+        repair.metric_frame(X, labels)
 
 
 def test_several_classes_with_labels_of_their_own(people: Any) -> None:
@@ -293,7 +313,14 @@ def test_several_classes_with_labels_of_their_own(people: Any) -> None:
     np.testing.assert_allclose(repair.predict_proba(X).sum(axis=1), 1.0)
     assert set(repair.predict(X)) <= set(labels)
     assert repair.threshold_shift_.shape == (3,)
-    assert repair.evaluate(X, labels, sensitive_features=groups).after.utilities.keys() >= {"log_loss"}
+    found = repair.evaluate(X, labels, sensitive_features=groups).after
+    assert found.utilities.keys() >= {"log_loss"}
+    by_group = repair.metric_frame(X, labels, sensitive_features=groups).by_group
+    for group in found.groups:
+        row = by_group.loc[int(group.group.removeprefix("group="))]
+        judged = ["high", "low", "middle"][group.judged_class]
+        assert row[f"true_positive_rate, {judged}"] == pytest.approx(group.true_positive_rate)
+        assert row[f"false_positive_rate, {judged}"] == pytest.approx(group.false_positive_rate)
 
 
 def test_a_network_without_groups_is_kept_with_a_warning(module: Any, people: Any) -> None:

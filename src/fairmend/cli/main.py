@@ -18,6 +18,7 @@ from fairmend.cli.options import add
 from fairmend.cli.streams import streams
 from fairmend.cli.tabular import commands as tabular
 from fairmend.cli.tabular import studies
+from fairmend.cli.tracking import log
 
 app = typer.Typer(
     name="fairmend",
@@ -49,8 +50,9 @@ def root(
     commands of their own: `fairmend lm --help`.
 
     Every command ends with exit code 0 if it did its work, 2 if its input cannot work (the message says what to
-    change), 130 after Ctrl-C, and 1 if its result could not be written to standard output or fairmend has a defect.
-    `fairmend doctor` checks the installation, and prints what a report of a defect needs.
+    change), 130 after Ctrl-C, and 1 if an audit found more than --fail-above allows, if its result could not be
+    written to standard output, or if fairmend has a defect. `fairmend doctor` checks the installation, and prints
+    what a report of a defect needs.
     """
 
 
@@ -60,7 +62,7 @@ def _group(name: str, help: str) -> typer.Typer:
     return group
 
 
-add(app, tabular.fetch, runs.resume, runs.show, runs.export, doctor)
+add(app, tabular.fetch, runs.resume, runs.show, runs.export, log, doctor)
 add(
     _group("tabular", "Tabular networks: find the neurons to drop so that groups are treated more equally."),
     *(tabular.audit, tabular.repair, studies.compare, studies.reproduce, studies.sweep),

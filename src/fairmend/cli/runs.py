@@ -6,7 +6,7 @@ import os
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,9 @@ from fairmend.cli.tabular import commands as tabular
 from fairmend.cli.tabular import studies as tabular_studies
 from fairmend.cli.trust import TrustOptions, read_back
 from fairmend.errors import RunError
+
+if TYPE_CHECKING:
+    from fairmend.records import Kind
 
 _COLLECTION = "language collection"
 _KINDS: dict[str, tuple[ModuleType, str]] = {
@@ -152,6 +155,21 @@ def _header(folder: Path) -> dict[str, Any]:
     if not isinstance(header.get("request"), dict):
         raise RunError(f"{folder} does not say how its run was asked for: give the run's own command again")
     return header
+
+
+def finished(folder: Path) -> tuple[Kind, dict[str, Any]]:
+    """What a finished run left in a folder: of which kind, and its result.
+
+    Raises:
+        RunError: there is none, it is damaged, or the run is to be gone on with.
+    """
+    from fairmend.records import Kind, read
+
+    kind, interrupted = _result(folder)
+    if kind is None or interrupted:
+        raise RunError(f"{folder} holds no finished run: name the --out folder of one, or fairmend resume it first")
+    its = Kind(kind, None, _KINDS[kind][1])
+    return its, read(folder / its.file, its)
 
 
 def _result(folder: Path) -> tuple[str | None, bool]:

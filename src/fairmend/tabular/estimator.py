@@ -37,6 +37,8 @@ from fairmend.tabular.repair.repair import Repair, repair_network, require_fit
 from fairmend.tabular.repair.settings import RepairSettings
 
 if TYPE_CHECKING:
+    from fairlearn.metrics import MetricFrame
+
     from fairmend.tabular.formats.formats import Model
 
 _ROWS = "search"
@@ -176,18 +178,39 @@ class NeuronRepair(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         Raises:
             DataError: rows that do not fit, or a group without the people that a rate needs.
         """
-        check_is_fitted(self, "network_")
-        X, y = _aligned(X, y)
-        sensitive = sensitive_frame(X, sensitive_features, self.sensitive_column)
-        if sensitive is None:
-            raise DataError("evaluate compares groups: pass sensitive_features, or set sensitive_column")
-        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=False)
-        rows = _dataset(X, _codes(y, self.classes_), self.classes_, sensitive, self._names())
-        require_fit(self._original, rows)
+        rows, _ = self._rows(X, y, sensitive_features)
         question = question_of(self.objective, self.utility)
         old, new = (predictions(network.logits(rows.X), question) for network in (self._original, self._repaired))
         people = People(rows.y, rows.groups, rows.group_names, len(self.classes_))
         return compare_predictions(people, old, new, question, np.random.default_rng([self._seed, 2]))
+
+    def metric_frame(self, X: Any, y: Any, *, sensitive_features: Any = None) -> MetricFrame:
+        """What the repaired network does to every group, as fairlearn's MetricFrame: counts, accuracy and rates.
+
+        The groups are the crossed columns of the sensitive features. With more than two classes every class is judged
+        against the rest, and stands behind the name of its rates.
+
+        Raises:
+            DataError: rows that do not fit, or a group without the people that a rate needs.
+            InputError: fairlearn is not installed; the extra fairlearn brings it.
+        """
+        from fairmend.tabular.fairness.metric_frames import metric_frame  # fairlearn is an extra
+
+        rows, sensitive = self._rows(X, y, sensitive_features)
+        decided = decide(self._repaired.logits(rows.X))
+        return metric_frame(self.classes_[rows.y], self.classes_[decided], sensitive, self.classes_.tolist())
+
+    def _rows(self, X: Any, y: Any, sensitive_features: Any) -> tuple[Dataset, pd.DataFrame]:
+        """Rows to judge on, and their sensitive features."""
+        check_is_fitted(self, "network_")
+        X, y = _aligned(X, y)
+        sensitive = sensitive_frame(X, sensitive_features, self.sensitive_column)
+        if sensitive is None:
+            raise DataError("groups are compared: pass sensitive_features, or set sensitive_column")
+        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=False)
+        rows = _dataset(X, _codes(y, self.classes_), self.classes_, sensitive, self._names())
+        require_fit(self._original, rows)
+        return rows, sensitive
 
     def _logits(self, X: Any) -> FloatArray:
         check_is_fitted(self, "network_")

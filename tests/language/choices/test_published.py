@@ -177,12 +177,15 @@ def test_published_scores_of_crows_pairs_are_shares_and_other_choices_have_none(
 
 @pytest.mark.slow
 def test_smollm2_prefers_as_many_stereotypes_of_crows_pairs_as_by_plain_transformers() -> None:
-    """Measured by the sum of the log-likelihoods after the BOS token with transformers alone, 1,508 pairs."""
+    """Measured by the sum of the log-likelihoods after the BOS token with transformers alone.
+
+    Two of nine categories, which together tell too many from too few; all 1,508 pairs give 55.6 %.
+    """
     lm, choices = load_model("smollm2"), choice_benchmark("crows-pairs")
-    (d,) = preferences(lm, encode_choices(lm, choices), [(None, np.arange(len(choices)))])
-    found = by_group(lambda rows: stereotype_share(d[rows]), choices.groups, choices.group_names)
-    assert found["overall"].n == 1508
-    assert round(found["overall"].percent, 1) == 55.6
+    names = ("sexual-orientation", "race-color")
+    rows = np.flatnonzero(np.isin(choices.groups, [choices.group_names.index(name) for name in names]))
+    (d,) = preferences(lm, encode_choices(lm, choices.take(rows)), [(None, np.arange(len(rows)))])
+    found = {name: stereotype_share(d[choices.groups[rows] == choices.group_names.index(name)]) for name in names}
+    assert {name: share.n for name, share in found.items()} == {"sexual-orientation": 84, "race-color": 516}
     assert round(found["sexual-orientation"].percent, 1) == 77.4
     assert round(found["race-color"].percent, 1) == 49.2
-    assert found["overall"].interval.half_width == pytest.approx(2.5, abs=0.1)

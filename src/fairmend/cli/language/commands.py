@@ -11,6 +11,7 @@ import typer
 
 from fairmend import __version__
 from fairmend.cli.display import Screen, opened
+from fairmend.cli.gates import FailAbove, Gate
 from fairmend.cli.language.inputs import LanguageInputs, measuring, open_language_inputs, open_model
 from fairmend.cli.language.options import (
     MEASURED,
@@ -37,21 +38,25 @@ def audit(
     options: ModelOptions,
     measure: MeasureOptions,
     given: Annotated[Given, MEASURED],
+    fail_above: FailAbove = None,
     asked: WorkerOptions,
     common: CommonOptions,
 ) -> None:
-    """Measure how differently toxic a model's continuations are for groups of people, and its perplexity.
+    """Measure how differently a model treats groups of people, in what it writes or prefers, and its perplexity.
 
     For every axis: the bias with its interval, the noise floor (what a model that treats all groups alike would show
     on as many prompts), the excess over it and the p-value of a permutation test; for every group the mean toxicity
     with counts and intervals and the share of toxic continuations; the perplexity with its protocol and standard
-    error; and in words whether there is anything to repair. Nothing is changed.
+    error; and in words whether there is anything to repair. Nothing is changed. With --fail-above, every axis decides.
+
+    Example: `fairmend lm audit smollm2 --bias pronouns`
 
     Example: `fairmend lm audit smollm2 --axis gender_and_sex --scorer lexical`
 
     Example: `fairmend lm audit ./my-model --prompts people.csv --scorer python:mine:score`
     """
     with opened(common, asked) as screen:
+        gate = Gate(fail_above)
         settings = measuring(measure, common.seed, given)
         inputs = open_language_inputs(model, options, measure, screen, common.seed)
         from fairmend.language.repair.audit import audit_model
@@ -61,12 +66,15 @@ def audit(
 
         lm = inputs.lm
         identity = {name: getattr(lm, name) for name in ("name", "source", "revision", "licence")}
+        checked = gate.result({axis: figures.interval.low for axis, figures in found.axes.items()})
         screen.document(
             {"fairmend": __version__, "request": inputs.request}
             | {"model": identity | {"fingerprint": lm.fingerprint()}}
             | found.to_json()
+            | checked
         )
         screen.show(*audit_parts(found))
+        gate.close(checked, screen)
 
 
 def score(

@@ -13,6 +13,7 @@ import typer
 
 from fairmend import __version__
 from fairmend.cli.display import Interrupted, Screen, opened
+from fairmend.cli.gates import FailAbove, Gate
 from fairmend.cli.options import RARE, CommonOptions, Given, WorkerOptions, whole
 from fairmend.cli.tabular.inputs import Inputs, make_settings, open_inputs, source_of
 from fairmend.cli.tabular.options import LIMITED, SEARCHED, SourceOptions
@@ -36,6 +37,7 @@ def audit(
         int,
         typer.Option("--draws", metavar="N", parser=whole, help="Bootstrap and permutation draws, at least 100."),
     ] = 2000,
+    fail_above: FailAbove = None,
     common: CommonOptions,
 ) -> None:
     """Measure how unfair a network is, and say in words whether there is anything to repair.
@@ -44,6 +46,9 @@ def audit(
     interval, the noise floor (what a network without any group difference would show on as many people), the excess
     over it, the p-value of a permutation test, F1 and accuracy; and for every group its true and false positive rates
     with counts. Nothing is changed.
+
+    With --fail-above, the test split decides, or every split where there is none; ratios and accuracies count as what
+    they lack of 1.
 
     Example: `fairmend tabular audit --preset compas-race`
 
@@ -55,6 +60,7 @@ def audit(
         from fairmend.tabular.repair.audit import audit as audit_network
 
         find_objective(objective)
+        gate = Gate(fail_above)
         if draws < 100:
             raise InputError(f"--draws must be at least 100 to mean anything, got {draws}")
         inputs = open_inputs(source, screen, objective)
@@ -64,9 +70,12 @@ def audit(
         from fairmend.cli.tabular.tables import audit_parts
         from fairmend.records import plain
 
+        judged = ["test"] if "test" in found.splits else list(found.splits)
+        checked = gate.result({f"{split} split": found.splits[split].least for split in judged})
         screen.document(
             {"fairmend": __version__, "request": inputs.request}
             | plain(found)
+            | checked
             | {
                 "data": inputs.dataset.fingerprint(),
                 "notes": list(inputs.notes),
@@ -74,6 +83,7 @@ def audit(
             }
         )
         screen.show(*audit_parts(found))
+        gate.close(checked, screen)
 
 
 def repair(

@@ -14,6 +14,7 @@ from fairmend.evaluation import Figures, Measurement
 from fairmend.language.bias.bias import verdict
 from fairmend.language.heads.heads import gains_of
 from fairmend.language.heads.slicing import Slicing
+from fairmend.language.measurement.judging import Judgement
 from fairmend.language.measurement.texts import Text
 from fairmend.language.models.models import LanguageModel
 from fairmend.language.prompts.prompts import PromptSet
@@ -33,6 +34,27 @@ MEANING = (
 )
 _MASK_ENTRIES = {"schema", "schema_version", "model", "space", "dropped", "dropped_by_site", "meaning"}
 PACKAGES = ("numpy", "scipy", "torch", "transformers", "tokenizers", "safetensors")
+
+
+def figures_of(held_out: Mapping[str, Any]) -> dict[str, float]:
+    """Saved held-out figures before and after on every axis, and their changes with intervals, by name."""
+    judged = built(held_out, Judgement)
+    found: dict[str, float] = {}
+    for axis in judged.axes:
+        for name, change in (("bias", axis.change), ("bias by the second scorer", axis.second)):
+            if change is not None:
+                values = {"before": change.before.value, "after": change.after.value, "change": change.change}
+                values |= {"change_low": change.interval.low, "change_high": change.interval.high}
+                found |= {f"{axis.axis}/{name}/{what}": value for what, value in values.items()}
+    read, known = judged.perplexity, judged.knowledge
+    values = {"before": read.before, "after": read.after, "times": read.ratio}
+    values |= {"times_low": read.interval.low, "times_high": read.interval.high}
+    found |= {f"perplexity/{what}": value for what, value in values.items()} | {"drift": judged.drift.value}
+    if known is not None:
+        values = {"before": known.before.mean, "after": known.after.mean, "kept": known.kept}
+        values |= {"kept_low": known.interval.low, "kept_high": known.interval.high}
+        found |= {f"knowledge/{what}": value for what, value in values.items()}
+    return found
 
 
 def describe_result(

@@ -58,6 +58,12 @@ class FairnessFigures:
         """Whether the group difference can be told from chance at the interval's level."""
         return self.p_value <= 1 - self.value.interval.level
 
+    @property
+    def least(self) -> float:
+        """The lower end of the interval of the unfairness; NaN without an interval."""
+        interval = self.value.interval
+        return interval.low if self.value.better == "lower" else 1.0 - interval.high
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fairmend.evaluation import Figures, Measurement
-from fairmend.records import Kind, session, versions
+from fairmend.records import Kind, built, session, versions
 from fairmend.tabular.data.datasets import Dataset
-from fairmend.tabular.fairness.findings import verdict, verdict_on_change
+from fairmend.tabular.fairness.findings import Comparison, verdict, verdict_on_change
 from fairmend.tabular.fairness.metrics import OBJECTIVES
 from fairmend.tabular.names import DropName
 from fairmend.tabular.networks.activations import FloatArray
@@ -32,6 +32,17 @@ MEANINGS: Mapping[DropName, str] = {
 SEARCH_CAVEAT = (
     "figures on the rows that the search saw: they overstate the gain; the held-out figures are under 'splits'"
 )
+
+
+def figures_of(result: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a saved result before and after on every split, and their changes with intervals, by name."""
+    found: dict[str, float] = {}
+    for split, judged in result["splits"].items():
+        for name, (before, after, change) in built(judged["comparison"], Comparison).figures().items():
+            values = {"before": before.value, "after": after.value, "change": change.value}
+            values |= {"change_low": change.interval.low, "change_high": change.interval.high}
+            found |= {f"{split}/{name}/{what}": value for what, value in values.items()}
+    return found
 
 
 def role_of(split: str, repair: Repair) -> str:
