@@ -2,11 +2,16 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 import typer
 import yaml
 from typer.testing import CliRunner
@@ -140,6 +145,30 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
             exec(compile(example, "README.md", "exec"), {})
         except ArtifactError as offline:
             pytest.skip(str(offline))
+
+
+def test_the_readme_leads_from_a_table_and_a_torch_network_to_a_report_in_at_most_six_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = (block for _, block in blocks(ROOT / "README.md") if "net.pt" in block)
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(400, 2)), columns=["skill", "years"])
+    table["sex"] = rng.choice(["F", "M"], 400)
+    table["hired"] = (table["skill"] > 0).astype(int)
+    table.to_csv("people.csv", index=False)
+    module = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+    torch.save(module.state_dict(), "net.pt")
+
+    install, convert, *rest = [line.removeprefix("$ ") for line in block.splitlines()]
+    _, *arguments = shlex.split(convert)
+    subprocess.run([sys.executable, *arguments], check=True)
+    run_console("\n".join(f"$ {line}" for line in rest if not AWAITED & {*line.split()}))
+
+    assert install == "pip install ."
+    assert len(rest) + 2 <= 6
+    assert {"README.md", "result.json", "network.onnx"} <= {each.name for each in Path("repaired").iterdir()}
 
 
 def test_the_demo_runs_the_commands_that_the_readme_shows() -> None:

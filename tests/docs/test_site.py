@@ -48,7 +48,10 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
     inventory = zlib.decompress((site / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode()
     documented = {line.split()[0] for line in inventory.splitlines()}
     public = {
-        f"{package}.{name}" for package in PACKAGES for name in importlib.import_module(package).__all__ if name[0] != "_"
+        f"{package}.{name}"
+        for package in PACKAGES
+        for name in importlib.import_module(package).__all__
+        if name[0] != "_"
     }
 
     assert public - documented == set()
