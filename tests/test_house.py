@@ -1,4 +1,4 @@
-"""The house rules that a reader would otherwise have to check by hand: imports, citation, dependencies, safe loading."""
+"""The house rules that a reader would otherwise have to check by hand: imports, citation, dependencies, loading."""
 
 import ast
 import os

@@ -30,6 +30,7 @@ SLOW = {"choices.md", "toxicity.md", "own-items.md", "deploy.md", "ci.md"}
 # Blocks that are shown and not run here, by page and first line.
 ELSEWHERE = "run by tests/language/choices/test_lm_eval.py (make harness), on a small model"
 SERVER = "vLLM needs a GPU; what it serves is the checkpoint that the block before loads with transformers"
+PLANTED = "planted-smollm2 --axis gender_and_sex --scorer lexical --prompt-count 112 --new-tokens 12 --text-tokens 1024"
 NOT_RUN = {
     ("lm-eval.md", "import json"): ELSEWHERE,
     ("lm-eval.md", "import lm_eval"): ELSEWHERE,
@@ -37,6 +38,7 @@ NOT_RUN = {
     ("scale.md", "$ fairmend lm collect smollm2 --bias pronouns --subsets 300 --workers 2 --out collected"): (
         "hours of measuring; tests/cli/test_workers.py has the options on small models"
     ),
+    ("toxicity.md", f"$ fairmend lm audit {PLANTED}"): "minutes; `make demo-toxicity` runs it, which .ci/run does",
     ("other-libraries.md", "import keras"): (
         "Keras takes half a minute to import; KERAS_WEIGHTS stands in for its weights, in its layout"
     ),
@@ -171,18 +173,21 @@ def test_the_readme_leads_from_a_table_and_a_torch_network_to_a_report_in_at_mos
     assert {"README.md", "result.json", "network.onnx"} <= {each.name for each in Path("repaired").iterdir()}
 
 
-def test_the_demo_runs_the_commands_that_the_readme_shows() -> None:
+@pytest.mark.parametrize(
+    ("goal", "document"), [("demo", ROOT / "README.md"), ("demo-toxicity", DOCS / "tutorials" / "toxicity.md")]
+)
+def test_the_demos_run_the_commands_that_are_shown(goal: str, document: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
-    recipe = re.search(r"^demo:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    recipe = re.search(rf"^{goal}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     assert recipe is not None
     variables = dict(re.findall(r"^(\w+) := (.*)$", makefile, re.MULTILINE))
     lines = [line.split("/fairmend ")[1] for line in recipe[1].splitlines() if "/fairmend " in line]
-    demo = [re.sub(r"\$\((\w+)\)", lambda name: variables[name[1]], line).split() for line in lines]
+    run = [re.sub(r"\$\((\w+)\)", lambda name: variables[name[1]], line).split() for line in lines]
 
-    shown = list(commands(ROOT / "README.md"))
+    shown = list(commands(document))
 
-    assert demo
-    assert [arguments for arguments in demo if arguments not in shown] == []
+    assert run
+    assert [arguments for arguments in run if arguments not in shown] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
