@@ -78,9 +78,10 @@ def commands(document: Path) -> Iterator[list[str]]:
                 yield shlex.split(step["run"].partition(" > ")[0])[1:]
 
 
-def run_document(document: Path) -> None:
-    """Run the Python and console blocks of a document in the current directory, in order."""
+def run_document(document: Path) -> int:
+    """Run the Python and console blocks of a document in the current directory, in order; how many there were."""
     names: dict[str, object] = {}
+    run = 0
     for language, block in blocks(document):
         first = block.strip().splitlines()[0]
         if first == "import keras":
@@ -91,6 +92,8 @@ def run_document(document: Path) -> None:
             exec(compile(block, f"{document.name}: {first}", "exec"), names)
         elif language == "console":
             run_console(block)
+        run += language in {"python", "console"}
+    return run
 
 
 def run_console(block: str) -> None:
@@ -119,11 +122,9 @@ def test_the_code_of_a_page_runs_in_an_empty_folder(
     monkeypatch.chdir(tmp_path)
 
     try:
-        run_document(page)
+        assert run_document(page) > 0
     except ArtifactError as offline:
         pytest.skip(str(offline))
-
-    assert any(tmp_path.iterdir())
 
 
 def test_what_is_not_run_is_still_on_its_page() -> None:
