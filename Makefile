@@ -1,7 +1,7 @@
 # Two commands on a fresh machine with Python 3.11 to 3.13, pip and make:  make demo  and  make test
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-toxicity test coverage tests latest lowest harness pins clean
+.PHONY: help demo demo-toxicity docs test coverage tests latest lowest harness pins clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -24,7 +24,7 @@ PINNED = $(PIP) $(if $(PINS),--constraint $(PINS))
 
 # Reads the metadata of releases and downloads none of them.
 RESOLVE := .venv-uv/bin/uv pip compile --quiet --no-config --annotation-style line \
-	--extra test --extra language --extra lexical --extra toxblock --extra ray
+	--extra test --extra language --extra lexical --extra toxblock --extra ray --extra docs
 
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
@@ -32,6 +32,9 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
+
+# Not a defect of ours: mkdocs-material says at every build which program follows it.
+export NO_MKDOCS_2_WARNING := 1
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -58,6 +61,9 @@ demo-toxicity: $(VENV)/.installed ## Audit and repair a language model that was 
 	$(BIN)/fairmend lm score $(PLANTED) --out fairmend-demo/heads.csv
 	$(BIN)/fairmend lm repair $(PLANTED) --scores fairmend-demo/heads.csv --front --finalists 6 --out fairmend-demo/toxicity
 	@$(BIN)/python examples/check_demo.py fairmend-demo/toxicity
+
+docs: $(VENV)/.tested ## Build the documentation site into ./site; every warning is an error
+	$(BIN)/python -m mkdocs build --quiet
 
 test: $(VENV)/.tested ## Lint, types, import rules, all tests
 	$(BIN)/ruff check
@@ -93,7 +99,7 @@ pins: .venv-uv/.$(UV) ## Pin the newest versions that fit together, for every Py
 	grep -vE '$(OF_TORCH)' .venv-uv/pins.txt > $(PINS)
 
 clean: ## Remove the virtual environments, caches and the demo's result
-	rm -rf $(VENV) .venv-harness .venv-latest .venv-lowest .venv-uv fairmend-demo build dist .coverage .hypothesis \
+	rm -rf $(VENV) .venv-harness .venv-latest .venv-lowest .venv-uv fairmend-demo site build dist .coverage .hypothesis \
 	  .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 # Done once, and again when pyproject.toml or the pins change.
@@ -115,7 +121,7 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml $(PINS)
 $(VENV)/.tested: $(VENV)/.torch pyproject.toml $(PINS)
 	@echo "Installing fairmend with everything that its tests need"
 	$(PINNED) hatchling
-	$(PINNED) --no-build-isolation --editable '.[test,language,lexical,toxblock,ray]'
+	$(PINNED) --no-build-isolation --editable '.[test,docs,language,lexical,toxblock,ray]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.harness: $(VENV)/.tested

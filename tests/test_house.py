@@ -1,38 +1,28 @@
-"""The house rules that a reader would otherwise have to check by hand: imports, documents, citation, safe loading."""
+"""The house rules that a reader would otherwise have to check by hand: imports, citation, dependencies, loading."""
 
 import ast
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 import yaml
 from importlinter.cli import lint_imports
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from typer.testing import CliRunner
 
 import fairmend
-from fairmend.cli.main import app
-from fairmend.errors import ArtifactError
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = [entry for entries in PROJECT["optional-dependencies"].values() for entry in entries]
 REQUIREMENTS = [Requirement(entry) for entry in [*PROJECT["dependencies"], *EXTRAS]]
 
-_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_LINK = re.compile(r"\]\((?!\w+:)([^)#]+)(?:#[^)]*)?\)")
 _DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "lazy_loader": "lazy-loader",
@@ -41,33 +31,6 @@ _DISTRIBUTIONS = {
     "huggingface_hub": "transformers",  # likewise
     "packaging": "matplotlib",  # likewise
 }
-
-
-def blocks(document: Path) -> list[tuple[str, str]]:
-    """The fenced blocks of a document as (language, text)."""
-    return [(match[1], match[2]) for match in _BLOCK.finditer(document.read_text())]
-
-
-def commands(document: Path) -> Iterator[list[str]]:
-    """The arguments of every `$ fairmend ...` line in a document's console blocks."""
-    for language, block in blocks(document):
-        if language == "console":
-            for line in block.replace("\\\n", " ").splitlines():
-                if line.startswith("$ fairmend "):
-                    yield shlex.split(line, comments=True)[2:]
-
-
-def run_document(document: Path) -> None:
-    """Run the Python and console blocks of a document in the current directory, in order."""
-    names: dict[str, object] = {}
-    for language, block in blocks(document):
-        if language == "python":
-            exec(compile(block, f"{document.name}: {block.strip().splitlines()[0]}", "exec"), names)
-        elif language == "console":
-            for line in block.splitlines():
-                if line.startswith("$ fairmend "):
-                    result = CliRunner().invoke(app, shlex.split(line)[2:])
-                    assert result.exit_code == 0, result.output
 
 
 def called(node: ast.Call) -> str:
@@ -106,60 +69,6 @@ def test_no_source_runs_what_a_file_says(source: Path) -> None:
     assert not modules & ({"pickle", "joblib", "dill", "marshal", "shelve"} - between_processes)
     assert not {called(call) for call in calls} & {"eval", "exec", "os.system", "yaml.load"}
     assert not flags & {("shell", "True"), ("allow_pickle", "True"), ("weights_only", "False")}
-
-
-def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    run_document(ROOT / "docs" / "tutorial-tabular.md")
-
-    assert (tmp_path / "repaired" / "result.json").is_file()
-
-
-@pytest.mark.slow
-def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    examples = [block for language, block in blocks(ROOT / "README.md") if language == "python"]
-
-    assert examples
-    for example in examples:
-        try:
-            exec(compile(example, "README.md", "exec"), {})
-        except ArtifactError as offline:
-            pytest.skip(str(offline))
-
-
-def test_the_demo_runs_the_commands_that_the_readme_shows() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    recipe = re.search(r"^demo:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
-    assert recipe is not None
-    variables = dict(re.findall(r"^(\w+) := (.*)$", makefile, re.MULTILINE))
-    lines = [line.split("/fairmend ")[1] for line in recipe[1].splitlines() if "/fairmend " in line]
-    demo = [re.sub(r"\$\((\w+)\)", lambda name: variables[name[1]], line).split() for line in lines]
-
-    shown = list(commands(ROOT / "README.md"))
-
-    assert demo
-    assert [arguments for arguments in demo if arguments not in shown] == []
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
-def test_documented_commands_have_the_options_that_they_are_shown_with(document: Path) -> None:
-    for arguments in commands(document):
-        command: Any = typer.main.get_command(app)
-        rest = arguments
-        while hasattr(command, "commands"):  # whichever click typer brings
-            name, *rest = rest
-            assert name in command.commands, f"{document.name}: no command {name!r} in {shlex.join(arguments)}"
-            command = command.commands[name]
-        command.make_context("fairmend", rest)
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
-def test_links_between_documents_lead_somewhere(document: Path) -> None:
-    broken = [link for link in _LINK.findall(document.read_text()) if not (document.parent / link).exists()]
-
-    assert broken == []
 
 
 def test_the_citation_file_is_valid_and_names_the_papers() -> None:

@@ -11,7 +11,7 @@ that the fields say: "3" is no number, 3 is no text, and an entry too many is an
 
 A number that JSON does not know (NaN, infinity) is written as null, and null is read as NaN where a `float` is
 expected; `float | None` keeps None. Arrays and sets are lists, a `Path` is a text, a `Space` is as
-docs/result-schema.md has it, and a `Mask` is `{"units": 5, "dropped": [0, 3], "dials": []}`.
+docs/reference/files-tabular.md has it, and a `Mask` is `{"units": 5, "dropped": [0, 3], "dials": []}`.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ class WorkerOptions:
         "1",
         "Who measures, which the results do not depend on: N processes of this machine, each with its model on its own "
         "device (--device cuda spreads them over the GPUs); ray: actors on the Ray cluster at RAY_ADDRESS, or on one "
-        "started here; ray://HOST:PORT: on that cluster. See docs/scale.md.",
+        "started here; ray://HOST:PORT: on that cluster. See docs/how-to/scale.md.",
         metavar="N|ray|ray://HOST:PORT",
         basic=True,
     )

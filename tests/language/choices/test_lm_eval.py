@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on the same items, by its own tasks and metrics; and the recipes of docs/lm-eval.md."""
+"""lm-evaluation-harness on the same items, by its own tasks and metrics; and the recipes of docs/how-to/lm-eval.md."""
 
 import json
 import os
@@ -41,7 +41,7 @@ lm_eval = pytest.importorskip(
 Doc = dict[str, Any]
 Beginning = Literal["adds BOS", "has BOS", "has none"]
 
-PAGE = Path(__file__).parents[3] / "docs" / "lm-eval.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "lm-eval.md"
 UNKNOWN = tuple(f" {text}" for text in UNKNOWN_ANSWERS)
 DROPPED = [1, 4, 6]
 

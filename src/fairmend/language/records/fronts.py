@@ -1,4 +1,4 @@
-"""The files of a front, and one point of it as a model of its own (docs/result-schema-language.md)."""
+"""The files of a front, and one point of it as a model of its own (docs/reference/files-language.md)."""
 
 from __future__ import annotations
 

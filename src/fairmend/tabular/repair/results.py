@@ -1,4 +1,4 @@
-"""The saved figures of a repair: what result.json, mask.json and front.json hold (docs/result-schema.md)."""
+"""The saved figures of a repair: what result.json, mask.json and front.json hold (docs/reference/files-tabular.md)."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def save_repair(
         command: the command line, for the record.
 
     Returns:
-        The files by name; docs/result-schema.md describes them.
+        The files by name; docs/reference/files-tabular.md describes them.
 
     Raises:
         RunError: a file cannot be written, or a network's file reads back as another network than the one that was
@@ -155,7 +155,7 @@ def _require_measured(
 
 
 def load_result(out: Path) -> dict[str, Any]:
-    """Read the figures of a saved repair, as docs/result-schema.md describes them.
+    """Read the figures of a saved repair, as docs/reference/files-tabular.md describes them.
 
     Raises:
         RunError: no finished repair is there, or its file is damaged or of another schema version.
