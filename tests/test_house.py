@@ -30,6 +30,7 @@ _DISTRIBUTIONS = {
     "google": "onnx",  # protobuf, which onnx brings and whose errors it raises
     "huggingface_hub": "transformers",  # likewise
     "packaging": "matplotlib",  # likewise
+    "mlflow": "mlflow-skinny",
 }
 
 
