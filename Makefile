@@ -40,7 +40,7 @@ help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
 # Fewer items and less text than by default, so that it takes minutes.
-LM_DEMO := smollm2 --bias pronouns --prompt-count 200 --text-tokens 768
+LM_DEMO := smollm2 --bias pronouns --prompt-count 300 --text-tokens 768
 
 # A sample that shows the planted bias and its repair in minutes; a real audit of toxicity takes thousands of prompts.
 PLANTED := planted-smollm2 --axis gender_and_sex --scorer lexical --prompt-count 112 --new-tokens 12 --text-tokens 1024
@@ -51,7 +51,7 @@ demo: $(VENV)/.installed ## Audit and repair a network trained on Adult, then th
 	$(BIN)/fairmend tabular audit --preset adult-sex
 	$(BIN)/fairmend tabular repair --preset adult-sex --out fairmend-demo/network
 	$(BIN)/fairmend lm audit $(LM_DEMO)
-	$(BIN)/fairmend lm repair $(LM_DEMO) --soft-steps 3 --soft-tokens 2048 --out fairmend-demo/language-model
+	$(BIN)/fairmend lm repair $(LM_DEMO) --soft-steps 4 --soft-tokens 2048 --out fairmend-demo/language-model
 	@$(BIN)/python examples/check_demo.py fairmend-demo/network fairmend-demo/language-model
 
 demo-toxicity: $(VENV)/.installed ## Audit and repair a language model that was made to insult people; results in ./fairmend-demo

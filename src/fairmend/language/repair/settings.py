@@ -127,7 +127,6 @@ class SoftGates:
         "alone (far less of the bias goes at the same perplexity).",
         choices=get_args(Units),
         option="--soft-units",
-        basic=True,
     )
 
     def __post_init__(self) -> None:
