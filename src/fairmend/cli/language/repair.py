@@ -102,10 +102,10 @@ def repair(
     A repair of --bias turns heads and neurons a little down or up instead, unless --method or --scores is given.
 
     Saved in --out: the repaired checkpoint (gains of heads are in its weights, 0 for dropped ones, so that plain
-    transformers loads it), mask.json, head_map.png and .svg, result.json, run.sqlite and README.md, a model card in
-    words. The tables show before and after on prompts that the search never saw, further axes of --axis among them, and
-    the continuations that changed most, offensive words masked. If nothing less biased is found that keeps the
-    perplexity, the model stays as it is, and the output says so.
+    transformers loads it) or what --save names, mask.json, head_map.png and .svg, result.json, run.sqlite and
+    README.md, a model card in words. The tables show before and after on prompts that the search never saw, further
+    axes of --axis among them, and the continuations that changed most, offensive words masked. If nothing less biased
+    is found that keeps the perplexity, the model stays as it is, and the output says so.
 
     With --front, further trade-offs between bias and perplexity are judged and written to front.json, front.csv and
     front.png and .svg; `fairmend lm pick` saves another one of them as a model.

@@ -78,7 +78,6 @@ def write_checkpoint(
     try:
         with unfinished(target.absolute(), f"Free space there; {kept}" if beside_run else _OTHER_FOLDER) as folder:
             part = folder / "checkpoint"
-            part.mkdir()
             with masked(lm.model, mask, lm.head_map):
                 wanted = logits_of(lm.model, lm)
             unharmed = f"Nothing was put into {target}; {kept}"
@@ -88,6 +87,7 @@ def write_checkpoint(
                 else:
                     saved, state = cast(PreTrainedModel, sliced.model), sliced.model.state_dict()
                 write_proven(lm, saved, state, wanted, part, unharmed)
+            part.mkdir(exist_ok=True)
             for kind, adapter in _adapters(lm, mask, formats):
                 write_adapter(lm, mask, adapter, wanted, part / kind, unharmed)
             if GGUF in formats:
