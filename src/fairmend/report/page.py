@@ -24,6 +24,7 @@ from fairmend.report.tables import Column, Shown, Table, is_undefined
 REPORT = "report.html"
 _WEB = Path(__file__).parent / "web"
 _LONGEST = {"cell": 160, "text": 1500, "heading": 120}  # characters; what is longer unfolds
+_LONGEST_WORD = 24  # that a column is kept wide enough for
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ def render(pages: Sequence[Page]) -> bytes:
     )
     environment.filters |= {"seen": _seen, "lines": _lines, "kind": lambda part: type(part).__name__.lower()}
     environment.tests["long"] = lambda text, place: len(text) > _LONGEST[place]
+    environment.tests["broken"] = lambda text: max(map(len, text.split()), default=0) > _LONGEST_WORD
     environment.globals |= {
         "short": short,
         "longest": _LONGEST,

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LARGEST_PICTURE = 1_200_000  # bytes that a report carries
+_UNCHOSEN = (
+    "None of them was chosen here. Whoever picks the best line has chosen on these very figures, which flatter it: "
+    "judge it on data that are not in them."
+)
 _LIMITS = (
     "A study says which line is better on these data, at these settings; other data may order them otherwise.",
     "Differences within the intervals could not be told from chance.",
@@ -155,15 +159,15 @@ def study_page(payload: Mapping[str, Any], folder: Path) -> Page:
     entries = flat(payload.get("settings") or {}) | flat(request, "asked: ")
     if isinstance(model, Mapping):
         entries |= flat(model.get("fingerprint") or {}, "model: ")
-    notes = tuple(note for table in tables for note in table.notes)
     return Page(
         title=str(about),
         kind=f"Study: {name}",
-        headline=f"{lines} lines side by side; whoever picks the best of them has chosen on these very figures",
+        headline=f"{lines} lines side by side",
         tone="unsure",
+        verdict=(_UNCHOSEN,),
         chapters=(
-            Chapter(tables[0].title, (*parts, *tables)),
-            Chapter("What this does not show", (Notes((*notes, *_LIMITS)),)),
+            Chapter("Figures", (*parts, *tables)),
+            Chapter("What this does not show", (Notes(_LIMITS),)),
             made_chapter(payload, entries),
         ),
     )

@@ -23,7 +23,7 @@ def test_a_sweep_answers_the_design_questions(run: Run, office: Path) -> None:
     done = lm(run, "sweep", SWEEP)
     assert done.code == 0, done.message
     assert {path.name for path in Path("swept").iterdir()} == {
-        *("sweep.csv", "sweep.json", "sweep.png", "sweep.svg", "run.sqlite")
+        *("sweep.csv", "sweep.json", "sweep.png", "sweep.svg", "run.sqlite", "report.html")
     }
     rows = pd.read_csv("swept/sweep.csv")
     budgets = [count // 4, count // 2, count]  # unless told otherwise

@@ -29,7 +29,7 @@ def test_compare_shows_searches_and_rivals_and_writes_them(run, desk):
     for name in ("annealing", "dice", "threshold only", "untouched", "Holm-adjusted"):
         assert name in outcome.out
     assert {path.name for path in Path("out").iterdir()} == {
-        *("run.sqlite", "compare.json", "compare.csv", "compare.png", "compare.svg"),
+        *("run.sqlite", "compare.json", "compare.csv", "compare.png", "compare.svg", "report.html"),
     }
 
 
