@@ -74,13 +74,16 @@ def test_the_direction_of_all_units_is_that_of_an_independent_solver(seed: int, 
     here = linear(slopes, 0.4, known_slopes, 1.0 if knows else -1.0)(np.ones(9))
     # Both halves of the words say the same, so that knowledge is asked to rise by as much as keeps it.
     here |= {"halves": np.ones(2), "halves_slopes": np.stack([known_slopes] * 2, axis=1)}
+    common = rng.normal(size=9)  # what is to stay
+    here["common_slopes"] = common
     half, whole = (gains_along(roots, here, 2)[step] for step in (0, 1))
     metric = 0.4 * roots.T @ roots + np.diag(0.6 * (roots**2).sum(axis=0) + 0.008)
 
     def least(asked: float) -> Floats:
         def cost(moved: Floats) -> float:
             missed = (known_slopes @ moved - asked) ** 2 if knows else 0.0
-            return float(moved @ metric @ moved / 2 + 50 * ((0.4 + slopes @ moved) / 0.4) ** 2 + 50 * missed)
+            missed += ((common @ moved) / 0.4) ** 2 + ((0.4 + slopes @ moved) / 0.4) ** 2
+            return float(moved @ metric @ moved / 2 + 50 * missed)
 
         return np.asarray(minimize(cost, np.zeros(9), method="BFGS", options={"gtol": 1e-9}).x)
 
@@ -175,7 +178,7 @@ def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(ModelError, match="are not finite where 29% of the bias is to go"):
         next(find_gains(np.eye(8), broken))
     with pytest.raises(ModelError, match="not finite: take float32"):
-        gains_along(np.full((2, 8), np.nan), effects_of(tiny_lm())(np.ones(8)), 2)
+        gains_along(np.full((2, 8), np.nan), effects_of(tiny_lm())(np.ones(8)) | {"common_slopes": np.zeros(8)}, 2)
 
 
 # --- kills

@@ -94,13 +94,15 @@ def gains_along(roots: Floats, here: Arrays, steps: int) -> list[Floats]:
     """Gains of heads and neurons ever farther along the one direction that takes the bias at the least drift.
 
     Minimised is x'Qx / 2 with what bias and knowledge miss, squared, where x are the gains minus 1 and Q the drift's
-    shrunk curvature with a ridge. Knowledge is asked to rise by what keeps it, by its slopes, for the words of either
-    half when it is asked of the other half, and by `RISE` more, because sentences are new to held-out words as well.
+    shrunk curvature with a ridge. What all groups have in common is to stay as it is. Knowledge is asked to rise by
+    what keeps it, by its slopes, for the words of either half when it is asked of the other half, and by `RISE` more,
+    because sentences are new to held-out words as well.
 
     Args:
         roots: of the curvature, `(n_windows, n_units)`, from `drift_roots`.
-        here: bias, knowledge and their slopes at gains of 1, see `find_gains`, and the knowledge of either half of its
-            words: "halves" `(2,)` with "halves_slopes" `(n_units, 2)`.
+        here: bias, knowledge and their slopes at gains of 1, see `find_gains`; "common_slopes" `(n_units,)` of what
+            groups are compared with; "halves" `(2,)` and "halves_slopes" `(n_units, 2)` of the knowledge of either
+            half of its words.
         steps: how many, up to twice the turn that takes the whole bias by its slopes.
 
     Returns:
@@ -112,8 +114,12 @@ def gains_along(roots: Floats, here: Arrays, steps: int) -> list[Floats]:
     if not all(np.isfinite(each).all() for each in (roots, here["deviations"], here["slopes"], here["known_slopes"])):
         raise ModelError("soft gates: the curvature, bias, knowledge or their slopes are not finite: take float32")
     scale, tight = max(float(np.abs(here["deviations"]).sum()), 1e-9), math.sqrt(2 * _TIGHT)
-    rows = [math.sqrt(1 - _DIAGONAL) * roots, tight / scale * here["slopes"].T]
-    missed = np.concatenate([np.zeros(len(roots)), -tight / scale * here["deviations"]])
+    rows = [
+        math.sqrt(1 - _DIAGONAL) * roots,
+        tight / scale * here["common_slopes"][None],
+        tight / scale * here["slopes"].T,
+    ]
+    missed = np.concatenate([np.zeros(len(roots) + 1), -tight / scale * here["deviations"]])
     diagonal = _DIAGONAL * (roots**2).sum(axis=0) + _RIDGE_OF_ALL
 
     def turn(*known: Floats) -> Floats:

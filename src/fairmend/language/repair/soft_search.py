@@ -55,10 +55,11 @@ def soft_masks(fitted: LanguageEvaluator, floor: Floors, settings: RepairSetting
 
     def effects(gains: Floats, told: Callable[[str], Done | None] = lambda name: None) -> Arrays:
         d, slopes = preference_gradients(lm, answers.encoded, gates=gains, progress=told("slopes of the bias"))
-        design = fitted.design
+        design, moved = fitted.design, fitted.design.means(slopes.T)
         found = {
             "deviations": design.deviations(design.means(d)),
-            "slopes": design.deviations(design.means(slopes.T)),
+            "slopes": design.deviations(moved),
+            "common_slopes": moved @ design.shares,  # none where groups are compared with 0
             "known": np.array(np.nan),
             "known_slopes": np.zeros(len(gains)),
         }
