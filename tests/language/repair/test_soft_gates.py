@@ -73,7 +73,8 @@ def test_the_direction_of_all_units_is_that_of_an_independent_solver(seed: int, 
     roots, slopes, known_slopes = 0.1 * rng.normal(size=(6, 9)), rng.normal(size=9), rng.normal(size=9)
     here = linear(slopes, 0.4, known_slopes, 1.0 if knows else -1.0)(np.ones(9))
     # Both halves of the words say the same, so that knowledge is asked to rise by as much as keeps it.
-    here |= {"halves": np.ones(2), "halves_slopes": np.stack([known_slopes] * 2, axis=1)}
+    here |= {"known_by_group": np.array([1.0 if knows else -1.0]), "known_by_group_slopes": known_slopes[:, None]}
+    here |= {"halves": np.ones((2, 1)), "halves_slopes": np.stack([known_slopes[:, None]] * 2, axis=1)}
     common = rng.normal(size=9)  # what is to stay
     here["common_slopes"] = common
     half, whole = (gains_along(roots, here, 2)[step] for step in (0, 1))
@@ -177,8 +178,10 @@ def test_what_cannot_work_is_refused() -> None:
     broken = linear(np.full(8, np.nan), 1.0, np.ones(8), 1.0)
     with pytest.raises(ModelError, match="are not finite where 29% of the bias is to go"):
         next(find_gains(np.eye(8), broken))
+    more = {"common_slopes": np.zeros(8), "known_by_group": np.zeros(0), "halves_slopes": np.zeros((8, 2, 0))}
+    here = effects_of(tiny_lm())(np.ones(8)) | more
     with pytest.raises(ModelError, match="not finite: take float32"):
-        gains_along(np.full((2, 8), np.nan), effects_of(tiny_lm())(np.ones(8)) | {"common_slopes": np.zeros(8)}, 2)
+        gains_along(np.full((2, 8), np.nan), here, 2)
 
 
 # --- kills

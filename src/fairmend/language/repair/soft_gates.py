@@ -94,15 +94,15 @@ def gains_along(roots: Floats, here: Arrays, steps: int) -> list[Floats]:
     """Gains of heads and neurons ever farther along the one direction that takes the bias at the least drift.
 
     Minimised is x'Qx / 2 with what bias and knowledge miss, squared, where x are the gains minus 1 and Q the drift's
-    shrunk curvature with a ridge. What all groups have in common is to stay as it is. Knowledge is asked to rise by
-    what keeps it, by its slopes, for the words of either half when it is asked of the other half, and by `RISE` more,
-    because sentences are new to held-out words as well.
+    shrunk curvature with a ridge. What all groups have in common is to stay as it is. The knowledge of every group is
+    asked to rise by what keeps it, by its slopes, for the words of either half when it is asked of the other half, and
+    by `RISE` more, because sentences are new to held-out words as well.
 
     Args:
         roots: of the curvature, `(n_windows, n_units)`, from `drift_roots`.
         here: bias, knowledge and their slopes at gains of 1, see `find_gains`; "common_slopes" `(n_units,)` of what
-            groups are compared with; "halves" `(2,)` and "halves_slopes" `(n_units, 2)` of the knowledge of either
-            half of its words.
+            groups are compared with; "known_by_group" `(n_known,)` and "known_by_group_slopes" `(n_units, n_known)`;
+            "halves" `(2, n_known)` and "halves_slopes" `(n_units, 2, n_known)` of either half of the words.
         steps: how many, up to twice the turn that takes the whole bias by its slopes.
 
     Returns:
@@ -111,7 +111,7 @@ def gains_along(roots: Floats, here: Arrays, steps: int) -> list[Floats]:
     Raises:
         ModelError: roots or effects that are not finite.
     """
-    if not all(np.isfinite(each).all() for each in (roots, here["deviations"], here["slopes"], here["known_slopes"])):
+    if not all(np.isfinite(each).all() for each in (roots, here["deviations"], here["slopes"], here["halves_slopes"])):
         raise ModelError("soft gates: the curvature, bias, knowledge or their slopes are not finite: take float32")
     scale, tight = max(float(np.abs(here["deviations"]).sum()), 1e-9), math.sqrt(2 * _TIGHT)
     rows = [
@@ -133,12 +133,16 @@ def gains_along(roots: Floats, here: Arrays, steps: int) -> list[Floats]:
         found: Floats = even.T @ solve(np.eye(len(pulls)) + even @ pulls.T, goals, assume_a="pos")
         return found
 
-    chosen, knew = turn()[:, 0], float(here["known"])
-    if knew > 0:
-        halves = (here["halves_slopes"] / np.maximum(here["halves"], 0.1 * knew)).T
-        pairs = [halves[other] @ turn(halves[half]) for half, other in ((0, 1), (1, 0))]
-        needed = float(np.mean([-without / added if added > 0 else _MOST_RISE for without, added in pairs]))
-        without, added = turn(here["known_slopes"] / knew).T
+    chosen, knew = turn()[:, 0], here["known_by_group"]
+    if (knew > 0).any():
+        has = np.flatnonzero(knew > 0)
+        halves = [
+            (here["halves_slopes"][:, half, has] / np.maximum(here["halves"][half, has], 0.1 * knew[has])).T
+            for half in (0, 1)
+        ]
+        moved = np.concatenate([halves[other] @ turn(*halves[half]) for half, other in ((0, 1), (1, 0))])
+        needed = float(np.mean([-without / added if added > 0 else _MOST_RISE for without, added in moved]))
+        without, added = turn(*(here["known_by_group_slopes"][:, has] / knew[has]).T).T
         chosen = without + min(max(needed, 0.0) + RISE, _MOST_RISE) * added
     lengths = _FARTHEST * np.arange(1, steps + 1) / steps
     return [np.clip(1 + length * chosen, 0.0, LARGEST_GAIN).round(_DIGITS) for length in lengths]

@@ -62,13 +62,16 @@ def soft_masks(fitted: LanguageEvaluator, floor: Floors, settings: RepairSetting
             "common_slopes": moved @ design.shares,  # none where groups are compared with 0
             "known": np.array(np.nan),
             "known_slopes": np.zeros(len(gains)),
+            "known_by_group": np.zeros(0),
+            "halves_slopes": np.zeros((len(gains), 2, 0)),
         }
         if known is not None and fitted.knowledge is not None:
             d, slopes = preference_gradients(lm, known.encoded, gates=gains, progress=told("slopes of knowledge"))
-            groups = design_of(fitted.knowledge)
-            found |= {"known": groups.means(d).mean(), "known_slopes": groups.means(slopes.T).mean(axis=-1)}
-            halves = _halves(fitted.knowledge)
-            found |= {"halves": d @ halves, "halves_slopes": slopes.T @ halves}
+            groups, halves = design_of(fitted.knowledge), _halves(fitted.knowledge)
+            known_now, moved = groups.means(d), groups.means(slopes.T)
+            found |= {"known": known_now.mean(), "known_slopes": moved.mean(axis=-1)}
+            found |= {"known_by_group": known_now, "known_by_group_slopes": moved}
+            found |= {"halves": np.tensordot(d, halves, 1), "halves_slopes": np.tensordot(slopes.T, halves, 1)}
         return found
 
     def along() -> Arrays:
@@ -93,11 +96,17 @@ def soft_masks(fitted: LanguageEvaluator, floor: Floors, settings: RepairSetting
 
 
 def _halves(knowledge: ChoiceSet) -> Floats:
-    """Weights of items in the means of either half of their words, or of the items themselves, (n_items, 2)."""
-    words = knowledge.columns[knowledge.apart[0]] if knowledge.apart else knowledge.keys
-    numbers = np.unique(words, return_inverse=True)[1]
-    if numbers.max() == 0:
-        numbers = np.arange(len(words))
-    members = np.stack([numbers % 2 == half for half in (0, 1)], axis=1)
-    weights: Floats = members / members.sum(axis=0)
+    """Weights of items in the means of either half of the words of each group, (n_items, 2, n_groups).
+
+    Where a group has a single word, its items are halved; a single item is in both halves.
+    """
+    words = np.array(knowledge.columns[knowledge.apart[0]] if knowledge.apart else knowledge.keys)
+    weights = np.zeros((len(words), 2, len(knowledge.group_names)))
+    for group in range(weights.shape[2]):
+        rows = np.flatnonzero(knowledge.groups == group)
+        numbers = np.unique(words[rows], return_inverse=True)[1]
+        numbers = numbers if numbers.max() else np.arange(len(rows))
+        for half in (0, 1):
+            chosen = rows[numbers % 2 == half] if len(rows) > 1 else rows
+            weights[chosen, half, group] = 1 / len(chosen)
     return weights
