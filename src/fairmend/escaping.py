@@ -23,6 +23,7 @@ _MARKDOWN = re.compile(
     r"|\](?=[(\[])|(?<=\])[(\[]"  # links and images
     r"|:(?=//)|(?<=[Ww]{3})\.|(?i:(?<=mailto):|(?<=xmpp):)|@"  # what is taken for an address
 )
+_FORMULA = re.compile('((?:^|[;\t\r\n])"?)([ \xa0\ufeff]*[=+\\-@\uff1d\uff0b\uff0d\uff20])')
 _ENTITIES = {"<": "&lt;", "&": "&amp;", "@": "&#64;"}
 _BLOCK = re.compile(r"[#+=>\[-]|\d+(?=[.)])")  # it would begin a heading, list, rule, quotation or definition
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?")
@@ -89,10 +90,15 @@ def short(text: str, longest: int) -> str:
 
 
 def csv_cell(value: object) -> object:
-    """A cell of a CSV file: a text that a spreadsheet would take for a formula gets an apostrophe; numbers stay."""
-    if isinstance(value, str) and value.lstrip(" ")[:1] in tuple("=+-@\t\r\n") and not _NUMBER.fullmatch(value.strip()):
-        return f"'{value}"
-    return value
+    """A cell of a CSV file: what a spreadsheet would take for a formula gets an apostrophe before it; numbers stay.
+
+    Spreadsheets of many countries split at semicolons, some at tabs, and begin a cell wherever they do.
+    """
+    if not isinstance(value, str) or _NUMBER.fullmatch(value.strip()):
+        return value
+    if value.lstrip(" ")[:1] in tuple("\t\r\n"):
+        value = f"'{value}"
+    return _FORMULA.sub(r"\1'\2", value)
 
 
 def encoded(text: str) -> bytes:
