@@ -75,7 +75,7 @@ def repair_page(
         chapters=(
             *([] if held_out is None else _judged(held_out)),
             *([] if front is None else [_front(front, folder)]),
-            *([] if heads["space"] is None else [_heads(heads, scored)]),
+            *([] if heads["space"] is None else [_heads(heads, int(outcome["heads"]), scored)]),
             *_examples(result["examples"]),
             *_objectives(result.get("objectives") or ()),
             _search(result),
@@ -105,7 +105,7 @@ def point_page(saved: Mapping[str, Any]) -> Page:
         ),
         chapters=(
             *([] if held_out is None else _judged(held_out)),
-            _heads({**point, "space": saved["space"]}, None),
+            _heads({**point, "space": saved["space"]}, int(saved["heads"]), None),
             Chapter(
                 "What this does not show",
                 (Notes((f"About the figures: {saved['caveat']}.", *limits(held_out, changed))),),
@@ -218,7 +218,7 @@ def _facts(judged: Judgement) -> Iterator[Fact]:
 
 
 def _heads_fact(counts: Mapping[str, Any]) -> Fact:
-    off, _, turned = heads_in_words(counts, "switched off").partition(", ")
+    off, _, turned = heads_in_words(counts, off="switched off").partition(", ")
     return Fact("Attention heads", off, turned)
 
 
@@ -334,8 +334,8 @@ def _front(front: Mapping[str, Any], folder: str) -> Chapter:
     return Chapter("The front: other trade-offs", (Choice(picture, tuple(panels)), *tables))
 
 
-def _heads(mask: Mapping[str, Any], head_map: bytes | None) -> Chapter:
-    """The heads of every layer: `mask` has its space, dropped heads by their number and gains."""
+def _heads(mask: Mapping[str, Any], n_heads: int, head_map: bytes | None) -> Chapter:
+    """The heads of every layer, and how many neurons were turned: `mask` has its space, dropped units and gains."""
     sites = mask["space"]["sites"]
     count = sum(size for _, size in sites)
     gains = [float(gain) for gain in mask.get("gains") or [1.0] * count]
@@ -345,32 +345,44 @@ def _heads(mask: Mapping[str, Any], head_map: bytes | None) -> Chapter:
     rows: list[dict[str, Cell]] = []
     for name, size in sites:
         own = gains[start : start + size]
-        layers.append(Units(_layer(name), own))
+        is_attention = start < n_heads  # the neurons follow all heads, and are too many to be drawn or listed
+        if is_attention:
+            layers.append(Units(_layer(name), own))
         rows.append(
             {
                 "layer": name,
-                "heads": size,
+                "unit": "heads" if is_attention else "neurons",
+                "units": size,
                 "off": sum(gain == 0 for gain in own),
                 "down": sum(0 < gain < 1 for gain in own),
                 "up": sum(gain > 1 for gain in own),
-                "gains": " ".join(f"{gain:.3g}" for gain in own),
+                "gains": " ".join(f"{gain:.3g}" for gain in own) if is_attention else "",
             }
         )
         start += size
     columns = (
         Column("layer", "layer"),
-        Column("heads", "heads"),
+        Column("units", "number"),
+        Column("unit", "of"),
         Column("off", "switched off"),
         Column("down", "turned down"),
         Column("up", "turned up"),
     )
     stored = [] if head_map is None else [Stored(head_map, "Scores of the heads; those switched off are crossed out")]
+    has_neurons = start > n_heads
     return Chapter(
-        "Attention heads",
+        "Attention heads and neurons" if has_neurons else "Attention heads",
         (
             draw_map(layers, "head", "The attention heads, a row per layer"),
             *stored,
-            Table("Heads by layer", columns, tuple(rows), ("The CSV file has the gain of every head too.",)),
+            Table(
+                "Heads and neurons by layer" if has_neurons else "Heads by layer",
+                columns,
+                tuple(rows),
+                ("The CSV file has the gain of every head too; mask.json has those of neurons.",)
+                if has_neurons
+                else ("The CSV file has the gain of every head too.",),
+            ),
         ),
     )
 
