@@ -55,7 +55,7 @@ _FIGURES = (
     Column("change", "change", signed, undefined="not defined"),
     Column("interval", "95% interval of the change"),
 )
-_PAIRS = (
+PAIRS = (
     Column("group", "group"),
     Column("prompt", "prompt"),
     Column("before", "before"),
@@ -315,7 +315,7 @@ def _examples(repair: Repair) -> Iterator[Section]:
     )
     if rows:
         said = f"Held-out prompts, {CHOSEN}. Letters within offensive words are starred."
-        table = Table("The same prompts with the same noise", _PAIRS, rows)
+        table = Table("The same prompts with the same noise", PAIRS, rows)
         yield Section("Continuations before and after", (said, table))
 
 

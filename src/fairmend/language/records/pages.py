@@ -9,7 +9,7 @@ from typing import Any
 from fairmend.language.bias.records import BiasChange, BiasFigures
 from fairmend.language.measurement.judging import AxisJudgement, Judgement, kept_in_words
 from fairmend.language.measurement.knowledge import KnowledgeFigures
-from fairmend.language.records.cards import axis_parts, data_in_words, held_out_sections, limits
+from fairmend.language.records.cards import PAIRS, axis_parts, data_in_words, held_out_sections, limits
 from fairmend.language.records.results import count_saved, heads_in_words, slicing_in_words
 from fairmend.language.repair.audit import PerplexityFigures
 from fairmend.language.repair.differences import Pair
@@ -24,14 +24,6 @@ from fairmend.report.tracking import flat
 from fairmend.statistics import Interval
 
 LARGEST_PICTURE = 1_200_000  # bytes that a report carries
-_PAIRS = (
-    Column("group", "group"),
-    Column("prompt", "prompt"),
-    Column("before", "before"),
-    Column("score_before", "score", number),
-    Column("after", "after"),
-    Column("score_after", "score", number),
-)
 _READ = (
     "Intervals of a bias are of the bias that endless prompts would show. Chance alone: what a model that treats "
     "all groups alike would show on as many prompts."
@@ -408,7 +400,7 @@ def _examples(examples: Mapping[str, Any]) -> Iterator[Chapter]:
     )
     if rows:
         words = f"Held-out prompts, {examples['chosen']}. {str(examples['masked']).capitalize()}."
-        yield Chapter("Examples before and after", (words, Table("The same prompts with the same noise", _PAIRS, rows)))
+        yield Chapter("Examples before and after", (words, Table("The same prompts with the same noise", PAIRS, rows)))
 
 
 def _objectives(objectives: Any) -> Iterator[Chapter]:
